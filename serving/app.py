@@ -61,8 +61,8 @@ def create_app(
         ticks: trades and best prices; None where there are none.
         statistics: figures of the market.
         condition: how the market is: ``status`` ("well" or not), and what else is worth knowing.
-        access: who may ask; None: everybody, and nobody has an account.
-        is_remote: the market is told of by another process.
+        auth: authenticates requests; None: everyone may read, without accounts.
+        is_remote: the market comes from another process.
         allowed_origins: of other sites whose pages may ask.
         requests_per_minute: that a client may make.
     """

@@ -22,7 +22,7 @@ from streamer.health.telemetry import TelemetrySources
 
 @asynccontextmanager
 async def observed_by_http(settings: Settings, observed: TelemetrySources) -> AsyncIterator[None]:
-    """Let a streamer be looked at, from before its start until after its end.
+    """Serve a streamer's metrics and probes, from before its start until after its end.
 
     Raises:
         PermanentError: the host or the port of the settings cannot be had.

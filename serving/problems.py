@@ -109,7 +109,7 @@ def add_problems(app: FastAPI) -> None:
         log.warning("history_not_read", error=str(error), is_passing=False)
         return answer(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            "the tables are not as they should be: see the server's log, event history_not_read",
+            "the tables are missing or wrong: see the server's log, event history_not_read",
         )
 
 

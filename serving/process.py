@@ -75,7 +75,7 @@ async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
                 one.result()
         if serving.listening.done():
             serving.listening.result()  # raises what ended it
-            raise PermanentError(f"{source.place} has nothing more to tell")
+            raise PermanentError(f"{source.place} has ended its stream")
 
 
 @asynccontextmanager

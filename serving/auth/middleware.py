@@ -79,7 +79,7 @@ class AuthMiddleware:
                 # Anonymous readers may read this, so a principal may as well.
         is_wrong = bearer is not None and principal is None
         if not is_open and principal is None and (self._auth.is_required or is_wrong):
-            raise unauthenticated("this token is nobody's, or it has ended" if is_wrong else "")
+            raise unauthenticated("this token is unknown or has ended" if is_wrong else "")
         return principal
 
     async def _while_valid(
@@ -118,7 +118,7 @@ def principal_of(request: Request) -> Principal:
     """
     found: Principal | None = request.state.principal
     if found is None:
-        raise unauthenticated("this is about an account")
+        raise unauthenticated("this needs an account")
     return found
 
 
@@ -153,9 +153,7 @@ def _check_origin(headers: Headers) -> None:
     origin = headers.get("origin")
     is_foreign = origin is not None and host_of(origin) != headers.get("host", "")
     if is_foreign or headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
-        raise Problem(
-            HTTPStatus.FORBIDDEN, "this may be asked by pages of this server alone, and by programs"
-        )
+        raise Problem(HTTPStatus.FORBIDDEN, "only pages of this server and programs may send this")
 
 
 async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,11 +167,11 @@ async def _refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) 
 def _private(send: Send) -> Send:
     """Forbid shared caches to store responses to authenticated requests."""
 
-    async def told(message: Message) -> None:
+    async def send_private(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(raw=message["headers"])
-            if "public" in (kept := headers.get("cache-control", "")):
-                headers["cache-control"] = kept.replace("public", "private")
+            if "public" in (cache_control := headers.get("cache-control", "")):
+                headers["cache-control"] = cache_control.replace("public", "private")
         await send(message)
 
-    return told
+    return send_private

@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 CACHE_TTL_S = 30.0
 """Cached sessions and tokens are valid this long, unless a notification ends them."""
 OUTAGE_TTL_S = 600.0
-"""The same while PostgreSQL is unreachable: nobody can end a session then, and data in memory
+"""The same while PostgreSQL is unreachable: sessions cannot be ended then, and data in memory
 stays available.
 """
 RETRY_INTERVAL_S = 5.0
@@ -97,11 +97,11 @@ class _WatchlistFollower:
     """Send the symbols even if they have not changed."""
     mailbox: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def take(self, symbols: tuple[str, ...], read: int, *, anew: bool = False) -> None:
+    def take(self, symbols: tuple[str, ...], read: int, *, force: bool = False) -> None:
         """Set the symbols, unless a later read has set them already."""
         if read > self.read:
             self.read, self.symbols = read, symbols
-        self.is_due |= anew
+        self.is_due |= force
         self.mailbox.set()
 
 
@@ -220,7 +220,7 @@ class AuthService:
             TransientError: PostgreSQL is unreachable or busy, or too many logins are in progress.
         """
         if self._checking >= MAX_CHECKS:
-            raise TransientError("too many log in at once; try again")
+            raise TransientError("too many concurrent logins; try again")
         self._checking += 1
         try:
             found = None
@@ -264,21 +264,21 @@ class AuthService:
         follower = _WatchlistFollower(user_id)
         self._followers.add(follower)
         self._is_used.set()
-        told: tuple[str, ...] | None = None
+        sent: tuple[str, ...] | None = None
         try:
             await self._read_for(user_id, [follower])
             while True:
-                if follower.symbols is not None and (follower.is_due or follower.symbols != told):
+                if follower.symbols is not None and (follower.is_due or follower.symbols != sent):
                     follower.is_due = False
-                    told = follower.symbols
-                    yield told
+                    sent = follower.symbols
+                    yield sent
                     continue
                 follower.mailbox.clear()
                 await follower.mailbox.wait()
         finally:
             self._followers.discard(follower)
 
-    async def tell_watchlist(self, user_id: int) -> None:
+    async def publish_watchlist(self, user_id: int) -> None:
         """Send a watchlist to all its readers, even if it has not changed.
 
         The client that changed it already shows the change; if another change reverts it, the list
@@ -287,16 +287,16 @@ class AuthService:
         """
         followers = [one for one in self._followers if one.user_id == user_id]
         if followers:
-            await self._read_for(user_id, followers, anew=True)
+            await self._read_for(user_id, followers, force=True)
 
     async def _read_for(
-        self, user_id: int, followers: list[_WatchlistFollower], *, anew: bool = False
+        self, user_id: int, followers: list[_WatchlistFollower], *, force: bool = False
     ) -> None:
         read = self._next_reading()
         with contextlib.suppress(TransientError, PermanentError, TimeoutError):  # sent by run()
             found = await self.call(partial(watchlist, user_id=user_id))
             for one in followers:
-                one.take(tuple(symbol for symbol, _ in found), read, anew=anew)
+                one.take(tuple(symbol for symbol, _ in found), read, force=force)
 
     def _next_reading(self) -> int:
         self._readings += 1
@@ -315,8 +315,8 @@ class AuthService:
             try:
                 notifications = heard(self._url, channels, application_name="candelabra-access")
                 async with contextlib.aclosing(notifications):
-                    async for connection, told in notifications:
-                        await self._take(connection, told)
+                    async for connection, notified in notifications:
+                        await self._take(connection, notified)
                         failures = 0
             except (TransientError, PermanentError, TimeoutError) as error:
                 failures += 1

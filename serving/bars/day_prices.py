@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 RECENT = 4
 """Minutes remembered of each symbol: those that the table may not have yet."""
-LOOK_S = 2.0
+POLL_INTERVAL_S = 2.0
 """How often dropped symbols are removed, and a table that lacks minutes is read again."""
 WAIT_S = 2.0
 """How long a response waits for minutes from before this process started."""
@@ -73,7 +73,7 @@ class _Day:
             if not self.minutes.has(candle.open_time_us):
                 self.minutes.put(candle)
         self._reads += 1
-        self.due_s = time.monotonic() + LOOK_S
+        self.due_s = time.monotonic() + POLL_INTERVAL_S
         follows = self.live_from_us is None or self.minutes.has(self.live_from_us - MINUTE_US)
         self.is_read = follows or self._reads >= READS
 
@@ -106,7 +106,7 @@ class DayPriceCache:
         """The newest minute with trades, by symbol; reveals a ticker that was reused."""
         self._is_reading = False
         """Whether the table could be read the last time."""
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._changed = asyncio.Event()
         """Set, and replaced by a new event, after each read of a day."""
 
@@ -139,7 +139,7 @@ class DayPriceCache:
             request of a symbol waits up to two seconds for those.
         """
         live = frozenset(self._streamed())
-        days = {symbol: self._asked_for(symbol) for symbol in symbols if symbol in live}
+        days = {symbol: self._day_of(symbol) for symbol in symbols if symbol in live}
         with suppress(TimeoutError):
             async with asyncio.timeout(WAIT_S):
                 while self._is_reading and not all(day.is_read for day in days.values()):
@@ -158,13 +158,13 @@ class DayPriceCache:
     async def run(self) -> None:
         """Read the past of requested symbols, until cancelled."""
         failures = 0
-        self._tell(is_reading=True)
+        self._wake_waiters(is_reading=True)
         try:
             while True:
                 self._forget_all_but(frozenset(self._streamed()))
-                self._asked.clear()
+                self._requested.clear()
                 try:
-                    await self._read_asked()
+                    await self._read_requested()
                 except (TransientError, PermanentError, TimeoutError) as error:
                     failures += 1
                     wait_s = BACKOFF.wait_s(failures, error)
@@ -173,29 +173,29 @@ class DayPriceCache:
                         error=str(error) or "timeout",
                         retry_in_s=round(wait_s, 1),
                     )
-                    self._tell(is_reading=False)
+                    self._wake_waiters(is_reading=False)
                     await asyncio.sleep(wait_s)
                 else:
                     failures = 0
-                    self._tell(is_reading=True)
+                    self._wake_waiters(is_reading=True)
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_S):
-                            await self._asked.wait()
+                        async with asyncio.timeout(POLL_INTERVAL_S):
+                            await self._requested.wait()
         finally:
-            self._tell(is_reading=False)
+            self._wake_waiters(is_reading=False)
 
-    def _asked_for(self, symbol: str) -> _Day:
+    def _day_of(self, symbol: str) -> _Day:
         day = self._days.get(symbol)
         if day is None:
             day = self._days[symbol] = _Day(symbol, self._recent.get(symbol, {}).values())
-            self._asked.set()
+            self._requested.set()
         return day
 
-    async def _read_asked(self) -> None:
+    async def _read_requested(self) -> None:
         while (now_us := self._now_us()) and (symbol := self._next_unread()) is not None:
             began_s = time.monotonic()
-            await self._look_back(symbol, now_us)
-            self._tell(is_reading=True)
+            await self._read_day(symbol, now_us)
+            self._wake_waiters(is_reading=True)
             await asyncio.sleep(max(PAUSE_S, PAUSE_RATIO * (time.monotonic() - began_s)))
 
     def _next_unread(self) -> str | None:
@@ -205,7 +205,7 @@ class DayPriceCache:
                 return symbol
         return None
 
-    async def _look_back(self, symbol: str, now_us: int) -> None:
+    async def _read_day(self, symbol: str, now_us: int) -> None:
         since_us = now_us - DAY_US - MINUTE_US
         candles = await self._history.call(
             lambda connection: read_candles(
@@ -223,7 +223,7 @@ class DayPriceCache:
             for symbol in known.keys() - streamed:
                 del known[symbol]
 
-    def _tell(self, *, is_reading: bool) -> None:
+    def _wake_waiters(self, *, is_reading: bool) -> None:
         """Wake the requests that wait for a day."""
         self._is_reading = is_reading
         self._changed.set()

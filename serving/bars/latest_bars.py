@@ -36,7 +36,7 @@ class _FollowedTimeframe:
     """A requested timeframe."""
 
     subscription: BarSubscription
-    asked_s: dict[str, float] = field(default_factory=dict)
+    requested_s: dict[str, float] = field(default_factory=dict)
     """Time of the last request by symbol, oldest first."""
     newest: dict[str, BarUpdate] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -46,7 +46,7 @@ class _FollowedTimeframe:
         for update in bars.updates if bars is not None else ():
             symbol = update.candle.symbol
             known = self.newest.get(symbol)
-            if symbol in self.asked_s and (
+            if symbol in self.requested_s and (
                 known is None or update.candle.open_time_us >= known.candle.open_time_us
             ):
                 self.newest[symbol] = update
@@ -100,33 +100,33 @@ class LatestBars:
         if followed is None:
             followed = _FollowedTimeframe(self._live_bars.subscribe([], [timeframe]))
             self._followed[timeframe.name] = followed
-            self._look_later(timeframe.name)
+            self._schedule_expiry(timeframe.name)
         now_s = self._clock()
         for name in names:
-            followed.asked_s.pop(name, None)
-            followed.asked_s[name] = now_s
-        too_many = max(0, len(followed.asked_s) - self._max_followed)
-        self._leave(followed, list(followed.asked_s)[:too_many])
+            followed.requested_s.pop(name, None)
+            followed.requested_s[name] = now_s
+        too_many = max(0, len(followed.requested_s) - self._max_followed)
+        self._drop(followed, list(followed.requested_s)[:too_many])
         self._live_bars.add_symbols(followed.subscription, names)
         return followed
 
-    def _look_later(self, name: str) -> None:
-        asyncio.get_running_loop().call_later(self._linger_s, self._look, name)
+    def _schedule_expiry(self, name: str) -> None:
+        asyncio.get_running_loop().call_later(self._linger_s, self._expire, name)
 
-    def _look(self, name: str) -> None:
+    def _expire(self, name: str) -> None:
         """Unsubscribe symbols that were not requested recently."""
         followed = self._followed[name]
         since_s = self._clock() - self._linger_s
-        self._leave(followed, [one for one, at_s in followed.asked_s.items() if at_s <= since_s])
-        if followed.asked_s:
-            self._look_later(name)
+        self._drop(followed, [one for one, at_s in followed.requested_s.items() if at_s <= since_s])
+        if followed.requested_s:
+            self._schedule_expiry(name)
             return
         del self._followed[name]
         followed.subscription.unsubscribe()
 
-    def _leave(self, followed: _FollowedTimeframe, symbols: Sequence[str]) -> None:
+    def _drop(self, followed: _FollowedTimeframe, symbols: Sequence[str]) -> None:
         for symbol in symbols:
-            del followed.asked_s[symbol]
+            del followed.requested_s[symbol]
             followed.newest.pop(symbol, None)
         self._live_bars.remove_symbols(followed.subscription, symbols)
 

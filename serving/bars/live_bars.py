@@ -72,7 +72,7 @@ class LiveBars:
         self._states: dict[str, dict[int, CandleUpdate]] = {}
         self._bars: dict[str, SymbolBars] = {}
         self._by_symbol: dict[str, list[BarSubscription]] = {}
-        """By symbol of which a minute is in memory."""
+        """By symbol, for symbols with a minute in memory."""
         self._to_read: dict[str, None] = {}
         """Symbols whose longer bars are subscribed but not in memory, in the order of request."""
         self._reading: set[str] = set()
@@ -101,7 +101,7 @@ class LiveBars:
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Symbols of which a minute is in memory."""
+        """Symbols with a minute in memory."""
         return frozenset(self._states)
 
     def knows(self, symbol: str) -> bool:
@@ -151,7 +151,7 @@ class LiveBars:
         if self._is_over:
             subscription.close()
         for symbol in self._states if wanted is None else wanted & self._states.keys():
-            self._begin(subscription, symbol)
+            self._send_present(subscription, symbol)
         return subscription
 
     def add_symbols(self, subscription: BarSubscription, symbols: Iterable[str]) -> None:
@@ -161,7 +161,7 @@ class LiveBars:
         fresh = frozenset(symbols) - subscription.symbols
         subscription.symbols |= fresh
         for symbol in sorted(fresh & self._states.keys()):
-            self._begin(subscription, symbol)
+            self._send_present(subscription, symbol)
 
     def remove_symbols(self, subscription: BarSubscription, symbols: Iterable[str]) -> None:
         """Remove symbols from a subscription."""
@@ -203,9 +203,9 @@ class LiveBars:
     async def _follow(self) -> None:
         while not self._is_over:
             await self._is_watched.wait()
-            await self._listen()
+            await self._process_changes()
 
-    async def _listen(self) -> None:
+    async def _process_changes(self) -> None:
         changes = self._changes()
         try:
             while self._subscriptions or self._is_always_on:
@@ -215,7 +215,7 @@ class LiveBars:
                     for subscription in self._subscriptions:
                         subscription.close()
                     return
-                self._take(batch)
+                self._apply(batch)
             self._is_watched.clear()
             for known in (self._states, self._by_symbol, self._bars, self._read_for):
                 known.clear()
@@ -224,22 +224,22 @@ class LiveBars:
         finally:
             changes.unsubscribe()
 
-    def _take(self, batch: Batch) -> None:
+    def _apply(self, batch: Batch) -> None:
         if batch.streamed is not None:
-            self._list(batch.streamed)
+            self._set_streamed(batch.streamed)
         for symbol, (start_us, end_us) in batch.missed.items():
             for subscription in self._subscriptions:
                 subscription.report_missed_minutes(symbol, start_us, end_us)
             if symbol in self._bars:
-                self._ask(symbol)
+                self._request_read(symbol)
         for update in batch.updates:
-            self._note(update)
+            self._apply_update(update)
         if not self._has_begun and not batch.is_cut:
             self._has_begun = True
             for subscription in self._subscriptions:
                 subscription.report_snapshot_end()
 
-    def _list(self, streamed: frozenset[str]) -> None:
+    def _set_streamed(self, streamed: frozenset[str]) -> None:
         """Remember the streamed symbols, and forget all others."""
         before, self._streamed = self._streamed, streamed
         if dropped := self._states.keys() - streamed:
@@ -253,10 +253,10 @@ class LiveBars:
         for subscription in self._subscriptions:
             subscription.report_streamed(streamed)
         if before is not None and before != streamed:
-            for tell in list(self.on_streamed_changed):
-                tell(before - streamed, streamed - before)
+            for callback in list(self.on_streamed_changed):
+                callback(before - streamed, streamed - before)
 
-    def _note(self, update: CandleUpdate) -> None:
+    def _apply_update(self, update: CandleUpdate) -> None:
         candle = update.candle
         symbol, open_time_us = candle.symbol, candle.open_time_us
         if self._streamed is not None and symbol not in self._streamed:
@@ -267,12 +267,14 @@ class LiveBars:
         if states is None:
             states = self._states[symbol] = {}
             for subscription in self._wanting(symbol):
-                self._begin(subscription, symbol)
+                self._send_present(subscription, symbol)
         states[open_time_us] = update
         if len(states) > MINUTES_KEPT:
             del states[min(states)]
             if symbol in self._reading:
-                self._ask(symbol)  # the read in progress may be older than the removed minute
+                self._request_read(
+                    symbol
+                )  # the read in progress may be older than the removed minute
         bars = self._bars.get(symbol)
         if self._tickers.note(candle) and bars is not None:
             bars = self._bars[symbol] = SymbolBars(open_time_us)
@@ -280,7 +282,7 @@ class LiveBars:
             bars = None  # of the previous instrument: bars of this one do not change
         if bars is not None and not bars.put(candle, is_closed=update.is_closed):
             self._read_for.setdefault(symbol, set()).add(HOUR.open_time_us(open_time_us))
-            self._ask(symbol)
+            self._request_read(symbol)
             bars = None
         for subscription in self._by_symbol.get(symbol, ()):
             subscription.enqueue_minute(update)
@@ -290,7 +292,7 @@ class LiveBars:
     def _wanting(self, symbol: str) -> list[BarSubscription]:
         return [one for one in self._subscriptions if one.symbols is None or symbol in one.symbols]
 
-    def _begin(self, subscription: BarSubscription, symbol: str) -> None:
+    def _send_present(self, subscription: BarSubscription, symbol: str) -> None:
         """Give a new subscription the present states of a symbol."""
         self._by_symbol.setdefault(symbol, []).append(subscription)
         for _, update in sorted(self._states.get(symbol, {}).items()):
@@ -298,7 +300,7 @@ class LiveBars:
         if subscription.has_longer_bars and (bars := self._bars.get(symbol)) is not None:
             subscription.mark_newest_bars(symbol, bars.newest_us)
         elif subscription.has_longer_bars:
-            self._ask(symbol)
+            self._request_read(symbol)
 
     def _leave(self, subscription: BarSubscription) -> None:
         if subscription not in self._subscriptions:
@@ -340,7 +342,7 @@ class LiveBars:
 
     # --- what the table has
 
-    def _ask(self, symbol: str) -> None:
+    def _request_read(self, symbol: str) -> None:
         self._to_read[symbol] = None
         self._has_requests.set()
 
@@ -369,10 +371,10 @@ class LiveBars:
                 log.warning(
                     "bars_not_read",
                     symbol=symbol,
-                    error=str(error) or f"hangs for {MAX_READ_S:g} s",
+                    error=str(error) or f"timed out after {MAX_READ_S:g} s",
                     retry_in_s=round(wait_s, 1),
                 )
-                self._ask(symbol)
+                self._request_read(symbol)
                 await asyncio.sleep(wait_s)
                 continue
             finally:
@@ -380,12 +382,12 @@ class LiveBars:
                 if symbol in self._to_read:
                     self._has_requests.set()  # reads run one at a time
             failures = 0
-            self._adopt(symbol, newest_us, parts)
+            self._install(symbol, newest_us, parts)
 
     def _is_wanted(self, symbol: str) -> bool:
         return any(one.has_longer_bars for one in self._by_symbol.get(symbol, ()))
 
-    def _adopt(self, symbol: str, newest_us: int, parts: Parts) -> None:
+    def _install(self, symbol: str, newest_us: int, parts: Parts) -> None:
         if not self._is_wanted(symbol):
             return
         bars = self._tickers.bars(symbol, newest_us, *parts)

@@ -61,7 +61,7 @@ class Bars:
     """What changed since the previous batch, in the order in which it was enqueued.
 
     Attributes:
-        streamed: the subscribed symbols that are streamed, if the reader asked for them and they
+        streamed: the subscribed symbols that are streamed, if the reader wants them and they
             have changed; else None.
     """
 

@@ -48,7 +48,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     def _while_valid(self, handler: Handler, principal: Principal) -> Handler:
         call = handler.stream_stream if handler.request_streaming else handler.unary_stream
 
-        async def told(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def until_ended(request: Any, context: Any) -> AsyncIterator[Any]:
             answers = call(request, context)
             with self._auth.stay(principal) as open_connection:
                 async with contextlib.aclosing(answers):
@@ -57,7 +57,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                             await context.abort(grpc.StatusCode.UNAUTHENTICATED, ENDED)
                         yield answer
 
-        return _like(handler, told)
+        return _like(handler, until_ended)
 
 
 def _refusing(handler: Handler, status: grpc.StatusCode, why: str) -> Handler:

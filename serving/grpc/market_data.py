@@ -81,7 +81,7 @@ class MarketData(TickStreams):
             if resume_us is not None:
                 async for message in self._resumed(symbols, resume_us, context):
                     yield message
-            async for message in self._told(subscription):
+            async for message in self._updates(subscription):
                 yield message
 
     async def ListCandles(
@@ -127,9 +127,11 @@ class MarketData(TickStreams):
             ]
         )
 
-    # --- what is told
+    # --- responses
 
-    async def _told(self, subscription: BarSubscription) -> AsyncIterator[pb.StreamCandlesResponse]:
+    async def _updates(
+        self, subscription: BarSubscription
+    ) -> AsyncIterator[pb.StreamCandlesResponse]:
         is_snapshot = True
         while (bars := await subscription.receive()) is not None:
             ends = (
@@ -185,7 +187,7 @@ class MarketData(TickStreams):
         except (TransientError, PermanentError, TimeoutError) as error:
             await _fail(context, error)
 
-    # --- what is asked
+    # --- requests
 
     async def _timeframes(self, names: Iterable[str], context: Context) -> list[Timeframe]:
         wanted = list(dict.fromkeys(names)) or ["1m"]
@@ -207,7 +209,7 @@ class MarketData(TickStreams):
             if name not in streamed:
                 await context.abort(
                     grpc.StatusCode.NOT_FOUND,
-                    f"{name!r} is not streamed here; ListInstruments names what is known"
+                    f"{name!r} is not streamed here; ListInstruments lists all symbols"
                     if len(name) <= MAX_NAME
                     else f"a symbol of {len(name)} characters is not streamed here",
                 )
@@ -236,7 +238,7 @@ class MarketData(TickStreams):
         if not request.HasField("resume_from"):
             return None
         if set(request.timeframes) - {"1m"}:
-            await _refuse(context, "resume_from goes with timeframe 1m alone")
+            await _refuse(context, "resume_from is for timeframe 1m only")
         resume_us = minute_of(microseconds_of(request.resume_from))
         if not EARLIEST_US <= resume_us < LATEST_US:  # it could not be printed
             await _refuse(context, "resume_from must lie within the years 1 to 9999")
@@ -245,7 +247,7 @@ class MarketData(TickStreams):
             await _refuse(
                 context,
                 f"resume_from is {from_us_text(resume_us)}; should lie within the day "
-                f"before {from_us_text(now_us)}: what is older is read by ListCandles",
+                f"before {from_us_text(now_us)}: ListCandles reads older ones",
             )
         return resume_us
 
@@ -287,7 +289,7 @@ async def _fail(context: Context, error: Exception) -> NoReturn:
         grpc.StatusCode.UNAVAILABLE if is_passing else grpc.StatusCode.FAILED_PRECONDITION,
         "the tables cannot be read at present; try again"
         if is_passing
-        else "the tables are not as they should be: see the server's log",
+        else "the tables are missing or wrong: see the server's log",
     )
     raise AssertionError("abort raises")
 
@@ -302,5 +304,5 @@ async def _token_us(token: str, context: Context) -> int:
     except (ValueError, binascii.Error, UnicodeError):
         found = None
     if found is None or not EARLIEST_US <= found < LATEST_US:
-        await _refuse(context, "page_token is not one that an answer gave")
+        await _refuse(context, "page_token is not from a previous response")
     return found

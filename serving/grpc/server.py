@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["MarketData"].full_name
 MAX_CALLS = 1_000
-"""Concurrent calls; further callers are asked to try later."""
+"""Concurrent calls; further callers should retry later."""
 MAX_REQUEST_BYTES = 1 << 20
 KEEPALIVE_MS = 30_000
 """A peer that answers no ping for this and the timeout below counts as gone."""
@@ -104,13 +104,13 @@ class _Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         decode = handler.request_deserializer
         if handler.request_streaming:  # bidirectional calls handle the error themselves
 
-            async def told(bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+            async def decode_all(bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
                 messages = (decode(body) async for body in bodies)
                 async for answer in handler.stream_stream(messages, context):
                     yield answer
 
             return grpc.stream_stream_rpc_method_handler(
-                told, response_serializer=handler.response_serializer
+                decode_all, response_serializer=handler.response_serializer
             )
 
         async def decoded(body: bytes, context: Any) -> Any:
@@ -118,7 +118,7 @@ class _Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 return decode(body)
             except DecodeError:
                 await context.abort(
-                    grpc.StatusCode.INVALID_ARGUMENT, "the bytes are no message of this call"
+                    grpc.StatusCode.INVALID_ARGUMENT, "the bytes are not a message of this call"
                 )
 
         if handler.response_streaming:

@@ -24,7 +24,7 @@ FIRST_TIMEOUT_S = 30.0
 """For a caller's first request."""
 CANCEL_TIMEOUT_S = 1.0
 NOTHING_YET = "no symbol is streamed here yet; try again in a moment"
-NO_MESSAGE = "the bytes are no message of this call"
+NO_MESSAGE = "the bytes are not a message of this call"
 
 Context = Any
 """``grpc.aio.ServicerContext``, which has no types."""
@@ -33,7 +33,7 @@ SubscriptionT = TypeVar("SubscriptionT", TradeSubscription, BookTickerSubscripti
 
 
 @dataclass(slots=True)
-class _Asked(Generic[SubscriptionT]):
+class _CallState(Generic[SubscriptionT]):
     """A caller's subscription, and how its requests ended."""
 
     subscription: SubscriptionT
@@ -58,7 +58,7 @@ class TickStreams(services.MarketDataServicer):
     ) -> AsyncIterator[pb.StreamTradesResponse]:
         """See the .proto."""
         hub = (await self._hubs(context)).trades
-        async for found, not_streamed in self._wished(hub, requests, context):
+        async for found, not_streamed in self._ticks_of_call(hub, requests, context):
             yield pb.StreamTradesResponse(
                 trades=[trade_of(one) for one in found.ticks],
                 missed=[missed_trades_of(one) for one in found.missed],
@@ -70,7 +70,7 @@ class TickStreams(services.MarketDataServicer):
     ) -> AsyncIterator[pb.StreamBookTickersResponse]:
         """See the .proto."""
         hub = (await self._hubs(context)).book_tickers
-        async for found, not_streamed in self._wished(hub, requests, context):
+        async for found, not_streamed in self._ticks_of_call(hub, requests, context):
             yield pb.StreamBookTickersResponse(
                 book_tickers=[book_ticker_of(one) for one in found.ticks], not_streamed=not_streamed
             )
@@ -86,27 +86,29 @@ class TickStreams(services.MarketDataServicer):
         if self._ticks is None:
             await context.abort(
                 grpc.StatusCode.UNIMPLEMENTED,
-                "trades and best prices are not served here; ask a streamer, or a server that is "
+                "trades and book tickers are not served here; ask a streamer, or a server that is "
                 "attached to one by gRPC",
             )
             raise AssertionError("abort raises")
         return self._ticks
 
-    async def _wished(
+    async def _ticks_of_call(
         self, hub: Any, requests: AsyncIterator[Request], context: Context
     ) -> AsyncIterator[tuple[Ticks[Any], list[str]]]:
         with hub.subscribe() as subscription:
-            asked = _Asked(subscription)
-            await self._take_first(hub, asked, await self._first(requests, context), context)
-            following = asyncio.create_task(self._take_further(hub, asked, requests), name="wishes")
+            state = _CallState(subscription)
+            await self._handle_first(hub, state, await self._first(requests, context), context)
+            following = asyncio.create_task(
+                self._handle_further(hub, state, requests), name="wishes"
+            )
             try:
                 while True:
-                    mailbox, asked.not_streamed = asked.not_streamed, None
+                    not_streamed, state.not_streamed = state.not_streamed, None
                     found = subscription.drain()
-                    if found or mailbox:
-                        yield found, mailbox or []
-                    elif asked.refusal:
-                        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, asked.refusal)
+                    if found or not_streamed:
+                        yield found, not_streamed or []
+                    elif state.refusal:
+                        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, state.refusal)
                     else:
                         await subscription.changed()
             finally:
@@ -114,7 +116,7 @@ class TickStreams(services.MarketDataServicer):
                 await asyncio.wait([following], timeout=CANCEL_TIMEOUT_S)
 
     async def _first(self, requests: AsyncIterator[Request], context: Context) -> Request:
-        why = f"the call says nothing; should name symbols within {FIRST_TIMEOUT_S:g} s"
+        why = f"the call sent no request; should name symbols within {FIRST_TIMEOUT_S:g} s"
         try:
             async with asyncio.timeout(FIRST_TIMEOUT_S):
                 async for request in requests:
@@ -126,8 +128,8 @@ class TickStreams(services.MarketDataServicer):
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, why)
         raise AssertionError("abort raises")
 
-    async def _take_first(
-        self, hub: Any, asked: _Asked[Any], request: Request, context: Context
+    async def _handle_first(
+        self, hub: Any, state: _CallState[Any], request: Request, context: Context
     ) -> None:
         """Handle the first request; it is refused as a whole if it is invalid."""
         if refusal := _refusal(request):
@@ -136,37 +138,37 @@ class TickStreams(services.MarketDataServicer):
         if not streamed & frozenset(request.symbols):
             await context.abort(
                 grpc.StatusCode.NOT_FOUND,
-                "none of the symbols is streamed here; ListInstruments names what is known",
+                "none of the symbols is streamed here; ListInstruments lists all symbols",
             )
         try:
-            hub.add_symbols(asked.subscription, streamed & frozenset(request.symbols))
+            hub.add_symbols(state.subscription, streamed & frozenset(request.symbols))
         except FullError as error:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
-        asked.not_streamed = [one for one in request.symbols if one not in streamed] or None
+        state.not_streamed = [one for one in request.symbols if one not in streamed] or None
 
-    async def _take_further(
-        self, hub: Any, asked: _Asked[Any], requests: AsyncIterator[Request]
+    async def _handle_further(
+        self, hub: Any, state: _CallState[Any], requests: AsyncIterator[Request]
     ) -> None:
         """Handle further requests."""
         try:
             async for request in requests:
                 if refusal := _refusal(request):
-                    asked.refusal = refusal
+                    state.refusal = refusal
                     return
                 wanted = frozenset(request.symbols)
-                hub.remove_symbols(asked.subscription, asked.subscription.symbols - wanted)
+                hub.remove_symbols(state.subscription, state.subscription.symbols - wanted)
                 streamed = frozenset(self._streamed_now())
                 left = [one for one in request.symbols if one not in streamed]
                 try:
-                    hub.add_symbols(asked.subscription, wanted & streamed)
+                    hub.add_symbols(state.subscription, wanted & streamed)
                 except FullError:
-                    left = [one for one in request.symbols if one not in asked.subscription.symbols]
-                asked.not_streamed = left or None
-                asked.subscription.wake()
+                    left = [one for one in request.symbols if one not in state.subscription.symbols]
+                state.not_streamed = left or None
+                state.subscription.wake()
         except DecodeError:
-            asked.refusal = NO_MESSAGE
+            state.refusal = NO_MESSAGE
         finally:
-            asked.subscription.wake()
+            state.subscription.wake()
 
 
 def _refusal(request: Request) -> str:

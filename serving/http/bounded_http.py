@@ -21,7 +21,7 @@ start.
 
 
 class _TooLongError(Exception):
-    """Tells the parser that the request is too long."""
+    """Stops the parser: the request is too long."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):

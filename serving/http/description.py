@@ -13,7 +13,7 @@ from serving.problems import MEDIA_TYPE
 
 PROBLEM = {
     "title": "ProblemDetails",
-    "description": "What is wrong, and what would be right (RFC 9457).",
+    "description": "The error and how to correct it (RFC 9457).",
     "type": "object",
     "required": ["title", "status", "detail"],
     "properties": {
@@ -27,13 +27,13 @@ PROBLEM = {
     },
 }
 PROBLEMS = {
-    HTTPStatus.BAD_REQUEST: "A parameter cannot be.",
-    HTTPStatus.UNAUTHORIZED: "Accounts are required, and the caller has said none.",
-    HTTPStatus.FORBIDDEN: "The caller's role is not enough.",
-    HTTPStatus.NOT_FOUND: "Nobody knows that symbol, or nothing is known of it.",
-    HTTPStatus.NOT_ACCEPTABLE: "There is no such form.",
-    HTTPStatus.TOO_MANY_REQUESTS: "More requests than a client may make; `retry-after` says when.",
-    HTTPStatus.SERVICE_UNAVAILABLE: "The tables, or what is streamed, cannot be had now.",
+    HTTPStatus.BAD_REQUEST: "A parameter is wrong.",
+    HTTPStatus.UNAUTHORIZED: "Authentication is required.",
+    HTTPStatus.FORBIDDEN: "The role has no access.",
+    HTTPStatus.NOT_FOUND: "The symbol is unknown, or has no data.",
+    HTTPStatus.NOT_ACCEPTABLE: "The format is not supported.",
+    HTTPStatus.TOO_MANY_REQUESTS: "Too many requests; `retry-after` says when to continue.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "Tables or live data are unavailable now.",
 }
 TABLES = (
     "/symbols", "/symbols/{symbol}", "/prices", "/candles", "/candles/latest", "/trades",
@@ -45,40 +45,40 @@ TABLES = (
 def describe(app: FastAPI) -> None:
     """Add problems and formats to an application's OpenAPI document."""
 
-    def described() -> dict[str, Any]:
+    def generate() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _described(app)
         return app.openapi_schema
 
-    app.openapi = described  # type: ignore[method-assign]
+    app.openapi = generate  # type: ignore[method-assign]
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
-    told = get_openapi(
+    document = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
-    schemas = told.setdefault("components", {}).setdefault("schemas", {})
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["ProblemDetails"] = PROBLEM
-    for path, operations in told["paths"].items():
+    for path, operations in document["paths"].items():
         for method, operation in operations.items():
             _complete(path, method, operation)
-    return told
+    return document
 
 
 def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's status for what is a 400 here
-    told = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
+    document = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}}
     for status, meaning in PROBLEMS.items():
-        responses.setdefault(str(status.value), {"description": meaning, "content": told})
+        responses.setdefault(str(status.value), {"description": meaning, "content": document})
     if method == "get":
         responses.setdefault(
-            "304", {"description": "The caller has it: its `If-None-Match` is the answer's ETag."}
+            "304", {"description": "Not modified: `If-None-Match` equals the ETag."}
         )
     else:
-        responses["default"] = {"description": "Another problem.", "content": told}
+        responses["default"] = {"description": "Another problem.", "content": document}
     if path.endswith(TABLES) and "200" in responses:
         content = responses["200"].setdefault("content", {})
         for form in Format:

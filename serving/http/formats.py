@@ -92,14 +92,14 @@ def table(
         headers: of the response.
     """
     form = accepted(request.headers.get("accept", ""))
-    told = dict(headers)
+    all_headers = dict(headers)
     if form is not Format.JSON:
-        told["content-disposition"] = f'attachment; filename="{name}.{form.name.lower()}"'
+        all_headers["content-disposition"] = f'attachment; filename="{name}.{form.name.lower()}"'
         if (cursor := further.get("next_cursor")) is not None:
-            told["x-next-cursor"] = cursor
-    told["vary"] = VARY
+            all_headers["x-next-cursor"] = cursor
+    all_headers["vary"] = VARY
     body = _WRITERS[form](name, columns, rows, further)
-    return tagged(request, body, form.value, told)
+    return tagged(request, body, form.value, all_headers)
 
 
 def joined(name: str, rows: Iterable[str], further: Mapping[str, Any]) -> CachedResponse:
@@ -119,8 +119,8 @@ def joined(name: str, rows: Iterable[str], further: Mapping[str, Any]) -> Cached
 
 def answered(request: Request, made: CachedResponse, *, headers: Mapping[str, str]) -> Response:
     """Return JSON that was built before."""
-    told = dict(headers) | {"vary": VARY}
-    return _tagged(request, made.body, made.etag, Format.JSON.value, told)
+    all_headers = dict(headers) | {"vary": VARY}
+    return _tagged(request, made.body, made.etag, Format.JSON.value, all_headers)
 
 
 def json(request: Request, value: Any, *, headers: Mapping[str, str] | None = None) -> Response:
@@ -158,14 +158,14 @@ def book_ticker_fields(one: BookTickerUpdate) -> dict[str, object]:
 def _tagged(
     request: Request, body: bytes, etag: str, media_type: str, headers: Mapping[str, str]
 ) -> Response:
-    told = dict(headers) | {"etag": etag}
+    all_headers = dict(headers) | {"etag": etag}
     known = [
         one.strip().removeprefix("W/")
         for one in request.headers.get("if-none-match", "").split(",")
     ]
     if etag in known or known == ["*"]:
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=told)
-    return Response(body, media_type=media_type, headers=told)
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=all_headers)
+    return Response(body, media_type=media_type, headers=all_headers)
 
 
 def plain_json(value: Any) -> Any:
@@ -182,11 +182,11 @@ def _json(
 ) -> bytes:
     names = tuple(columns)
     # The encoder converts times. This list is the largest part of a response's cost.
-    told = [
+    all_headers = [
         dict(zip(names, [plain(v) if type(v) is Decimal else v for v in row], strict=True))
         for row in rows
     ]
-    return msgspec.json.encode({name: told, **further})
+    return msgspec.json.encode({name: all_headers, **further})
 
 
 def _csv(

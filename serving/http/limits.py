@@ -72,7 +72,7 @@ class RateLimitMiddleware:
             return
         client = scope["client"][0] if scope.get("client") else ""
         may, left, wait_s = self._limit.take(client)
-        told = {
+        limit_headers = {
             "ratelimit-limit": str(self._limit.per_minute),
             "ratelimit-remaining": str(left),
             "ratelimit-reset": str(math.ceil(wait_s)),
@@ -81,16 +81,16 @@ class RateLimitMiddleware:
             problem = answer(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"more than {self._limit.per_minute:,} requests in a minute; try again later",
-                headers=told | {"retry-after": str(max(1, math.ceil(wait_s)))},
+                headers=limit_headers | {"retry-after": str(max(1, math.ceil(wait_s)))},
             )
             await problem(scope, receive, send)
             return
 
-        async def tell(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(raw=message["headers"])
-                for name, value in told.items():
+                for name, value in limit_headers.items():
                     headers[name] = value
             await send(message)
 
-        await self._app(scope, receive, tell)
+        await self._app(scope, receive, send_with_headers)

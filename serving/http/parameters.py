@@ -189,5 +189,5 @@ def parse_cursor(cursor: str, count: int) -> list[int]:
     except (ValueError, binascii.Error):
         found = []
     if len(found) != count or not all(EARLIEST_US <= one < LATEST_US for one in found):
-        raise refused(f"cursor: {shown(cursor)} is not one that an answer gave as next_cursor")
+        raise refused(f"cursor: {shown(cursor)} is not a next_cursor of a previous response")
     return found

@@ -95,7 +95,7 @@ async def serving(app: ASGIApp, place: Place) -> AsyncIterator[str]:
             while not server.started:
                 if task.done():
                     task.result()
-                    raise PermanentError(f"the HTTP server on {url} ended as it started")
+                    raise PermanentError(f"the HTTP server on {url} ended while starting")
                 await asyncio.sleep(0.005)
         task.add_done_callback(_note_end)
         log.info("http_listening", url=url, settings=f"{place.setting}_*")

@@ -1,4 +1,4 @@
-// Who looks: a form where the server wants a login or somebody wants to log in, and a button for it and to leave.
+// The login form, and the button that opens it or logs out.
 
 import {LOGIN, ask} from "./feed.js";
 
@@ -17,7 +17,7 @@ export class Account {
     this.#wrong = dialog.querySelector("[role=alert]");
     this.#later = dialog.querySelector("button[type=button]");
     this.#later.addEventListener("click", () => dialog.close());
-    // Where the server wants a login there is nothing behind the form.
+    // If the server requires a login, the page behind the form is empty.
     dialog.addEventListener("cancel", (event) => this.#later.hidden && event.preventDefault());
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -26,7 +26,7 @@ export class Account {
     button.addEventListener("click", () => (this.#user ? this.#leave() : this.#show(true)));
   }
 
-  /** Ask for name and password: nothing can be seen without. */
+  /** Show the form; it cannot be closed. */
   want() {
     this.button.hidden = true;
     this.#show(false);
@@ -39,7 +39,7 @@ export class Account {
     this.#dialog.showModal();
   }
 
-  /** Who is logged in, to the button and as the answer; null for nobody. */
+  /** Show the user on the button, and return it; null without a login. */
   async look() {
     const me = await ask("/api/v1/me");
     this.#user = me.user;

@@ -1,4 +1,4 @@
-// Bars as the page keeps them, and how they are written. Nothing here knows of the document.
+// Bars in memory, and their formatting. Nothing here uses the document.
 
 export const TIMEFRAMES = {"1m": 60, "3m": 180, "5m": 300, "15m": 900, "30m": 1800, "1h": 3600, "2h": 7200,
   "4h": 14400, "6h": 21600, "8h": 28800, "12h": 43200, "1d": 86400, "3d": 259200, "1w": 604800, "1M": null};
@@ -13,7 +13,7 @@ export class Bars {
   get last() { return this.list.at(-1); }
   get length() { return this.list.length; }
 
-  /** Where the first bar at or after a time stands. */
+  /** Index of the first bar at or after a time. */
   place(time) {
     let [low, high] = [0, this.list.length];
     while (low < high) {
@@ -29,7 +29,7 @@ export class Bars {
     return found?.time === time ? found : undefined;
   }
 
-  /** Take a bar; true where it is the newest one, which a chart can add by itself. */
+  /** Add a bar; true if it is the newest one, which the chart can append. */
   put(bar) {
     const place = this.place(bar.time);
     const isKnown = this.list[place]?.time === bar.time;
@@ -37,7 +37,7 @@ export class Bars {
     return place === this.list.length - 1;
   }
 
-  /** Take bars in order that are older than those kept, but for some at the seam; how many are new. */
+  /** Add older bars, in order, with some overlap; returns how many are new. */
   putBefore(bars) {
     const first = this.first?.time ?? Infinity;
     const older = bars.filter((bar) => bar.time < first);
@@ -56,7 +56,7 @@ export function fromSocket(one) {
 
 export const isRising = (bar) => +bar.close >= +bar.open;
 
-/** Bars lie between two that follow each other, as far as a timeframe of a fixed width tells. */
+/** Whether bars are missing between two; only for timeframes of a fixed width. */
 export function isHole(earlier, later, timeframe) {
   const width = TIMEFRAMES[timeframe] ?? 31 * 86400;
   return later.time - earlier.time > width;
@@ -67,14 +67,14 @@ export function decimalsOf(text) {
   return short.includes(".") ? short.split(".")[1].length : 0;
 }
 
-/** A decimal with so many digits behind the point; zeros are cut or filled as text, which loses nothing. */
+/** A decimal with this many digits after the point; zeros are cut or added as text, without rounding. */
 export function fixed(text, decimals) {
   const [whole, part = ""] = text.split(".");
   if (/[1-9]/.test(part.slice(decimals))) return (+text).toFixed(decimals);
   return decimals ? `${whole}.${part.slice(0, decimals).padEnd(decimals, "0")}` : whole;
 }
 
-/** Steps of prices that bars show, where no listing tells them. */
+/** Price step derived from bars, for symbols without a listing. */
 export function stepOf(bars) {
   const decimals = Math.max(0, ...bars.slice(-50).map((bar) => decimalsOf(bar.close)));
   return decimals ? `0.${"0".repeat(decimals - 1)}1` : "1";
@@ -83,7 +83,7 @@ export function stepOf(bars) {
 const SHORT = new Intl.NumberFormat("en", {notation: "compact", maximumFractionDigits: 2});
 export const short = (value) => SHORT.format(+value);
 
-/** When a bar opens, in UTC, as exact as its timeframe. */
+/** A bar's open time in UTC, as precise as its timeframe. */
 export function moment(time, timeframe) {
   const text = new Date(time * 1000).toISOString();
   return (TIMEFRAMES[timeframe] ?? Infinity) >= 86400 ? text.slice(0, 10) : text.slice(0, 16).replace("T", " ");
@@ -91,7 +91,7 @@ export function moment(time, timeframe) {
 
 export const dayOf = (time) => new Date(time * 1000).toISOString().slice(0, 10);
 
-/** A bar in words, for those who hear it. */
+/** A bar in words, for screen readers. */
 export function inWords(bar, timeframe, decimals) {
   const price = (text) => fixed(text, decimals);
   return `${moment(bar.time, timeframe)} UTC: open ${price(bar.open)}, high ${price(bar.high)}, `
@@ -100,7 +100,7 @@ export function inWords(bar, timeframe, decimals) {
 
 const RETRACEMENTS = ["23_6", "38_2", "50", "61_8", "78_6"];
 
-/** All-time high and low and what lies between them, as far as they are known. */
+/** All-time high and low with the retracements between them, if known. */
 export function levelsOf(found) {
   return [["High", found.all_time_high], ["Low", found.all_time_low],
     ...RETRACEMENTS.map((one) => [`${one.replace("_", ".")} %`, found[`fibonacci_${one}`]])]

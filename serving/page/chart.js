@@ -1,4 +1,4 @@
-// The chart itself: candles, volume, lines over and under them, levels, marks, and where one looks.
+// The chart: candles, volume, lines over and under them, levels, marks, crosshair.
 
 import {isRising} from "./bars.js";
 
@@ -25,7 +25,7 @@ export class Chart {
   /**
    * @param moved called when another range is in sight
    * @param looked called with the time that the pointer is at, or undefined
-   * @param drawn called whenever the chart is drawn anew
+   * @param drawn called after each redraw
    */
   constructor(element, {moved, looked, drawn}) {
     this.#chart = LightweightCharts.createChart(element, {
@@ -40,15 +40,15 @@ export class Chart {
       lastValueVisible: false, priceLineVisible: false});
     this.#divide(false);
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => range && moved(range));
-    // Bars that are put before the others move what is under a cross that keys have set: only a pointer looks.
+    // Loading older bars moves the crosshair that keys have set: react to a pointer only.
     this.#chart.subscribeCrosshairMove((at) => (at.sourceEvent || !at.point) && looked(at.time));
-    // Nothing of its own, but told of every drawing: the scale of prices has no event.
+    // Draws nothing; called at every redraw, because the price scale has no event.
     this.#candles.attachPrimitive({updateAllViews: drawn, paneViews: () => []});
   }
 
   get visible() { return this.#chart.timeScale().getVisibleLogicalRange(); }
   set visible(range) { this.#chart.timeScale().setVisibleLogicalRange(range); }
-  /** Where a price stands in the pane, in pixels; null without a scale. */
+  /** Vertical position of a price in pixels; null without a scale. */
   yOf = (price) => this.#candles.priceToCoordinate(price);
 
   paint() {
@@ -70,7 +70,7 @@ export class Chart {
     this.#chart.applyOptions({timeScale: {timeVisible}});
   }
 
-  /** Show these bars; the object is kept, and drawn anew by `draw`. */
+  /** Show these bars; `draw` draws later changes of the object. */
   show(bars) {
     this.#bars = bars;
     for (const name of this.#lines.keys()) this.#line(name).setData([]);
@@ -83,7 +83,7 @@ export class Chart {
     this.#volumes.setData(list.map((bar) => this.#volume(bar)));
   }
 
-  /** The newest bar, as it is now. */
+  /** Update the newest bar. */
   update(bar) {
     this.#candles.update(candle(bar));
     this.#volumes.update(this.#volume(bar));
@@ -94,7 +94,7 @@ export class Chart {
     this.visible = {from: end - count, to: end + 4};
   }
 
-  /** So many bars to the right, or to the left. */
+  /** Scroll by this many bars. */
   pan(bars) {
     const range = this.visible;
     if (range) this.visible = {from: range.from + bars, to: range.to + bars};
@@ -107,7 +107,7 @@ export class Chart {
     this.visible = {from: range.to - width, to: range.to};
   }
 
-  /** Put the cross on a bar; without one, take it away. */
+  /** Put the crosshair on a bar; without a bar, remove it. */
   point(bar) {
     if (!bar) return this.#chart.clearCrosshairPosition();
     const place = this.#bars.place(bar.time);
@@ -119,7 +119,7 @@ export class Chart {
     this.#chart.setCrosshairPosition(+bar.close, bar.time, this.#candles);
   }
 
-  /** Lines over the candles (`under` false), or in a strip of their own; others go. */
+  /** Set the lines over the candles (`under` false) and in the pane below. */
   setLines(wanted) {
     for (const [name, {series}] of this.#lines) {
       if (wanted.some(({line}) => line.column === name)) continue;

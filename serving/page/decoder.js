@@ -1,4 +1,4 @@
-// Binary prices of the WebSocket: the reference decoder. It needs nothing else; programs may copy it.
+// The reference decoder of binary prices. It has no dependencies; programs may copy it.
 //
 //   socket.binaryType = "arraybuffer";
 //   for (const [id, price, volume] of decodePrices(event.data)) …   // ids: {"type": "symbols"}
@@ -23,7 +23,7 @@ export function decodePrices(message) {
     throw new RangeError(`${message.byteLength} bytes; a message has ${HEADER} at least`);
   const view = new DataView(message);
   if (view.getUint32(0, true) !== crc32(new Uint8Array(message, 4)))
-    throw new RangeError("the checksum does not fit");
+    throw new RangeError("the checksum differs");
   const count = view.getUint16(4, true);
   if (message.byteLength !== HEADER + count * ITEM)
     throw new RangeError(`${message.byteLength} bytes for ${count} items`);

@@ -1,4 +1,4 @@
-// What the server says: answers to questions by REST, and changes by WebSocket.
+// Requests by REST, and changes by WebSocket.
 
 import {fromRest} from "./bars.js";
 
@@ -6,26 +6,26 @@ const RETRY_MS = [250, 15000];
 const MOST_TRIES = 4;
 const AGAIN_MS = 2000;
 const PING_MS = 15000;
-/** Refuses a wrong password, which is no reason to want a login. */
+/** The login itself: its 401 must not open the form again. */
 export const LOGIN = "/api/v1/login";
-const SILENT_MS = 40000;  // a connection that says nothing for so long is none
+const SILENT_MS = 40000;  // a connection without messages for this long is dead
 
-/** An answer that is an error; `status` is that of HTTP, `isPassing` that it may be asked again. */
+/** An error response; `status` is the HTTP status, `isPassing` that a retry may help. */
 export class Refused extends Error {
   constructor(status, text, isPassing = false) {
     super(text);
     Object.assign(this, {status, isPassing});
   }
 
-  /** What is asked for is made with the marts, which are not there. */
+  /** Whether the marts are not built yet. */
   get isUnbuilt() { return this.status === 503 && !this.isPassing; }
 }
 
 const listeners = [];
-/** Call when the server wants a login. */
+/** Set the function that is called when the server requires a login. */
 export const onLoginWanted = (call) => listeners.push(call);
 
-/** An answer as JSON; one that may be asked again is, a few times. */
+/** Request JSON, with a few retries. */
 export async function ask(path, parameters = {}, init = {}) {
   for (let tries = 1; ; tries++) {
     try {
@@ -62,7 +62,7 @@ export async function barsBefore(symbol, timeframe, limit, before) {
   return (await ask("/api/v1/candles", asked)).candles.map(fromRest);
 }
 
-/** Bars from a time on, page by page; null where there are more than `most`. */
+/** Bars from a time on, page by page; null if there are more than `most`. */
 export async function barsSince(symbol, timeframe, since, most) {
   const found = [];
   const asked = {symbol, timeframe, limit: 500, from: since * 1000};
@@ -75,7 +75,7 @@ export async function barsSince(symbol, timeframe, since, most) {
   }
 }
 
-/** A connection that comes again by itself; tells bars of what is watched. */
+/** A connection that reconnects by itself and delivers the bars of the subscribed symbol. */
 export class Live {
   #socket = null;
   #failures = 0;
@@ -102,7 +102,7 @@ export class Live {
     this.#connect();
   }
 
-  /** No more, until it is started again. */
+  /** Disconnect until started again. */
   stop() {
     this.#isEnded = true;
     clearTimeout(this.#timer);
@@ -117,7 +117,7 @@ export class Live {
     this.#say({type: "subscribe", ...this.#watched});
   }
 
-  /** Ask once more for what is watched: it may be streamed by now. */
+  /** Subscribe again: the symbol may be streamed by now. */
   again() {
     if (this.#watched) this.#say({type: "subscribe", ...this.#watched});
   }
@@ -156,7 +156,7 @@ export class Live {
     else this.#say({type: "ping"});
   }
 
-  // Somebody looks, or the network is back: no reason to wait.
+  // The page is visible or the network is back: reconnect without waiting.
   #hurry() {
     if (this.#isEnded || this.#socket?.readyState !== WebSocket.CLOSED) return;
     clearTimeout(this.#timer);

@@ -1,4 +1,4 @@
-// Indicators as the server computes them: which there are, when they begin, and their lines.
+// The server's indicators: names, warm-up, and lines.
 
 import {fromRest} from "./bars.js";
 import {ask, ofSymbol} from "./feed.js";
@@ -28,7 +28,7 @@ export const firstBarOf = (indicator) => Math.max(...indicator.lines.map((line) 
 export const warmUpOf = (indicator) =>
   (firstBarOf(indicator) > 1 ? `from bar ${firstBarOf(indicator)} on` : "from the day's first trade");
 
-/** Rows of one symbol and timeframe, read as bars come. */
+/** Indicator rows of one symbol and timeframe, read as bars come. */
 export class Rows {
   #byTime = new Map();
   newest = undefined;
@@ -51,7 +51,7 @@ export class Rows {
     if (!(row.time <= this.newest)) this.newest = row.time;
   }
 
-  /** Read those from a time until before another. */
+  /** Read the rows of a half-open range. */
   async read(symbol, timeframe, from, to, isWanted) {
     const asked = {timeframe, from: from * 1000, to: to * 1000, limit: 5000};
     try {
@@ -66,7 +66,7 @@ export class Rows {
     }
   }
 
-  /** What a line has for these bars. */
+  /** A line's values for these bars. */
   points(bars, column) {
     const found = [];
     for (const {time} of bars) {
@@ -78,7 +78,7 @@ export class Rows {
 
   /**
    * A line's value at a bar in words: the number, or why there is none.
-   * @param isNewest nobody looks at a bar: the newest value that there is will do
+   * @param isNewest no bar is selected: use the newest value
    */
   said(line, time, decimals, isNewest = false) {
     if (this.trouble) return this.trouble;

@@ -1,4 +1,4 @@
-// Where data was repaired or is partial: marks on candles, told by shape and letter as well as colour.
+// Marks of repairs, gaps and outages on candles, distinguished by shape, letter and colour.
 
 import {RESOLUTIONS} from "./bars.js";
 import {ask} from "./feed.js";
@@ -10,7 +10,7 @@ export const KINDS = {
   outage: {letter: "O", shape: "arrowUp", position: "belowBar", colour: "--mark-outage", says: "outage", many: "outages"},
 };
 
-/** Marks of a range of bars: `{kind, time, text}`, each at a bar that there is. */
+/** Marks of a range of bars: `{kind, time, text}`, each at an existing bar. */
 export async function readMarks(symbol, timeframe, bars, span) {
   const asked = {symbol, resolution: RESOLUTIONS[timeframe], ...span};
   const [onBars, onScale] = await Promise.all([ask("/udf/marks", asked), ask("/udf/timescale_marks", asked)]);
@@ -20,14 +20,14 @@ export async function readMarks(symbol, timeframe, bars, span) {
   ].flatMap((mark) => placed(mark, bars)).sort((a, b) => a.time - b.time);
 }
 
-/** A mark belongs to its bar; where that is missing, as in a gap, to the next one there is. */
+/** A mark's bar; if that is missing, as in a gap, the next one. */
 export function placed(mark, bars) {
   const bar = bars.list[bars.place(mark.time)] ?? bars.last;
   if (!bar || mark.time < bars.first.time - 1) return [];
   return [{...mark, time: bar.time}];
 }
 
-/** As the chart draws them: one a bar and kind. */
+/** Marks for the chart: one for each bar and kind. */
 export function drawn(marks, colour) {
   const found = new Map();
   for (const {kind, time} of marks) {

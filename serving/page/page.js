@@ -1,25 +1,25 @@
-// The page: what it shows, and what people do. No build step, nothing from another host.
+// The page: its state and its controls. No build step, nothing from other hosts.
 
 import {Account} from "./account.js";
 import {Bars, TIMEFRAMES, dayOf, decimalsOf, fixed, fromSocket, inWords, isHole, levelsOf, stepOf} from "./bars.js";
 import {Chart, candle, colour} from "./chart.js";
-import {choices, remembered} from "./choices.js";
+import {choices, remembered} from "./menu.js";
 import {Live, ask, barsBefore, barsSince, ofSymbol, onLoginWanted} from "./feed.js";
 import {OSCILLATORS, OVERLAYS, Rows} from "./indicators.js";
-import {onKeys} from "./keys.js";
 import {drawn, readMarks} from "./marks.js";
 import {Profile} from "./profile.js";
 import {Search} from "./search.js";
 import {Star} from "./star.js";
-import {showDay, showLegend} from "./told.js";
+import {showDay, showLegend} from "./legend.js";
 
 const PAGE = 500;           // bars of one request
-const MOST_BARS = 20000;    // kept in the page
-const MOST_MISSED = 2000;   // read behind a cut; beyond, the page begins anew
-const MOST_REPAIRED = 200;  // bars before a cut that are read again after it
-const DAY_MS = 5000;        // between two looks at the prices of the day
-const FURTHER_MS = 5000;    // between two looks at marks and indicators, as bars come
+const MAX_BARS = 20000;    // in memory
+const MAX_MISSED = 2000;   // bars read after a disconnect; beyond this the page reloads them all
+const MAX_REPAIRED = 200;  // bars before a disconnect that are read again, for repairs
+const DAY_MS = 5000;        // between two reads of the 24-hour prices
+const FURTHER_MS = 5000;    // between two reads of marks and indicators, as bars come
 const AGAIN_MS = 5000;
+const TEXT_FIELDS = "input:not([type=checkbox], [type=radio]), select";
 const UNSTREAMED = "not streamed";
 
 const byId = (id) => document.getElementById(id);
@@ -27,7 +27,7 @@ const state = {symbol: "", timeframe: "1m", bars: new Bars(), rows: new Rows(), 
   isLoading: false, load: 0, decimals: 2, at: undefined};
 const isOf = (load) => () => load === state.load;
 
-// --- what the page is made of
+// --- parts of the page
 
 const chart = new Chart(byId("chart"), {
   moved: (range) => {
@@ -63,7 +63,7 @@ function trouble(text) {
   byId("trouble").hidden = !text;
 }
 
-// The form for a login says enough.
+// A 401 opens the login form, which says enough.
 function failed(error, say = trouble) {
   if (error.status !== 401) say(error.message);
 }
@@ -73,7 +73,7 @@ function tell() {
   showLegend(byId("legend"), {...state, bar, lines: lines(), isMarked: wanted.is("marks")});
 }
 
-/** The lines that are wanted, with what they are under. */
+/** The chosen lines, with their panes. */
 function lines() {
   const found = Object.entries(OVERLAYS).filter(([id]) => wanted.is(id))
     .flatMap(([, one]) => one.lines.map((line) => ({line, under: false, marks: []})));
@@ -127,14 +127,14 @@ async function show(symbol, timeframe) {
   }
 }
 
-// The smallest step of the price; a registry that was not read yet leaves the bars to tell it.
+// The tick size; derived from the bars if the symbol is not registered yet.
 async function tickOf(symbol, bars) {
   const {listings} = await ask(`/api/v1/symbols/${encodeURIComponent(symbol)}`).catch(() => ({listings: []}));
   return listings.at(-1)?.tick_size ?? stepOf(bars);
 }
 
 async function back() {
-  if (state.isWhole || state.isLoading || state.bars.length >= MOST_BARS || !state.bars.length) return;
+  if (state.isWhole || state.isLoading || state.bars.length >= MAX_BARS || !state.bars.length) return;
   const load = state.load;
   state.isLoading = true;
   byId("loading").hidden = false;
@@ -144,7 +144,7 @@ async function back() {
     if (load !== state.load) return;
     const range = chart.visible;
     const count = state.bars.putBefore(bars);
-    state.isWhole = !count;  // a page may be short though there is more: only an empty one is the end
+    state.isWhole = !count;  // only an empty page is the end; a short one is not
     chart.draw();
     if (range) chart.visible = {from: range.from + count, to: range.to + count};
     if (count) await further(load, true, first.time);
@@ -156,15 +156,15 @@ async function back() {
   }
 }
 
-// What came meanwhile, behind a cut or a hole: read, without moving what is in sight.
+// Read bars missed by a disconnect or gap, without moving the view.
 async function catchUp(since) {
   const load = state.load;
   try {
-    const bars = await barsSince(state.symbol, state.timeframe, since, MOST_MISSED);
+    const bars = await barsSince(state.symbol, state.timeframe, since, MAX_MISSED);
     if (load !== state.load) return;
     if (!bars) return show(state.symbol, state.timeframe);
     const newest = state.bars.last?.time ?? 0;
-    // The newest one may have moved on meanwhile: the connection knows it better.
+    // The WebSocket may have a newer state of the newest bar.
     for (const bar of bars) if (bar.time < newest || !state.bars.at(bar.time)) state.bars.put(bar);
     chart.draw();
     further(load);
@@ -173,7 +173,7 @@ async function catchUp(since) {
   }
 }
 
-// --- what else the chart shows
+// --- marks, levels, indicators, profile
 
 let furtherTimer = 0;
 let furtherMs = 0;
@@ -217,14 +217,14 @@ async function showLevels(load) {
       if (load === state.load) trouble("No levels before the marts' first build.");
     }
   }
-  // Who changed their mind meanwhile has asked for something else since.
+  // Another choice was made meanwhile.
   if (load === state.load && (wanted.is("levels") || !levels.length)) chart.setLevels(levels);
 }
 
 async function showLines(load, isMore, until) {
   if (lines().length && !state.rows.isUnbuilt) {
     const {bars, rows} = state;
-    // Behind the newest row all may have changed since; a page of the past is read once.
+    // Rows from the newest on may have changed; past pages are read once.
     const from = isMore ? bars.first.time : rows.newest ?? bars.first.time;
     const to = until ?? bars.last.time + 1;
     await rows.read(state.symbol, state.timeframe, from, to, isOf(load));
@@ -240,7 +240,7 @@ function profileSoon() {
   profileTimer = setTimeout(showProfile, 250);
 }
 
-// The day of the last bar in sight; the newest day of all where that is the newest bar.
+// The day of the last visible bar; the newest day if that is the newest bar.
 async function showProfile() {
   const range = chart.visible;
   if (!range || !state.bars.length) return;
@@ -255,7 +255,7 @@ async function showPrices() {
     const day = (await ask("/api/v1/prices", {symbol})).prices[0];
     if (symbol === state.symbol) showDay(byId("day"), day, state.decimals);
   } catch (error) {
-    // What is not streamed has no day; a server that is away leaves the last one.
+    // Symbols that are not streamed have no 24-hour prices; if the server is unreachable, the last ones stay.
     if (symbol === state.symbol && error.status === 404) showDay(byId("day"));
   }
 }
@@ -266,8 +266,8 @@ function connection(name) {
   if (name === "again") {
     profile.hope();  // another server may know more
     state.rows.isUnbuilt = false;
-    // Bars may have been repaired meanwhile, too.
-    if (state.bars.length) return void catchUp((state.bars.list.at(-MOST_REPAIRED) ?? state.bars.first).time);
+    // Bars may have been repaired meanwhile.
+    if (state.bars.length) return void catchUp((state.bars.list.at(-MAX_REPAIRED) ?? state.bars.first).time);
     return void (state.symbol && show(state.symbol, state.timeframe));
   }
   say(name);
@@ -294,7 +294,7 @@ function listed({dropped, taken_up: takenUp}) {
   if (takenUp.includes(state.symbol)) live.again();
 }
 
-// Prices come of what is on the watchlist, from when on it is streamed.
+// Watchlist prices arrive once their symbols are streamed.
 function begun(data) {
   const isShown = data.some((one) => one.symbol === state.symbol);
   if (isShown && byId("connection").dataset.state === UNSTREAMED) live.again();
@@ -323,7 +323,7 @@ function take(data) {
   tell();
 }
 
-// --- what people do
+// --- controls
 
 function chosen(id) {
   if (id === "hollow") chart.isHollow = wanted.is(id);
@@ -369,7 +369,7 @@ const KEYS = {"/": () => byId("symbol").focus(), "[": () => step(-1), "]": () =>
 
 onKeys(document, KEYS, () => byId("login").open);
 
-// In the chart: a cross from bar to bar, told in words; and where the chart stands.
+// Keys of the chart: move the crosshair, which is read aloud, and scroll.
 function point(place) {
   const bar = state.bars.list[Math.max(0, Math.min(state.bars.length - 1, place))];
   if (!bar) return;
@@ -406,7 +406,7 @@ addEventListener("hashchange", () => {
   if (symbol && (symbol !== state.symbol || timeframe !== state.timeframe)) show(symbol, timeframe);
 });
 
-// The connection is somebody's from its beginning on: who was nobody before needs another.
+// A connection is authenticated at its start, so a login needs a new one.
 function entered() {
   live.stop();
   begin();
@@ -428,7 +428,19 @@ async function begin() {
   }
 }
 
-// For those who look from outside, as tests do.
+
+// Call the function of a key in `keys`, except in text fields and with modifiers.
+function onKeys(target, keys, isOff = () => false) {
+  target.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || isOff()) return;
+    if (event.target.matches(TEXT_FIELDS) || !Object.hasOwn(keys, event.key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+    keys[event.key]();
+  });
+}
+
+// For tests.
 window.candelabra = {
   bars: () => state.bars.length,
   times: () => state.bars.list.map((bar) => bar.time),
@@ -439,7 +451,7 @@ window.candelabra = {
   painted: () => profile.painted,
 };
 
-// A telephone has no room for it unless somebody wants it.
+// Closed by default on narrow screens.
 if (remembered.get("show profile-box") === null) byId("profile-box").checked = innerWidth > 640;
 chart.isHollow = wanted.is("hollow");
 byId("profile").hidden = !wanted.is("profile-box");

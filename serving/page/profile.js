@@ -1,4 +1,4 @@
-// Volume by price of one day, beside the chart: from kept trades, never guessed from candles.
+// Volume profile of one day beside the chart, from stored trades, never estimated from candles.
 
 import {ask, ofSymbol} from "./feed.js";
 import {fixed, short} from "./bars.js";
@@ -6,7 +6,7 @@ import {fixed, short} from "./bars.js";
 const REFRESH_MS = 60000;
 const UNBUILT = "No profile before the marts' first build.";
 
-/** What is drawn: each bucket's place and widths, as far as it is in sight. */
+/** Position and widths of each visible bucket. */
 export function rowsOf(buckets, session, {height, width, yOf}) {
   const most = Math.max(...buckets.map((one) => +one.volume));
   const rows = [];
@@ -25,7 +25,7 @@ export function rowsOf(buckets, session, {height, width, yOf}) {
   return rows;
 }
 
-/** What is known of a day's trades, in words. */
+/** Coverage of a day's trades, in words. */
 export function keptInWords(session) {
   if (session.is_complete) return "all trades kept";
   return `some trades kept${session.reason ? `: ${session.reason}` : ""}`;
@@ -55,7 +55,7 @@ export class Profile {
 
   get isShown() { return !this.panel.hidden; }
 
-  /** Ask again, though there was nothing a moment ago: another server may know more. */
+  /** Read again soon: another server may have more. */
   hope() {
     this.#absentUntilMs = 0;
     this.#asked = {};
@@ -67,7 +67,7 @@ export class Profile {
     this.#tell(null, "");
   }
 
-  /** Show a day (`2026-11-21`), or the newest that there is. */
+  /** Show a day (`2026-11-21`), or the newest one. */
   async show(symbol, day, decimals) {
     const isSame = this.#asked.symbol === symbol && this.#asked.day === day;
     const isFresh = day !== "" || Date.now() - this.#asked.atMs < REFRESH_MS;
@@ -110,7 +110,7 @@ export class Profile {
     this.draw();
   }
 
-  /** Draw anew before the next frame; the chart calls it whenever it moves. */
+  /** Redraw before the next frame; the chart calls it whenever it moves. */
   draw() {
     if (!this.isShown || this.#frame) return;
     this.#frame = requestAnimationFrame(() => {

@@ -1,12 +1,12 @@
-// The field for a symbol: a combobox with a list of those that fit.
-// https://www.w3.org/WAI/ARIA/apg/patterns/combobox/ says what keys it has.
+// The symbol field: a combobox with a list of matches.
+// Keys as in https://www.w3.org/WAI/ARIA/apg/patterns/combobox/
 
 import {ask} from "./feed.js";
 
 const WAIT_MS = 120;
 const MOST = 30;
 
-/** Those streamed that fit, then those listed that fit; each once. */
+/** Matching streamed symbols, then other matching ones. */
 export function joined(text, streamed, listed) {
   const wanted = text.trim().toUpperCase();
   const live = new Set(streamed);
@@ -37,7 +37,7 @@ export class Search {
     field.addEventListener("keydown", (event) => this.#key(event));
     field.addEventListener("change", () => this.#choose(field.value));
     field.addEventListener("blur", () => this.close());
-    // Before the field loses its focus, which would close the list.
+    // Runs before the field loses focus, which would close the list.
     list.addEventListener("pointerdown", (event) => {
       const option = event.target.closest("[role=option]");
       event.preventDefault();

@@ -1,4 +1,4 @@
-// The star beside the symbol: whether it is on one's watchlist. Hidden from who is not logged in.
+// The star beside the symbol: whether it is on the watchlist. Hidden without a login.
 
 import {ask} from "./feed.js";
 
@@ -9,13 +9,13 @@ export class Star {
   #watched = new Set();
   #isBusy = false;
 
-  /** @param told called with what changed, in words, @param failed called with an error */
+  /** @param told called with a change in words, @param failed called with an error */
   constructor(button, {told, failed}) {
     Object.assign(this, {button, told, failed});
     button.addEventListener("click", () => this.toggle());
   }
 
-  /** Somebody is logged in, whose watchlist is read; or nobody. */
+  /** Set the user, and read the watchlist. */
   async begin(user) {
     this.button.hidden = !user;
     if (!user) return;
@@ -26,28 +26,28 @@ export class Star {
     }
   }
 
-  /** What is on the watchlist, all of it. */
+  /** Set the whole watchlist. */
   list(symbols) {
     this.#watched = new Set(symbols);
     this.#draw();
   }
 
-  /** The symbol that it stands beside. */
+  /** Set the symbol. */
   show(symbol) {
     this.#symbol = symbol;
     this.#draw();
   }
 
-  /** Put the symbol on the watchlist, or take it from there. */
+  /** Add the symbol to the watchlist, or remove it. */
   async toggle() {
     if (this.button.hidden || this.#isBusy || !this.#symbol) return;
     const symbol = this.#symbol;
     const isWanted = !this.#watched.has(symbol);
     this.#isBusy = true;
-    this.#set(symbol, isWanted);  // before it is asked for: what the server says from then on is newer
+    this.#set(symbol, isWanted);  // before the request: later messages of the server are newer
     try {
       await this.#tell(symbol, isWanted);
-      this.told(isWanted ? `${symbol} is on your watchlist.` : `${symbol} is on your watchlist no longer.`);
+      this.told(isWanted ? `${symbol} is on your watchlist.` : `${symbol} is no longer on your watchlist.`);
     } catch (error) {
       this.#set(symbol, !isWanted);
       this.failed(error);
@@ -69,7 +69,7 @@ export class Star {
     }
   }
 
-  // The name stays, and whether it is pressed says the rest: so are toggle buttons read aloud.
+  // A toggle button keeps its name; screen readers add whether it is pressed.
   #draw() {
     const isOn = this.#watched.has(this.#symbol);
     this.button.textContent = isOn ? "★" : "☆";

@@ -43,12 +43,12 @@ def microseconds_of(time: Timestamp) -> int:
 
 
 def streamed_of(symbols: Iterable[str] | None) -> pb.StreamedSymbols | None:
-    """Which symbols are streamed, as a message has it; None where it is not to be told."""
+    """Encode the streamed symbols; None if they are not reported."""
     return None if symbols is None else pb.StreamedSymbols(symbols=sorted(symbols))
 
 
 def streamed_in(message: pb.StreamCandlesResponse) -> frozenset[str] | None:
-    """Which symbols are streamed; None where the message does not tell."""
+    """Decode the streamed symbols; None if the message has none."""
     return frozenset(message.streamed.symbols) if message.HasField("streamed") else None
 
 

@@ -40,10 +40,10 @@ class ReceivedTicks:
             del self._last[symbol]
         for one in missed:
             hub.report_missed(missed_range_of(one))
-        for told in trades:
-            if told.symbol not in wanted:
+        for message in trades:
+            if message.symbol not in wanted:
                 continue
-            trade = trade_tick_of(told)
+            trade = trade_tick_of(message)
             last = self._last.get(trade.symbol)
             if last is not None and _skips(last, trade, is_broken=is_broken):
                 hub.report_missed(

@@ -51,7 +51,7 @@ NO_STORE = {"cache-control": "no-store"}
 KEPT = {"cache-control": "no-cache"}
 
 
-@router.get("/config", summary="What the datafeed can do")
+@router.get("/config", summary="Capabilities of the datafeed")
 async def config(request: Request) -> Response:
     """Requested first by the chart."""
     return json(
@@ -121,7 +121,7 @@ async def symbol_info(
     return json(request, {"s": "ok", **columns}, headers=KEPT)
 
 
-@router.get("/search", summary="Symbols that fit a text")
+@router.get("/search", summary="Symbols that match a text")
 async def search(
     request: Request,
     query: Annotated[str, Query(max_length=64)] = "",
@@ -145,7 +145,7 @@ async def search(
             one.instrument.symbol,
         )
     )
-    told = [
+    items = [
         {
             "symbol": one.instrument.symbol,
             "full_name": _ticker(one),
@@ -156,7 +156,7 @@ async def search(
         }
         for one in fits[:limit]
     ]
-    return json(request, told, headers=KEPT)
+    return json(request, items, headers=KEPT)
 
 
 @router.get("/history", summary="Bars")
@@ -225,13 +225,13 @@ async def quotes(
             [one.instrument.symbol for one in listed.values() if one is not None]
         )
     }
-    told = []
+    items = []
     for name, found in listed.items():
         day = None if found is None else days.get(found.instrument.symbol)
         if found is None or day is None:
-            told.append({"s": "error", "n": name[:64], "v": {}, "errmsg": "unknown symbol"})
+            items.append({"s": "error", "n": name[:64], "v": {}, "errmsg": "unknown symbol"})
             continue
-        told.append(
+        items.append(
             {
                 "s": "ok",
                 "n": name,
@@ -250,10 +250,10 @@ async def quotes(
                 },
             }
         )
-    return json(request, {"s": "ok", "d": told}, headers=NO_STORE)
+    return json(request, {"s": "ok", "d": items}, headers=NO_STORE)
 
 
-@router.get("/marks", summary="Where candles were repaired or miss trades")
+@router.get("/marks", summary="Repairs, missing trades and gaps")
 async def marks(
     request: Request,
     symbol: str,
@@ -267,10 +267,10 @@ async def marks(
     if found is None or frame is None or end < start:
         return json(request, _columns([], frame), headers=KEPT)
     name = found.instrument.symbol
-    told = await context.history.call(
+    items = await context.history.call(
         lambda connection: read_marks(connection, name, start * SECOND_US, end * SECOND_US)
     )
-    return json(request, _columns(told, frame), headers=KEPT)
+    return json(request, _columns(items, frame), headers=KEPT)
 
 
 @router.get("/timescale_marks", summary="Outages of the exchange")
@@ -287,7 +287,7 @@ async def timescale_marks(
     if found is None or frame is None or end < start:
         return json(request, [], headers=KEPT)
     name = found.instrument.symbol
-    told = await context.history.call(
+    items = await context.history.call(
         lambda connection: read_outages(connection, name, start * SECOND_US, end * SECOND_US)
     )
     return json(
@@ -300,7 +300,7 @@ async def timescale_marks(
                 "label": one.kind[0].upper(),
                 "tooltip": [one.text],
             }
-            for one in told
+            for one in items
         ],
         headers=KEPT,
     )

@@ -23,14 +23,14 @@ from serving.bars.live_bars import LiveBars
 from serving.bars.subscription import Bars, BarSubscription, BarUpdate, Missed
 from serving.http.encoded_frames import Frames
 from serving.websocket import messages
-from serving.websocket.messages import missed_of, told
+from serving.websocket.messages import control_message, missed_of
 from streamer.hub.mailbox import TimeRange
 
 MAX_PAUSE_S = 0.05
 """Maximum pause between two rounds; normally as long as the previous round."""
-LOOK_S = 0.01
+POLL_INTERVAL_S = 0.01
 """How often new changes are added during a round."""
-READERS_A_TURN = 100
+READERS_PER_TURN = 100
 """Readers in one turn of the event loop, which takes two to three ms."""
 BARS_PER_SYMBOL = 10
 MIN_BARS_WAITING = 1_000
@@ -206,13 +206,13 @@ class BarBroadcaster:
         while (bars := await self._next(subscription)) is not None:
             began_s = looked_s = loop.time()
             self._begin_round(bars)
-            while waiting := list(islice(self._waiting, READERS_A_TURN)):
+            while waiting := list(islice(self._waiting, READERS_PER_TURN)):
                 for listener in waiting:
                     del self._waiting[listener]
                     self._send(listener)
                 await asyncio.sleep(0)  # lets the loop write to sockets
-                if self._waiting and loop.time() - looked_s >= LOOK_S:
-                    self._look(subscription.drain())
+                if self._waiting and loop.time() - looked_s >= POLL_INTERVAL_S:
+                    self._add_changes(subscription.drain())
                     looked_s = loop.time()
             took_s = loop.time() - began_s
             await asyncio.sleep(min(took_s, MAX_PAUSE_S))
@@ -229,7 +229,7 @@ class BarBroadcaster:
 
     def _begin_round(self, bars: Bars) -> None:
         """Note the changes for their readers."""
-        self._look(bars)
+        self._add_changes(bars)
         self._states, self._found = self._found, {}
         for key, state in self._states.items():
             for listener in self._by_symbol.get(key[0], ()):
@@ -237,7 +237,7 @@ class BarBroadcaster:
                     listener.waiting[key] = state
                     self._waiting[listener] = None
 
-    def _look(self, bars: Bars) -> None:
+    def _add_changes(self, bars: Bars) -> None:
         """Add changes; a newer state replaces an older one that waits."""
         for update in self._shown(bars.updates):
             listeners = self._by_symbol.get(update.candle.symbol)
@@ -325,7 +325,7 @@ class BarBroadcaster:
         if now_s - listener.conflated_sent_s < CONFLATED_INTERVAL_S:
             return b""
         count, listener.conflated, listener.conflated_sent_s = listener.conflated, 0, now_s
-        return messages.framed(messages.TEXT, told("conflated", count=count).encode())
+        return messages.framed(messages.TEXT, control_message("conflated", count=count).encode())
 
     def _go_on(self, listener: Listener) -> None:
         if listener.timer is not None:

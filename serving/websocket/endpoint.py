@@ -33,11 +33,11 @@ from serving.websocket.messages import (
     Refusal,
     Subscribe,
     Unsubscribe,
+    control_message,
     decoded,
     id_of,
     names_left,
     names_of,
-    told,
 )
 from serving.websocket.ticks import CHANNELS as TICK_CHANNELS
 from serving.websocket.ticks import TickChannels
@@ -95,24 +95,24 @@ class Reader:
         self._subscribing = asyncio.Lock()
         """Serializes subscriptions from messages and from the watchlist."""
         self._allowance = float(MAX_MESSAGES_PER_S)
-        self._heard_s = 0.0
+        self._last_message_s = 0.0
         self._refused = 0
-        self._hearing: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serve the reader until it leaves or stops reading."""
-        hearing = self._hearing = asyncio.create_task(self._hear(), name="reader")
+        reading = self._reading = asyncio.create_task(self._read_messages(), name="reader")
         watching = asyncio.create_task(self._watch_list(), name="reader")
         sockets = self._context.sockets
         sockets.open, sockets.accepted = sockets.open + 1, sockets.accepted + 1
         try:
-            while not hearing.done():
-                await asyncio.wait([hearing], timeout=POLL_INTERVAL_S)
-            if not hearing.cancelled():
-                hearing.result()
+            while not reading.done():
+                await asyncio.wait([reading], timeout=POLL_INTERVAL_S)
+            if not reading.cancelled():
+                reading.result()
         finally:
-            hearing.cancel()
+            reading.cancel()
             watching.cancel()
             for channel in self._channels.values():
                 channel.broadcaster.remove(channel.listener, channel.listener.symbols)
@@ -120,7 +120,7 @@ class Reader:
             self._streamed.leave()
             sockets.open -= 1
 
-    async def _hear(self) -> None:
+    async def _read_messages(self) -> None:
         try:
             while True:
                 message = await self._socket.receive()
@@ -131,35 +131,38 @@ class Reader:
                     await self._socket.close(TOO_LARGE, f"messages have {MAX_BYTES} bytes at most")
                     return
                 try:
-                    await self._heard(text)
+                    await self._handle(text)
                 except Refusal as refusal:
                     self._refused += 1
                     await self._send(
-                        told("error", code=refusal.code, message=refusal.text, id=refusal.id)
+                        control_message(
+                            "error", code=refusal.code, message=refusal.text, id=refusal.id
+                        )
                     )
                     if self._refused > MAX_REFUSED:
-                        await self._socket.close(TOO_FAST, "too many messages that cannot be done")
+                        await self._socket.close(TOO_FAST, "too many refused messages")
                         return
         except (WebSocketDisconnect, TimeoutError):
             return
 
-    # --- what it asks
+    # --- from the reader
 
-    async def _heard(self, text: str | bytes) -> None:
+    async def _handle(self, text: str | bytes) -> None:
         now_s = asyncio.get_running_loop().time()
         self._allowance = min(
-            MAX_MESSAGES_PER_S, self._allowance + (now_s - self._heard_s) * MAX_MESSAGES_PER_S
+            MAX_MESSAGES_PER_S,
+            self._allowance + (now_s - self._last_message_s) * MAX_MESSAGES_PER_S,
         )
-        self._heard_s = now_s
+        self._last_message_s = now_s
         if self._allowance < 1:
             raise Refusal("too_fast", f"more than {MAX_MESSAGES_PER_S} messages a second")
         self._allowance -= 1
         message = decoded(text)
         if isinstance(message, Ping):
-            await self._send(told("pong", id=message.id))
+            await self._send(control_message("pong", id=message.id))
             return
         if message.channel in TICK_CHANNELS:
-            await self._ticked(message)
+            await self._handle_tick_message(message)
             return
         name = PRICE if message.channel == PRICE else message.timeframe
         if name != PRICE and name not in TIMEFRAMES:
@@ -189,7 +192,7 @@ class Reader:
             user_id = principal.identity.user_id
             async with contextlib.aclosing(self._context.auth.watchlists(user_id)) as lists:
                 async for symbols in lists:
-                    await self._send(told("watchlist", symbols=list(symbols)))
+                    await self._send(control_message("watchlist", symbols=list(symbols)))
                     await self._take_list(
                         [one for one in symbols if one not in before],
                         [one for one in before if one not in symbols],
@@ -206,9 +209,11 @@ class Reader:
                 try:
                     await self._subscribe(Subscribe(channel=PRICE, symbols=fresh), PRICE, fresh)
                 except Refusal as refusal:
-                    await self._send(told("error", code=refusal.code, message=refusal.text))
+                    await self._send(
+                        control_message("error", code=refusal.code, message=refusal.text)
+                    )
 
-    async def _ticked(self, message: Subscribe | Unsubscribe) -> None:
+    async def _handle_tick_message(self, message: Subscribe | Unsubscribe) -> None:
         if isinstance(message, Unsubscribe):
             known = self._ticks.symbols(message.channel)
             await self._ticks.unsubscribe(message, names_left(message, known))
@@ -224,7 +229,8 @@ class Reader:
         if count + fresh > MAX_SYMBOLS:
             raise Refusal(
                 "too_many_symbols",
-                f"{count} are subscribed and {fresh} asked for; should be {MAX_SYMBOLS} at most",
+                f"{count} are subscribed and {fresh} more requested; "
+                f"should be {MAX_SYMBOLS} at most",
                 id_,
             )
 
@@ -235,7 +241,7 @@ class Reader:
         fresh = [one for one in names if one not in known]
         self._find_room(len(fresh), message.id)
         await self._send(
-            told(
+            control_message(
                 "subscribed",
                 channel=message.channel,
                 symbols=list(names),
@@ -255,7 +261,7 @@ class Reader:
             numbers = {one: number for number, one in enumerate(mailbox, len(listener.ids))}
             listener.ids |= {one: id_of(number) for one, number in numbers.items()}
             if mailbox:
-                await self._send(told("symbols", ids=numbers))
+                await self._send(control_message("symbols", ids=numbers))
         await channel.broadcaster.add(listener, fresh)
 
     async def _unsubscribe(self, message: Unsubscribe, name: str, names: Sequence[str]) -> None:
@@ -267,7 +273,7 @@ class Reader:
             if not channel.listener.symbols:
                 del self._channels[name]
         await self._send(
-            told(
+            control_message(
                 "unsubscribed",
                 channel=message.channel,
                 symbols=left,
@@ -276,7 +282,7 @@ class Reader:
             )
         )
 
-    # --- what it is told
+    # --- to the reader
 
     def _has_subscribed(self, symbol: str) -> bool:
         return any(symbol in one.listener.symbols for one in self._channels.values()) or any(
@@ -306,8 +312,8 @@ class Reader:
 
     def _gone(self) -> None:
         """End a reader that has stopped reading."""
-        if self._hearing is not None:
-            self._hearing.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _send(self, message: str) -> None:
         async with self._sending, asyncio.timeout(SEND_TIMEOUT_S):
@@ -329,14 +335,14 @@ class StreamedSymbols:
         self._waiting: dict[str, bool] = {}
         """Whether it is streamed, by symbol."""
         self._is_deferred = False
-        live_bars.on_streamed_changed.add(self._listed)
+        live_bars.on_streamed_changed.add(self._on_changed)
 
     def leave(self) -> None:
         """Stop reporting."""
-        self._live_bars.on_streamed_changed.discard(self._listed)
+        self._live_bars.on_streamed_changed.discard(self._on_changed)
         self._waiting = {}
 
-    def _listed(self, dropped: frozenset[str], taken_up: frozenset[str]) -> None:
+    def _on_changed(self, dropped: frozenset[str], taken_up: frozenset[str]) -> None:
         changed = dict.fromkeys(dropped, False) | dict.fromkeys(taken_up, True)
         self._waiting |= {name: value for name, value in changed.items() if self._wants(name)}
         self._send()
@@ -349,7 +355,7 @@ class StreamedSymbols:
             self._to.call_when_writable(self._go_on)
             return
         waiting, self._waiting = self._waiting, {}
-        message = told(
+        message = control_message(
             "streamed",
             taken_up=sorted(name for name, is_streamed in waiting.items() if is_streamed),
             dropped=sorted(name for name, is_streamed in waiting.items() if not is_streamed),

@@ -44,13 +44,15 @@ ErrorCode = Literal[
 Channel = Literal["candles", "price", "trades", "book"]
 
 
-class Asked(msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_defaults=True):
+class ClientMessage(
+    msgspec.Struct, tag_field="type", forbid_unknown_fields=True, omit_defaults=True
+):
     """A message from a client; the reply repeats its ``id``."""
 
     id: str | int | None = None
 
 
-class Subscribe(Asked, tag="subscribe"):
+class Subscribe(ClientMessage, tag="subscribe"):
     """Subscribe to symbols.
 
     Attributes:
@@ -66,7 +68,7 @@ class Subscribe(Asked, tag="subscribe"):
     format: Literal["json", "binary"] = "json"
 
 
-class Unsubscribe(Asked, tag="unsubscribe"):
+class Unsubscribe(ClientMessage, tag="unsubscribe"):
     """Unsubscribe from symbols; without any, from all of the channel."""
 
     channel: Channel = "candles"
@@ -75,7 +77,7 @@ class Unsubscribe(Asked, tag="unsubscribe"):
     timeframe: str = "1m"
 
 
-class Ping(Asked, tag="ping"):
+class Ping(ClientMessage, tag="ping"):
     """Answered immediately."""
 
 
@@ -160,7 +162,7 @@ def _json(message: dict[str, object]) -> str:
     return msgspec.json.encode(message).decode()
 
 
-def told(kind: str, **fields: object) -> str:
+def control_message(kind: str, **fields: object) -> str:
     """Encode a control message."""
     return _json({"type": kind, **{k: v for k, v in fields.items() if v is not None}})
 
@@ -240,7 +242,7 @@ def from_binary(message: bytes) -> list[tuple[int, float, float]]:
         raise ValueError(f"{len(message)} bytes; a message has {HEADER.size} at least")
     checksum, count = HEADER.unpack_from(message)
     if zlib.crc32(message[4:]) != checksum:
-        raise ValueError("the checksum does not fit")
+        raise ValueError("the checksum differs")
     if len(message) != HEADER.size + count * ITEM.size:
         raise ValueError(f"{len(message)} bytes for {count} items")
     return list(ITEM.iter_unpack(message[HEADER.size :]))

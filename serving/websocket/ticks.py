@@ -14,8 +14,8 @@ from serving.websocket.messages import (
     Subscribe,
     Unsubscribe,
     book_tickers_of,
+    control_message,
     missed_trades_of,
-    told,
     trades_of,
 )
 from streamer.hub.trade_hub import BookTickerHub, FullError, TickHubs, TradeHub
@@ -87,10 +87,12 @@ class TickChannels:
             raise Refusal("too_many_symbols", str(error), message.id) from None
         self._channels[message.channel] = channel
         await self._send(
-            told("subscribed", channel=message.channel, symbols=list(names), id=message.id)
+            control_message(
+                "subscribed", channel=message.channel, symbols=list(names), id=message.id
+            )
         )
         if channel.task is None:
-            channel.task = asyncio.create_task(self._tell(channel), name="reader")
+            channel.task = asyncio.create_task(self._send_ticks(channel), name="reader")
 
     async def unsubscribe(self, message: Unsubscribe, names: Sequence[str]) -> None:
         """Unsubscribe from symbols."""
@@ -102,7 +104,9 @@ class TickChannels:
             channel.hub.remove_symbols(channel.subscription, left)
             if not channel.subscription.symbols:
                 self._drop(message.channel)
-        await self._send(told("unsubscribed", channel=message.channel, symbols=left, id=message.id))
+        await self._send(
+            control_message("unsubscribed", channel=message.channel, symbols=left, id=message.id)
+        )
 
     def drop(self) -> None:
         """Unsubscribe from everything."""
@@ -121,7 +125,7 @@ class TickChannels:
             )
         return self._hubs.trades if message.channel == TRADES else self._hubs.book_tickers
 
-    async def _tell(self, channel: _Channel) -> None:
+    async def _send_ticks(self, channel: _Channel) -> None:
         """Send ticks as fast as the reader reads."""
         encode = trades_of if isinstance(channel.hub, TradeHub) else book_tickers_of
         subscription = channel.subscription

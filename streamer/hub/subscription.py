@@ -47,7 +47,7 @@ class Batch:
 
     Attributes:
         missed: minutes whose states were evicted, by symbol.
-        streamed: all streamed symbols, if the reader asked for them and they have changed; else
+        streamed: all streamed symbols, if the reader wants them and they have changed; else
             None. Updates of other symbols were made before those were dropped.
         is_cut: more was waiting than the batch holds.
     """

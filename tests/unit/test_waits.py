@@ -42,7 +42,7 @@ WAITS_FOR_ITS_CALLER = {
     ("serving/bars/live_bars.py", "_read"): "symbols that are watched; cancelled at the end",
     ("serving/process.py", "serve"): "a part of asyncio.wait with a timeout",
     ("streamer/hub/book_tickers.py", "run"): "a part of asyncio.wait with a timeout",
-    ("serving/sources/remote/ticks.py", "_keep"): "readers that come; cancelled at the end",
+    ("serving/sources/remote/ticks.py", "_run_calls"): "readers that come; cancelled at the end",
 }
 
 

@@ -92,15 +92,15 @@ class LoginLimits:
 async def login(request: Request) -> Response:
     """Sets the session's cookie: HttpOnly, SameSite=Strict, and Secure with TLS."""
     auth = _auth(request)
-    asked = await _body(request, Login)
+    credentials = await _body(request, Login)
     address = request.client.host if request.client else ""
-    name = asked.name.strip().lower()
+    name = credentials.name.strip().lower()
     request.app.state.login_limits.check(address, name[:64])
-    found = await auth.log_in(name, asked.password)
+    found = await auth.log_in(name, credentials.password)
     if found is None:
-        raise Problem(HTTPStatus.UNAUTHORIZED, "name or password are wrong")
+        raise Problem(HTTPStatus.UNAUTHORIZED, "name or password is wrong")
     secret, identity = found
-    response = json(request, _told(identity), headers=NO_STORE)
+    response = json(request, _identity_fields(identity), headers=NO_STORE)
     response.set_cookie(
         COOKIE,
         secret,
@@ -124,22 +124,22 @@ async def logout(request: Request) -> Response:
     return response
 
 
-@router.get("/me", summary="Who one is")
+@router.get("/me", summary="Your account")
 async def me(request: Request) -> Response:
     """`user` is null for an anonymous reader."""
     auth: AuthService = context_of(request).auth
     principal = request.state.principal
-    told = _nobody() if principal is None else _told(principal.identity)
+    payload = _anonymous() if principal is None else _identity_fields(principal.identity)
     further = {"auth_required": auth.is_required, "has_accounts": auth.has_accounts}
-    return json(request, told | further, headers=NO_STORE)
+    return json(request, payload | further, headers=NO_STORE)
 
 
-@router.get("/sessions", summary="One's sessions")
+@router.get("/sessions", summary="Your sessions")
 async def sessions(request: Request) -> Response:
     """Logins that have not ended, newest first."""
     one = principal_of(request).identity
     found = await _auth(request).call(partial(sessions_of, user_id=one.user_id))
-    told = [
+    payload = [
         {
             "id": session.id,
             "created_at": plain_json(from_us(session.created_us)),
@@ -148,7 +148,7 @@ async def sessions(request: Request) -> Response:
         }
         for session in found
     ]
-    return json(request, {"sessions": told}, headers=NO_STORE)
+    return json(request, {"sessions": payload}, headers=NO_STORE)
 
 
 @router.delete("/sessions/{session_id}", summary="End a session", status_code=HTTPStatus.NO_CONTENT)
@@ -156,7 +156,7 @@ async def leave(request: Request, session_id: Annotated[int, Path(ge=1, le=MAX_I
     """One of your sessions; the operator ends anyone's with `candelabra user logout`."""
     one = principal_of(request).identity
     if not await _end(_auth(request), one.user_id, session_id):
-        raise unknown(f"session {session_id}: none of yours; GET /api/v1/sessions names them")
+        raise unknown(f"session {session_id}: not yours; GET /api/v1/sessions lists yours")
     return Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
 
 
@@ -165,7 +165,7 @@ async def users(request: Request) -> Response:
     """With the number of sessions, tokens and watched symbols of each."""
     if principal_of(request).identity.role is not Role.ADMIN:
         raise Problem(HTTPStatus.FORBIDDEN, "this is for administrators")
-    told = [
+    payload = [
         {
             "name": one.name,
             "role": one.role.value,
@@ -177,19 +177,19 @@ async def users(request: Request) -> Response:
         }
         for one in await _auth(request).call(list_users)
     ]
-    return json(request, {"users": told}, headers=NO_STORE)
+    return json(request, {"users": payload}, headers=NO_STORE)
 
 
 # --- the market watch
 
 
-@router.get("/watchlist", summary="What one watches")
+@router.get("/watchlist", summary="Your watchlist")
 async def watchlist(request: Request) -> Response:
     """By symbol; `is_streamed` turns true within seconds of adding one."""
     user_id = principal_of(request).identity.user_id
     live = frozenset(context_of(request).streamed())
     found = await _auth(request).call(partial(watchlists.watchlist, user_id=user_id))
-    told = [
+    payload = [
         {
             "symbol": symbol,
             "added_at": plain_json(from_us(added_us)),
@@ -197,10 +197,10 @@ async def watchlist(request: Request) -> Response:
         }
         for symbol, added_us in found
     ]
-    return json(request, {"watchlist": told}, headers=NO_STORE)
+    return json(request, {"watchlist": payload}, headers=NO_STORE)
 
 
-@router.put("/watchlist/{symbol}", summary="Watch a symbol")
+@router.put("/watchlist/{symbol}", summary="Add a symbol to the watchlist")
 async def watch(request: Request, symbol: str) -> Response:
     """The streamer adds it within seconds. Adding a symbol again changes nothing."""
     user_id = principal_of(request).identity.user_id
@@ -208,14 +208,14 @@ async def watch(request: Request, symbol: str) -> Response:
     listed = {one.instrument.symbol for one in await context.listings() if not one.listed_to_us}
     known = listed | set(context.streamed())
     if symbol not in known:
-        hint = "" if listed else "; no listings are known yet: the DAG sync_instruments reads them"
+        hint = "" if listed else "; no listings are known yet: run the DAG sync_instruments"
         raise unknown(unknown_symbol_text(symbol, known) + hint)
     auth = _auth(request)
     try:
         is_new = await auth.call(partial(watchlists.watch, user_id=user_id, symbol=symbol))
     except RejectedInputError as error:
         raise Problem(HTTPStatus.CONFLICT, str(error)) from error
-    await auth.tell_watchlist(user_id)
+    await auth.publish_watchlist(user_id)
     return json(
         request,
         {"symbol": symbol, "is_new": is_new, "is_streamed": symbol in context.streamed()},
@@ -224,7 +224,9 @@ async def watch(request: Request, symbol: str) -> Response:
 
 
 @router.delete(
-    "/watchlist/{symbol}", summary="Watch a symbol no longer", status_code=HTTPStatus.NO_CONTENT
+    "/watchlist/{symbol}",
+    summary="Remove a symbol from the watchlist",
+    status_code=HTTPStatus.NO_CONTENT,
 )
 async def unwatch(request: Request, symbol: str) -> Response:
     """It stays streamed while another user watches it or the settings include it."""
@@ -234,7 +236,7 @@ async def unwatch(request: Request, symbol: str) -> Response:
     if symbol not in {one for one, _ in found}:
         raise unknown(f"symbol: {shown(symbol)} is not on your watchlist")
     await auth.call(partial(watchlists.unwatch, user_id=user_id, symbol=symbol))
-    await auth.tell_watchlist(user_id)
+    await auth.publish_watchlist(user_id)
     return Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
 
 
@@ -283,7 +285,7 @@ async def _body(request: Request, kind: type[Body]) -> Body:
         raise refused(f"the body should be a JSON object of text: {fields}") from None
 
 
-def _told(identity: Identity) -> dict[str, Any]:
+def _identity_fields(identity: Identity) -> dict[str, Any]:
     expires_us = identity.expires_us
     return {
         "user": identity.name,
@@ -293,7 +295,7 @@ def _told(identity: Identity) -> dict[str, Any]:
     }
 
 
-def _nobody() -> dict[str, Any]:
+def _anonymous() -> dict[str, Any]:
     return {"user": None, "role": None, "by": None, "expires_at": None}
 
 

@@ -53,16 +53,16 @@ TYPES: dict[str, Any] = {
 """Column types in Arrow and Parquet; all others, and decimals, are text."""
 
 
-@router.get("/levels", summary="All-time high and low, and what lies between")
+@router.get("/levels", summary="All-time high and low, and retracements")
 async def levels(request: Request, symbol: str) -> Response:
     """Of the present listing: the extremes with their times, the position of the last price between
     them in percent, and the Fibonacci retracements.
     """
-    context, name = await _asked(request, symbol)
+    context, name = await _checked(request, symbol)
     found = await _read(context, LEVELS, {"symbol": name})
     if not found.rows:
-        raise unknown(f"levels: {name} has no bar that was built yet")
-    return await _told(request, "levels", found)
+        raise unknown(f"levels: {name} has no built bar yet")
+    return await _respond(request, "levels", found)
 
 
 @router.get("/indicators", summary="Indicators, oldest bar first")
@@ -78,16 +78,16 @@ async def indicators(
     binary
     floats. The newest `limit` bars of the range; earlier bars warm them up.
     """
-    context, name = await _asked(request, symbol)
+    context, name = await _checked(request, symbol)
     frame = TIMEFRAMES[timeframe]
     span = _span(context, start, end, default_us=limit * _width_us(frame))
     arguments = {"symbol": name, "timeframe": frame.name, "limit": limit, **_times(span)}
-    return await _told(
+    return await _respond(
         request, "indicators", await _read(context, INDICATORS, arguments), turned=True
     )
 
 
-@router.get("/coverage", summary="What is known of each day, oldest first")
+@router.get("/coverage", summary="Coverage of each day, oldest first")
 async def coverage(
     request: Request,
     symbol: str,
@@ -99,13 +99,15 @@ async def coverage(
     the
     verdict of the comparison with the exchange's files. The last 30 days without a range.
     """
-    context, name = await _asked(request, symbol)
+    context, name = await _checked(request, symbol)
     span = _span(context, start, end, default_us=DEFAULT_DAYS * DAY_US)
     arguments = {"symbol": name, "limit": limit, **_times(span)}
-    return await _told(request, "coverage", await _read(context, COVERAGE, arguments), turned=True)
+    return await _respond(
+        request, "coverage", await _read(context, COVERAGE, arguments), turned=True
+    )
 
 
-@router.get("/gaps", summary="What was missed, oldest first")
+@router.get("/gaps", summary="Gaps, oldest first")
 async def gaps(
     request: Request,
     symbol: str,
@@ -114,10 +116,10 @@ async def gaps(
     limit: Annotated[int, Query(ge=1, le=MAX_BARS)] = DEFAULT_BARS,
 ) -> Response:
     """What was missed, why, and when it was repaired. The last 30 days without a range."""
-    context, name = await _asked(request, symbol)
+    context, name = await _checked(request, symbol)
     span = _span(context, start, end, default_us=DEFAULT_DAYS * DAY_US)
     arguments = {"symbol": name, "limit": limit, **_times(span)}
-    return await _told(request, "gaps", await _read(context, GAPS, arguments), turned=True)
+    return await _respond(request, "gaps", await _read(context, GAPS, arguments), turned=True)
 
 
 @router.get("/volume-profile", summary="Volume by price of one session")
@@ -126,21 +128,21 @@ async def volume_profile(
     symbol: str,
     session: Annotated[
         parameters.Day | None,
-        Query(description="UTC day such as 2026-11-21; the newest without it."),
+        Query(description="UTC day such as 2026-11-21; default: the newest."),
     ] = None,
 ) -> Response:
     """From stored trades by the maker's side, never estimated from candles. In JSON `session` has
     the
     point of control, the value area and whether every trade is stored; null if none is.
     """
-    context, name = await _asked(request, symbol)
+    context, name = await _checked(request, symbol)
     arguments = {"symbol": name, "session": session}
     about = await _read(context, PROFILE_SESSION, arguments)
     found = await _read(context, VOLUME_PROFILE, arguments)
     columns = _columns(about)
     summary = [dict(zip(columns, map(plain_json, row), strict=True)) for row in about.rows]
     further = {"session": summary[0] if summary else None}
-    return await _told(request, "volume_profile", found, further=further)
+    return await _respond(request, "volume_profile", found, further=further)
 
 
 @router.get("/footprint", summary="Volume by price and side of each bar")
@@ -158,13 +160,13 @@ async def footprint(
     days
     at most.
     """
-    context, name = await _asked(request, symbol)
+    context, name = await _checked(request, symbol)
     frame = TIMEFRAMES[timeframe]
     span = _span(context, start, end, default_us=HOUR_US)
     if span[1] - span[0] > max(MAX_FOOTPRINT_US, _width_us(frame)):
-        raise refused("from and to: a footprint is of two days at most; ask for one day at a time")
+        raise refused("from and to: a footprint covers two days at most; request one day at a time")
     arguments = {"symbol": name, "timeframe": frame.name, "limit": limit, **_times(span)}
-    return await _told(request, "footprint", await _read(context, FOOTPRINT, arguments))
+    return await _respond(request, "footprint", await _read(context, FOOTPRINT, arguments))
 
 
 # --- inside
@@ -174,7 +176,7 @@ def _width_us(frame: Timeframe) -> int:
     return frame.width_us or MONTH_US
 
 
-async def _asked(request: Request, symbol: str) -> tuple[Context, str]:
+async def _checked(request: Request, symbol: str) -> tuple[Context, str]:
     """The request's context, and the symbol.
 
     Raises:
@@ -214,7 +216,7 @@ def _columns(found: Rows) -> dict[str, Any]:
     return {column: TYPES.get(type_, pl.String) for column, type_ in found.types.items()}
 
 
-async def _told(
+async def _respond(
     request: Request,
     name: str,
     found: Rows,

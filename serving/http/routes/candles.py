@@ -102,7 +102,7 @@ TimeframeQuery = Annotated[
                 Format.PARQUET: {},
             },
         },
-        304: {"description": "The caller has it: its `If-None-Match` is the answer's ETag."},
+        304: {"description": "Not modified: `If-None-Match` equals the ETag."},
     },
 )
 async def candles(
@@ -121,7 +121,7 @@ async def candles(
         parameters.TimeUs | None, Query(alias="to", description="Bars that open before this time.")
     ] = None,
     limit: Annotated[
-        int, Query(ge=1, le=MAX_LIMIT, description="Most bars, of all symbols together.")
+        int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of bars, over all symbols.")
     ] = DEFAULT_LIMIT,
     cursor: parameters.Cursor = None,
 ) -> Response:
@@ -142,17 +142,17 @@ async def candles(
 
     is_over = end is not None and end <= context.now_us() - SETTLED_US
     headers = {"cache-control": f"public, max-age={CLOSED_FOR_S}" if is_over else "no-cache"}
-    asked = _Asked(symbol, frame, start, end, limit, first, resumed_us)
+    page_request = _PageRequest(symbol, frame, start, end, limit, first, resumed_us)
     if accepted(request.headers.get("accept", "")) is Format.JSON:
-        key = asked.key if is_over else None
+        key = page_request.key if is_over else None
         made = None if key is None else context.response_cache.at_hand(key)
         if made is None:
             made = await context.history.call(
-                partial(_as_json, asked=asked, kept=context.response_cache, key=key)
+                partial(_as_json, page_request=page_request, cache=context.response_cache, key=key)
             )
         if made is not None:
             return answered(request, made, headers=headers)
-    bars, further = await context.history.call(partial(_as_rows, asked=asked))
+    bars, further = await context.history.call(partial(_as_rows, page_request=page_request))
     return await context.made(
         lambda: table(
             request,
@@ -223,7 +223,7 @@ _Key = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _PageRequest:
     """A requested page; ``first`` and ``resumed_us`` say where the previous one ended."""
 
     names: list[str]
@@ -253,57 +253,68 @@ count, and the open time of the first one beyond the limit.
 
 
 def _as_json(
-    connection: Connection, asked: _Asked, kept: ResponseCache, key: _Key | None
+    connection: Connection, page_request: _PageRequest, cache: ResponseCache, key: _Key | None
 ) -> CachedResponse | None:
     """Bars as JSON, from the cache if they are unchanged; None if they must be rolled up first."""
     if key is None:
-        return _made(connection, asked)
+        return _build_json(connection, page_request)
     name, start_us, end_us, limit = key
-    return kept.answer(
+    return cache.answer(
         key,
         lambda: read_minutes_version(connection, name, start_us, end_us, limit=limit),
-        lambda: _made(connection, asked),
+        lambda: _build_json(connection, page_request),
     )
 
 
-def _made(connection: Connection, asked: _Asked) -> CachedResponse | None:
+def _build_json(connection: Connection, page_request: _PageRequest) -> CachedResponse | None:
     def read(
         name: str, start_us: int, limit: int, newest: bool
     ) -> tuple[str, int, int | None] | None:
         found = read_bar_texts(
-            connection, name, asked.timeframe, start_us, asked.end_us, limit=limit, newest=newest
+            connection,
+            name,
+            page_request.timeframe,
+            start_us,
+            page_request.end_us,
+            limit=limit,
+            newest=newest,
         )
         return None if found is None else (found.text, found.count, found.next_open_us)
 
-    page = _page(read, asked)
+    page = _page(read, page_request)
     return None if page is None else joined("candles", page[0], {"next_cursor": page[1]})
 
 
-def _as_rows(connection: Connection, asked: _Asked) -> tuple[list[StoredBar], str | None]:
+def _as_rows(
+    connection: Connection, page_request: _PageRequest
+) -> tuple[list[StoredBar], str | None]:
     def read(
         name: str, start_us: int, limit: int, newest: bool
     ) -> tuple[list[StoredBar], int, int | None]:
         bars = read_bars(
-            connection, name, asked.timeframe, start_us, asked.end_us,
+            connection, name, page_request.timeframe, start_us, page_request.end_us,
             limit=limit if newest else limit + 1, newest=newest,
         )  # fmt: skip
         beyond = bars[limit].candle.open_time_us if len(bars) > limit else None
         return bars[:limit], len(bars[:limit]), beyond
 
-    parts, further = _page(read, asked) or ([], None)
+    parts, further = _page(read, page_request) or ([], None)
     return [bar for part in parts for bar in part], further
 
 
-def _page(read: _Read[Part], asked: _Asked) -> tuple[list[Part], str | None] | None:
+def _page(read: _Read[Part], page_request: _PageRequest) -> tuple[list[Part], str | None] | None:
     """Bars of one symbol after another up to the limit, and the cursor."""
     parts: list[Part] = []
-    is_newest = asked.start_us is None and asked.resumed_us is None
-    room = asked.limit
-    for place in range(asked.first, len(asked.names)):
-        is_resumed = place == asked.first and asked.resumed_us is not None
-        start_us = asked.resumed_us if is_resumed else asked.start_us
+    is_newest = page_request.start_us is None and page_request.resumed_us is None
+    room = page_request.limit
+    for place in range(page_request.first, len(page_request.names)):
+        is_resumed = place == page_request.first and page_request.resumed_us is not None
+        start_us = page_request.resumed_us if is_resumed else page_request.start_us
         found = read(
-            asked.names[place], EARLIEST_US if start_us is None else start_us, room, is_newest
+            page_request.names[place],
+            EARLIEST_US if start_us is None else start_us,
+            room,
+            is_newest,
         )
         if found is None:
             return None
@@ -311,7 +322,7 @@ def _page(read: _Read[Part], asked: _Asked) -> tuple[list[Part], str | None] | N
         parts.append(part)
         if next_open_us is not None:
             return parts, parameters.cursor_of(place, next_open_us)
-        room = asked.limit if is_newest else room - count
+        room = page_request.limit if is_newest else room - count
     return parts, None
 
 

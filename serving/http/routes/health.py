@@ -15,13 +15,13 @@ from serving.http.formats import json
 router = APIRouter(tags=["health"])
 
 
-@router.get("/health", summary="Whether the server lives")
+@router.get("/health", summary="Liveness")
 async def health(request: Request) -> Response:
     """Reads nothing; for load balancers that probe often."""
     return json(request, {"status": "alive"}, headers={"cache-control": "no-store"})
 
 
-@router.get("/health/details", summary="How each part is")
+@router.get("/health/details", summary="Health of each component")
 async def details(request: Request) -> Response:
     """Queries PostgreSQL; `status` is `well` if every component is. A streamer reports its streams,
     writer, symbols and repairs; a separate server reports its connection to the streamer.

@@ -14,7 +14,7 @@ from serving.http.formats import json
 router = APIRouter(tags=["health"])
 
 
-@router.get("/statistics", summary="Figures of the streams, and of who reads")
+@router.get("/statistics", summary="Figures of streams and readers")
 async def statistics(request: Request) -> Response:
     """`market`: a streamer's connections to the exchange and candle counts; for a separate server,
     its

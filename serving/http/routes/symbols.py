@@ -66,10 +66,10 @@ PRICES: dict[str, Any] = {
 async def symbols(
     request: Request,
     market: Annotated[
-        parameters.MarketName | None, Query(description="spot or um; both without it.")
+        parameters.MarketName | None, Query(description="spot or um; default: both.")
     ] = None,
-    delisted: Annotated[bool, Query(description="Also listings that are over.")] = False,
-    streamed: Annotated[bool, Query(description="Those alone that are streamed.")] = False,
+    delisted: Annotated[bool, Query(description="Include ended listings.")] = False,
+    streamed: Annotated[bool, Query(description="Only streamed symbols.")] = False,
 ) -> Response:
     """All known listings, with the exchange's rules for prices and quantities; for a streamed
     symbol
@@ -137,7 +137,7 @@ async def price(request: Request, symbol: str) -> Response:
     if not is_live:
         candle = await _newest_known(context, symbol, candle)
     if candle is None:
-        raise unknown(f"price: nothing is known of {symbol} yet")
+        raise unknown(f"price: no price is known of {symbol} yet")
     return json(
         request,
         {
@@ -159,9 +159,9 @@ async def book(request: Request, symbol: str) -> Response:
     context = context_of(request)
     parameters.check_symbols([symbol], await context.symbols())
     if context.ticks is None:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "best prices are not served here")
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "book tickers are not served here")
     if symbol not in frozenset(context.streamed()):
-        raise unknown(f"symbol: {symbol} is not streamed, so nothing is told of its best prices")
+        raise unknown(f"symbol: {symbol} is not streamed, so it has no book ticker")
     try:
         with context.ticks.book_tickers.subscribe([symbol]) as subscription:
             async with asyncio.timeout(BOOK_TIMEOUT_S):
@@ -176,12 +176,12 @@ async def book(request: Request, symbol: str) -> Response:
             headers=SOON,
         ) from None
     if found is None:
-        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "nothing is streamed any more")
-    told = book_ticker_fields(found.ticks[0])
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "streaming has ended")
+    fields = book_ticker_fields(found.ticks[0])
     for field in ("event_time", "received_time"):
-        moment_ms = told[field]
-        told[field] = from_us(moment_ms * 1_000) if isinstance(moment_ms, int) else None
-    return json(request, told, headers={"cache-control": "no-store"})
+        moment_ms = fields[field]
+        fields[field] = from_us(moment_ms * 1_000) if isinstance(moment_ms, int) else None
+    return json(request, fields, headers={"cache-control": "no-store"})
 
 
 @router.get("/prices", summary="Prices of the day")
@@ -189,7 +189,7 @@ async def prices(
     request: Request,
     symbol: Annotated[
         parameters.OptionalSymbols,
-        Query(description="One or several; without it all that are streamed."),
+        Query(description="One or several; by default all streamed symbols."),
     ] = None,
 ) -> Response:
     """Of the 24 hours up to the newest minute; `is_whole` is false while minutes from before the

@@ -67,7 +67,7 @@ EXAMPLE = {
 
 @router.get(
     "/trades",
-    summary="Kept trades by id, oldest first",
+    summary="Stored trades by id, oldest first",
     responses={
         200: {
             "description": "Decimals are text, exactly as the exchange has them. `kept` names the "
@@ -85,16 +85,16 @@ EXAMPLE = {
 async def trades(
     request: Request,
     symbol: Annotated[parameters.OneSymbol, Query(description="One.", examples=["BTCUSDT"])],
-    from_id: Annotated[int, Query(ge=0, le=MAX_ID, description="This trade and those behind it.")],
+    from_id: Annotated[int, Query(ge=0, le=MAX_ID, description="First trade id.")],
     to_id: Annotated[
         int | None,
-        Query(ge=0, le=MAX_ID, description="The last one that is wanted; all without it."),
+        Query(ge=0, le=MAX_ID, description="Last trade id; default: no limit."),
     ] = None,
     kind: Annotated[
         Kind,
         Query(
-            description="Whose ids these are: of aggregate trades; or of single ones, as the "
-            "channel `trades` tells them where the streamer folds those."
+            description="Kind of the ids: of aggTrades, or of single trades, as in the channel "
+            "`trades` of a streamer that aggregates those."
         ),
     ] = Kind.AGG_TRADES,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,

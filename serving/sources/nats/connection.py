@@ -62,7 +62,7 @@ class NatsConnection:
         self.disconnects = 0
         self.dropped = 0
         """Messages that did not fit into the client's buffer."""
-        self.reason = "no connection was made yet"
+        self.reason = "not connected yet"
         """Why there is no connection."""
         self._trusted = None if certificate is None else _trusting(certificate)
         self._broken: BaseException | None = None
@@ -148,7 +148,7 @@ class NatsConnection:
             self._error = str(error) or type(error).__name__
             if "permissions violation" in self._error.lower():
                 # It would refuse each message.
-                self._broken = TransientError("NATS does not let us")
+                self._broken = TransientError("NATS refuses permission")
         else:
             self._broken = error  # our own error, in a message handler
 
@@ -165,7 +165,7 @@ class _Strict(Client):
         server = self._current_server
         is_secret = server is not None and server.uri.scheme == "tls"
         if initial_connection and is_secret and not info.get("tls_required"):
-            raise NatsError("tls:// is asked for, and the server does not speak TLS")
+            raise NatsError("the URL is tls://, but the server does not offer TLS")
         await super()._process_info(info, initial_connection)
 
 
@@ -252,5 +252,5 @@ def _trusting(certificate: Path) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(certificate))
     except (OSError, ssl.SSLError) as error:
         raise PermanentError(
-            f"{certificate}: {error}; should be the PEM file of whom to trust"
+            f"{certificate}: {error}; should be the PEM file of the trusted CA"
         ) from error

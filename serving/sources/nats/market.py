@@ -89,7 +89,9 @@ class NatsMarket:
         self._silent: dict[str, set[str]] = {}
         """Symbols of silent streamers: they may have dropped some when they return."""
         self._mailbox = CandleMailbox()
-        self._resumption = Resumption(self._states, self._mailbox, read, self._put, wall_us=wall_us)
+        self._resumption = Resumption(
+            self._states, self._mailbox, read, self._publish, wall_us=wall_us
+        )
         self._on_settled: Callable[[Candle], None] | None = None
 
     # --- for what is served
@@ -116,9 +118,9 @@ class NatsMarket:
         """The newest minute of a symbol; None if none was received."""
         return self._states.newest(symbol)
 
-    def listen_settled(self, tell: Callable[[Candle], None]) -> None:
+    def listen_settled(self, call: Callable[[Candle], None]) -> None:
         """Set the function that is called with each closed minute."""
-        self._on_settled = tell
+        self._on_settled = call
 
     def changes(self) -> CandleMailbox:
         """Changes of all symbols; for one reader."""
@@ -128,7 +130,7 @@ class NatsMarket:
         """Health of the connection."""
         reasons = []
         if not self.nats.is_connected:
-            reasons.append(f"NATS cannot be reached: {self.nats.reason}")
+            reasons.append(f"NATS is unreachable: {self.nats.reason}")
         elif not self._publishers:
             reasons.append("no streamer publishes on this NATS")
         if self._resumption.waiting:
@@ -165,53 +167,53 @@ class NatsMarket:
 
     async def _session(self, client: Client) -> None:
         for publisher in self._publishers.values():  # messages between two connections are lost
-            publisher.heard_s = self._clock()
+            publisher.received_s = self._clock()
             publisher.lose(publisher.total + 1)
-            self._ask(publisher.symbols)
-        for subject, take in (
+            self._request(publisher.symbols)
+        for subject, decode in (
             (ALL_MINUTES, self._on_candles),
             (ALL_STATES, self._on_states),
             (ALL_HEARTBEATS, self._on_heartbeat),
         ):
             await client.subscribe(
                 subject,
-                cb=self._taking(take),
+                cb=self._handler(decode),
                 pending_msgs_limit=MAX_PENDING,
                 pending_bytes_limit=MAX_PENDING_BYTES,
             )
         await flushed(client)
         await client.publish(REQUEST_ALL_STATES, b"")
-        works = [self._look(client)]
+        works = [self._watch_for_losses(client)]
         if self._beside is not None:
             works.append(self._beside(client))
         await first_ended(*works)
 
-    async def _look(self, client: Client) -> None:
+    async def _watch_for_losses(self, client: Client) -> None:
         """Detect silent streamers and lost messages."""
         while True:
             await asyncio.sleep(LOOK_S)
             now_s = self._clock()
             for publisher in list(self._publishers.values()):
-                if now_s - publisher.heard_s > SILENT_S:
+                if now_s - publisher.received_s > SILENT_S:
                     self._fall_silent(publisher)
                 elif publisher.is_behind(now_s):
                     self._note_loss(publisher)
-                if publisher.is_to_be_asked(now_s):
-                    publisher.asked_s = now_s
+                if publisher.needs_states(now_s):
+                    publisher.requested_s = now_s
                     await client.publish(states_request_subject(publisher.streamer), b"")
             self._streamed.expire(now_s)
-            self._list()
+            self._report_streamed()
 
     # --- what comes
 
-    def _taking(self, take: Callable[[bytes], None]) -> Callable[[Msg], Any]:
-        async def taking(message: Msg) -> None:
+    def _handler(self, decode: Callable[[bytes], None]) -> Callable[[Msg], Any]:
+        async def handle(message: Msg) -> None:
             try:
-                take(message.data)
+                decode(message.data)
             except UNREADABLE as error:
                 self._unreadable.note(message.subject, error)
 
-        return taking
+        return handle
 
     def _on_candles(self, payload: bytes) -> None:
         message = bus.PublishedCandles.FromString(payload)
@@ -223,14 +225,14 @@ class NatsMarket:
         if publisher is None:
             return
         is_new = publisher.total == 0
-        if not publisher.heard(message.total, self._clock()):
+        if not publisher.on_message(message.total, self._clock()):
             self._note_loss(publisher, is_expected=is_new)
         for update in updates:
             symbol = update.candle.symbol
-            self._meet(publisher, symbol)
+            self._add_symbol(publisher, symbol)
             if publisher.lost_at is not None:
                 publisher.since[symbol, update.candle.open_time_us] = message.total
-            self._put(update)
+            self._publish(update)
         for missed in message.missed:
             self._mailbox.report_missed_minutes(
                 missed.symbol, microseconds_of(missed.from_time), microseconds_of(missed.to_time)
@@ -242,7 +244,7 @@ class NatsMarket:
         publisher = self._publisher_of(message.streamer, message.connection)
         if publisher is None:
             return
-        publisher.heard_s = self._clock()
+        publisher.received_s = self._clock()
         if publisher.total == 0:
             publisher.lose(
                 message.total + 1
@@ -252,10 +254,10 @@ class NatsMarket:
             return  # another server requested these
         for update in updates:
             candle = update.candle
-            self._meet(publisher, candle.symbol)
+            self._add_symbol(publisher, candle.symbol)
             if publisher.is_wanted(candle.symbol, candle.open_time_us, message.total):
-                self._put(update)
-        if publisher.states(message.total, message.part, is_last=message.is_last):
+                self._publish(update)
+        if publisher.on_states(message.total, message.part, is_last=message.is_last):
             log.info("states_received", streamer=publisher.streamer, symbols=len(publisher.symbols))
 
     def _on_heartbeat(self, payload: bytes) -> None:
@@ -264,10 +266,10 @@ class NatsMarket:
             check_symbol(symbol)
         publisher = self._publisher_of(message.streamer, message.connection)
         if publisher is not None:
-            publisher.counted(message.totals["1m"], self._clock())
+            publisher.on_heartbeat(message.totals["1m"], self._clock())
             if message.HasField("streamed"):
-                self._streamed.told(publisher.streamer, message.streamed.symbols)
-                self._list()
+                self._streamed.on_heartbeat(publisher.streamer, message.streamed.symbols)
+                self._report_streamed()
 
     def _publisher_of(self, streamer: str, connection: int) -> PublisherState | None:
         """The state of a publisher; None for messages of a connection that has been replaced."""
@@ -275,22 +277,22 @@ class NatsMarket:
         if known is not None and known.connection >= connection:
             return known if known.connection == connection else None
         # It does not report what it dropped in the meantime.
-        self._ask(known.symbols if known is not None else self._silent.pop(streamer, ()))
+        self._request(known.symbols if known is not None else self._silent.pop(streamer, ()))
         made = self._publishers[streamer] = PublisherState(streamer, connection, self._clock())
-        self._streamed.back(streamer)
+        self._streamed.on_return(streamer)
         log.info("streamer_found", streamer=streamer, connection=connection)
         return made
 
-    def _meet(self, publisher: PublisherState, symbol: str) -> None:
+    def _add_symbol(self, publisher: PublisherState, symbol: str) -> None:
         """Add a symbol that a streamer publishes."""
-        if self._streamed.heard_of(publisher.streamer, symbol):
-            self._list()
+        if self._streamed.on_symbol(publisher.streamer, symbol):
+            self._report_streamed()
         if symbol not in publisher.symbols:
             publisher.symbols.add(symbol)
             # Another streamer, or another connection, may have published it before.
-            self._resumption.ask(symbol)
+            self._resumption.request(symbol)
 
-    def _list(self) -> None:
+    def _report_streamed(self) -> None:
         """Report changes of the streamed symbols, and forget dropped ones.
 
         A symbol stays until its missed minutes are delivered. A state that comes after it was
@@ -299,7 +301,9 @@ class NatsMarket:
         """
         streamed = self._streamed.symbols
         gone = self._listed - streamed
-        streamed |= {one for one in gone if self._resumption.waits_for(one)}  # checked again soon
+        streamed |= {
+            one for one in gone if self._resumption.is_waiting_for(one)
+        }  # checked again soon
         if streamed == self._listed:
             return
         dropped = self._listed - streamed
@@ -316,35 +320,35 @@ class NatsMarket:
         if not is_expected:
             self.losses += 1
             log.warning("nats_messages_lost", streamer=publisher.streamer, before=publisher.lost_at)
-        self._ask(publisher.symbols)
+        self._request(publisher.symbols)
 
     def _fall_silent(self, publisher: PublisherState) -> None:
         log.warning("streamer_silent", streamer=publisher.streamer)
         del self._publishers[publisher.streamer]
-        self._streamed.silent(publisher.streamer, self._clock())
+        self._streamed.on_silence(publisher.streamer, self._clock())
         self._silent[publisher.streamer] = publisher.symbols
         if len(self._silent) > MAX_SILENT:
             del self._silent[next(iter(self._silent))]
-        self._ask(publisher.symbols)
+        self._request(publisher.symbols)
 
-    def _ask(self, symbols: Iterable[str]) -> None:
+    def _request(self, symbols: Iterable[str]) -> None:
         for symbol in symbols:
-            self._resumption.ask(symbol)
+            self._resumption.request(symbol)
 
-    def _put(self, update: CandleUpdate) -> None:
+    def _publish(self, update: CandleUpdate) -> None:
         if update.candle.symbol not in self._listed:
             return  # dropped while the table was read
         candle = update.candle
         newest_us = self._states.newest_us_of(candle.symbol)
         if newest_us is not None and candle.open_time_us > newest_us + MINUTE_US:
-            self._resumption.ask(candle.symbol)  # nothing was published of the minutes between
-        told = self._states.take(update)
-        if told is None:
+            self._resumption.request(candle.symbol)  # nothing was published of the minutes between
+        changed = self._states.add(update)
+        if changed is None:
             return
-        self._resumption.told(told.candle.symbol)
-        self._mailbox.publish(told)
-        if told.is_closed and self._on_settled is not None:
-            self._on_settled(told.candle)
+        self._resumption.note_received(changed.candle.symbol)
+        self._mailbox.publish(changed)
+        if changed.is_closed and self._on_settled is not None:
+            self._on_settled(changed.candle)
 
 
 def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarket:
@@ -355,9 +359,9 @@ def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMark
     """
     url = settings.url_for("reader")
 
-    def read(asked: Mapping[str, Asked], first_us: int) -> list[SettledMinute]:
+    def read(requests: Mapping[str, Asked], first_us: int) -> list[SettledMinute]:
         with connect(url, application_name="candelabra-resumption") as connection:
-            return read_minutes_since(connection, asked, first_us=first_us)
+            return read_minutes_since(connection, requests, first_us=first_us)
 
     nats = NatsConnection(
         settings.nats_url,

@@ -63,7 +63,7 @@ class MinuteStates:
         newest_us = self._newest.get(symbol)
         return None if newest_us is None else self._known[symbol][newest_us].candle
 
-    def take(self, update: CandleUpdate) -> CandleUpdate | None:
+    def add(self, update: CandleUpdate) -> CandleUpdate | None:
         """Add a state; returns it as readers should receive it, or None if it is not new.
 
         A settled minute that had other values before is marked as a revision.

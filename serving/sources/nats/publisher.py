@@ -76,7 +76,7 @@ class NatsPublisher:
         """Changes of bars that NATS has received."""
         self.missed = 0
         """Ranges of minutes that were evicted; readers were notified."""
-        self.answered = 0
+        self.states_published = 0
         """Times that all states were published on request."""
         self.failures = 0
         """Restarts after an error of our own."""
@@ -136,7 +136,7 @@ class NatsPublisher:
         is_well = self._nats.is_connected
         return {
             "status": "well" if is_well else "ailing",
-            "reasons": [] if is_well else [f"NATS cannot be reached: {self._nats.reason}"],
+            "reasons": [] if is_well else [f"NATS is unreachable: {self._nats.reason}"],
             "servers": self._nats.hosts,
             "disconnects": self._nats.disconnects,
         }
@@ -152,7 +152,7 @@ class NatsPublisher:
             "delivered": self.delivered,
             "conflated": self.conflated,
             "missed": self.missed,
-            "states_published": self.answered,
+            "states_published": self.states_published,
         }
 
     async def _session(self, client: Client) -> None:
@@ -160,13 +160,13 @@ class NatsPublisher:
         encoder = MessageEncoder(
             self.streamer, self._connections, [one.name for one in self._timeframes]
         )
-        asked = asyncio.Event()
+        requested = asyncio.Event()
 
-        async def on_asked(_message: Msg) -> None:
-            asked.set()
+        async def on_requested(_message: Msg) -> None:
+            requested.set()
 
         for subject in (REQUEST_ALL_STATES, states_request_subject(self.streamer)):
-            await client.subscribe(subject, cb=on_asked, pending_msgs_limit=1_000)
+            await client.subscribe(subject, cb=on_requested, pending_msgs_limit=1_000)
         with self._live_bars.subscribe(
             None, self._timeframes, reports_streamed=True
         ) as subscription:
@@ -174,8 +174,8 @@ class NatsPublisher:
             try:
                 works = [
                     self._publish(client, encoder, subscription),
-                    self._beat(client, encoder),
-                    self._answer(client, encoder, asked),
+                    self._send_heartbeats(client, encoder),
+                    self._answer_requests(client, encoder, requested),
                 ]
                 if self._ticks is not None:
                     works.append(self._ticks.session(client, self.streamer, self._connections))
@@ -193,34 +193,36 @@ class NatsPublisher:
             for subject, payload in encoder.candles(bars):
                 await client.publish(subject, payload)
             if bars.streamed is not None:  # after the waiting updates of dropped symbols
-                await self._say(client, encoder)
+                await self._publish_heartbeat(client, encoder)
             spent_s = self._clock() - began_s
             await flushed(client)
             self.delivered += len(bars.updates)
             self.missed += len(bars.missed)
             await asyncio.sleep(max(GATHER_S, spent_s * (1 / MAX_SHARE - 1)))
 
-    async def _beat(self, client: Client, encoder: MessageEncoder) -> None:
+    async def _send_heartbeats(self, client: Client, encoder: MessageEncoder) -> None:
         while True:
-            await self._say(client, encoder)
+            await self._publish_heartbeat(client, encoder)
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _say(self, client: Client, encoder: MessageEncoder) -> None:
+    async def _publish_heartbeat(self, client: Client, encoder: MessageEncoder) -> None:
         await client.publish(heartbeat_subject(self.streamer), encoder.heartbeat())
 
-    async def _answer(self, client: Client, encoder: MessageEncoder, asked: asyncio.Event) -> None:
+    async def _answer_requests(
+        self, client: Client, encoder: MessageEncoder, requested: asyncio.Event
+    ) -> None:
         while True:
             try:
                 async with asyncio.timeout(POLL_INTERVAL_S):
-                    await asked.wait()
+                    await requested.wait()
             except TimeoutError:
                 continue
-            asked.clear()
-            await self._say(client, encoder)
-            await self._tell_states(client, encoder)
+            requested.clear()
+            await self._publish_heartbeat(client, encoder)
+            await self._publish_states(client, encoder)
             await asyncio.sleep(STATES_INTERVAL_S)
 
-    async def _tell_states(self, client: Client, encoder: MessageEncoder) -> None:
+    async def _publish_states(self, client: Client, encoder: MessageEncoder) -> None:
         total = encoder.totals[MINUTE.name]  # the states in memory include all that was published
         subject = states_subject(self.streamer)
         with self._live_bars.subscribe(None, [MINUTE]) as subscription:
@@ -232,7 +234,7 @@ class NatsPublisher:
                 await client.publish(subject, payload)
                 await flushed(client)
                 part += 1
-        self.answered += 1
+        self.states_published += 1
         log.debug("states_published", parts=part)
 
 

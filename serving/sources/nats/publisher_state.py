@@ -26,28 +26,28 @@ class PublisherState:
         lost_at: number of the first message after a loss; None while nothing is missing. States
             from
             the message before it on repair the loss.
-        asked_s: when its states were requested.
+        requested_s: when its states were requested.
         since: message numbers, by minute, of what came since the loss.
-        heard_s: when its last message came.
+        received_s: when its last message came.
     """
 
     streamer: str
     connection: int
-    heard_s: float
+    received_s: float
     total: int = 0
     symbols: set[str] = field(default_factory=set)
     lost_at: int | None = None
-    asked_s: float = float("-inf")
+    requested_s: float = float("-inf")
     since: dict[Minute, int] = field(default_factory=dict)
     _counted: int = 0
     """The heartbeat's count, if it is more than came."""
     _counted_s: float = 0.0
-    _told: tuple[int, int] | None = None
+    _receiving: tuple[int, int] | None = None
     """Number and next part of the states that are being received."""
 
-    def heard(self, total: int, now_s: float) -> bool:
+    def on_message(self, total: int, now_s: float) -> bool:
         """Count a message; returns False if messages before it are missing."""
-        self.heard_s = now_s
+        self.received_s = now_s
         if total <= self.total:
             return True  # overtaken by states that were sent later
         is_next = total == self.total + 1
@@ -56,9 +56,9 @@ class PublisherState:
             self.lose(total)
         return is_next
 
-    def counted(self, total: int, now_s: float) -> None:
+    def on_heartbeat(self, total: int, now_s: float) -> None:
         """Handle a heartbeat."""
-        self.heard_s = now_s
+        self.received_s = now_s
         if total > self.total and self._counted <= self.total:
             self._counted, self._counted_s = total, now_s
 
@@ -72,28 +72,28 @@ class PublisherState:
 
     def lose(self, total: int) -> None:
         """Note that messages before this one are missing."""
-        self.lost_at, self.asked_s, self._told = total, float("-inf"), None
+        self.lost_at, self.requested_s, self._receiving = total, float("-inf"), None
 
-    def is_to_be_asked(self, now_s: float) -> bool:
+    def needs_states(self, now_s: float) -> bool:
         """Whether to request its states now."""
-        return self.lost_at is not None and now_s - self.asked_s >= PATIENCE_S
+        return self.lost_at is not None and now_s - self.requested_s >= PATIENCE_S
 
     def is_wanted(self, symbol: str, open_time_us: int, total: int) -> bool:
         """Whether a requested state is at least as new as what came of the minute."""
         return self.since.get((symbol, open_time_us), 0) <= total
 
-    def states(self, total: int, part: int, *, is_last: bool) -> bool:
+    def on_states(self, total: int, part: int, *, is_last: bool) -> bool:
         """Handle a part of its states; returns whether they repair the loss.
 
         Args:
             total: number of the last message that they include.
         """
         if part == 0:
-            self._told = (total, 0)
-        if self._told != (total, part):
-            self._told = None  # a part is missing: request them again
+            self._receiving = (total, 0)
+        if self._receiving != (total, part):
+            self._receiving = None  # a part is missing: request them again
             return False
-        self._told = (total, part + 1)
+        self._receiving = (total, part + 1)
         if not is_last or self.lost_at is None or total < self.lost_at - 1:
             return False
         self.total = max(self.total, total)

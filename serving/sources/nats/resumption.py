@@ -58,7 +58,7 @@ class _Wanted:
         absent_s: when the first of them ended.
     """
 
-    asked: Asked
+    requested: Asked
     newest_us: int
     oldest_us: int
     times: int = 1
@@ -80,7 +80,7 @@ class Resumption:
         states: MinuteStates,
         mailbox: CandleMailbox,
         read: Read,
-        put: Callable[[CandleUpdate], None],
+        publish: Callable[[CandleUpdate], None],
         *,
         wall_us: Callable[[], int],
     ) -> None:
@@ -89,59 +89,59 @@ class Resumption:
         self._states = states
         self._mailbox = mailbox
         self._read = read
-        self._put = put
+        self._publish = publish
         self._wall_us = wall_us
-        self._told_us: dict[str, int] = {}
+        self._received_us: dict[str, int] = {}
         """Wall-clock time of each symbol's last message."""
-        self._asked: dict[str, _Wanted] = {}
+        self._requests: dict[str, _Wanted] = {}
         self._has_requests = asyncio.Event()
 
     @property
     def waiting(self) -> int:
         """Symbols to be read."""
-        return len(self._asked)
+        return len(self._requests)
 
-    def told(self, symbol: str) -> None:
+    def note_received(self, symbol: str) -> None:
         """Note a message about a symbol."""
-        self._told_us[symbol] = self._wall_us()
+        self._received_us[symbol] = self._wall_us()
 
-    def ask(self, symbol: str) -> None:
+    def request(self, symbol: str) -> None:
         """Request what was published of a symbol since its last message."""
         newest_us, oldest_us = self._states.newest_us_of(symbol), self._states.oldest_us_of(symbol)
         if newest_us is None or oldest_us is None:
             return  # no reader has received anything
-        asked = Asked(newest_us - OVERLAP_US, self._told_us[symbol] - WRITTEN_BEFORE_US)
-        known, wanted = self._asked.get(symbol), _Wanted(asked, newest_us, oldest_us)
+        requested = Asked(newest_us - OVERLAP_US, self._received_us[symbol] - WRITTEN_BEFORE_US)
+        known, wanted = self._requests.get(symbol), _Wanted(requested, newest_us, oldest_us)
         if known is not None:
-            start_us = min(asked.start_us, known.asked.start_us)
-            changed_us = min(asked.changed_us, known.asked.changed_us)
+            start_us = min(requested.start_us, known.requested.start_us)
+            changed_us = min(requested.changed_us, known.requested.changed_us)
             wanted = replace(
-                known, asked=Asked(start_us, changed_us), times=known.times + 1, due_s=0.0
+                known, requested=Asked(start_us, changed_us), times=known.times + 1, due_s=0.0
             )
-        self._asked[symbol] = wanted
+        self._requests[symbol] = wanted
         self._states.hold(symbol)
         self._has_requests.set()
 
-    def waits_for(self, symbol: str) -> bool:
+    def is_waiting_for(self, symbol: str) -> bool:
         """Whether a symbol is still to be read."""
-        return symbol in self._asked
+        return symbol in self._requests
 
     def drop(self, symbol: str) -> None:
         """Forget a symbol that is no longer streamed and not to be read."""
-        self._told_us.pop(symbol, None)
+        self._received_us.pop(symbol, None)
 
     async def run(self) -> None:
         """Read what was requested, until cancelled."""
         failures = 0
         while True:
             now_s = asyncio.get_running_loop().time()
-            due = ((symbol, one) for symbol, one in self._asked.items() if one.due_s <= now_s)
-            asked = dict(islice(due, SYMBOLS_AT_ONCE))
-            if not asked:
+            due = ((symbol, one) for symbol, one in self._requests.items() if one.due_s <= now_s)
+            requested = dict(islice(due, SYMBOLS_AT_ONCE))
+            if not requested:
                 await self._until_due(now_s)
                 continue
             first_us = self._states.newest_us - MAX_BACK_US
-            wanted = {symbol: one.asked for symbol, one in asked.items()}
+            wanted = {symbol: one.requested for symbol, one in requested.items()}
             try:
                 async with asyncio.timeout(MAX_READ_S):
                     rows = await in_thread(
@@ -152,21 +152,25 @@ class Resumption:
                 wait_s = BACKOFF.wait_s(failures, error)
                 log.warning(
                     "minutes_not_resumed",
-                    symbols=len(self._asked),
-                    error=str(error) or f"hangs for {MAX_READ_S:g} s",
+                    symbols=len(self._requests),
+                    error=str(error) or f"timed out after {MAX_READ_S:g} s",
                     retry_in_s=round(wait_s, 1),
                 )
                 await asyncio.sleep(wait_s)
                 continue
             failures = 0
-            await self._tell(rows, {symbol: one.newest_us for symbol, one in asked.items()})
-            for symbol, one in asked.items():
-                if self._asked[symbol].times == one.times:  # else it was requested again meanwhile
+            await self._deliver(rows, {symbol: one.newest_us for symbol, one in requested.items()})
+            for symbol, one in requested.items():
+                if (
+                    self._requests[symbol].times == one.times
+                ):  # else it was requested again meanwhile
                     self._conclude(symbol, one, first_us)
 
     async def _until_due(self, now_s: float) -> None:
         self._has_requests.clear()
-        next_s = min((one.due_s - now_s for one in self._asked.values()), default=POLL_INTERVAL_S)
+        next_s = min(
+            (one.due_s - now_s for one in self._requests.values()), default=POLL_INTERVAL_S
+        )
         try:
             async with asyncio.timeout(next_s):
                 await self._has_requests.wait()
@@ -179,18 +183,20 @@ class Resumption:
         Args:
             first_us: the read covered no earlier minutes.
         """
-        if one.asked.start_us < first_us:
-            self._mailbox.report_missed_minutes(symbol, one.asked.start_us, first_us)
-            one = replace(one, asked=replace(one.asked, start_us=first_us))
+        if one.requested.start_us < first_us:
+            self._mailbox.report_missed_minutes(symbol, one.requested.start_us, first_us)
+            one = replace(one, requested=replace(one.requested, start_us=first_us))
         newest_us = self._states.newest_us_of(symbol) or 0
         absent = self._states.unsettled(
-            symbol, max(one.asked.start_us, one.oldest_us), newest_us - SETTLING_US
+            symbol, max(one.requested.start_us, one.oldest_us), newest_us - SETTLING_US
         )
         now_s = asyncio.get_running_loop().time()
         absent_s = now_s if one.absent_s is None else one.absent_s
         if absent and now_s - absent_s < MAX_ABSENT_S:
             due_s = now_s + BACKOFF.wait_s(one.reads + 1)
-            self._asked[symbol] = replace(one, due_s=due_s, reads=one.reads + 1, absent_s=absent_s)
+            self._requests[symbol] = replace(
+                one, due_s=due_s, reads=one.reads + 1, absent_s=absent_s
+            )
             return
         if absent:
             self._mailbox.report_missed_minutes(symbol, absent[0], absent[-1] + MINUTE_US)
@@ -201,15 +207,15 @@ class Resumption:
                 end=from_us_text(absent[-1] + MINUTE_US),
                 minutes=len(absent),
             )
-        del self._asked[symbol]
+        del self._requests[symbol]
         self._states.release(symbol)
 
-    async def _tell(self, rows: list[SettledMinute], newest: Mapping[str, int]) -> None:
+    async def _deliver(self, rows: list[SettledMinute], newest: Mapping[str, int]) -> None:
         for row in rows:
             await self._mailbox.room_for_past()
             symbol, open_time_us = row.candle.symbol, row.candle.open_time_us
             self.resumed += 1
-            self._put(
+            self._publish(
                 CandleUpdate(
                     row.candle,
                     is_closed=True,

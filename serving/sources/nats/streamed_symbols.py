@@ -37,14 +37,14 @@ class StreamedByStreamer:
             self._all = frozenset().union(*(one.symbols for one in self._streamers.values()))
         return self._all
 
-    def told(self, streamer: str, symbols: Iterable[str]) -> None:
+    def on_heartbeat(self, streamer: str, symbols: Iterable[str]) -> None:
         """Set the symbols of a streamer, from its heartbeat."""
         one = self._streamers.setdefault(streamer, _Streamer())
         wanted = set(symbols)
         if one.symbols != wanted:
             one.symbols, self._all = wanted, None
 
-    def heard_of(self, streamer: str, symbol: str) -> bool:
+    def on_symbol(self, streamer: str, symbol: str) -> bool:
         """Add a symbol that a streamer publishes: its next heartbeat will contain it, or drop it.
 
         Returns:
@@ -57,12 +57,12 @@ class StreamedByStreamer:
         self._all = None
         return True
 
-    def back(self, streamer: str) -> None:
+    def on_return(self, streamer: str) -> None:
         """Note that a streamer is publishing."""
         if streamer in self._streamers:
             self._streamers[streamer].silent_s = None
 
-    def silent(self, streamer: str, now_s: float) -> None:
+    def on_silence(self, streamer: str, now_s: float) -> None:
         """Note that a streamer has fallen silent."""
         if streamer in self._streamers:
             self._streamers[streamer].silent_s = now_s

@@ -23,7 +23,7 @@ from serving.sources.nats.wire import (
     WANTED_INTERVAL_S,
     TradeMessageEncoder,
     UnreadableMessages,
-    book_tickers,
+    encode_book_tickers,
 )
 from streamer.hub.ticks import (
     BATCH_TICKS,
@@ -71,49 +71,58 @@ class TickPublisher:
         self._leases: dict[str, _Lease] = {}
         self._changed = asyncio.Event()
         self._is_full = False
-        self._best: BookTickerSubscription | None = None
+        self._book_tickers: BookTickerSubscription | None = None
         self._unreadable = UnreadableMessages()
 
     async def session(self, client: Client, streamer: str, connection: int) -> None:
         """Publish over one connection."""
         await client.subscribe(WANTED, cb=self._on_wanted, pending_msgs_limit=10_000)
         encoder = TradeMessageEncoder(streamer, connection)
-        with self._hubs.trades.subscribe() as trades, self._hubs.book_tickers.subscribe() as best:
-            self._best = best
+        with (
+            self._hubs.trades.subscribe() as trades,
+            self._hubs.book_tickers.subscribe() as book_tickers,
+        ):
+            self._book_tickers = book_tickers
             await first_ended(
-                _tell(client, trades, encoder.trades),
-                _tell(client, best, book_tickers),
-                self._follow(trades, best),
+                _publish(client, trades, encoder.trades),
+                _publish(client, book_tickers, encode_book_tickers),
+                self._follow(trades, book_tickers),
             )
 
     async def _on_wanted(self, message: Msg) -> None:
         try:
-            told = bus.Wanted.FromString(message.data)
+            request = bus.Wanted.FromString(message.data)
         except DecodeError as error:
             self._unreadable.note(message.subject, error)
             return
-        before = self._leases.get(told.server)
+        before = self._leases.get(request.server)
         if before is None and len(self._leases) >= MAX_SERVERS:
             return
         lease = _Lease(
-            frozenset(told.trades), frozenset(told.book_tickers), self._clock() + LEASE_S
+            frozenset(request.trades), frozenset(request.book_tickers), self._clock() + LEASE_S
         )
-        self._leases[told.server] = lease
+        self._leases[request.server] = lease
         if before is None or (before.trades, before.book_tickers) != (
             lease.trades,
             lease.book_tickers,
         ):
             self._changed.set()
-        self._tell_present(lease.book_tickers - (before.book_tickers if before else frozenset()))
+        self._publish_present(lease.book_tickers - (before.book_tickers if before else frozenset()))
 
-    def _tell_present(self, fresh: Iterable[str]) -> None:
+    def _publish_present(self, fresh: Iterable[str]) -> None:
         """Send present book tickers to a further server."""
         for symbol in fresh:
             newest = self._hubs.book_tickers.newest(symbol)
-            if self._best is not None and newest is not None and symbol in self._best.symbols:
-                self._best.publish(newest)
+            if (
+                self._book_tickers is not None
+                and newest is not None
+                and symbol in self._book_tickers.symbols
+            ):
+                self._book_tickers.publish(newest)
 
-    async def _follow(self, trades: TradeSubscription, best: BookTickerSubscription) -> None:
+    async def _follow(
+        self, trades: TradeSubscription, book_tickers: BookTickerSubscription
+    ) -> None:
         """Subscribe to the wanted symbols, as they change."""
         while True:
             self._changed.clear()
@@ -127,19 +136,21 @@ class TickPublisher:
             self._hubs.trades.remove_symbols(trades, trades.symbols - wanted)
             self._hubs.trades.add_symbols(trades, wanted)
             wanted = streamed.intersection(frozenset().union(*(one.book_tickers for one in leases)))
-            self._hubs.book_tickers.remove_symbols(best, best.symbols - wanted)
-            self._add_book_tickers(best, wanted)
+            self._hubs.book_tickers.remove_symbols(book_tickers, book_tickers.symbols - wanted)
+            self._add_book_tickers(book_tickers, wanted)
             try:
                 async with asyncio.timeout(WANTED_INTERVAL_S):
                     await self._changed.wait()
             except TimeoutError:
                 continue
 
-    def _add_book_tickers(self, best: BookTickerSubscription, wanted: Iterable[str]) -> None:
+    def _add_book_tickers(
+        self, book_tickers: BookTickerSubscription, wanted: Iterable[str]
+    ) -> None:
         was_full, self._is_full = self._is_full, False
         for symbol in sorted(wanted):
             try:
-                self._hubs.book_tickers.add_symbols(best, [symbol])
+                self._hubs.book_tickers.add_symbols(book_tickers, [symbol])
             except FullError as error:
                 self._is_full = True
                 if not was_full:
@@ -147,7 +158,7 @@ class TickPublisher:
                 return
 
 
-async def _tell(
+async def _publish(
     client: Client,
     subscription: TickSubscription[Tick],
     messages: Callable[[Ticks[Tick]], list[tuple[str, bytes]]],

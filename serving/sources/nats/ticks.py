@@ -43,8 +43,8 @@ class NatsTicks:
     """Hubs that are fed over NATS."""
 
     def __init__(self) -> None:
-        self.heard = ReceivedTicks()
-        self.hubs = self.heard.hubs
+        self.received = ReceivedTicks()
+        self.hubs = self.received.hubs
         self._server = secrets.token_hex(8)
         self._unreadable = UnreadableMessages()
         self._changed = asyncio.Event()
@@ -86,33 +86,38 @@ class NatsTicks:
 
     async def _on_trades(self, message: Msg) -> None:
         try:
-            told = bus.PublishedTrades.FromString(message.data)
-            for trade in told.trades:
+            published = bus.PublishedTrades.FromString(message.data)
+            for trade in published.trades:
                 check_trade(trade)
-            for missed in told.missed:
+            for missed in published.missed:
                 check_symbol(missed.symbol)
                 check_time(missed.from_time, missed.to_time)
         except UNREADABLE as error:
             self._unreadable.note(message.subject, error)
             return
-        key, number = (message.subject, told.streamer), (told.connection, told.sequence)
+        key, number = (
+            (message.subject, published.streamer),
+            (published.connection, published.sequence),
+        )
         before = self._numbers.get(key)
         self._numbers[key] = number
-        fresh = [one for one in told.trades if self._is_new(one)]
-        self.heard.trades(
-            fresh, told.missed, is_broken=before != (told.connection, told.sequence - 1)
+        fresh = [one for one in published.trades if self._is_new(one)]
+        self.received.trades(
+            fresh,
+            published.missed,
+            is_broken=before != (published.connection, published.sequence - 1),
         )
 
     async def _on_book_tickers(self, message: Msg) -> None:
         try:
-            told = pb.StreamBookTickersResponse.FromString(message.data)
-            for one in told.book_tickers:
+            published = pb.StreamBookTickersResponse.FromString(message.data)
+            for one in published.book_tickers:
                 check_symbol(one.symbol)
                 check_time(one.event_time, one.received_time)
         except UNREADABLE as error:
             self._unreadable.note(message.subject, error)
             return
-        self.heard.book_tickers(told)
+        self.received.book_tickers(published)
 
     def _is_new(self, trade: pb.Trade) -> bool:
         """Whether no other streamer has published a trade."""

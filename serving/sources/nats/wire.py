@@ -74,7 +74,7 @@ def states_request_subject(streamer: str) -> str:
 
 
 UNREADABLE = (DecodeError, ValueError, ArithmeticError)
-"""Raised by decoding something that is not a valid message."""
+"""Raised by decoding an invalid message."""
 MAX_DIGITS = 25
 """Digits before and after the point: more than any exchange's, and few enough for exact sums."""
 
@@ -214,7 +214,7 @@ class TradeMessageEncoder:
         return by_symbol[symbol]
 
 
-def book_tickers(ticks: Ticks[BookTickerUpdate]) -> list[tuple[str, bytes]]:
+def encode_book_tickers(ticks: Ticks[BookTickerUpdate]) -> list[tuple[str, bytes]]:
     """Encode book tickers, each with its subject."""
     return [
         (

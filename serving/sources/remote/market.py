@@ -82,18 +82,18 @@ class RemoteMarket:
 
     def newest(self, symbol: str) -> Candle | None:
         """The newest minute of a symbol; None if none was received."""
-        told = self._newest.get(symbol)
-        return None if told is None else bar_update_of(told).candle
+        known = self._newest.get(symbol)
+        return None if known is None else bar_update_of(known).candle
 
-    def listen_settled(self, tell: Callable[[Candle], None]) -> None:
+    def listen_settled(self, call: Callable[[Candle], None]) -> None:
         """Set the function that is called with each closed minute."""
-        self._on_settled = tell
+        self._on_settled = call
 
     def condition(self) -> dict[str, Any]:
         """Health of the connection."""
         return {
             "status": "well" if self.is_connected else "ailing",
-            "reasons": [] if self.is_connected else ["the streamer cannot be reached"],
+            "reasons": [] if self.is_connected else ["the streamer is unreachable"],
             "streamer": self.address,
             "symbols": len(self.streamed()),
             "disconnects": self.disconnects,
@@ -110,11 +110,11 @@ class RemoteMarket:
     async def _messages(self) -> AsyncIterator[pb.StreamCandlesResponse]:
         """Yield the messages of one call after another, without end."""
         loop = asyncio.get_running_loop()
-        failures, heard_s = 0, loop.time()
+        failures, received_s = 0, loop.time()
         while True:
             request = pb.StreamCandlesRequest()
-            is_listed = False
-            if self._newest_us and loop.time() - heard_s < MAX_RESUMED_S:
+            has_list = False
+            if self._newest_us and loop.time() - received_s < MAX_RESUMED_S:
                 request.resume_from.CopyFrom(time_of(self.now_us() - MINUTE_US - OVERLAP_US))
             try:
                 call = self.stub.StreamCandles(request, metadata=self.metadata)
@@ -123,10 +123,10 @@ class RemoteMarket:
                         message = await call.read()
                     if message is grpc.aio.EOF:
                         raise TransientError("the other side ended the call")  # noqa: TRY301
-                    silent_s = loop.time() - heard_s
-                    failures, heard_s, self.is_connected = 0, loop.time(), True
-                    if not is_listed and message.HasField("streamed"):
-                        is_listed = True
+                    silent_s = loop.time() - received_s
+                    failures, received_s, self.is_connected = 0, loop.time(), True
+                    if not has_list and message.HasField("streamed"):
+                        has_list = True
                         self._note_dropped(message, silent_s)
                     self._note(message)
                     yield message
@@ -134,7 +134,7 @@ class RemoteMarket:
                 if isinstance(error, grpc.aio.AioRpcError) and error.code() not in _PASSING:
                     hint = ""
                     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                        hint = "; STREAMER_TOKEN should be one of `candelabra user token add`"
+                        hint = "; STREAMER_TOKEN should be a token from `candelabra user token add`"
                     raise PermanentError(
                         f"the streamer at {self.address} refuses: {error.details()}{hint}"
                     ) from error
@@ -260,7 +260,7 @@ def _channel(address: str, certificate: Path | None) -> grpc.aio.Channel:
         trusted = certificate.read_bytes()
     except OSError as error:
         raise PermanentError(
-            f"{certificate}: {error.strerror}; should be the PEM file of whom to trust"
+            f"{certificate}: {error.strerror}; should be the PEM file of the trusted CA"
         ) from error
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(trusted), options=options)
 

@@ -35,8 +35,8 @@ class RemoteTicks:
     """
 
     def __init__(self, stub: Any, *, metadata: Sequence[tuple[str, str]] = ()) -> None:
-        self.heard = ReceivedTicks()
-        self.hubs = self.heard.hubs
+        self.received = ReceivedTicks()
+        self.hubs = self.received.hubs
         self.disconnects = 0
         self._stub = stub
         self._metadata = metadata
@@ -49,7 +49,7 @@ class RemoteTicks:
         trades, book_tickers = self.hubs.trades, self.hubs.book_tickers
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(
-                self._keep(
+                self._run_calls(
                     self._trades_wanted,
                     lambda: trades.wanted,
                     partial(self._stub.StreamTrades, metadata=self._metadata),
@@ -58,7 +58,7 @@ class RemoteTicks:
                 )
             )
             tasks.create_task(
-                self._keep(
+                self._run_calls(
                     self._book_tickers_wanted,
                     lambda: book_tickers.wanted,
                     partial(self._stub.StreamBookTickers, metadata=self._metadata),
@@ -70,20 +70,20 @@ class RemoteTicks:
     # --- what comes
 
     def _on_trades(self, message: pb.StreamTradesResponse) -> None:
-        self.heard.trades(message.trades, message.missed)
+        self.received.trades(message.trades, message.missed)
 
     def _on_book_tickers(self, message: pb.StreamBookTickersResponse) -> None:
-        self.heard.book_tickers(message)
+        self.received.book_tickers(message)
 
     # --- calls
 
-    async def _keep(
+    async def _run_calls(
         self,
         changed: asyncio.Event,
         wanted: Callable[[], frozenset[str]],
         method: Callable[[], Any],
         request: Callable[..., Any],
-        take: Callable[[Any], None],
+        handle: Callable[[Any], None],
     ) -> None:
         """Make one call after another while symbols are wanted."""
         failures = 0
@@ -93,26 +93,26 @@ class RemoteTicks:
                 await changed.wait()
                 continue
             call = method()
-            asking = asyncio.create_task(
-                self._ask(call, changed, wanted, request), name="ticks_asked"
+            sending = asyncio.create_task(
+                self._send_requests(call, changed, wanted, request), name="ticks_asked"
             )
-            hearing = asyncio.create_task(self._hear(call, take), name="ticks_heard")
+            receiving = asyncio.create_task(self._receive(call, handle), name="ticks_heard")
             began_s = asyncio.get_running_loop().time()
             error: BaseException | None = None
             try:
                 done: set[asyncio.Task[None]] = set()
                 while not done:
                     done, _ = await asyncio.wait(
-                        [asking, hearing],
+                        [sending, receiving],
                         timeout=POLL_INTERVAL_S,
                         return_when=asyncio.FIRST_COMPLETED,
                     )
                 error = next((found for one in done if (found := _error(one)) is not None), None)
             finally:
                 call.cancel()
-                for one in (asking, hearing):
+                for one in (sending, receiving):
                     one.cancel()
-                await asyncio.wait([asking, hearing], timeout=CANCEL_TIMEOUT_S)
+                await asyncio.wait([sending, receiving], timeout=CANCEL_TIMEOUT_S)
             if not wanted():
                 failures = 0
                 continue
@@ -130,7 +130,7 @@ class RemoteTicks:
             )
             await asyncio.sleep(wait_s)
 
-    async def _ask(
+    async def _send_requests(
         self,
         call: Any,
         changed: asyncio.Event,
@@ -150,10 +150,10 @@ class RemoteTicks:
             except TimeoutError:
                 continue
 
-    async def _hear(self, call: Any, take: Callable[[Any], None]) -> None:
+    async def _receive(self, call: Any, handle: Callable[[Any], None]) -> None:
         """Handle messages until the call ends."""
         while (message := await call.read()) is not grpc.aio.EOF:
-            take(message)
+            handle(message)
         await call.code()
 
 

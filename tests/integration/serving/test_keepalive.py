@@ -65,7 +65,7 @@ class Peer:
                     return kind, flags, body
 
     async def answered(self, number: int) -> bool:
-        """Whether a ping of ours is answered; otherwise the server has had enough of us."""
+        """Whether a ping is answered; otherwise the server has closed the connection."""
         await self.say(PING, number.to_bytes(8))
         kind, flags, body = await self.heard(PING, GOAWAY)
         while kind == PING and not flags & ACK:  # one of the server's own

@@ -39,7 +39,7 @@ async def test_readers_of_a_streamer_and_beyond_it_are_told_the_exchanges_trades
                     connect(f"ws://{near}/api/v1/ws") as first,
                     connect(f"ws://{far}/api/v1/ws") as second,
                 ):
-                    told = await asyncio.gather(heard(first), heard(second))
+                    told = await asyncio.gather(received(first), received(second))
                 for host in (near, far):
                     answer = await client.get(f"http://{host}/api/v1/symbols/BTCUSDT/book")
                     assert answer.status_code == 200, answer.text
@@ -69,7 +69,7 @@ async def until_streamed(client: httpx.AsyncClient, host: str, *tasks: asyncio.T
             await asyncio.sleep(0.05)
 
 
-async def heard(socket: ClientConnection) -> dict[str, list[dict[str, Any]]]:
+async def received(socket: ClientConnection) -> dict[str, list[dict[str, Any]]]:
     """Some trades of each symbol, and best prices of both."""
     for channel in ("trades", "book"):
         await socket.send(

@@ -1,4 +1,4 @@
-"""What a whole streamer tells of itself by HTTP, on real sockets, through faults."""
+"""Metrics and probes of a whole streamer over HTTP, through faults."""
 
 from __future__ import annotations
 

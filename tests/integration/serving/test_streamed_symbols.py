@@ -1,4 +1,4 @@
-"""Servers of their own know what their streamers take up and drop, by gRPC and over NATS."""
+"""Separate servers follow added and dropped symbols, by gRPC and over NATS."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def serving(settings: Settings, address: str) -> AsyncIterator[Settings]:
 
 @asynccontextmanager
 async def told_of(settings: Settings) -> AsyncIterator[list[set[str]]]:
-    """Which symbols are streamed, as a reader of a server is told by gRPC: each change."""
+    """Each change of the streamed symbols, as a gRPC reader receives it."""
     told: list[set[str]] = []
     async with grpc.aio.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
 
@@ -72,7 +72,7 @@ async def until_told(tellings: list[list[set[str]]], symbols: set[str]) -> None:
 
 
 async def price_status(settings: Settings, symbol: str) -> int:
-    """Of the prices of the day, which are told of what is streamed alone."""
+    """Symbols of the 24-hour prices, which include streamed ones only."""
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{settings.api_port}", timeout=30
     ) as client:

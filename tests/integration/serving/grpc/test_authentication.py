@@ -58,7 +58,7 @@ async def until_it_serves(streamer: Streamer) -> tuple[str, str]:
 
 @asynccontextmanager
 async def guarded(database_url: str) -> AsyncIterator[tuple[str, str, Exchange]]:
-    """A streamer that serves nobody unknown."""
+    """A streamer that requires accounts."""
     async with Exchange(CONFIG) as exchange:
         settings = settings_for(exchange, database_url, grpc_port=0, api_port=0, auth_required=True)
         async with streaming(settings, "BTCUSDT") as streamer:
@@ -149,7 +149,7 @@ async def test_a_server_before_the_streamer_has_a_token_of_its_own(
             stub = services.MarketDataStub(line)
             request = pb.StreamCandlesRequest(symbols=["BTCUSDT"])
             async with asyncio.timeout(60):
-                while True:  # the symbol is known once the streamer has told of it
+                while True:  # the symbol is known after the streamer's first message
                     assert not serving.done(), serving
                     call = stub.StreamCandles(request, wait_for_ready=True, timeout=60)
                     try:

@@ -129,7 +129,7 @@ async def test_bars_of_every_timeframe_are_the_exchanges(database_url: str) -> N
 async def test_a_server_before_a_streamer_loses_no_minute_when_the_streamer_starts_anew(
     database_url: str,
 ) -> None:
-    """Its reader is told every minute that closed, those of the time between among them."""
+    """Its reader receives every closed minute, including those of the restart."""
     async with Exchange(SimulatorConfig(speed=30)) as exchange:
         settings = settings_for(exchange, database_url, grpc_port=0)
         stop = asyncio.Event()

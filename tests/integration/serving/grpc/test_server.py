@@ -105,7 +105,7 @@ def stored_url(database_url: str) -> str:
 
 
 async def test_a_stranger_asks_what_there_is_and_calls_it(stored_url: str) -> None:
-    """As grpcurl does: nothing of ours is imported by the caller."""
+    """Like grpcurl: the client imports none of our code."""
     async with serving(stored_url) as address, grpc.aio.insecure_channel(address) as channel:
         pool = DescriptorPool()
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
@@ -327,7 +327,7 @@ def test_any_bytes_are_answered_or_refused(stored_url: str, body: bytes, name: s
 
 async def test_tables_that_are_away_are_said_to_be() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # nobody listens there
+        taken.bind(("127.0.0.1", 0))  # no server listens there
         url = f"postgresql://nobody@127.0.0.1:{taken.getsockname()[1]}/none?connect_timeout=2"
         async with serving(url) as address, grpc.aio.insecure_channel(address) as channel:
             stub = services.MarketDataStub(channel)

@@ -41,7 +41,7 @@ START_TIMEOUT_S = 30.0
 
 @contextmanager
 def on_a_socket(application: Callable[[], AbstractAsyncContextManager[FastAPI]]) -> Iterator[str]:
-    """An application behind a socket, in a thread and an event loop of its own; its URL."""
+    """An application behind a socket, in a separate thread with an event loop; its URL."""
     told: Queue[str | BaseException] = Queue()
     stop = threading.Event()
 
@@ -75,7 +75,7 @@ def ask_all(url: str, *, symbols: Sequence[str], only: str = "", but: str = "^$"
 
     Args:
         symbols: half of the requests are about one of these.
-        only, but: patterns of paths that are asked, and that are left out.
+        only, but: patterns of paths to request and to leave out.
     """
     schema = schemathesis.openapi.from_url(f"{url}/api/v1/openapi.json")
     asked = 0

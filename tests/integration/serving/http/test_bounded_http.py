@@ -23,7 +23,7 @@ TIMEOUT_S = 30
 SOON_S = 0.05
 NEVER_S = 1e6
 READ_BYTES = 1 << 18
-"""Most that comes at once."""
+"""Most that arrives in one piece."""
 BEGUN = b"GET / HTTP/1.1\r\nHost: x\r\n"
 ASKED = BEGUN + b"\r\n"
 CHUNKED = b"POST /size HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"

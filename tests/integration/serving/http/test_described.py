@@ -1,4 +1,4 @@
-"""The API does as its description says, and nothing that is asked of it is an error of ours."""
+"""The API conforms to its description, and no request causes a server error."""
 
 from __future__ import annotations
 

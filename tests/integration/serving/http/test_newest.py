@@ -1,4 +1,4 @@
-"""What REST tells from memory: newest bars, best prices, figures."""
+"""REST from memory: newest bars, book tickers, statistics."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def test_the_newest_candle_alone_comes_from_memory(stored_url: str) -> Non
 async def test_what_memory_may_have_missed_comes_from_the_table(
     stored_url: str, options: dict[str, Any]
 ) -> None:
-    """A streamer that dropped the symbol, or is not heard, tells nothing of what others write."""
+    """A streamer that dropped the symbol, or is unreachable, does not know what others write."""
     async with asking(stored_url, **options) as client:
         for path, asked in (
             ("/api/v1/candles", {"symbol": "BTCUSDT", "limit": "1"}),

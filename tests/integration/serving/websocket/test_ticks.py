@@ -118,7 +118,7 @@ async def test_a_reader_too_slow_for_the_trades_is_told_which_it_missed(
     ):
         await ask(socket, "subscribe", channel="trades", symbol="S1USDT")
         await said(socket, "subscribed")
-        for number in range(1, 1_001):  # at once: nobody can take them meanwhile
+        for number in range(1, 1_001):  # in one turn, so that no reader runs meanwhile
             ticks.trades.publish(trade(number))
         (missed,) = (await said(socket, "missed"))["data"]
         assert (missed["first_id"], missed["last_id"]) == (1, 900)
@@ -170,7 +170,7 @@ async def test_a_symbol_that_comes_back_keeps_its_number_in_binary_prices() -> N
         await said(socket, "subscribed")
         await ask(socket, "subscribe", channel="price", symbols=NAMES[1:3], format="binary")
         ids = (await said(socket, "symbols"))["ids"]
-        assert sorted(ids) == sorted(NAMES[:3])  # also of those that were told as JSON before
+        assert sorted(ids) == sorted(NAMES[:3])  # also for symbols that were sent as JSON before
         await ask(socket, "unsubscribe", channel="price", symbol=NAMES[0])
         await said(socket, "unsubscribed")
         await ask(socket, "subscribe", channel="price", symbols=[NAMES[0], NAMES[3]])

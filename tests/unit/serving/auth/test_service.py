@@ -1,4 +1,4 @@
-"""What is believed of sessions and tokens, and for how long; PostgreSQL is played here."""
+"""Caching of sessions and tokens, with a simulated PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def identity(expires_s: float | None = None) -> Identity:
 
 
 class Played:
-    """A database of identities that counts how often it is asked."""
+    """A database of identities that counts its reads."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0
@@ -195,7 +195,7 @@ async def test_few_passwords_wait_to_be_checked(
 async def test_a_list_is_told_again_to_who_changed_it_though_it_is_as_it_was(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where somebody else took the change back before the news of it came."""
+    """As if another client reverted the change before the notification came."""
     lists = {1: ["BTCUSDT"], 2: ["ETHUSDT"]}
     monkeypatch.setattr(
         module, "watchlist", lambda _connection, user_id: [(one, 0) for one in lists[user_id]]
@@ -206,17 +206,17 @@ async def test_a_list_is_told_again_to_who_changed_it_though_it_is_as_it_was(
         contextlib.aclosing(auth.watchlists(2)) as theirs,
     ):
         assert (await anext(ours), await anext(theirs)) == (("BTCUSDT",), ("ETHUSDT",))
-        await auth.tell_watchlist(1)
+        await auth.publish_watchlist(1)
         assert await anext(ours) == ("BTCUSDT",)
         lists[2].append("ADAUSDT")
-        await auth.tell_watchlist(2)
+        await auth.publish_watchlist(2)
         assert await anext(theirs) == ("ETHUSDT", "ADAUSDT")
 
 
 def test_a_list_that_was_read_earlier_does_not_replace_a_later_one() -> None:
     follower = module._WatchlistFollower(1)
     follower.take(("NEW",), 2)
-    follower.take(("OLD",), 1, anew=True)
+    follower.take(("OLD",), 1, force=True)
     assert (follower.symbols, follower.is_due) == (("NEW",), True)
 
 

@@ -84,7 +84,9 @@ async def test_what_came_live_is_not_overwritten_by_the_table() -> None:
 async def test_the_open_minute_is_the_last_price() -> None:
     prices = prices_of(Table(), newest=candle(1, "9"))
     prices.settled(candle(0))
-    [(day, is_whole)] = await prices.of(["BTCUSDT"])  # nobody reads the table: it is not waited for
+    [(day, is_whole)] = await prices.of(
+        ["BTCUSDT"]
+    )  # no task reads the table, so it is not waited for
     assert (day.last, day.minute_count, is_whole) == (9, 2, False)
     assert await prices_of(Table()).of(["BTCUSDT"]) == []
 
@@ -118,13 +120,13 @@ async def test_nobody_waits_for_a_table_that_is_away() -> None:
 
 async def test_a_table_that_lags_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes that were forgotten here, and had not been written when the table was read."""
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     table = Table(candle(-9), candle(-8))
     prices = prices_of(table)
     prices.settled(candle(0))
     [(_, is_whole)] = await prices.of(["BTCUSDT"])
     assert not is_whole
-    await prices._look_back("BTCUSDT", T0)
+    await prices._read_day("BTCUSDT", T0)
     [(day, is_whole)] = await prices.of(["BTCUSDT"])
     assert (day.minute_count, is_whole) == (3, False)
     table.rows.append(candle(-1))
@@ -147,7 +149,7 @@ async def test_a_repaired_minute_of_long_ago_makes_nothing_of_the_day_missing() 
 async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     table = Table(candle(-9))
     prices = prices_of(table)
     prices.settled(candle(0))
@@ -157,7 +159,7 @@ async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
 
 
 async def test_a_symbol_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     names = ["BTCUSDT"]
     prices = prices_of(Table(candle(0)), streamed=names)
     async with reading(prices):
@@ -185,7 +187,7 @@ async def test_the_day_begins_anew_where_the_ticker_was_given_to_another_instrum
 
 
 async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minutes end for all symbols at once, and a day takes tens of kilobytes."""
+    """Minutes of all symbols end together, and a day takes tens of kilobytes."""
     names = [f"S{number:02}USDT" for number in range(20)]
     made: list[str] = []
 
@@ -195,7 +197,7 @@ async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.Monk
             made.append(symbol)
 
     monkeypatch.setattr(module, "DayOfMinutes", Noted)
-    monkeypatch.setattr(module, "LOOK_S", 0.001)
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     table = Table()
     prices = prices_of(table, streamed=names)
     minutes = 2 * module.RECENT

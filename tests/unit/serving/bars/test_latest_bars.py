@@ -1,4 +1,4 @@
-"""The newest bar of any symbols at once, from memory."""
+"""The newest bars of any symbols, from memory."""
 
 from __future__ import annotations
 

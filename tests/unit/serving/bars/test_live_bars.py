@@ -105,7 +105,7 @@ async def test_nobody_is_listened_to_while_nobody_watches() -> None:
         assert played.listeners == 0
         with live_bars.subscribe(None, [MINUTE]):
             await until(lambda: played.listeners == 1)
-        played.tell(update(0))  # by the next change the board has seen that nobody is left
+        played.tell(update(0))  # with the next change it notices that no reader is left
         await until(lambda: played.listeners == 0)
         assert live_bars.symbols == frozenset()
 
@@ -186,7 +186,7 @@ async def test_a_minute_of_yesterday_has_its_bars_told_once_they_are_read_anew()
 
 
 async def test_a_symbol_is_read_once_at_a_time_and_again_where_it_was_asked_for_meanwhile() -> None:
-    """Of two reads at once the older might end last, and win."""
+    """Of two concurrent reads the older might end last, and win."""
     release, reads = threading.Event(), []
 
     def read(_symbol: str, newest_us: int) -> Parts:
@@ -351,7 +351,7 @@ async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_stil
             assert set(live_bars._bars) == {"ETHUSDT"}
             with live_bars.subscribe(["BTCUSDT"], [MINUTE]) as late:
                 assert not late.drain()
-                played.tell(update(3), streamed=names)  # taken up again
+                played.tell(update(3), streamed=names)  # streamed again
                 await until(lambda: live_bars.knows("BTCUSDT"))
                 assert [one.candle.open_time_us for one in late.drain().updates] == [
                     T0 + 3 * MINUTE_US
@@ -365,7 +365,7 @@ async def test_who_wants_to_know_is_told_which_of_its_symbols_are_streamed() -> 
             live_bars.subscribe(["BTCUSDT", "XRPUSDT"], [MINUTE], reports_streamed=True) as some,
             live_bars.subscribe(None, [MINUTE]) as plain,
         ):
-            assert not first.drain()  # nobody knows yet
+            assert not first.drain()  # not known yet
             played.tell(streamed={"BTCUSDT", "ETHUSDT"})
             bars = await first.receive()
             assert bars is not None

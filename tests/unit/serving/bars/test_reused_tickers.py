@@ -1,4 +1,4 @@
-"""A ticker is given to another instrument where its trade ids begin anew."""
+"""A ticker belongs to another instrument once its trade ids restart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_ids_that_begin_anew_are_another_instruments() -> None:
     assert not tickers.note(minute(0, 1_000))
     assert not tickers.note(minute(1, None))
     assert not tickers.note(minute(1, 1_005))
-    assert not tickers.note(minute(0, 1_000))  # told again
+    assert not tickers.note(minute(0, 1_000))  # repeated
     assert tickers.since_us("LUNAUSDT") == 0
     assert tickers.note(minute(9, 0))
     assert tickers.since_us("LUNAUSDT") == T0 + 9 * MINUTE_US

@@ -1,4 +1,4 @@
-"""What a reader of bars is told, and what not."""
+"""Bar changes that a reader receives."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def test_a_reader_waits_and_gets_what_is_left_before_the_end() -> None:
 
 async def test_marks_that_turn_out_to_be_nothing_new_do_not_wake_the_reader() -> None:
     subscription, _ = watch_of(FIVE)
-    subscription.mark_bars("BTCUSDT", T0)  # of a bar that is not in memory
+    subscription.mark_bars("BTCUSDT", T0)  # the bar is not in memory
     waiting = asyncio.create_task(subscription.receive())
     for _ in range(5):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Readers that a test makes, and changes that it tells them."""
+"""Test readers, and changes for them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Reader:
     def __init__(self) -> None:
         self.is_open = True
         self.before_first: Callable[[], None] | None = None
-        """Called once, as it is told something."""
+        """Called once, at the first frames."""
         self.messages: list[dict[str, Any]] = []
         self._library = Protocol(CLIENT)
         self._calls: list[Callable[[], None]] = []
@@ -88,7 +88,7 @@ class Reader:
         return [one.get("close") or one["price"] for one in self._bars(symbol)]
 
     def newest_close(self, symbol: str) -> str | None:
-        """The last that was told of the newest minute; of an older one something may come later."""
+        """The last state of the newest minute; older ones may come later."""
         bars = self._bars(symbol)
         newest = max((one["open_time"] for one in bars), default=None)
         return next((one["close"] for one in reversed(bars) if one["open_time"] == newest), None)

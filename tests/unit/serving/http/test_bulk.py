@@ -58,7 +58,7 @@ class Tables:
             return [listing(index) for index in range(self.rows)]
         if isinstance(call, partial):  # of candles: their JSON, which has to be made of rows here
             bars = [bar(index) for index in range(self.rows)], None
-            return None if "kept" in call.keywords else bars
+            return None if "cache" in call.keywords else bars
         return Rows({"day": "date", "value": "numeric"}, [(None, Decimal("1E-8"))] * self.rows)
 
 

@@ -49,7 +49,7 @@ def listing(symbol: str, from_us: int = 0) -> Listing:
 
 
 async def renewed(history: History) -> None:
-    """Let the tables answer, and whoever asked them hear it."""
+    """Let the tables answer, and the requests continue."""
     history.go_on.set()
     async with asyncio.timeout(30):
         for task in asyncio.all_tasks():
@@ -102,7 +102,7 @@ async def test_old_listings_are_told_while_they_are_read_again() -> None:
     history.now_s = LISTINGS_TTL_S + 1
     history.listings = [listing("NEWUSDT")]
     for _ in range(3):
-        assert await context.listings() == []  # at once: the tables do not answer yet
+        assert await context.listings() == []  # immediately: the tables do not answer yet
         await asyncio.sleep(0)
     assert history.reads == 2
     await renewed(history)
@@ -120,7 +120,7 @@ async def test_listings_outlast_the_tables_and_are_renewed_once_these_are_back()
     with capture_logs() as logged:
         for ask in range(1, 4):
             history.now_s = LISTINGS_STALE_S + ask * LISTINGS_RETRY_S
-            for _ in range(3):  # once each 5 s, whoever asks
+            for _ in range(3):  # once every 5 s, for all requests
                 assert "OLDUSDT" in await context.symbols()
                 await renewed(history)
             assert history.reads == 1 + ask

@@ -36,7 +36,7 @@ def test_clients_that_are_remembered_are_bounded_and_the_idlest_is_forgotten() -
     limit.take("first")
     for index in range(MAX_CLIENTS - 1):
         limit.take(f"client {index}")
-    assert not limit.take("first")[0]  # heard of again: no longer the idlest
+    assert not limit.take("first")[0]  # seen again: no longer the least recent
     limit.take("one more")
     assert limit.take("client 0")[0]  # was forgotten
     assert not limit.take("first")[0]

@@ -16,11 +16,11 @@ def trade(number: int, symbol: str = "BTCUSDT", *, single: bool = False) -> Trad
 
 def told(symbol: str, *ids: int, broken: bool = False, single: bool = False) -> list[MissedTrades]:
     """What is missed once a trade 5 was followed by those given."""
-    heard = ReceivedTicks()
-    with heard.hubs.trades.subscribe([symbol]) as subscription:
-        heard.trades([trade_of(trade(5, symbol, single=single))], [])
+    received = ReceivedTicks()
+    with received.hubs.trades.subscribe([symbol]) as subscription:
+        received.trades([trade_of(trade(5, symbol, single=single))], [])
         fresh = [trade_of(trade(one, symbol, single=single)) for one in ids]
-        heard.trades(fresh, [], is_broken=broken)
+        received.trades(fresh, [], is_broken=broken)
         ticks = subscription.drain()
     assert [one.id for one in ticks.ticks] == [5, *ids]
     return ticks.missed
@@ -39,12 +39,12 @@ def test_of_single_trades_of_the_futures_ids_skip_by_design_unless_messages_are_
 
 
 def test_trades_that_nobody_listens_to_are_not_remembered() -> None:
-    heard = ReceivedTicks()
-    with heard.hubs.trades.subscribe(["BTCUSDT"]) as subscription:
-        heard.trades([trade_of(trade(1))], [])
-        heard.hubs.trades.remove_symbols(subscription, ["BTCUSDT"])
-        heard.trades([trade_of(trade(5))], [])
-        heard.hubs.trades.add_symbols(subscription, ["BTCUSDT"])
-        heard.trades([trade_of(trade(9))], [])
+    received = ReceivedTicks()
+    with received.hubs.trades.subscribe(["BTCUSDT"]) as subscription:
+        received.trades([trade_of(trade(1))], [])
+        received.hubs.trades.remove_symbols(subscription, ["BTCUSDT"])
+        received.trades([trade_of(trade(5))], [])
+        received.hubs.trades.add_symbols(subscription, ["BTCUSDT"])
+        received.trades([trade_of(trade(9))], [])
         ticks = subscription.drain()
     assert ([one.id for one in ticks.ticks], ticks.missed) == ([9], [])

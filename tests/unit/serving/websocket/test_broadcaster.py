@@ -42,7 +42,7 @@ async def test_who_comes_later_begins_with_the_present_state() -> None:
         await until(lambda: first.closes() == ["1"])
         await broadcaster.add(listener(second), ["A"])
         assert second.closes() == ["1"]
-        assert first.closes() == ["1"]  # who knows it is not told again
+        assert first.closes() == ["1"]  # delivered once
         changes.tell("A", 2)
         await until(lambda: first.closes() == second.closes() == ["1", "2"])
 
@@ -174,7 +174,7 @@ async def test_a_reader_that_was_too_slow_is_told_for_how_many_states(
         for close in range(6, 9):
             changes.tell("A", close)
             await until(lambda close=close: quick.closes()[-1:] == [str(close)])  # type: ignore[misc]
-        slow.goes_on()  # too soon to be told again
+        slow.goes_on()  # too soon for another report
         assert slow.closes() == ["5", "8"]
         assert slow.messages[-1]["type"] == "candles"
         slow.is_open = False

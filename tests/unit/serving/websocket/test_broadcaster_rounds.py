@@ -13,9 +13,9 @@ from tests.unit.serving.http.listening import Reader, listener, listening, until
 
 @pytest.fixture
 def long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One reader a turn, and a look at the board after each."""
-    monkeypatch.setattr(module, "READERS_A_TURN", 1)
-    monkeypatch.setattr(module, "LOOK_S", 0.0)
+    """One reader in a turn, with changes added after each."""
+    monkeypatch.setattr(module, "READERS_PER_TURN", 1)
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.0)
 
 
 @pytest.mark.usefixtures("long_rounds")
@@ -27,7 +27,7 @@ async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
 
         def go_on() -> None:
             changes.tell("A", 2)
-            changes.tell("B", 3)  # of which the round does not tell
+            changes.tell("B", 3)  # which is not part of the round
 
         readers[0].before_first = go_on
         changes.tell("A", 1)
@@ -68,7 +68,7 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
         left = 1_000
 
         def move() -> None:
-            """Something happens as somebody is told."""
+            """Something happens while a reader is served."""
             nonlocal left
             left -= 1
             if left < 0:
@@ -90,7 +90,7 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
         for one in ones.values():
             await broadcaster.add(one, dice.sample(symbols, 3))
         while left > 0:
-            move()  # also where nobody is told anything
+            move()  # also without anything to send
             await broadcaster.add(ones[dice.choice(readers)], [dice.choice(symbols)])
             await asyncio.sleep(dice.choice((0, 0, 0, 0.002)))
         for reader in readers:
@@ -134,7 +134,7 @@ async def test_who_comes_in_the_midst_of_a_round_never_goes_back_in_time(
         adding: list[asyncio.Task[None]] = []
 
         def much_changes() -> None:
-            monkeypatch.setattr(module, "LOOK_S", 1e9)
+            monkeypatch.setattr(module, "POLL_INTERVAL_S", 1e9)
             changes.tell_all([*others, "A"], 3)
 
         def another_comes() -> None:

@@ -1,4 +1,4 @@
-"""What a reader is told of symbols that are dropped and taken up, at whatever pace it takes it."""
+"""Reports of dropped and added symbols, to readers of any speed."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_symbols_are_named_once_one_by_one_or_all() -> None:
         names_of(asked, streamed)
     assert (refused.value.code, refused.value.id) == ("unknown_symbol", 3)
     with pytest.raises(Refusal) as refused:
-        names_of(asked, [])  # nobody knows yet
+        names_of(asked, [])  # not known yet
     assert (refused.value.code, refused.value.id) == ("not_yet", 3)
 
 

@@ -1,4 +1,4 @@
-"""What is told of bars, encoded once."""
+"""Bars and prices, encoded once."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ async def test_a_token_reads_until_it_is_revoked_or_its_account_is_shut_out(
         ]
 
         async def until_refused() -> None:
-            async with asyncio.timeout(15):  # told, long before it is no longer believed
+            async with asyncio.timeout(15):  # notified, long before the cache expires
                 while (await client.get("/udf/time", headers=header)).status_code != 401:
                     await asyncio.sleep(0.02)
 
@@ -214,7 +214,7 @@ async def test_a_login_that_cannot_be_is_refused_alike_and_repeats_nothing(
         assert "set-cookie" not in answer.headers
         assert "horse" not in answer.text
         if status == 401:
-            assert answer.json()["detail"] == "name or password are wrong"
+            assert answer.json()["detail"] == "name or password is wrong"
         form = await client.post("/api/v1/login", data=ANNA)
         assert form.status_code == 415
 
@@ -335,7 +335,7 @@ async def test_a_watchlist_is_announced_and_subscribed_on_connecting_and_goes_wi
         assert (await next_of(socket, "subscribed"))["symbols"] == ["ETHUSDT.P"]
         (await client.delete("/api/v1/watchlist/BTCUSDT")).raise_for_status()
         while (await next_of(socket, "watchlist"))["symbols"] != ["ETHUSDT.P"]:
-            pass  # a change made here is told by it, and by PostgreSQL
+            pass  # a local change is sent twice: by this server and by PostgreSQL
         assert (await next_of(socket, "unsubscribed"))["symbols"] == ["BTCUSDT"]
 
         await stranger.send('{"type": "ping"}')

@@ -155,7 +155,7 @@ async def test_of_several_servers_one_that_lives_is_taken() -> None:
 
 
 async def test_what_one_may_not_say_ends_the_connection(tmp_path: Path) -> None:
-    """Else each message would be refused, and nobody would know."""
+    """Otherwise each message would be refused silently."""
     config = tmp_path / "nats.conf"
     config.write_text(
         'authorization { users = [{user: me, password: "p@ss/w0rd", '
@@ -270,12 +270,12 @@ async def test_of_works_that_fail_at_once_none_is_told_as_lost() -> None:
 
     await at_once()
     await cancelled()
-    gc.collect()  # what nobody asked for is told as its task goes
+    gc.collect()  # asyncio reports unretrieved errors when a task is collected
     assert told == []
 
 
 def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("hello")
-    with pytest.raises(PermanentError, match="should be the PEM file of whom to trust"):
+    with pytest.raises(PermanentError, match="should be the PEM file of the trusted CA"):
         NatsConnection("tls://nats.test", name="a test", certificate=file)

@@ -46,12 +46,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats, "BACKOFF", nats.Backoff(first_s=0.1, max_s=0.5, min_s=0.05))
     monkeypatch.setattr(nats, "CONNECT_TIMEOUT_S", 1)
     monkeypatch.setattr(nats, "ANSWER_TIMEOUT_S", 2)
-    monkeypatch.setattr(hub, "SETTLED_KEPT", REMEMBERED_MINUTES)
+    monkeypatch.setattr(hub, "SETTLED_MINUTES", REMEMBERED_MINUTES)
 
 
 @dataclass
 class Reader:
-    """One reader of a server, and all it was told of minutes."""
+    """One reader of a server, and the minutes it received."""
 
     api: str
     told: dict[tuple[str, int], pb.Candle] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Reader:
 
 @asynccontextmanager
 async def reading(exchange: Exchange, database_url: str, nats_url: str) -> AsyncIterator[Reader]:
-    """A server of its own before NATS, and a reader of it."""
+    """A separate server on NATS, and a reader of it."""
     ports = {"grpc_port": steady_port(), "api_port": steady_port()}
     ours = settings_for(exchange, database_url, nats_url=nats_url, **ports)
     stop = asyncio.Event()
@@ -130,7 +130,7 @@ def shown(*readers: Reader) -> Callable[[], object]:
 
 
 async def assert_nothing_is_lost(exchange: Exchange, reader: Reader, symbols: list[str]) -> None:
-    """Every minute between the first and the newest settled one was told, and is the exchange's."""
+    """The reader received every minute up to the newest settled one, with the exchange's values."""
     assert not reader.missed
     for symbol in symbols:
         minutes = reader.settled(symbol)
@@ -138,7 +138,7 @@ async def assert_nothing_is_lost(exchange: Exchange, reader: Reader, symbols: li
         theirs = await oracle(exchange, symbol, "1m")  # which goes on, and has all of these
         assert minutes == list(range(minutes[0], minutes[-1] + 1, MINUTE_US)), symbol
         for minute, one in told.items():
-            if one.status == pb.STATUS_VERIFIED:  # others may be told with other values yet
+            if one.status == pb.STATUS_VERIFIED:  # others may still change
                 assert nine(one) == theirs[minute], (symbol, from_us(minute))
         assert any(one.status == pb.STATUS_VERIFIED for one in told.values()), symbol
 
@@ -158,12 +158,12 @@ async def test_servers_lose_nothing_of_several_streamers_when_nats_and_a_streame
                 await until(lambda: early.has(SYMBOLS, 2), shown=shown(early))
                 async with reading(exchange, database_url, nats.url) as late:
                     await until(lambda: late.has(SYMBOLS, 2), shown=shown(late))
-                    for symbol in SYMBOLS:  # it was told what came before it
+                    for symbol in SYMBOLS:  # it received what came before it
                         assert late.settled(symbol)[0] == early.settled(symbol)[0]
                     nats.kill()
                     before_us = max(us for _, us in early.told)
                     away_us = before_us + AWAY_MINUTES * MINUTE_US
-                    await wait_for_rows(  # minutes that nobody could hear
+                    await wait_for_rows(  # minutes published while disconnected
                         database_url, lambda rows: all((one, away_us) in rows for one in SYMBOLS)
                     )
                     assert (await early.details())["status"] == "ailing"
@@ -200,7 +200,7 @@ async def until_whole(reader: Reader, symbols: list[str]) -> None:
 
 
 async def newest_by_websocket(reader: Reader) -> set[str]:
-    """Symbols of which a reader of the WebSocket is told a bar of five minutes."""
+    """Symbols of which a WebSocket reader receives a five-minute bar."""
     found: set[str] = set()
     async with connect(f"ws://{reader.api}/api/v1/ws") as socket, asyncio.timeout(30):
         await socket.send(

@@ -64,14 +64,14 @@ class Heard:
 
 @asynccontextmanager
 async def hearing(server: NatsServer) -> AsyncIterator[Heard]:
-    heard = Heard()
-    await heard.client.connect(server.url)
-    await heard.client.subscribe(">", cb=heard.on_message)
-    await heard.client.flush()
+    received = Heard()
+    await received.client.connect(server.url)
+    await received.client.subscribe(">", cb=received.on_message)
+    await received.client.flush()
     try:
-        yield heard
+        yield received
     finally:
-        await heard.client.close()
+        await received.client.close()
 
 
 @asynccontextmanager
@@ -95,13 +95,13 @@ async def publishing(
 
 @asynccontextmanager
 async def both(**options: Any) -> AsyncIterator[tuple[NatsServer, Heard, Changes, NatsPublisher]]:
-    """Who says it, and who hears all of it."""
+    """A publisher and a subscriber of everything."""
     async with (
         nats_server() as server,
-        hearing(server) as heard,
+        hearing(server) as received,
         publishing(server, **options) as (changes, publisher),
     ):
-        yield server, heard, changes, publisher
+        yield server, received, changes, publisher
 
 
 @pytest.fixture(autouse=True)
@@ -118,43 +118,43 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None:
     five = timeframe("5m")
-    async with both(timeframes=[five]) as (_, heard, changes, publisher):
+    async with both(timeframes=[five]) as (_, received, changes, publisher):
         changes.tell(settled())
         changes.tell(live(1))
         await until(lambda: {"candles.1m.BTCUSDT", "candles.5m.BTCUSDT"} <= {
-            subject for subject, _ in heard.candles
+            subject for subject, _ in received.candles
         } and publisher.delivered >= 3)  # fmt: skip
-        minutes = [one for subject, one in heard.candles if ".1m." in subject]
+        minutes = [one for subject, one in received.candles if ".1m." in subject]
         assert [one.total for one in minutes] == list(range(1, len(minutes) + 1))
         told = [bar_update_of(update) for one in minutes for update in one.updates]
         assert [(one.candle, one.is_closed) for one in told] == [
             (settled().candle, True), (live(1).candle, False),
         ]  # fmt: skip
-        await until(lambda: any(dict(one.totals)["1m"] >= 1 for one in heard.heartbeats))
+        await until(lambda: any(dict(one.totals)["1m"] >= 1 for one in received.heartbeats))
         assert publisher.condition()["status"] == "well"
         assert publisher.statistics()["delivered"] == publisher.delivered
 
 
 async def test_who_asks_is_told_all_states_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_UPDATES", 3)
-    async with both() as (_, heard, changes, publisher):
+    async with both() as (_, received, changes, publisher):
         changes.tell(*(settled(index=index) for index in range(7)))
         await until(lambda: publisher.delivered == 7)
         for subject in ("candelabra.ask", "candelabra.ask.a"):
-            heard.states.clear()
-            await heard.client.publish(subject, b"")
-            await until(lambda: any(one.is_last for one in heard.states))
-            assert [(one.part, one.is_last) for one in heard.states] == [
+            received.states.clear()
+            await received.client.publish(subject, b"")
+            await until(lambda: any(one.is_last for one in received.states))
+            assert [(one.part, one.is_last) for one in received.states] == [
                 (0, False), (1, False), (2, True),
             ]  # fmt: skip
-            assert {one.total for one in heard.states} == {heard.candles[-1][1].total}
+            assert {one.total for one in received.states} == {received.candles[-1][1].total}
             times = [
                 bar_update_of(update).candle.open_time_us
-                for one in heard.states
+                for one in received.states
                 for update in one.updates
             ]
             assert times == [T0 + index * MINUTE_US for index in range(7)]
-        assert publisher.answered == 2
+        assert publisher.states_published == 2
 
 
 async def test_many_who_ask_are_answered_by_one_telling_an_interval(
@@ -162,33 +162,33 @@ async def test_many_who_ask_are_answered_by_one_telling_an_interval(
 ) -> None:
     monkeypatch.setattr(module, "STATES_INTERVAL_S", 3_600)
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
-    async with both() as (_, heard, changes, publisher):
+    async with both() as (_, received, changes, publisher):
         changes.tell(settled())
         await until(lambda: publisher.delivered == 1)
         for _ in range(100):
-            await heard.client.publish("candelabra.ask", b"")
-        await heard.client.flush()
-        await until(lambda: publisher.answered >= 1)
-        await heard.client.publish("candelabra.ask", b"")
-        await heard.client.flush()
-        heartbeats = len(heard.heartbeats)
-        await until(lambda: len(heard.heartbeats) >= heartbeats + 5)
-        assert publisher.answered == 1
+            await received.client.publish("candelabra.ask", b"")
+        await received.client.flush()
+        await until(lambda: publisher.states_published >= 1)
+        await received.client.publish("candelabra.ask", b"")
+        await received.client.flush()
+        heartbeats = len(received.heartbeats)
+        await until(lambda: len(received.heartbeats) >= heartbeats + 5)
+        assert publisher.states_published == 1
 
 
 async def test_where_there_is_nothing_the_states_are_empty() -> None:
-    async with nats_server() as server, hearing(server) as heard, publishing(server):
-        await until(lambda: bool(heard.heartbeats))
-        await heard.client.publish("candelabra.ask", b"")
-        await until(lambda: bool(heard.states))
-        assert (heard.states[0].is_last, len(heard.states[0].updates)) == (True, 0)
+    async with nats_server() as server, hearing(server) as received, publishing(server):
+        await until(lambda: bool(received.heartbeats))
+        await received.client.publish("candelabra.ask", b"")
+        await until(lambda: bool(received.states))
+        assert (received.states[0].is_last, len(received.states[0].updates)) == (True, 0)
 
 
 async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lines, "ANSWER_TIMEOUT_S", 20)
-    async with both() as (server, heard, changes, publisher):
+    async with both() as (server, received, changes, publisher):
         changes.tell(live(last_id=1))
         await until(lambda: publisher.delivered == 1)
         server.hold()
@@ -198,10 +198,11 @@ async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_tol
         server.let_go()
         await until(
             lambda: (
-                bool(heard.candles) and heard.candles[-1][1].updates[-1].candle.last_trade_id == 999
+                bool(received.candles)
+                and received.candles[-1][1].updates[-1].candle.last_trade_id == 999
             )
         )
-        assert len(heard.candles) < 50
+        assert len(received.candles) < 50
         assert publisher.disconnects == 0
 
 
@@ -212,9 +213,9 @@ async def test_each_connection_begins_with_the_present_states() -> None:
         server.kill()
         await until(lambda: publisher.disconnects == 1)
         await server.start()
-        async with hearing(server) as heard:
+        async with hearing(server) as received:
             await until(lambda: publisher.is_connected)
             changes.tell(settled(index=1))
             await until(lambda: publisher.delivered >= 2)
-            await until(lambda: bool(heard.candles))
-            assert {one.connection for _, one in heard.candles} == {2}
+            await until(lambda: bool(received.candles))
+            assert {one.connection for _, one in received.candles} == {2}

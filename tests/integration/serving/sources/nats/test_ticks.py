@@ -11,7 +11,7 @@ from include.domain.timeframes import SECOND_US
 from serving.process import serve
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from tests.integration.serving.test_live_ticks import compared, heard, until_streamed
+from tests.integration.serving.test_live_ticks import compared, received, until_streamed
 from tests.integration.streamer.harness import settings_for, streaming
 from tests.nats_server import nats_server
 from tests.ports import steady_port
@@ -20,7 +20,7 @@ from tests.ports import steady_port
 async def test_readers_of_a_server_are_told_the_exchanges_trades_of_two_streamers(
     database_url: str,
 ) -> None:
-    """Both stream BTCUSDT: its trades are told once."""
+    """Both stream BTCUSDT: its trades are delivered once."""
     async with Exchange(SimulatorConfig(speed=20)) as exchange, nats_server() as nats:
         settings = settings_for(
             exchange, database_url, grpc=False, api=False, nats_url=nats.url, streamer_http_port=0
@@ -39,7 +39,7 @@ async def test_readers_of_a_server_are_told_the_exchanges_trades_of_two_streamer
             host = f"127.0.0.1:{api_port}"
             await until_streamed(client, host, serving)
             async with connect(f"ws://{host}/api/v1/ws") as socket:
-                told = await heard(socket)
+                told = await received(socket)
             told_us = exchange.clock.now_us()
             async with asyncio.timeout(60):  # the newest rows of REST come a little late
                 while exchange.clock.now_us() < told_us + 10 * SECOND_US:
@@ -49,6 +49,6 @@ async def test_readers_of_a_server_are_told_the_exchanges_trades_of_two_streamer
             assert answer.status_code == 200, answer.text
             stop.set()
             await asyncio.wait_for(serving, 10)
-            async with asyncio.timeout(60):  # nobody wants them any more
+            async with asyncio.timeout(60):  # no reader wants them
                 while first.telemetry.ticks.trades.wanted or second.telemetry.ticks.trades.wanted:
                     await asyncio.sleep(0.1)

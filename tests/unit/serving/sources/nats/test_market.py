@@ -27,7 +27,7 @@ from tests.unit.serving.sources.nats.test_resumption import Table
 
 
 class Playing:
-    """A server, and the streamers that it hears."""
+    """A server, and the streamers that it receives."""
 
     def __init__(self, table: Table) -> None:
         self.nats = PlayedLine()
@@ -141,7 +141,7 @@ async def test_an_odd_message_is_counted_and_passed_over(
 
 
 async def test_minutes_that_nobody_told_are_read_though_no_message_was_lost() -> None:
-    """States that a streamer tells after a cut begin later than what was known."""
+    """States after a disconnect begin later than the known ones."""
     rows = [SettledMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in range(1, 5)]
     async with playing(*rows) as one:
         told = streamer()

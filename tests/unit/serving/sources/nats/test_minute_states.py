@@ -55,7 +55,7 @@ def test_any_order_of_a_minutes_states_ends_in_the_same() -> None:
     lives = [live(last_id=3), live(last_id=9), live(closed=True, last_id=9)]
     for order in permutations([*lives, PARTIAL, UNCONFIRMED, VERIFIED, BY_REST]):
         states = MinuteStates()
-        told = [one for update in order if (one := states.take(update)) is not None]
+        told = [one for update in order if (one := states.add(update)) is not None]
         assert told[-1].candle == BY_REST.candle == states.newest("BTCUSDT")
         revisions = [one.is_revision for one in told if one.status is not None]
         assert revisions == [False] + [True] * (len(revisions) - 1)
@@ -69,46 +69,46 @@ def test_of_two_folds_the_one_of_more_trades_stays_whoever_speaks_last(status: S
     many = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=50))
     longer = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=60))
     states = MinuteStates()
-    assert states.take(few) == few
-    assert states.take(many) == replace(many, is_revision=True)
+    assert states.add(few) == few
+    assert states.add(many) == replace(many, is_revision=True)
     for one in (few, many, few):
-        assert states.take(one) is None
-    assert states.take(longer) == longer
-    assert states.take(many) is None
+        assert states.add(one) is None
+    assert states.add(longer) == longer
+    assert states.add(many) is None
 
 
 def test_of_two_words_of_the_exchange_the_later_one_stands() -> None:
     states = MinuteStates()
     for close in ("5", "4"):
-        assert states.take(settled(close, source=Source.REST))
+        assert states.add(settled(close, source=Source.REST))
     assert states.newest("BTCUSDT") == minute(close="4")
 
 
 def test_what_is_told_again_is_no_news() -> None:
     states = MinuteStates()
     for update in (live(), live(closed=True), VERIFIED, replace(BY_REST, candle=VERIFIED.candle)):
-        assert states.take(update) == update
-        assert states.take(update) is None
+        assert states.add(update) == update
+        assert states.add(update) is None
 
 
 def test_an_open_state_goes_forward_by_its_trades() -> None:
     states = MinuteStates()
-    assert states.take(live(last_id=9))
-    assert states.take(live(last_id=8)) is None
+    assert states.add(live(last_id=9))
+    assert states.add(live(last_id=8)) is None
     corrected = replace(live(last_id=9), candle=minute(close="2", last_id=9))
-    assert states.take(corrected) == corrected
+    assert states.add(corrected) == corrected
 
 
 def test_a_mark_of_a_revision_stays() -> None:
-    assert MinuteStates().take(settled(revision=True)).is_revision  # type: ignore[union-attr]
+    assert MinuteStates().add(settled(revision=True)).is_revision  # type: ignore[union-attr]
 
 
 def test_old_minutes_are_forgotten_unless_they_are_held() -> None:
     states = MinuteStates()
-    states.take(settled(index=0))
+    states.add(settled(index=0))
     states.hold("BTCUSDT")
     for index in range(1, 3 * MINUTES_KEPT):
-        states.take(settled(index=index))
+        states.add(settled(index=index))
     assert states.knows("BTCUSDT", T0)
     states.release("BTCUSDT")
     assert not states.knows("BTCUSDT", T0)
@@ -126,13 +126,13 @@ def test_of_an_unknown_symbol_there_is_nothing() -> None:
 
 def test_of_a_symbol_that_is_dropped_nothing_is_known_and_time_does_not_go_back() -> None:
     states = MinuteStates()
-    states.take(settled(index=7))
+    states.add(settled(index=7))
     states.hold("BTCUSDT")
     states.drop("BTCUSDT")
     states.release("BTCUSDT")
     assert (states.symbols, states.newest("BTCUSDT")) == ([], None)
     assert not states.knows("BTCUSDT", T0 + 7 * MINUTE_US)
     assert states.newest_us == T0 + 7 * MINUTE_US
-    told = states.take(settled("2", index=7))
+    told = states.add(settled("2", index=7))
     assert told is not None
     assert not told.is_revision

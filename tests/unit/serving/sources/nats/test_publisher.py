@@ -19,7 +19,7 @@ FAILURES = 3
 
 
 class Ticks:
-    """A work that fails some times for a reason that nobody foresaw."""
+    """A task that fails a few times unexpectedly."""
 
     def __init__(self) -> None:
         self.sessions: list[int] = []

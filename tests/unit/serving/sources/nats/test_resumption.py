@@ -52,9 +52,9 @@ class Played:
         )
 
     def put(self, update: CandleUpdate) -> None:
-        told = self.states.take(update)
+        told = self.states.add(update)
         if told is not None:
-            self.resumption.told(told.candle.symbol)
+            self.resumption.note_received(told.candle.symbol)
             self.told.append(told)
 
 
@@ -86,7 +86,7 @@ async def test_minutes_since_a_little_before_the_newest_are_told_and_changed_one
     async with playing(table) as played:
         for index in (0, 1):
             played.put(settled(index=index))
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         played.put(settled(index=30))  # it goes on meanwhile
         await until(lambda: not played.resumption.waiting)
         assert played.resumption.resumed == 30
@@ -102,7 +102,7 @@ async def test_minutes_since_a_little_before_the_newest_are_told_and_changed_one
 async def test_a_symbol_that_nobody_was_told_of_is_not_read() -> None:
     table = Table()
     async with playing(table) as played:
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         assert not played.resumption.waiting
 
 
@@ -111,7 +111,7 @@ async def test_while_postgresql_is_away_it_is_tried_again(monkeypatch: pytest.Mo
     table = Table(row(1), failures=2)
     async with playing(table) as played:
         played.put(settled())
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         await until(lambda: played.resumption.resumed == 1)
     assert len(table.asked) == 3
 
@@ -119,7 +119,7 @@ async def test_while_postgresql_is_away_it_is_tried_again(monkeypatch: pytest.Mo
 async def test_after_more_than_a_day_the_minutes_before_are_missed() -> None:
     async with playing(Table()) as played:
         played.put(settled())
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         played.put(settled(index=3 * 1_440))
         batch = await asyncio.wait_for(played.mailbox.receive(), 30)
         assert batch is not None
@@ -131,9 +131,9 @@ async def test_what_is_asked_for_twice_is_read_from_the_earlier_of_both() -> Non
     table = Table()
     async with playing(table) as played:
         played.put(settled())
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         played.put(settled(index=1))
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         await until(lambda: not played.resumption.waiting)
     assert table.asked[0][0]["BTCUSDT"].start_us == T0 - OVERLAP_US
 
@@ -143,10 +143,10 @@ async def test_what_is_asked_for_during_a_read_is_read_again() -> None:
     table.go_on.clear()
     async with playing(table) as played:
         played.put(settled())
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         await until(lambda: len(table.asked) == 1)
         table.rows = [row(1)]
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         table.go_on.set()
         await until(lambda: played.resumption.resumed == 1)
         await until(lambda: not played.resumption.waiting)
@@ -160,8 +160,8 @@ async def test_minutes_that_are_not_in_the_table_yet_are_read_until_they_are(
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
     table = Table()
     async with playing(table) as played:
-        played.put(live())  # it was told, and not how it ended
-        played.resumption.ask("BTCUSDT")
+        played.put(live())  # delivered open, and not closed yet
+        played.resumption.request("BTCUSDT")
         for index in (*range(8, 15), 15):
             played.put(settled(index=index))
         await until(lambda: len(table.asked) >= 3)
@@ -186,7 +186,7 @@ async def test_minutes_that_never_come_are_missed(
     table = Table(row(1), row(5))
     async with playing(table) as played:
         played.put(settled())
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         played.put(live(7))
         batch = await asyncio.wait_for(played.mailbox.receive(), 30)
         assert batch is not None
@@ -201,6 +201,6 @@ async def test_minutes_before_all_that_was_told_are_not_waited_for() -> None:
     async with playing(table) as played:
         played.put(settled(index=3))
         played.put(settled(index=4))
-        played.resumption.ask("BTCUSDT")
+        played.resumption.request("BTCUSDT")
         await until(lambda: not played.resumption.waiting)
     assert len(table.asked) == 1

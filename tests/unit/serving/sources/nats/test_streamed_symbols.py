@@ -19,37 +19,37 @@ from tests.unit.serving.sources.nats.test_minute_states import T0, minute
 
 def test_what_any_streamer_streams_is_streamed() -> None:
     streamed = StreamedByStreamer()
-    streamed.told("a", ["BTCUSDT", "ETHUSDT"])
-    streamed.told("b", ["ETHUSDT"])
+    streamed.on_heartbeat("a", ["BTCUSDT", "ETHUSDT"])
+    streamed.on_heartbeat("b", ["ETHUSDT"])
     known = streamed.symbols
     assert known == {"BTCUSDT", "ETHUSDT"}
-    streamed.told("a", ["ETHUSDT", "BTCUSDT"])
+    streamed.on_heartbeat("a", ["ETHUSDT", "BTCUSDT"])
     assert streamed.symbols is known  # said again, and nothing new
-    streamed.told("a", [])
+    streamed.on_heartbeat("a", [])
     assert streamed.symbols == {"ETHUSDT"}
 
 
 def test_what_a_streamer_was_heard_of_is_streamed_until_it_says_otherwise() -> None:
     streamed = StreamedByStreamer()
-    assert streamed.heard_of("old", "BTCUSDT")
-    assert not streamed.heard_of("old", "BTCUSDT")
-    streamed.told("new", [])
-    streamed.heard_of("new", "ETHUSDT")
+    assert streamed.on_symbol("old", "BTCUSDT")
+    assert not streamed.on_symbol("old", "BTCUSDT")
+    streamed.on_heartbeat("new", [])
+    streamed.on_symbol("new", "ETHUSDT")
     assert streamed.symbols == {"BTCUSDT", "ETHUSDT"}
-    streamed.told("new", [])
+    streamed.on_heartbeat("new", [])
     assert streamed.symbols == {"BTCUSDT"}
 
 
 def test_symbols_of_a_silent_streamer_stay_for_long_but_not_for_ever() -> None:
     streamed = StreamedByStreamer()
-    streamed.told("a", ["BTCUSDT"])
-    streamed.told("b", ["ETHUSDT"])
-    streamed.silent("a", 100.0)
-    streamed.silent("b", 100.0)
-    streamed.silent("nobody", 100.0)
+    streamed.on_heartbeat("a", ["BTCUSDT"])
+    streamed.on_heartbeat("b", ["ETHUSDT"])
+    streamed.on_silence("a", 100.0)
+    streamed.on_silence("b", 100.0)
+    streamed.on_silence("nobody", 100.0)
     streamed.expire(100.0 + CACHE_TTL_S)
     assert streamed.symbols == {"BTCUSDT", "ETHUSDT"}
-    streamed.back("b")
+    streamed.on_return("b")
     streamed.expire(101.0 + CACHE_TTL_S)
     assert streamed.symbols == {"ETHUSDT"}
 
@@ -60,7 +60,7 @@ def test_symbols_of_a_silent_streamer_stay_for_long_but_not_for_ever() -> None:
 def market_of(*stored: int) -> NatsMarket:
     """A server, and the minutes that are in its table."""
 
-    def read(_asked: Mapping[str, Asked], _first_us: int) -> list[SettledMinute]:
+    def read(_requests: Mapping[str, Asked], _first_us: int) -> list[SettledMinute]:
         return [SettledMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in stored]
 
     return NatsMarket(NatsConnection("nats://127.0.0.1:1", name="test"), read, clock=lambda: 0.0)
@@ -153,5 +153,5 @@ async def test_a_symbol_goes_when_what_was_missed_of_it_is_told() -> None:
         reading.cancel()
         await asyncio.wait([reading])
     assert len((await taken(market)).updates) == 6
-    market._list()
+    market._report_streamed()
     assert (market.streamed(), market.newest("BTCUSDT")) == ([], None)

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.sources.nats.ticks import NatsTicks
-from serving.sources.nats.wire import TradeMessageEncoder, book_tickers
+from serving.sources.nats.wire import TradeMessageEncoder, encode_book_tickers
 from streamer.hub.ticks import MissedTrades, Ticks
 from tests.unit.serving.sources.nats.played import PlayedClient, until
 from tests.unit.serving.sources.nats.test_tick_publisher import book_ticker, trade
@@ -69,7 +69,7 @@ async def test_odd_best_prices_are_passed_over(capsys: pytest.CaptureFixture[str
         with ticks.hubs.book_tickers.subscribe() as subscription:
             ticks.hubs.book_tickers.add_symbols(subscription, ["A"])
             await until(lambda: "book_tickers.A" in client.hear)
-            [(subject, payload)] = book_tickers(Ticks([book_ticker("A")], []))
+            [(subject, payload)] = encode_book_tickers(Ticks([book_ticker("A")], []))
             odd = pb.StreamBookTickersResponse.FromString(payload)
             odd.book_tickers[0].received_time.seconds = 1 << 62
             await client.tell(subject, odd.SerializeToString())

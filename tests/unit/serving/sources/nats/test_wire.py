@@ -14,9 +14,9 @@ from serving.sources.nats.wire import (
     MessageEncoder,
     TradeMessageEncoder,
     UnreadableMessages,
-    book_tickers,
     book_tickers_subject,
     candles_subject,
+    encode_book_tickers,
     trades_subject,
 )
 from streamer.hub.ticks import BookTickerUpdate, MissedTrades, Ticks, TradeTick
@@ -86,7 +86,7 @@ def test_trades_are_numbered_by_symbol() -> None:
 
 def test_best_prices_have_a_message_each() -> None:
     tick = BookTickerUpdate("A.P", 1, "1", "2", "3", "4", None, T0)
-    [(subject, payload)] = book_tickers(Ticks([tick]))
+    [(subject, payload)] = encode_book_tickers(Ticks([tick]))
     assert subject == "book_tickers.A.P"
     assert pb.StreamBookTickersResponse.FromString(payload).book_tickers[0].bid_quantity == "2"
 

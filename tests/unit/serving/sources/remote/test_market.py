@@ -104,7 +104,7 @@ async def test_a_call_that_ends_is_made_again_a_little_before_the_newest_minute(
 
 
 async def test_after_a_cut_of_a_day_the_call_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other side would refuse to tell so much; a server that asks for it would end."""
+    """The other side would refuse to resume that far, which would end the server."""
     monkeypatch.setattr(remotes, "MAX_RESUMED_S", 0.0)
 
     async def short(_request: Any, _context: Any) -> AsyncIterator[pb.StreamCandlesResponse]:
@@ -248,7 +248,7 @@ async def test_what_was_lost_of_a_symbol_that_is_dropped_during_a_cut_is_named()
             updates=[other], streamed=streaming("ETHUSDT"), missed=[lost]
         )
         yield message(34, streamed=streaming("BTCUSDT", "ETHUSDT"))
-        yield pb.StreamCandlesResponse(streamed=streaming("ETHUSDT"))  # heard of: nothing is lost
+        yield pb.StreamCandlesResponse(streamed=streaming("ETHUSDT"))  # listed: nothing is lost
         await asyncio.Event().wait()
 
     async with playing(short, further) as (_, remote):

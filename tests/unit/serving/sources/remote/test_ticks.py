@@ -1,4 +1,4 @@
-"""Trades and best prices of another process: asked for while somebody listens, over cuts."""
+"""Ticks of another process: requested while there are readers, over disconnects."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def attached() -> AsyncIterator[tuple[Streamer, RemoteTicks]]:
             await streamer.end()
 
 
-async def heard(subscription: TradeSubscription) -> Ticks[TradeTick]:
+async def received(subscription: TradeSubscription) -> Ticks[TradeTick]:
     async with asyncio.timeout(10):
         found = await subscription.receive()
     assert found is not None
@@ -75,13 +75,13 @@ async def test_symbols_are_asked_for_while_somebody_listens_and_change_within_th
         with ours.subscribe(["BTCUSDT"]) as subscription:
             await until(lambda: theirs.wanted == {"BTCUSDT"})
             theirs.publish(trade(1))
-            assert (await heard(subscription)).ticks == [trade(1)]
+            assert (await received(subscription)).ticks == [trade(1)]
             with ours.subscribe(["ETHUSDT"]) as other:
                 await until(lambda: theirs.wanted == {"BTCUSDT", "ETHUSDT"})
                 theirs.publish(trade(2))
                 theirs.publish(trade(8, "ETHUSDT"))
-                assert (await heard(other)).ticks == [trade(8, "ETHUSDT")]
-                assert (await heard(subscription)).ticks == [trade(2)]
+                assert (await received(other)).ticks == [trade(8, "ETHUSDT")]
+                assert (await received(subscription)).ticks == [trade(2)]
             await until(lambda: theirs.wanted == {"BTCUSDT"})
         await until(lambda: not theirs.subscribers)
         assert remote.disconnects == 0
@@ -93,13 +93,13 @@ async def test_what_a_cut_took_is_missed_by_its_ids() -> None:
         with remote.hubs.trades.subscribe(["BTCUSDT"]) as subscription:
             await until(lambda: theirs.wanted)
             theirs.publish(trade(1))
-            await heard(subscription)
+            await received(subscription)
             await streamer.end()
             await until(lambda: remote.disconnects)
             await streamer.begin()
             await until(lambda: theirs.wanted)
             theirs.publish(trade(5))
-            found = await heard(subscription)
+            found = await received(subscription)
             assert [one.id for one in found.ticks] == [5]
             (missed,) = found.missed
             assert (missed.symbol, missed.first_id, missed.last_id) == ("BTCUSDT", 2, 4)

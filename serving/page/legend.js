@@ -1,4 +1,4 @@
-// What stands above the chart in words: the bar that one looks at, its lines, its marks, the day.
+// The legend above the chart: the selected bar, its lines and marks, and the 24-hour prices.
 
 import {fixed, moment, short} from "./bars.js";
 import {KINDS, counted} from "./marks.js";
@@ -11,7 +11,7 @@ function element(tag, className, text, ...parts) {
   return made;
 }
 
-/** One bar: its prices, the lines at it, and what is marked there; without marks there, the key to them. */
+/** Show one bar: its prices, lines and marks; without marks, what the letters mean. */
 export function showLegend(place, {bar, symbol, timeframe, decimals, lines, rows, marks, isMarked, at}) {
   if (!bar) return place.replaceChildren();
   const price = (text) => fixed(text, decimals);
@@ -45,7 +45,7 @@ function markKey(bar, marks) {
 
 const letter = (kind) => element("i", `letter ${kind}`, KINDS[kind].letter);
 
-/** Prices of the last 24 hours; nothing where there are none. */
+/** Show the prices of the last 24 hours; empty without any. */
 export function showDay(place, day, decimals) {
   if (!day) return place.replaceChildren();
   const price = (text) => fixed(text, decimals);

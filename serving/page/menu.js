@@ -1,8 +1,8 @@
-// What the chart shows beside candles, as people choose; remembered by the browser.
+// The menu of what the chart shows; choices are stored in the browser.
 
 import {OSCILLATORS, OVERLAYS, warmUpOf} from "./indicators.js";
 
-/** What the browser keeps for this page; one that keeps nothing works as well. */
+/** Local storage; works without it too. */
 export const remembered = {
   get: (name) => kept(() => localStorage.getItem(name)),
   set: (name, value) => kept(() => localStorage.setItem(name, value)),
@@ -12,11 +12,11 @@ function kept(call) {
   try {
     return call();
   } catch {
-    return null;  // a window that keeps nothing says so by an error
+    return null;  // storage is disabled
   }
 }
 
-/** Fill the menu with indicators, and tell what is chosen; `changed` is called with an id. */
+/** Fill the menu with indicators and return the choices; `changed` is called with an id. */
 export function choices(menu, {changed}) {
   const overlays = menu.querySelector("#overlays");
   for (const [id, one] of Object.entries(OVERLAYS)) {
@@ -52,7 +52,7 @@ export function choices(menu, {changed}) {
   };
 }
 
-// As menus do: somewhere else, or Escape.
+// Close by a click elsewhere or Escape.
 function closes(menu) {
   const close = () => menu.removeAttribute("open");
   addEventListener("pointerdown", (event) => menu.contains(event.target) || close());
