@@ -87,7 +87,7 @@ def _hurried(backoff: Backoff, factor: float) -> Backoff:
 
 def narrow(streams: int) -> None:
     """Let a connection carry this many streams at most."""
-    _give("streamer.app", "Fleet", max_streams=streams)
+    _give("streamer.app", "CandleFeeds", max_streams=streams)
     _give("streamer.capture.app", "CaptureFeeds", max_streams=streams)
 
 
