@@ -130,6 +130,7 @@ def log_events() -> str:
                 and ast.unparse(call.value).endswith("log")
                 and values
                 and isinstance(values[0], ast.Constant)
+                and str(values[0].value).isidentifier()  # not the sentences of a task's log
             ):
                 found.add(f"{values[0].value} {call.attr} {' '.join(sorted(fields))}")
     return "\n".join(sorted(found))
@@ -144,6 +145,8 @@ def dags() -> str:
                 continue
             for call in node.decorator_list:
                 name = ast.unparse(call.func) if isinstance(call, ast.Call) else ast.unparse(call)
+                if name.startswith("functools."):
+                    continue
                 arguments = [
                     ast.unparse(one)
                     for one in (call.keywords if isinstance(call, ast.Call) else [])
