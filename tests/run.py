@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 
-from tests.durations import ALLOWED, SUITE_BUDGET_S
-
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-p", "tests.durations"]
 
 
@@ -37,10 +35,7 @@ def main() -> int:
             print(output)  # noqa: T201
             failed = failed or lint.returncode
         print("lint:", "failed" if lint.returncode else "passed")  # noqa: T201
-    took_s = time.monotonic() - began
-    if not chosen.long and took_s > SUITE_BUDGET_S * ALLOWED:
-        print(f"over budget: {took_s:.0f} s; make test has {SUITE_BUDGET_S:.0f} s")  # noqa: T201
-        failed = failed or 1
+    print(f"took {(time.monotonic() - began) / 60:.1f} minutes")  # noqa: T201
     return failed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.durations import over_budget, read_table, write_table
+from tests.durations import WHOLE, over_budget, read_table, write_table
 
 TABLE = {"a": 20.0, "b": 10.0, "c": 5.0}
 
@@ -14,23 +14,29 @@ def test_a_run_as_fast_as_the_table_is_within_budget() -> None:
 
 
 def test_a_test_half_slower_than_its_row_is_named() -> None:
-    (line,) = over_budget({"a": 20.0, "b": 18.0, "c": 5.0}, TABLE)
-    assert line == "b took 18.0 s; its budget here is 10.0 s"
+    (line,) = over_budget({"a": 20.0, "b": 21.0, "c": 5.0}, TABLE)
+    assert line == "b took 21.0 s; its budget here is 10.0 s"
 
 
 def test_a_new_slow_test_is_named() -> None:
-    (line,) = over_budget({"a": 20.0, "b": 10.0, "c": 5.0, "new": 12.0}, TABLE)
-    assert line.startswith("new took 12.0 s")
+    (line,) = over_budget({"a": 20.0, "b": 10.0, "c": 5.0, "new": 13.0}, TABLE)
+    assert line.startswith("new took 13.0 s")
 
 
 def test_a_slow_machine_is_no_reason_to_fail() -> None:
     assert over_budget({"a": 60.0, "b": 31.0, "c": 15.0}, TABLE) == []
 
 
+def test_a_suite_half_slower_is_named_even_if_no_test_is() -> None:
+    tests = {name: seconds * 1.2 for name, seconds in TABLE.items()}
+    (line,) = over_budget({**tests, WHOLE: 100.0}, {**TABLE, WHOLE: 50.0})
+    assert line.startswith("whole suite took 100.0 s")
+
+
 def test_the_table_is_read_as_it_was_written(tmp_path: Path) -> None:
     seconds = {f"test_{number}": float(number) for number in range(100)}
     write_table(seconds, tmp_path / "table")
     found = read_table(tmp_path / "table")
-    assert len(found) == 50
+    assert len(found) == 51
     assert found["test_99"] == 99.0
-    assert "test_49" not in found
+    assert "test_48" not in found
