@@ -90,7 +90,7 @@ class ExpectedTrades:
             try:
                 await self.look()
             except (TransientError, PermanentError, TimeoutError) as error:
-                log.info("candles_not_looked_at", error=str(error) or f"hangs for {MAX_CALL_S:g} s")
+                log.info("candles_not_checked", error=str(error) or f"hangs for {MAX_CALL_S:g} s")
 
     async def look(self) -> None:
         """Check once; report symbols without new trades since the last check.
