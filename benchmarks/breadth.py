@@ -24,14 +24,14 @@ from benchmarks.load.stage import Stage, expected, minute_end_us, stage, stored,
 
 SYMBOLS = 1_500
 TRADES_PER_S = 19_250
-"""With the open klines, 20,000 frames a second."""
+"""Rate of trades; with the open klines, 20,000 frames a second."""
 KLINE_EVERY_S = 2.0
 SECONDS = 600
 LOOKS = 20
 """Number of readings in the whole time."""
 RSS_GOAL_MB = 250.0
 RSS_GROWTH_GOAL = 1.05
-"""Of the last quarter's most to that of the second."""
+"""Allowed ratio of peak memory in the last quarter to that in the second."""
 RATE_GOAL = 0.99
 START_TIMEOUT_S = 60.0
 
@@ -40,7 +40,7 @@ Buckets = Counter[float]
 
 @dataclass(slots=True)
 class Look:
-    """What was seen at one moment; counters count from the start of the process."""
+    """One sample; counters count from the start of the process."""
 
     at_s: float
     rss_mb: float

@@ -37,18 +37,18 @@ from streamer.capture.spool.spool import Spool
 from streamer.capture.writer import CaptureWriter
 
 ROWS = 3_000_000
-"""Of the sustained run."""
+"""Rows of the sustained run."""
 DECODED_ROWS = 600_000
 NAIVE_ROWS = 60_000
 SYMBOLS = 100
 START_US = 1_763_716_800_000_000
 BATCH_ROWS = 20_000
 BUFFER_ROWS = 100_000
-"""Both as the settings have them."""
+"""Defaults of the settings."""
 MAX_WAITING = 2 * BATCH_ROWS
 """Frames come while no more wait: one batch on its way to PostgreSQL, one being filled."""
 FRAMES_A_TURN = 200
-"""As many as a busy socket delivers between two turns of other tasks."""
+"""Frames that a busy socket delivers between two turns of other tasks."""
 
 NOON = datetime(2025, 11, 21, 12, tzinfo=UTC)
 

@@ -48,9 +48,9 @@ BEGIN_US = to_us(DAY)
 CANDLE_MINUTES = 3 * 1_440
 MINUTES_A_BATCH = 5
 RAW_ROWS = 400_000
-"""Of each table of raw capture."""
+"""Rows of each table of raw capture."""
 BATCH_ROWS = 20_000
-"""As the settings have it."""
+"""Default of the setting."""
 
 BUSIEST_ROWS_A_DAY = 1_000_000
 """aggTrades of the busiest symbol; BTCUSDT's months have about 30 million."""
@@ -74,7 +74,7 @@ class Cost:
 
     @property
     def table(self) -> float:
-        """In PostgreSQL."""
+        """Bytes of a row in PostgreSQL."""
         return self.heap + self.index
 
 
@@ -227,7 +227,7 @@ def _trades(market: SimulatedMarket, symbol: str) -> Lines:
 
 
 def _quotes(market: SimulatedMarket, symbol: str) -> Lines:
-    """As spot sends them: without a time, so that of their receipt counts."""
+    """Spot book tickers: they have no event time, so the time of receipt counts."""
     book, instrument = market.book(symbol), market.instrument(symbol)
     price, quantity = instrument.format_price, instrument.format_quantity
     step, last = book.step_at(BEGIN_US), book.step_at(BEGIN_US + 86_399_000_000)

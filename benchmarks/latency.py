@@ -42,7 +42,7 @@ from include.config import Settings
 
 SYMBOLS = 1_500
 TRADES_PER_S = 9_250
-"""With the open klines, 10,000 frames a second."""
+"""Rate of trades; with the open klines, 10,000 frames a second."""
 KLINE_EVERY_S = 2.0
 CLOSING_MS = 1_500
 """So late come the closed klines: the clock closes the candles before them."""

@@ -23,7 +23,7 @@ from benchmarks.load.stage import Stage, expected, minute_end_us, stage, stored,
 
 SYMBOLS = 1_500
 TRADES_PER_S = 19_250
-"""With the open klines, 20,000 frames a second."""
+"""Rate of trades; with the open klines, 20,000 frames a second."""
 KLINE_EVERY_S = 2.0
 CUT_S = 10
 BEFORE_END_S = 5
@@ -70,7 +70,7 @@ def run() -> None:
 
 
 def _open_gaps(connection: psycopg.Connection[tuple[int, int]]) -> int | None:
-    """How many gaps there were, once all are closed; None before."""
+    """Number of gaps once all are closed; None before."""
     row = connection.execute(OPEN_GAPS).fetchone()
     assert row is not None
     open_, all_ = row

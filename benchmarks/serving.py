@@ -1,4 +1,4 @@
-"""What is served live, to how many, how soon and at what price: ``python -m benchmarks.serving``.
+"""Live serving: readers, latency and cost: ``python -m benchmarks.serving``.
 
 Parts, by name, or all: ``readers`` (WebSockets at 10,000 trades/s), ``broadcast`` (the price of a
 message against a bare broadcast), ``forms`` (binary against JSON), ``rest`` (500 candles for 50
@@ -60,7 +60,7 @@ def readers_of(url: str, count: int, sent_times: Path, *, probes: int = 10) -> I
 
 
 def readers(counts: Sequence[int], seconds: float) -> None:
-    """Print how soon and how often this many readers receive messages."""
+    """Print the latency and rate of messages for this many readers."""
     for count in counts:
         with served() as to:
             process_id = to.live.streamer.pid

@@ -51,7 +51,7 @@ def simulator() -> Iterator[str]:
 
 
 def read_pages(client: httpx.Client, symbol: str) -> list[list[int | str]]:
-    """The year by REST."""
+    """Read the year by REST."""
     rows: list[list[int | str]] = []
     while len(rows) < MINUTES:
         start_ms = FIRST_MS + len(rows) * MINUTE_MS
@@ -68,7 +68,7 @@ def read_pages(client: httpx.Client, symbol: str) -> list[list[int | str]]:
 
 
 def read_months(client: httpx.Client, symbol: str) -> list[bytes]:
-    """The year as zips that fit their checksums."""
+    """Download the year as zips and compare their checksums."""
     zips = []
     for month in range(1, 13):
         path = f"/data/spot/monthly/klines/{symbol}/1m/{symbol}-1m-{YEAR}-{month:02d}.zip"
@@ -81,7 +81,7 @@ def read_months(client: httpx.Client, symbol: str) -> list[bytes]:
 
 
 def lines_of(zips: list[bytes]) -> list[str]:
-    """The rows of all zips, in order."""
+    """Return the rows of all zips, in order."""
     lines = []
     for content in zips:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -33,7 +33,7 @@ from include.store.migrate import migrate
 
 SYMBOLS = 1_500
 TRADES_PER_S = 20_000
-"""By the market's clock: the more, the fewer minutes end in the run."""
+"""Trades a second of the market's clock: the more, the fewer minutes end in the run."""
 MINUTES = 1
 ROUNDS = 3
 START_US = 29_395_280 * MINUTE_US - 2 * SECOND_US
@@ -92,7 +92,7 @@ class Rounds:
         self._databases = 0
         self.postgres_us: list[float] = []
         self.after_s: list[float] = []
-        """From the last frame to the last row."""
+        """Timeout from the last frame to the last row."""
 
     def streamer(self, into: Reader) -> None:
         """The whole path."""

@@ -31,7 +31,7 @@ from include.store.migrate import migrate
 ROWS = 1_000_000
 COPIED_ROWS = 200_000
 BATCH_ROWS = 20_000
-"""Of the capture's settings."""
+"""Default batch size of raw capture."""
 TURNS = 7
 DAY = "2025-11-21"
 START = "2025-11-21T00:00:00Z"

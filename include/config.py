@@ -285,7 +285,7 @@ _SECRET = ("database_url", "proxy", "webhook", "token", "nats_url")
 
 
 def _remedy(problem: Mapping[str, Any]) -> str:
-    """What would be right, in our words where pydantic's are about itself."""
+    """Return what would be right, in plain words where pydantic's describe its internals."""
     if problem["type"] == "bool_parsing":
         return "should be true or false"
     return str(problem["msg"]).removeprefix("Value error, ")

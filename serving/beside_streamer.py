@@ -1,4 +1,4 @@
-"""What a streamer's process serves; the command line hands it to the streamer."""
+"""Servers of a streamer's process; the command line hands them to the streamer."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ SHOWN = 100
 
 
 class Problem(Exception):
-    """What is wrong with a request, and what would be right.
+    """An error response: what is wrong with a request, and what would be right.
 
     Args:
         status: of HTTP.

@@ -75,7 +75,7 @@ class ServedMarket:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What is served, and where.
+    """Addresses of the servers.
 
     Attributes:
         grpc_address: host and port; empty if it is disabled.

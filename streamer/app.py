@@ -52,7 +52,7 @@ log = structlog.get_logger(__name__)
 
 CANCEL_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 5.0
-"""With ``CANCEL_TIMEOUT_S`` below the ten seconds that a supervisor waits after SIGTERM."""
+"""Wait for the last writes; with ``CANCEL_TIMEOUT_S`` less than the ten seconds after SIGTERM."""
 
 
 @asynccontextmanager
@@ -68,7 +68,7 @@ async def _no_readers(
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What serves a streamer's data, passed in by the entry point. By default nothing does.
+    """Servers of a streamer's data, passed in by the entry point. By default there are none.
 
     Attributes:
         probes: serves metrics and health from before the start until after the end.

@@ -70,7 +70,7 @@ class Rest:
 
     @property
     def weight(self) -> int:
-        """Of all requests."""
+        """Weight of all requests."""
         return sum(count * WEIGHTS[method] for method, count in self.asked.items())
 
     def answer(self, connection: ServerConnection, request: Request) -> Response:

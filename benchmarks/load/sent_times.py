@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.load.market import MINUTE_US
 
 MAX_TRADES = 1 << 19
-"""Of a symbol in a minute."""
+"""Trades of one symbol in one minute."""
 BYTES = 8
 
 

@@ -38,7 +38,7 @@ class Tape:
 
     @property
     def frames(self) -> int:
-        """How many frames there are."""
+        """Number of frames."""
         return len(self.ends)
 
     def count(self, kind: str) -> int:

@@ -66,7 +66,7 @@ def _statement(name: str, parent: str) -> str:
 
 
 def by_hand(connection: psycopg.Connection) -> tuple[float, Found, dict[str, str]]:
-    """One statement after the other, into tables with a primary key."""
+    """Roll up by one statement for each timeframe, into tables with a primary key."""
     connection.execute("CREATE SCHEMA bare")
     began = time.perf_counter()
     for name, parent in PARENTS.items():
@@ -90,7 +90,7 @@ def found_in(connection: psycopg.Connection, schema: str) -> Found:
 
 
 def digests_of(connection: psycopg.Connection, schema: str) -> dict[str, str]:
-    """Of all values of all bars, whatever their order, by timeframe."""
+    """Return the sum of the hashes of all bars, by timeframe; the order of bars does not matter."""
     digests = {}
     for name in PARENTS:
         query = (
@@ -129,7 +129,7 @@ def export(connection: psycopg.Connection, path: Path) -> pl.DataFrame:
 
 
 def by_polars(minutes: pl.DataFrame) -> tuple[float, Found]:
-    """In memory, in this process."""
+    """Roll up in memory with polars, in this process."""
     began = time.perf_counter()
     frames = {"1m": minutes}
     for name, parent in PARENTS.items():
@@ -171,7 +171,7 @@ def _grouped(finer: pl.DataFrame, name: str) -> pl.DataFrame:
 
 
 def by_duckdb(path: Path) -> tuple[float, Found] | None:
-    """In memory, in a process of the clients' environment; None where that is missing."""
+    """Roll up in memory with DuckDB, in the clients' environment; None if it is not installed."""
     if not CLIENTS_PYTHON.exists():
         return None
     done = subprocess.run(

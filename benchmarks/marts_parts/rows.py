@@ -80,7 +80,7 @@ ORDER BY t.trade_time, s.number
 
 
 def symbols(count: int) -> list[str]:
-    """That many symbols, half of them of USD-M."""
+    """Return this many symbols, half of them of USD-M."""
     return [f"SYM{n:04}USDT{'.P' if n % 2 else ''}" for n in range(count)]
 
 

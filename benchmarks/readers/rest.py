@@ -49,7 +49,7 @@ class Client:
         return int(head.split(b" ", 2)[1]), size
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
 
 
@@ -94,7 +94,7 @@ async def run(options: argparse.Namespace) -> None:
             due_s = began_s + number / options.rate
             await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
             if time.perf_counter() > give_up_s:
-                return  # far behind: the rate shows it
+                return  # too late; the printed rate shows it
             status, _ = await client.ask(path)
             latencies.append((time.perf_counter() - due_s) * 1e3)
             if number >= options.rate * BEGINNING_S:

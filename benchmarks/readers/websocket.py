@@ -85,14 +85,14 @@ class Taker(asyncio.Protocol):
         self.is_lost = True
 
     def begin(self, now_us: int) -> None:
-        """Count from here on."""
+        """Start counting."""
         self.messages = self.bytes = self.longest_us = 0
         self._last_us = now_us
         if self._probe is not None:
             self._probe.begin()
 
     def end(self, now_us: int) -> None:
-        """The last pause ends here."""
+        """Stop counting; the last pause ends now."""
         self.longest_us = max(self.longest_us, now_us - self._last_us)
 
     def data_received(self, data: bytes) -> None:
@@ -164,13 +164,13 @@ class Probe:
     sent: SentTimes
     places: dict[str, int]
     latencies_us: list[int] = field(default_factory=list)
-    """Of each trade."""
+    """Latency of each trade."""
     newest_us: list[int] = field(default_factory=list)
-    """Of the newest trade of each state."""
+    """Latency of the newest trade of each state."""
     _counts: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def begin(self) -> None:
-        """Measure from here on."""
+        """Start measuring."""
         self.latencies_us.clear()
         self.newest_us.clear()
 

@@ -34,7 +34,7 @@ ROUNDS = 7
 CALLS = 2_000
 MINUTE_US = 1_763_716_800_000_000
 ITEM = np.dtype([("id", "<u2"), ("price", "<f8"), ("volume", "<f8")])
-"""As the binary form has it."""
+"""Layout of one item in the binary format."""
 DECODER = Path(__file__).parents[2] / "serving" / "page" / "decoder.js"
 
 SCRIPT = """

@@ -11,7 +11,7 @@ from deploy.local.postgres import psql_program
 
 
 def run_psql(command: str) -> NoReturn:
-    """Become psql, as the reader: its exit code is ours, and Ctrl-C is its own affair.
+    """Replace this process by psql with the reader's role; psql handles Ctrl-C and the exit code.
 
     Without a database in the environment, the one of a running `demo` or `up` is used.
     """

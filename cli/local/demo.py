@@ -28,7 +28,7 @@ from include.store.postgres.pools import connect, redact, translated
 
 DAGS = ("backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments")
 LIVE_MINUTES = 2
-"""Minutes that the stream must have verified before the demo is content."""
+"""Minutes that the stream must verify before the demo continues."""
 LIVE_TIMEOUT_S = 240.0
 DAG_TIMEOUT_S = 900.0
 
@@ -249,7 +249,7 @@ def _complete_until(
 ) -> int:
     """Return the end of the last minute that is verified for every symbol, in µs.
 
-    The audit finds what is missing before it.
+    The audit finds minutes missing before it.
     """
     query = """
         SELECT min(newest) FROM (
@@ -265,7 +265,7 @@ def _complete_until(
 
 
 def _refuse_foreign_data(stack: LocalStack) -> None:
-    """Simulated candles must not come to lie among real ones."""
+    """Simulated candles must not be mixed with real ones."""
     with (
         connect(stack.database_url, application_name="candelabra-demo") as connection,
         translated(connection),
@@ -278,7 +278,7 @@ def _refuse_foreign_data(stack: LocalStack) -> None:
 
 
 def _audit_table(lines: Sequence[AuditLine], cutoff_us: int) -> Table:
-    """Bars that are equal, one row a timeframe."""
+    """Print the number of equal bars, a row for each timeframe."""
     table = Table(title=f"equal bars up to {from_us(cutoff_us):%Y-%m-%d %H:%M} UTC")
     table.add_column("timeframe")
     symbols = list(dict.fromkeys(line.symbol for line in lines))
@@ -318,7 +318,7 @@ def _show_links(stack: LocalStack, console: Console, *, oracle_url: str | None) 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a closed terminal each end a run: once, and everything is stopped.
+    """End the run on Ctrl-C, SIGTERM or a closed terminal, and stop everything once.
 
     After the first signal further ones are ignored: an impatient second one (or the one that
     make passes on) would leave half of the services running.

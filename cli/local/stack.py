@@ -188,7 +188,7 @@ class LocalStack:
         return self.airflow
 
     def streamer_trouble(self) -> str:
-        """What keeps the streamer from its work just now, by its log's last line; else nothing."""
+        """Return why the streamer waits, by the last line of its log; empty if it does not."""
         lines = tail(self.logs / "streamer.log", lines=1)
         try:
             line = json.loads(lines)

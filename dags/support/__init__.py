@@ -1,1 +1,1 @@
-"""What the DAG files share; the only other folder that imports Airflow."""
+"""Code shared by the DAG files; besides them the only folder that imports Airflow."""

@@ -38,7 +38,7 @@ POOL_DBT = "dbt"
 """``pools.json`` defines both pools and their sizes."""
 
 HIGH_PRIORITY: dict[str, Any] = {"priority_weight": 10, "weight_rule": "absolute"}
-"""For short scheduled tasks, so that they do not wait behind a long load."""
+"""Priority of short scheduled tasks, so that they do not wait behind a long load."""
 
 
 class RetryTransient(RetryPolicy):
@@ -87,7 +87,7 @@ DAG_ARGS: dict[str, Any] = {
     "catchup": False,
     "on_failure_callback": RunFailed(),
 }
-"""For every ``@dag``. Tasks report their own failures; the DAG's callback also reports timeouts."""
+"""Arguments of every ``@dag``. Tasks report failures; the DAG's callback also reports timeouts."""
 
 DAILY_DAG_ARGS: dict[str, Any] = {
     "schedule": CronDataIntervalTimetable("0 0 * * *", timezone="UTC"),
@@ -97,7 +97,7 @@ DAILY_DAG_ARGS: dict[str, Any] = {
     "dagrun_timeout": timedelta(days=2),
     **DAG_ARGS,
 }
-"""For a ``@dag`` whose runs each cover one UTC day."""
+"""Arguments of a ``@dag`` whose runs each cover one UTC day."""
 
 Arguments = ParamSpec("Arguments")
 

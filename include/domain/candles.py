@@ -11,10 +11,10 @@ from include.domain.timeframes import MINUTE_US
 
 
 class Status(StrEnum):
-    """How sure a stored row is."""
+    """How a stored row was verified."""
 
     VERIFIED = "verified"
-    """It is the exchange's own candle, or equals it."""
+    """Equal to the exchange's own candle, or taken from it."""
     UNCONFIRMED = "unconfirmed"
     """Aggregated from contiguous trades; no kline has confirmed it yet."""
     PARTIAL = "partial"

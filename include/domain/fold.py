@@ -83,12 +83,12 @@ class CandleBuilder:
 
     @property
     def volume(self) -> Decimal:
-        """Of both sides, in the base asset."""
+        """Volume of both sides, in the base asset."""
         return add(self.taker_buy_volume, self.taker_sell_volume)
 
     @property
     def quote_volume(self) -> Decimal:
-        """Of both sides, in quote asset."""
+        """Volume of both sides, in the quote asset."""
         return add(self.taker_buy_quote_volume, self.taker_sell_quote_volume)
 
     def add(self, fill: Fill) -> None:

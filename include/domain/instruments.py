@@ -41,7 +41,7 @@ def exchange_symbol_of(symbol: str) -> str:
 
 
 def unknown_symbol(name: str, known: Iterable[str]) -> str:
-    """That the exchange lacks a symbol, in words, with the nearest ones that it has."""
+    """Return the message that the exchange does not list a symbol, with similar names."""
     near = difflib.get_close_matches(name.upper(), list(known), n=3, cutoff=0.6)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     return f"the exchange has no symbol {name!r}{hint}"

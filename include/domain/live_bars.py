@@ -216,7 +216,7 @@ class SymbolBars:
         return self._earlier[key]
 
     def _parts(self, start_us: int, end_us: int) -> Iterator[Part]:
-        """What there is between two moments, in order; the largest parts that there are."""
+        """Return the parts between two moments in order, each as large as available."""
         reach = self._reach
         for day_us in sorted(self._days):
             if start_us <= day_us < end_us:
@@ -262,7 +262,7 @@ def _between(parts: Iterable[Part], start_us: int, end_us: int) -> dict[int, Par
 
 
 def _join(parts: list[Part], open_time_us: int) -> Part:
-    """At least one part, in order."""
+    """Join parts, at least one, in order."""
     return Part(
         join_bars([part.candle for part in parts], open_time_us),
         sum(part.minute_count for part in parts),

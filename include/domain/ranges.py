@@ -56,7 +56,7 @@ def united(ranges: Iterable[tuple[int, int]]) -> Ranges:
 
 
 def common(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]]) -> Ranges:
-    """What two ascending lists of ranges have in common."""
+    """Return the intersection of two ascending lists of ranges."""
     shared: Ranges = []
     left, right = iter(ranges), iter(others)
     one, other = next(left, None), next(right, None)

@@ -37,7 +37,7 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What went wrong.
+    """A failure to report.
 
     Attributes:
         event: ``task_failed``, ``run_failed`` or ``run_timed_out``.

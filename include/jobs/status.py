@@ -25,7 +25,7 @@ PATIENCE_S = 600.0
 GAP_PATIENCE_S = 1_800.0
 """``repair_gaps`` takes a gap after ten minutes and tries every five."""
 MIN_DAYS_KNOWN = 31
-"""How far back a symbol is remembered that has no rows any more."""
+"""Age up to which symbols without new rows are reported."""
 MAX_WINDOW = timedelta(days=31)
 MAX_NAMES = 5
 
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the platform is.
+    """Status of the platform.
 
     Attributes:
         database: its URL without the password.
@@ -123,7 +123,7 @@ def newest_revision() -> str:
 
 
 def schema_findings(revision: str | None, newest: str) -> list[Finding]:
-    """What is wrong with the schema; revisions are numbered, so that they can be compared."""
+    """Return the finding about the schema; revisions are numbers and can be compared."""
     if revision is None:
         return [Finding("not_migrated", "the database has no schema: run `candelabra migrate`")]
     if revision == newest:

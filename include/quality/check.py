@@ -1,4 +1,4 @@
-"""What a rule is: a sentence, a severity, and the expectation that finds the rows which break it.
+"""A rule: a sentence, a severity, and the expectation that finds the rows that break it.
 
 A query reads the batch's rows from ``{batch}`` and returns (symbol, open_time, detail), and ``key``
 where time does not name the row. The braces of ``{end}`` and other values are filled by
@@ -20,7 +20,7 @@ class Severity(StrEnum):
     ERROR = "error"
     """The run fails."""
     WARNING = "warning"
-    """It is recorded and shown."""
+    """Recorded and shown, but the run does not fail."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,7 @@ def expectation_of(check: Check, values: dict[str, sql.Composable]) -> Expectati
 def result_of(
     suite: Suite, check: Check, result: ExpectationValidationResult, where: str
 ) -> CheckResult:
-    """What Great Expectations found; a query that failed is an error, not a broken rule.
+    """Return the findings of Great Expectations; a failed query is an error, not a broken rule.
 
     Args:
         where: the database, for the message.

@@ -1,4 +1,4 @@
-"""What turns a figure into a fault: how old, how late, how far."""
+"""Thresholds of the rules: ages, delays, distances."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from decimal import Decimal
 from enum import StrEnum
 
 LATE = timedelta(minutes=15)
-"""How far before a window trades are read, and before the last run ledgers: some arrive late."""
+"""Margin before a window for trades, and before the last run for ledgers: some rows arrive late."""
 
 
 class ScopeKind(StrEnum):
-    """What a run checks."""
+    """Scope of a run."""
 
     CHANGED = "changed"
-    """What changed since the last such run, and what became overdue."""
+    """Rows that changed since the last such run, and rows that became overdue."""
     ALL = "all"
     """Every row."""
     WINDOW = "window"

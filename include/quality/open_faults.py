@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import LiteralString
 
 Spans = Mapping[str, tuple[tuple[int, int], ...]]
-"""By symbol: from and to, itself not, ascending."""
+"""Half-open ranges by symbol, ascending."""
 
 MAX_SPANS = 200
 """More of one symbol and rule become one span that holds them all."""

@@ -1,4 +1,4 @@
-"""What a run checks: minutes and trades that changed since the last one, a window, or all.
+"""Scope of a run: minutes and trades that changed since the last run, a window, or everything.
 
 It is laid out in temporary tables of the session, which the suites' batches read:
 
@@ -37,7 +37,7 @@ CHUNK_MINUTES = 1_000_000
 PIECE = timedelta(days=7)
 """Longest stretch of one symbol in a chunk."""
 IDS_WITHIN = timedelta(hours=1)
-"""How far back the row is looked for whose trade ids the first of a stretch follows."""
+"""Maximum distance to the earlier row whose trade ids the first row of a stretch must follow."""
 
 _TABLES: tuple[LiteralString, ...] = (
     'CREATE TEMPORARY TABLE quality_symbols (symbol text COLLATE "C" PRIMARY KEY)',
@@ -201,7 +201,7 @@ INNER JOIN market.candles_1m AS candle
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a run checks.
+    """Scope of one run.
 
     Attributes:
         kind: the requested kind; ``all`` also if there is no cursor to continue from.

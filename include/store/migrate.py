@@ -55,7 +55,7 @@ OLDEST_SERVER = 150_000
 """PostgreSQL 15 as ``server_version_num``: older ones lack NULLS NOT DISTINCT."""
 
 LOCK_TIMEOUT_S = 60
-"""How long to wait for another migration or a long transaction."""
+"""Wait for another migration or a long transaction."""
 
 
 def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) -> None:

@@ -136,7 +136,7 @@ class AuthService:
         self._database = ReadPool(url) if url else None
         self._known: OrderedDict[bytes, _CachedIdentity] = OrderedDict()
         self._forgotten = 0
-        """How often the cache was cleared; reads that began before are not cached."""
+        """Number of times that the cache was cleared; reads that began before are not cached."""
         self._open_connections: set[OpenConnection] = set()
         self._followers: set[_WatchlistFollower] = set()
         self._readings = 0

@@ -28,9 +28,9 @@ log = structlog.get_logger(__name__)
 RECENT = 4
 """Minutes remembered of each symbol: those that the table may not have yet."""
 POLL_INTERVAL_S = 2.0
-"""How often dropped symbols are removed, and a table that lacks minutes is read again."""
+"""Interval at which dropped symbols are removed and missing minutes are read again."""
 WAIT_S = 2.0
-"""How long a response waits for minutes from before this process started."""
+"""Maximum wait of a response for minutes from before this process started."""
 READS = 3
 """Reads of a table that lacks the minute before the live ones: it may never have existed."""
 PAUSE_S = 0.01

@@ -65,14 +65,14 @@ class LiveBars:
         self._is_always_on = is_always_on
         self._on_dropped = on_dropped
         self._streamed: frozenset[str] | None = None
-        """None if the source does not report it; then symbols stay in memory."""
+        """Streamed symbols; None if the source does not report them: symbols then stay."""
         self.on_streamed_changed: set[Callable[[frozenset[str], frozenset[str]], None]] = set()
         """Called with the symbols that were dropped and those that were added."""
         self._subscriptions: list[BarSubscription] = []
         self._states: dict[str, dict[int, CandleUpdate]] = {}
         self._bars: dict[str, SymbolBars] = {}
         self._by_symbol: dict[str, list[BarSubscription]] = {}
-        """By symbol, for symbols with a minute in memory."""
+        """Bars by symbol, for symbols with a minute in memory."""
         self._to_read: dict[str, None] = {}
         """Symbols whose longer bars are subscribed but not in memory, in the order of request."""
         self._reading: set[str] = set()
@@ -87,7 +87,7 @@ class LiveBars:
         self._has_begun = False
         """Whether the initial states have all come."""
         self._conflated_before = 0
-        """Of readers that have unsubscribed."""
+        """Counts of readers that have unsubscribed."""
 
     @property
     def subscribers(self) -> int:

@@ -58,7 +58,7 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """What changed since the previous batch, in the order in which it was enqueued.
+    """Changes since the previous batch, in the order of their publication.
 
     Attributes:
         streamed: the subscribed symbols that are streamed, if the reader wants them and they

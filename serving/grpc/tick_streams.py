@@ -21,7 +21,7 @@ from streamer.hub.trade_hub import FullError, TickHubs
 
 MAX_SYMBOLS = 5_000
 FIRST_TIMEOUT_S = 30.0
-"""For a caller's first request."""
+"""Timeout for a caller's first request."""
 CANCEL_TIMEOUT_S = 1.0
 NOTHING_YET = "no symbol is streamed here yet; try again in a moment"
 NO_MESSAGE = "the bytes are not a message of this call"
@@ -38,7 +38,7 @@ class _CallState(Generic[SubscriptionT]):
 
     subscription: SubscriptionT
     not_streamed: list[str] | None = None
-    """Of the last request; None once it was sent."""
+    """Symbols of the last request that are not streamed; None once the list was sent."""
     refusal: str = ""
 
 

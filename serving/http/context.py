@@ -1,4 +1,4 @@
-"""What the routes of one application share."""
+"""State shared by the routes of one application."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ MAX_BYTES_OF_ONE = 2 << 20
 MAX_NOTED = 10_000
 """Requests that are remembered without their responses."""
 VERSION_TTL_S = 1.0
-"""How long a checked version counts as current; HTTP caches may store the response longer."""
+"""Time for which a checked version counts as current; HTTP caches may store the response longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def stored_of(bar: StoredBar, timeframe: str) -> pb.Candle:
 
 
 def missed_of(missed: Missed) -> pb.Missed:
-    """What was left out, as a message."""
+    """Encode the missed minutes."""
     return pb.Missed(
         symbol=missed.symbol,
         timeframe=missed.timeframe,
@@ -129,7 +129,7 @@ def missed_of(missed: Missed) -> pb.Missed:
 
 
 def bar_update_of(message: pb.CandleUpdate) -> BarUpdate:
-    """What a message says of a bar.
+    """Decode a bar.
 
     Raises:
         ValueError: its status or source is none.

@@ -24,7 +24,7 @@ def trade_of(trade: TradeTick) -> pb.Trade:
 
 
 def trade_tick_of(message: pb.Trade) -> TradeTick:
-    """What a message says of a trade."""
+    """Decode a trade."""
     return TradeTick(
         message.symbol,
         message.id,
@@ -38,7 +38,7 @@ def trade_tick_of(message: pb.Trade) -> TradeTick:
 
 
 def missed_trades_of(missed: MissedTrades) -> pb.MissedTrades:
-    """What was left out, as a message."""
+    """Encode the missed ticks."""
     return pb.MissedTrades(
         symbol=missed.symbol,
         first_id=missed.first_id,
@@ -49,7 +49,7 @@ def missed_trades_of(missed: MissedTrades) -> pb.MissedTrades:
 
 
 def missed_range_of(message: pb.MissedTrades) -> MissedTrades:
-    """What a message says was left out."""
+    """Decode the missed ticks."""
     return MissedTrades(
         message.symbol,
         message.first_id,
@@ -76,7 +76,7 @@ def book_ticker_of(book_ticker: BookTickerUpdate) -> pb.BookTicker:
 
 
 def book_ticker_update_of(message: pb.BookTicker) -> BookTickerUpdate:
-    """What a message says of best prices."""
+    """Decode a book ticker."""
     return BookTickerUpdate(
         message.symbol,
         message.update_id,

@@ -77,7 +77,7 @@ async def config(request: Request) -> Response:
 
 @router.get("/time", summary="The server's time", response_class=PlainTextResponse)
 async def server_time() -> Response:
-    """In seconds since 1970."""
+    """A time in seconds since 1970."""
     return PlainTextResponse(str(int(time.time())), headers=NO_STORE)
 
 
@@ -86,7 +86,7 @@ async def symbol(
     request: Request,
     symbol: Annotated[str, Query(description="BTCUSDT, or with its exchange BINANCE:BTCUSDT.")],
 ) -> Response:
-    """What the chart needs to know of a symbol before it requests bars."""
+    """Symbol information that the chart reads before it requests bars."""
     found = await _find(context_of(request), symbol)
     if found is None:
         return _failed(request, f"unknown symbol {symbol[:64]}")

@@ -29,7 +29,7 @@ from streamer.hub.mailbox import TimeRange
 MAX_PAUSE_S = 0.05
 """Maximum pause between two rounds; normally as long as the previous round."""
 POLL_INTERVAL_S = 0.01
-"""How often new changes are added during a round."""
+"""Interval at which new changes are added during a round."""
 READERS_PER_TURN = 100
 """Readers in one turn of the event loop, which takes two to three ms."""
 BARS_PER_SYMBOL = 10
@@ -45,7 +45,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class MessageFormat:
-    """How changes are encoded.
+    """Encoding of changes.
 
     Attributes:
         encode: encodes a change as a fragment.
@@ -132,9 +132,9 @@ class BarBroadcaster:
         """Readers with something to send, oldest first."""
         self._newest: dict[str, int] = {}
         self._states: dict[Key, SharedState] = {}
-        """What the running round sends."""
+        """Changes that the running round sends."""
         self._found: dict[Key, SharedState] = {}
-        """What changed during the round: sent in the next one."""
+        """Changes during the round: sent in the next one."""
         self._slow: set[Listener] = set()
         """Readers under backpressure."""
         self.conflated = 0

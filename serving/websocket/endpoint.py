@@ -86,7 +86,7 @@ class Reader:
         self._context = context
         self._broadcasters: BarBroadcasters = socket.app.state.broadcasters
         self._channels: dict[str, _Channel] = {}
-        """By timeframe, and ``price``."""
+        """Subscriptions by timeframe, and ``price``."""
         self._ticks = TickChannels(context.ticks, self._send, self._gone)
         self._streamed = StreamedSymbols(
             context.live_bars, socket.scope["extensions"][EXTENSION], self._has_subscribed

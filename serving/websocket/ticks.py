@@ -21,7 +21,7 @@ from serving.websocket.messages import (
 from streamer.hub.trade_hub import BookTickerHub, FullError, TickHubs, TradeHub
 
 BATCH_S = 0.05
-"""How long ticks are gathered for one message."""
+"""Time for which ticks are gathered for one message."""
 TRADES = "trades"
 BOOK = "book"
 CHANNELS = frozenset({TRADES, BOOK})
@@ -65,7 +65,7 @@ class TickChannels:
         return frozenset() if found is None else frozenset(found.subscription.symbols)
 
     def fresh(self, channel: str, names: Sequence[str]) -> list[str]:
-        """Those of the names that are not subscribed yet."""
+        """Return the names that are not subscribed yet."""
         known = self.symbols(channel)
         return [one for one in names if one not in known]
 

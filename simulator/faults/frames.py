@@ -111,7 +111,7 @@ class FrameFaults:
         self.is_idle = False
 
     def begin(self, fault: Fault) -> None:
-        """Nothing to do: `pass_on` compares due times with the fault's window."""
+        """Do nothing: `pass_on` compares due times with the fault's window."""
 
     def end(self, fault: Fault) -> None:
         """End the window now; earlier frames are hit even if the scheduler is behind."""

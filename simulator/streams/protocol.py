@@ -29,7 +29,7 @@ class PathError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
-    """What a connection's URL requests.
+    """Parsed URL of a connection.
 
     Attributes:
         route: None on spot; `public`, `market` or `private` on USD-M (`public` if unrouted).

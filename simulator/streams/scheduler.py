@@ -27,7 +27,7 @@ PassedFrame = tuple[int, str, Render]
 
 
 class FrameFilter(Protocol):
-    """What may happen to a frame between the market and its listeners."""
+    """Faults of a frame between the market and its listeners."""
 
     is_idle: bool  # no frame is changed
 

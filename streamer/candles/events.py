@@ -1,4 +1,4 @@
-"""What an aggregator reports, and the causes with which minutes are requested from REST."""
+"""Events of an aggregator, and the causes of requests to REST."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ REMEMBERED = 256
 
 
 class IdOrder(enum.Enum):
-    """How a trade relates to those received before it."""
+    """Relation of a trade to those received before it."""
 
     FIRST = enum.auto()
     FOLLOWS = enum.auto()

@@ -283,7 +283,7 @@ class Capture:
         self._captured.update(symbols)
 
     def _routes(self, market: Market) -> dict[str, list[str]]:
-        """What no candle feed carries, by the URL that does."""
+        """Streams that no candle feed carries, by the URL that serves them."""
         endpoints = endpoints_of(self._settings, market)
         routes: dict[str, list[str]] = {}
         for name in self._datasets:

@@ -1,4 +1,4 @@
-"""What the feeds of all connections share: stream names, control frames and bad frames."""
+"""Base of all feeds: stream names, control frames and bad frames."""
 
 from __future__ import annotations
 

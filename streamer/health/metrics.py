@@ -210,7 +210,7 @@ class StreamerCollector(Collector):
         self._past_lags = {market: Histogram(LAG_SECONDS) for market in Market}
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering must not read the streamer."""
+        """Describe nothing: registering must not read the streamer."""
         return ()
 
     def collect(self) -> Iterator[Metric]:

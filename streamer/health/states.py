@@ -19,7 +19,7 @@ class SymbolState(enum.StrEnum):
     """No candle has been emitted yet."""
     LIVE = "live"
     SILENT = "silent"
-    """Neither trades nor klines arrive although the connection delivers other symbols."""
+    """Without trades and klines, although the connection delivers other symbols."""
     HALTED = "halted"
     """The exchange reports that it does not trade."""
     DEAD = "dead"
@@ -61,7 +61,7 @@ class SymbolStates:
         return self._states.get(symbol, SymbolState.CONNECTING)
 
     def counts(self, symbols: Iterable[str]) -> dict[SymbolState, int]:
-        """How many symbols are in each state, including states without any."""
+        """Number of symbols in each state, including states without any."""
         counts = dict.fromkeys(SymbolState, 0)
         for symbol in symbols:
             counts[self.of(symbol)] += 1

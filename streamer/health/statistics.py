@@ -1,4 +1,4 @@
-"""What a streamer has done so far: figures for its API, and a log line each minute."""
+"""Statistics of a streamer, for its API and a log line each minute."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from streamer.runtime.supervisor import run_together
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_S = 10.0
-"""How often quiet streams are looked for; a change of subscriptions is handled immediately."""
+"""Interval of the search for quiet streams; a change of subscriptions is handled immediately."""
 QUIET_S = 60.0
 """A book ticker unchanged for this long is subscribed again: its subscription may be dead on a live
 connection. The wait doubles each time."""

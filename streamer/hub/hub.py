@@ -5,7 +5,7 @@ subscriptions once in each turn of the event loop, and the candle is built when 
 it. Guarantees:
 
 - States are conflated by symbol and minute: no state of a later minute replaces a closed candle.
-- Until a minute is settled, its states only move forward. After that, only candidates that win
+- Until a minute closes, its states only move forward. After that, only candidates that win
   the merge (``include/domain/merge.py``) are published: the last one is the table's row, as far as
   this process knows.
 - Mailboxes are bounded. Evicted minutes are reported, so that readers can read them from the table.
@@ -27,7 +27,7 @@ from streamer.candles.minutes import Minute
 from streamer.hub.subscription import FORGOTTEN, DeliveryCounts, Settled, Subscription
 
 SETTLED_MINUTES = MINUTES_KEPT + 1
-"""Settled minutes remembered of each symbol: all that the aggregator may still publish."""
+"""Closed minutes remembered of each symbol: all that the aggregator may still publish."""
 MINUTES_PER_SYMBOL = 10
 """Candles that may wait for a reader, for each symbol."""
 
@@ -47,17 +47,17 @@ class Hub:
 
     def __init__(self) -> None:
         self.on_settled: Callable[[Candle], None] | None = None
-        """Called with each settled candle that beats the previous one of its minute."""
+        """Called with each closed candle that beats the previous one of its minute."""
         self._listed: dict[str, _Listed] = {}
         self._subscriptions: list[Subscription] = []
         self._marked: list[tuple[str, Minute]] = []
         self._is_closed = False
         self._counts_before = DeliveryCounts()
-        """Of readers that have unsubscribed."""
+        """Counts of readers that have unsubscribed."""
 
     @property
     def counts(self) -> DeliveryCounts:
-        """What readers received and missed since the start."""
+        """Counts of received and missed states since the start."""
         before = self._counts_before
         return DeliveryCounts(
             before.delivered + sum(one.delivered for one in self._subscriptions),

@@ -36,7 +36,7 @@ class TimeRange(NamedTuple):
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Topic = TypeVar("Topic", bound=Hashable)
-"""What missed items are grouped by, such as a symbol."""
+"""Key by which missed items are grouped, such as a symbol."""
 MissedT = TypeVar("MissedT", bound=Missed)
 
 
@@ -191,5 +191,5 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         self.report_missed(*self._missed_by_eviction(key, self._items.pop(key)))
 
     def _missed_by_eviction(self, key: Key, item: Item) -> tuple[Topic, MissedT]:
-        """What the subscriber misses when an item is evicted."""
+        """Return what the subscriber misses when an item is evicted."""
         raise NotImplementedError

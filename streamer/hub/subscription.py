@@ -43,7 +43,7 @@ class CandleUpdate:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What changed since the previous batch, in the order in which it was enqueued.
+    """Changes since the previous batch, in the order of their publication.
 
     Attributes:
         missed: minutes whose states were evicted, by symbol.
@@ -128,7 +128,7 @@ class Subscription(Mailbox[Key, "Minute | Settled", str, TimeRange]):
     ) -> None:
         super().__init__(capacity, on_unsubscribe=on_unsubscribe)
         self.symbols = symbols
-        """None: all, those listed later as well."""
+        """Subscribed symbols; None for all, including those listed later."""
         self.delivered = 0
         self._has_quotes = has_quotes
         self._streamed = streamed
@@ -136,7 +136,7 @@ class Subscription(Mailbox[Key, "Minute | Settled", str, TimeRange]):
         if self._is_streamed_new:
             self.wake()
         self._delivered: dict[str, tuple[int, int]] = {}
-        """By symbol: open time and last trade id of the last unsettled state delivered."""
+        """Open time and last trade id of the last unsettled state delivered, by symbol."""
 
     async def receive(self, limit: int = BATCH_UPDATES) -> Batch | None:
         """Wait until something changed.

@@ -88,7 +88,7 @@ Tick = TypeVar("Tick", TradeTick, BookTickerUpdate)
 
 @dataclass(frozen=True, slots=True)
 class Ticks(Generic[Tick]):
-    """What came since the previous batch, in order."""
+    """Ticks since the previous batch, in order."""
 
     ticks: list[Tick]
     missed: list[MissedTrades] = field(default_factory=list)

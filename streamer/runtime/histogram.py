@@ -38,7 +38,7 @@ class Histogram:
         self.total += value
 
     def cumulative(self) -> Iterator[int]:
-        """For each bound, then for infinity: the number of values up to it."""
+        """Number of values up to each bound, then of all."""
         return accumulate(self._counts)
 
     def add(self, other: Histogram) -> None:

@@ -32,7 +32,7 @@ CHECK_DELAY_S = 150.0
 RECENT_US = 2 * MINUTE_US
 """Newer minutes are not checked: they may wait for their kline or for REST."""
 CALL_TIMEOUT_S = 300.0
-"""For the minutes of all symbols."""
+"""Timeout for reading the minutes of all symbols."""
 POLL_S = 1.0
 
 RequestRepair = Callable[[str, int, int, str], None]

@@ -50,7 +50,7 @@ a row every five minutes, not one a minute nor one that never closes."""
 MAX_GIVEN_UP = 100_000
 """Given-up gaps counted as open; further ones are only in the table."""
 POLL_INTERVAL_S = 30.0
-"""How often to check whether others have filled open gaps."""
+"""Interval of the check whether others have filled open gaps."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0

@@ -32,7 +32,7 @@ MAX_CALLS = 4
 POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, max_s=60.0, min_s=0.1)
 CALL_TIMEOUT_S = 900.0
-"""For all pages of a long range, which wait for request weight."""
+"""Timeout for all pages of a long range, which wait for request weight."""
 RELEASE_TIMEOUT_S = 30.0
 MAX_RANGES = 100
 """Ranges of one symbol; beyond this the nearest two are joined, with the minutes between."""
@@ -51,7 +51,7 @@ class RepairRequest:
     cause: str
     attempts: int = 0
     database_failures: int = 0
-    """In a row. They are not attempts: they do not concern the range."""
+    """Database failures in a row. They are not attempts: they do not concern the range."""
     not_before_s: float = 0.0
 
 

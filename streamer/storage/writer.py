@@ -37,9 +37,9 @@ LIVE_SYMBOLS = 50
 BACKOFF = Backoff(first_s=0.4, max_s=10.0, min_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
-"""For one batch: a statement that waits longer (a lock, a frozen disk) is cancelled and retried."""
+"""Timeout of one batch: a longer statement (a lock, a frozen disk) is cancelled and retried."""
 PING_INTERVAL_S = 5.0
-"""How soon a lost database is noticed while nothing is written."""
+"""Interval of the check for a lost database while nothing is written."""
 BATCH_ROWS = (1, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 WRITE_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
 

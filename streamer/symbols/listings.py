@@ -36,7 +36,7 @@ from streamer.symbols.watchlists import follow_watchlists
 log = structlog.get_logger(__name__)
 
 LIVE_WRITE_TIMEOUT_S = 300.0
-"""How long to wait for a running write of open candles, which may include removed symbols."""
+"""Wait for a running write of open candles, which may include removed symbols."""
 REFRESH_PAUSE_S = 1.0
 """Pause after a requested refresh: a list costs request weight, and watchlists change by clicks."""
 MAX_REFUSED_SHOWN = 5

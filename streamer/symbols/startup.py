@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 BACKOFF = Backoff(first_s=1.0, max_s=15.0, min_s=0.1)
 CALL_TIMEOUT_S = 300.0
-"""For requests that wait for weight, and for the stored minutes of all symbols."""
+"""Timeout for requests that wait for weight, and for reading the stored minutes of all symbols."""
 MAX_GAPS = 10_000
 """Open gaps of ended streamers taken over at a start; the rest is left to ``repair_gaps``."""
 
@@ -44,7 +44,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What to stream.
+    """Symbols and streams to subscribe to.
 
     Attributes:
         symbols: names and patterns; see ``universe.choose``.
@@ -69,7 +69,7 @@ class StreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What the table has of symbols to be streamed, and what it lacks.
+    """Stored and missing minutes of the symbols to stream.
 
     Attributes:
         last_us: open time of the newest row of each symbol with rows.
@@ -107,7 +107,7 @@ class StreamStart:
 
 
 def timing_of(settings: Settings, options: StreamOptions, market: Market) -> Timing:
-    """How long the minutes of a market wait for trades and klines."""
+    """Return how long the minutes of a market wait for trades and klines."""
     is_um = market is Market.UM
     grace_ms = settings.close_grace_um_ms if is_um else settings.close_grace_spot_ms
     return Timing(

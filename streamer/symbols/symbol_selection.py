@@ -21,7 +21,7 @@ GONE_AFTER_US = 60 * MINUTE_US
 
 @dataclass(frozen=True, slots=True)
 class SelectionChanges:
-    """What changed since the last list.
+    """Changes since the last list.
 
     Attributes:
         added: to be streamed.

@@ -1,4 +1,4 @@
-"""Columns of text files: splitting lines and finding rows that are not what they claim to be."""
+"""Columns of text files: split lines and find malformed rows."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
 
 
 def _fits_flags(fields: Sequence[str], layout: Layout) -> bool:
-    """Whether a first row's true and false stand where a layout has them."""
+    """Whether a first row has its flags where a layout has them."""
     return all(
         (value.lower() in ("true", "false")) == (name in FLAGS)
         for value, name in zip(fields, layout.columns, strict=True)
@@ -114,12 +114,12 @@ def found() -> pl.Expr:
 def reject(
     table: pl.DataFrame, checks: Sequence[tuple[pl.Expr, str | pl.Expr]]
 ) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Rows that fail no check, and the others with the reason of the first that they fail.
+    """Return the rows that pass all checks, and the others with the first reason.
 
     Args:
         checks: pairs of a condition that holds for bad rows, and the reason.
     """
-    # reasons of all rows are dear to write, and a good file needs none
+    # writing reasons for all rows is slow, and a good file needs none
     if not table.select(pl.any_horizontal(condition for condition, _ in checks).any()).item():
         return table, []
     reasons = [
@@ -130,7 +130,7 @@ def reject(
 
 
 def part(table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Split a table by its column ``reason``, which goes away; null is good."""
+    """Split a table by its column ``reason`` and drop the column; null means good."""
     bad = table.filter(pl.col("reason").is_not_null())
     rejections = [
         Rejection(line, reason, raw)

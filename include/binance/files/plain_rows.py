@@ -20,11 +20,11 @@ COUNTS = (
 )  # fmt: skip
 
 MAX_DIGITS = 18
-"""On either side of the point, and of a count; as ``columns.NUMBER`` and ``COUNT`` have it."""
+"""Maximum digits on each side of the point, and of a count: see ``columns.NUMBER``."""
 
 _CHARACTERS = b"0123456789.,\r\n"
 _CHARACTERS_OF_TRADES = _CHARACTERS + b"-tTrueFfals"
-"""With the flags, and the -1 of ids that are none."""
+"""Characters of a row with flags, and with the -1 that stands for no id."""
 
 _LARGEST_COUNT = 10**MAX_DIGITS - 1
 _TIMES = {13: (10**12, 10**13 - 1), 16: (10**15, 10**16 - 1)}

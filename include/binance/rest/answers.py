@@ -23,7 +23,7 @@ RETRIED_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 """Unknown error, disconnected, unexpected response, timeout, overloaded, shutting down."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises: no JSON, no UTF-8, absurdly nested."""
+"""Errors of decoding: not JSON, not UTF-8, nested too deeply."""
 
 TOO_MANY_REQUESTS_CODE = -1003
 INVALID_SYMBOL_CODE = -1121

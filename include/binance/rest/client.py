@@ -1,4 +1,4 @@
-"""REST client of one market: public data alone, within a budget of request weight."""
+"""REST client of one market: public data only, within a budget of request weight."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SERVER_TIME_LASTS_S = 60.0
 """Age up to which a known server time serves pages of long-closed bars."""
 
 MAX_TRADES = 1_000
-"""Most rows of a page of trades or aggregate trades."""
+"""Maximum rows of a page of trades or aggregate trades."""
 
 
 class AggTradeRow(msgspec.Struct, frozen=True, gc=False):
@@ -77,7 +77,7 @@ class TradeRow(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_void(self) -> bool:
-        """It never happened."""
+        """Whether the exchange voided this trade."""
         return not self.price or not self.quantity
 
 
@@ -99,7 +99,7 @@ _TRADES = msgspec.json.Decoder(list[TradeRow])
 class BinanceRest:
     """Public REST methods of one market.
 
-    Network errors, 5xx and the exchange's own timeouts are retried with full-jitter backoff, a
+    Network errors, 5xx and the exchange's own timeouts are retried with full-jitter backoff a
     bounded number of times. 429 and 418 raise immediately: to continue gets an address banned.
 
     Args:
@@ -236,14 +236,14 @@ class BinanceRest:
         start_us: int | None = None,
         limit: int = MAX_TRADES,
     ) -> list[AggTradeRow]:
-        """Aggregate trades, oldest first; void ones are among them, so that pages can go on.
+        """Return aggregate trades, oldest first, with void ones, so that paging can continue.
 
         Args:
             from_id: from this id on.
             start_us: in place of an id: from this moment on. With neither the newest ones.
 
         Raises:
-            PermanentError: USD-M serves those of the last 48 hours alone.
+            PermanentError: USD-M serves only trades of the last 48 hours.
         """
         parameters: dict[str, Any] = {"symbol": exchange_symbol, "limit": limit}
         if from_id is not None:
@@ -255,7 +255,7 @@ class BinanceRest:
     def trades(
         self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
     ) -> list[TradeRow]:
-        """Single trades of spot from an id on. USD-M asks for an API key here."""
+        """Return single spot trades from an id on. USD-M requires an API key for them."""
         parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
         return self._get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
 
@@ -274,7 +274,7 @@ class BinanceRest:
         weight: int,
         decoder: msgspec.json.Decoder[Answer],
     ) -> Answer:
-        """GET a method, within the budget, trying again while that can help."""
+        """GET a method within the budget, and retry while that can help."""
 
         def once() -> Answer:
             self._budget.take(weight)
@@ -328,7 +328,7 @@ class BinanceRest:
                 f"{self._host} answered {asked} with an undocumented structure: {problem}"
             ) from problem
         except UNREADABLE as problem:
-            # A cut answer, or a proxy's page instead of JSON.
+            # A truncated answer, or a proxy's page instead of JSON.
             raise TransientError(
                 f"{self._host} answered {asked} with something that is no JSON: {problem}"
             ) from problem

@@ -58,7 +58,7 @@ EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1}
 AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20}
 HISTORICAL_TRADES_WEIGHT = 25
 TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40}
-"""For all symbols in one request."""
+"""Weight of one request for all symbols."""
 
 
 class WeightBudget(Protocol):

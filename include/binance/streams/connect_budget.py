@@ -1,4 +1,4 @@
-"""How often connections may be made: the exchange counts attempts by address.
+"""A budget of connection attempts: the exchange counts them by address.
 
 More than 300 attempts in five minutes are refused and get the address banned, however many
 connections of a process fail together. So all of them draw from one budget. Pure: the clock is

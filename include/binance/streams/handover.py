@@ -26,7 +26,7 @@ from include.errors import PermanentError
 OVERLAP_S = 0.5
 """Streams of one connection lag behind each other, by less than this."""
 MAX_WAIT_S = 10.0
-"""For an old connection that does not deliver what its successor did: that stream of it is dead."""
+"""Timeout for an old connection that does not deliver what its successor did."""
 MAX_HELD_BYTES = 64 << 20
 
 

@@ -25,7 +25,7 @@ FIRST_US = 100_000_000_000_000
 """Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
 
 Moment = Annotated[int, msgspec.Meta(gt=10**12, lt=10**16)]
-"""From 2001 in milliseconds to 2286 in microseconds: what lies outside is no time of a frame."""
+"""Valid event times, from 2001 in milliseconds to 2286 in microseconds."""
 
 
 def microseconds(moment: int) -> int:
@@ -167,7 +167,7 @@ _SHOWN_BYTES = 200
 _SHOWN_KIND = 64
 _KNOWN = frozenset({"aggTrade", "trade", "kline", "serverShutdown"})
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises: no JSON, no UTF-8, absurdly nested."""
+"""Errors of decoding: not JSON, not UTF-8, nested too deeply."""
 
 
 def decode(text: bytes | memoryview | str) -> Frame:

@@ -61,7 +61,7 @@ class StreamSession:
 
     @property
     def room(self) -> int:
-        """How many more streams fit."""
+        """Number of streams that still fit."""
         return self._max_streams - len(self._wanted)
 
     @property

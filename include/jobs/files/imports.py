@@ -44,7 +44,7 @@ HOPELESS_ROWS = 1_000
 
 @dataclass(frozen=True, slots=True)
 class ImportProgress:
-    """How far the import of a file is: the share read (0..1) and rows so far."""
+    """Progress of importing a file: the share read (0..1) and rows so far."""
 
     share: float
     rows: int

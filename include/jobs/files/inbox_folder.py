@@ -31,7 +31,7 @@ SETTLED_AFTER_S = 10.0
 """A file that was written, moved or touched since then may still be on its way."""
 
 MAX_FILES = 200
-"""Of one run; the others wait for the next one."""
+"""Maximum files of one run; the others wait for the next run."""
 
 _MAX_NAMESAKES = 10_000
 

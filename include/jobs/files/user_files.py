@@ -175,7 +175,7 @@ def _check_quotes(file: UserFile, *candles: pl.DataFrame) -> None:
 
 
 def unfoldable(file: UserFile) -> RejectedInputError:
-    """That quote volumes of a symbol are not to be had from aggTrades."""
+    """Return the message that aggTrades do not give exact quote volumes of a symbol."""
     return RejectedInputError(
         f"{file.path.name}: the exchange rounds the quote amount of each fill of {file.symbol} to "
         f"{QUOTE_DECIMALS} decimals, and an aggTrade merges fills: import its klines or trades"

@@ -59,7 +59,7 @@ MAX_PATIENCE_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class BackfillProgress:
-    """How far a backfill is.
+    """Progress of a backfill.
 
     Attributes:
         done_minutes, total_minutes: minutes of the pieces that are loaded, and of all.
@@ -75,7 +75,7 @@ class BackfillProgress:
 
 @dataclass(frozen=True, slots=True)
 class BackfillSummary:
-    """What a backfill did.
+    """Result of a backfill.
 
     Attributes:
         failed: pieces that could not be loaded, with the reason; another run plans them again.

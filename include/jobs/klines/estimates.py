@@ -1,4 +1,4 @@
-"""What a plan will cost: requests, weight, bytes and time."""
+"""Estimated cost of a plan: requests, weight, bytes and time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REQUESTS_A_FILE = 2
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast things are; by default the lower of two measurements (docs/history.md).
+    """Rates of loading; by default the lower of two measurements (docs/history.md).
 
     Attributes:
         dump_rows_s: rows a second from dump files into the table, all workers together.
@@ -56,7 +56,7 @@ class Estimate:
 def estimate(
     plan: BackfillPlan, *, rates: Rates = Rates(), weight_share: float = WEIGHT_SHARE
 ) -> Estimate:
-    """What loading a plan costs.
+    """Cost of loading a plan.
 
     Parsing and writing overlap with the download, and one market's wait for weight with the
     other's, so that the slowest of them is what one waits for.

@@ -83,7 +83,7 @@ class IntervalCheck:
 
     @property
     def bars(self) -> int:
-        """Bars of either side."""
+        """Bars on one side or both."""
         return self.agreeing + self.incomplete + len(self.differences)
 
 
@@ -253,7 +253,7 @@ def _stretches(frame: Timeframe, window: tuple[int, int]) -> Iterator[tuple[int,
     """Parts of a window that begin and end with bars; the last one ends with its last bar."""
     at_us = frame.open_time_us(window[0])
     if at_us < window[0]:
-        at_us = frame.next_open_us(at_us)  # that bar is in the file before
+        at_us = frame.next_open_us(at_us)  # that bar belongs to the previous file
     while at_us < window[1]:
         end_us = frame.next_open_us(at_us)
         while end_us < min(at_us + MINUTES_AT_ONCE_US, window[1]):

@@ -101,7 +101,7 @@ class BackfillPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadCounts:
-    """What came of loading, summable.
+    """Counts of a load; they can be added.
 
     Attributes:
         offered … discrepancies: as in ``MergeCounts``.

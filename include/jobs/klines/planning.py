@@ -184,7 +184,7 @@ class _Planner:
     def plan(
         self, symbol: str, start_us: int | None, end_us: int | None, *, in_part: bool = False
     ) -> BackfillPlan:
-        """What one symbol needs; with ``in_part`` only its dumps where REST does not answer."""
+        """Plan one symbol; with ``in_part`` only its dump files if REST does not answer."""
         try:
             first_us, last_us = self._span_at_rest(symbol, start_us or 0, end_us)
         except RateLimitedError:

@@ -17,14 +17,14 @@ from include.store.storage.retention import prune_quality_results
 log = structlog.get_logger(__name__)
 
 MONTHS_AHEAD = 2
-"""Days of candle partitions made ahead: writers keep working if the scheduler stops for weeks."""
+"""Months of candle partitions made ahead: writers keep working if the scheduler stops for weeks."""
 DAYS_AHEAD = 7
-"""Of raw capture; an empty partition takes 24 kB."""
+"""Days for which empty partitions of raw capture are made; each takes 24 kB."""
 
 
 @dataclass(frozen=True, slots=True)
 class PruneSummary:
-    """How many rows of ledgers were removed."""
+    """Numbers of removed rows, by ledger."""
 
     quality_results: int
 

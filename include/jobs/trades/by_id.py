@@ -58,7 +58,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class RawGap:
-    """What raw capture of a symbol misses for good; times in µs."""
+    """Trades of a symbol that raw capture cannot get any more; times in µs."""
 
     dataset: str
     symbol: str
@@ -69,7 +69,7 @@ class RawGap:
 
     @property
     def stretch(self) -> str:
-        """From when to when, as ISO 8601 writes an interval."""
+        """Return the interval in ISO 8601."""
         return f"{from_us(self.from_us).isoformat()}/{from_us(self.to_us).isoformat()}"
 
 

@@ -198,7 +198,7 @@ class _Planner:
         return first_us < day_us + DAY_US <= until_us
 
     def _span_at_rest(self, symbol: str) -> tuple[int, int]:
-        """From the first trade that REST serves to the end of the last day that it has whole."""
+        """Return the range from REST's first trade to the end of its last complete day."""
         name = exchange_symbol_of(symbol)
         market = market_of(symbol)
         try:

@@ -119,7 +119,7 @@ FIRST_MINUTES_ARE_THERE = Check(
 
 # As ops.candle_evidence() judges it: trades are counted on from the last row that has ids, so that
 # rows without any (REST, dumps) are proven by the next one that has. Raw ids of USD-M skip by
-# design, but never go back. Over a missing minute nothing is said, another rule names it; over an
+# design, but never go back. Missing minutes are another rule's findings; over an
 # outage the ids have to follow, else it was none.
 TRADE_IDS_ARE_CONTINUOUS = Check(
     "trade_ids_are_continuous",

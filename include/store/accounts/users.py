@@ -13,7 +13,7 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 MAX_SESSIONS = 50
-"""Of one user; a further login ends the oldest."""
+"""Maximum sessions of a user; a further login ends the oldest."""
 
 _ADD_USER = """
 INSERT INTO accounts.users (name, password_hash, role)

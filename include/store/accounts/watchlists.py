@@ -89,7 +89,7 @@ def watchlist(connection: Connection, user_id: int) -> list[tuple[str, int]]:
 
 
 def watchlists(connection: Connection, name: str | None = None) -> list[tuple[str, str, int]]:
-    """Of all accounts, or of one: account, symbol, when it was added (µs since 1970)."""
+    """Return account, symbol and time of adding (µs since 1970), of all accounts or of one."""
     with translated(connection):
         return [
             (user, symbol, to_us(added))

@@ -112,7 +112,7 @@ _VERSIONS = sql.SQL("SELECT * FROM ({}) AS stored CROSS JOIN ({}) AS live").form
 )
 
 Version = tuple[Any, ...]
-"""Of minutes: another one where any of them was written, changed or deleted."""
+"""Return a version of minutes that changes when any of them is written, changed or deleted."""
 
 
 @dataclass(frozen=True, slots=True)

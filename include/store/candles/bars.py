@@ -86,7 +86,7 @@ class StoredBar:
 def read_parts(
     connection: Connection, symbol: str, newest_us: int, *, since_us: int = 0
 ) -> tuple[list[Candle], list[Part], list[Part]]:
-    """What the newest bars of every timeframe are joined from.
+    """Read the parts from which the newest bars of every timeframe are joined.
 
     Args:
         newest_us: open time of the newest minute (µs).

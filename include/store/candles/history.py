@@ -1,4 +1,4 @@
-"""What is known of a symbol's history before a load: rows, files, listings."""
+"""Stored history of a symbol before a load: rows, files, listings."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FileState:
 
 
 def stored_span(connection: Connection, symbol: str) -> tuple[int, int] | None:
-    """From the oldest stored minute of a symbol to the end of its newest; None without rows."""
+    """Return the range of a symbol's stored minutes; None without rows."""
     with translated(connection):
         row = connection.execute(_SPAN, {"symbol": symbol}).fetchone()
     return None if row is None else (to_us(row[0]), to_us(row[1]) + MINUTE_US)

@@ -1,4 +1,4 @@
-"""What a chart marks: repaired minutes, minutes that miss trades, gaps, outages."""
+"""Marks of a chart: repaired minutes, minutes that lack trades, gaps, outages."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ SELECT * FROM ops.store_candles(
 )
 """
 _MOMENT = "%F %T%.f+00"
-"""Of UTC times, with a fraction where there is one; cheaper to read than the form with a T."""
+"""Format of UTC times for COPY; PostgreSQL parses it faster than the form with a T."""
 
 _RETRIED = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 

@@ -28,7 +28,7 @@ ORDER BY c.symbol, c.open_time
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is wanted of a symbol, in µs.
+    """Minutes to read of a symbol; times in µs.
 
     Attributes:
         start_us: all minutes that open here or later.
@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class SettledMinute:
-    """A row of ``market.candles_1m``, and how it is known."""
+    """A row of ``market.candles_1m`` with its status and source."""
 
     candle: Candle
     status: Status

@@ -14,7 +14,7 @@ from include.store.postgres.pools import translated
 MAX_MINUTES = 1_000_000
 """Rolled up for one answer at most: about two years, in some two seconds."""
 MINUTES_AT_ONCE = 131_072
-"""Of one statement."""
+"""Maximum minutes of one statement."""
 LONGEST_MONTH_US = 31 * DAY_US
 
 # The rule of include/domain/rollup.py. A bar is over when its last minute is, or when a later

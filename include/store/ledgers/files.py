@@ -90,7 +90,7 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class QualityResult:
-    """What one check of a run found; ``symbol`` None: over all symbols.
+    """Result of one check of a run; ``symbol`` None: over all symbols.
 
     Attributes:
         suite: which rows the check is about.

@@ -228,7 +228,7 @@ def close_gap(
     by: str = "rest",
     detail: Mapping[str, object] | None = None,
 ) -> bool:
-    """Mark a gap as repaired; False where it was already, or does not exist.
+    """Mark a gap as repaired; False if it already was or does not exist.
 
     Args:
         by: the source that proved its minutes.
@@ -241,7 +241,7 @@ def close_gap(
 def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None = None) -> int:
     """Close open gaps of candles whose minutes are all verified rows or outages.
 
-    Their writer was killed before it could, or did not know of them (a backfill).
+    Their writer was killed before it could, or had no record of them (a backfill).
 
     Args:
         symbols: only gaps of these.

@@ -1,4 +1,4 @@
-"""What an operator asks of the database, read cheaply.
+"""Cheap reads of an operator's questions.
 
 Candles are read by ``(symbol, open_time)`` alone: for each symbol the rows of the window, and one
 probe of the index before it. Nothing here writes; the reader's rights suffice.

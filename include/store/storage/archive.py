@@ -50,7 +50,7 @@ class ArchivedDay:
 
 @dataclass(frozen=True, slots=True)
 class RestoredRows:
-    """What putting a file back did.
+    """Result of restoring a file.
 
     Attributes:
         rows: of the file.

@@ -31,12 +31,12 @@ from include.store.postgres.pools import translated
 from include.store.trades.captured import RawTable
 
 DECIMALS = 8
-"""Of the exchange's prices and quantities, spot and USD-M."""
+"""Decimal places of the exchange's prices and quantities, spot and USD-M."""
 EXACT = pl.Decimal(38, DECIMALS)
 MOMENT = pl.Datetime("us", "UTC")
 
 BLOCK_BYTES = 8 * 1_048_576
-"""Of CSV; about 100,000 rows, which polars holds in 20 MB."""
+"""Size of a CSV block; about 100,000 rows, which take 20 MB in polars."""
 ROW_GROUP_ROWS = 122_880
 """DuckDB's own, on which it spreads its threads. Statistics of symbol let readers skip the rest."""
 

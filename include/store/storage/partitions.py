@@ -29,7 +29,7 @@ class RawDay:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """How many rows a day has, and the sum of the hashes of their keys."""
+    """Number of rows of a day, and the sum of the hashes of their keys."""
 
     rows: int
     value: int

@@ -36,7 +36,7 @@ class MissingIdRange:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """How far the trades of a symbol reach: the last one's id in its table, and its time (µs)."""
+    """Last stored trade of a symbol: its id and its time (µs)."""
 
     symbol: str
     last_id: int
@@ -227,7 +227,7 @@ def _newest_and_missing_ranges(
 def _not_archived(
     connection: Connection, table: RawTable, missing_ranges: Sequence[MissingIdRange]
 ) -> list[MissingIdRange]:
-    """Those without a day between their ends that was archived, and dropped from the table."""
+    """Return the ranges that contain no archived day, whose rows are no longer in the table."""
     if not missing_ranges:
         return []
     ends = [

@@ -157,7 +157,7 @@ class _Kept:
         return None
 
     def rows(self, days: Sequence[date], from_id: int, *, limit: int) -> list[KeptTrade]:
-        """Those from an id on, in the order of the key."""
+        """Return trades from an id on, in the order of the key."""
         # The index begins with this pair; the days alone select the partitions.
         query = sql.SQL(
             "SELECT t.{id}, t.price, t.quantity, {first}, {last}, t.trade_time, t.is_buyer_maker "
@@ -196,7 +196,7 @@ class _Kept:
         return {"table": self.table.path, "id": sql.Identifier(self.table.id_column)}
 
     def _column(self, name: str) -> sql.Identifier:
-        """Of aggregate trades; single ones have their own id for it."""
+        """First trade id of aggregate trades; single trades use their own id."""
         return sql.Identifier("t", name if self.table is AGG_TRADES else self.table.id_column)
 
 

@@ -26,9 +26,9 @@ from serving.problems import Problem, refused, shown, unknown
 router = APIRouter(tags=["accounts"])
 
 LOGINS_PER_MINUTE = 10
-"""For a client's address."""
+"""Login attempts for a client's address."""
 LOGINS_OF_A_NAME_PER_MINUTE = 30
-"""For a name, from all addresses: few enough to prevent guessing from many addresses, and enough
+"""Login attempts for a name: few enough to prevent guessing from many addresses, enough
 that others can hardly lock a user out.
 """
 MAX_BODY_BYTES = 8_192
@@ -114,7 +114,7 @@ async def login(request: Request) -> Response:
 
 @router.post("/logout", summary="End the session", status_code=HTTPStatus.NO_CONTENT)
 async def logout(request: Request) -> Response:
-    """Ends it immediately, everywhere; without a session nothing happens."""
+    """End the session immediately, everywhere; without a session nothing happens."""
     principal = request.state.principal
     if principal is not None and principal.identity.kind is Kind.SESSION:
         one: Identity = principal.identity
@@ -162,7 +162,7 @@ async def leave(request: Request, session_id: Annotated[int, Path(ge=1, le=MAX_I
 
 @router.get("/users", summary="All accounts (administrators)")
 async def users(request: Request) -> Response:
-    """With the number of sessions, tokens and watched symbols of each."""
+    """Each account with its number of sessions, tokens and watched symbols."""
     if principal_of(request).identity.role is not Role.ADMIN:
         raise Problem(HTTPStatus.FORBIDDEN, "this is for administrators")
     payload = [
@@ -185,7 +185,7 @@ async def users(request: Request) -> Response:
 
 @router.get("/watchlist", summary="Your watchlist")
 async def watchlist(request: Request) -> Response:
-    """By symbol; `is_streamed` turns true within seconds of adding one."""
+    """Sorted by symbol; `is_streamed` turns true within seconds of adding one."""
     user_id = principal_of(request).identity.user_id
     live = frozenset(context_of(request).streamed())
     found = await _auth(request).call(partial(watchlists.watchlist, user_id=user_id))
@@ -229,7 +229,7 @@ async def watch(request: Request, symbol: str) -> Response:
     status_code=HTTPStatus.NO_CONTENT,
 )
 async def unwatch(request: Request, symbol: str) -> Response:
-    """It stays streamed while another user watches it or the settings include it."""
+    """The symbol stays streamed while another user watches it or the settings include it."""
     user_id = principal_of(request).identity.user_id
     auth = _auth(request)
     found = await auth.call(partial(watchlists.watchlist, user_id=user_id))

@@ -30,7 +30,7 @@ MAX_LIMIT = 10_000
 SETTLED_US = 10 * MINUTE_US
 """Older bars change only by repairs."""
 CLOSED_FOR_S = 60
-"""How long caches may store a closed range; then they revalidate by ETag."""
+"""Time for which caches may store a closed range; then they revalidate by ETag."""
 
 COLUMNS: dict[str, Any] = {
     "symbol": pl.String,

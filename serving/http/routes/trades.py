@@ -26,7 +26,7 @@ MAX_LIMIT = 1_000
 MAX_ID = 2**53 - 1
 """JavaScript represents no larger integer exactly."""
 WHOLE_FOR_S = 3_600
-"""How long caches may store a complete range; then they revalidate by ETag."""
+"""Time for which caches may store a complete range; then they revalidate by ETag."""
 
 
 class Kind(StrEnum):

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=0.25, max_s=5.0, min_s=0.05)
 CONNECT_TIMEOUT_S = 5
-"""For one server; there may be several."""
+"""Timeout of connecting to one server; there may be several."""
 MAX_CONNECTING_S = 20.0
 ANSWER_TIMEOUT_S = 5
 """A server that answers no ping for this long counts as gone."""

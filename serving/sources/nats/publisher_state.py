@@ -1,4 +1,4 @@
-"""What a server has received from each streamer, and whether messages are missing."""
+"""Messages received from each streamer, and whether any are missing."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ WRITTEN_BEFORE_US = 60 * SECOND_US
 SYMBOLS_AT_ONCE = 50
 MAX_READ_S = 60.0
 MAX_ABSENT_S = 300.0
-"""How long absent minutes are read again: a streamer may need to catch up with its writes."""
+"""Time for which absent minutes are read again: a streamer may need to catch up with its writes."""
 SETTLING_US = MINUTE_US
 """The streamer has yet to settle minutes this close to the newest."""
 POLL_INTERVAL_S = 60.0
@@ -47,7 +47,7 @@ Read = Callable[[Mapping[str, Asked], int], list[SettledMinute]]
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What to read of a symbol.
+    """A pending read of a symbol.
 
     Attributes:
         newest_us: its newest minute at the first request.

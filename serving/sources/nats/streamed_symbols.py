@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from serving.sources.nats.resumption import MAX_BACK_US
 
 CACHE_TTL_S = MAX_BACK_US / 1e6
-"""How long the symbols of a silent streamer are kept."""
+"""Time for which the symbols of a silent streamer stay listed."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class StreamedByStreamer:
     def __init__(self) -> None:
         self._streamers: dict[str, _Streamer] = {}
         self._all: frozenset[str] | None = frozenset()
-        """None if it must be computed again."""
+        """Cached union; None if it must be computed again."""
 
     @property
     def symbols(self) -> frozenset[str]:

@@ -39,7 +39,7 @@ from streamer.hub.trade_hub import FullError, TickHubs
 log = structlog.get_logger(__name__)
 
 LEASE_S = 4 * WANTED_INTERVAL_S
-"""How long a server's wishes stay valid after its last message."""
+"""Time for which a server's subscriptions stay valid after its last message."""
 MAX_SERVERS = 1_000
 GATHER_S = 0.02
 """Minimum pause between two batches."""

@@ -67,7 +67,7 @@ class RemoteMarket:
         self._newest: dict[str, pb.CandleUpdate] = {}
         self._newest_us = 0
         self._streamed: frozenset[str] | None = None
-        """None if the other side does not report them."""
+        """Streamed symbols; None if the streamer does not report them."""
         self._on_settled: Callable[[Candle], None] | None = None
         self.is_connected = False
         self.disconnects = 0

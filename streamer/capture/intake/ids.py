@@ -42,7 +42,7 @@ class MissingRange:
 
     @property
     def ids(self) -> int:
-        """How many."""
+        """Number of ids."""
         return self.last_id - self.first_id + 1
 
 
@@ -73,7 +73,7 @@ class IdSequence:
         self.highest: int | None = None
         self.highest_us = 0
         self.missing_ranges: list[MissingRange] = []
-        """In the order of ids, disjoint."""
+        """Disjoint ranges, ascending."""
         self._first_us = 0
         self._anew_us = 0
         """Time of the first trade of the present instrument, where it is not the name's first."""

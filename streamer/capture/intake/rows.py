@@ -34,7 +34,7 @@ from streamer.capture.spool.spool import losses_of, tally
 log = structlog.get_logger(__name__)
 
 SETTLE_S = 2.0
-"""How long missing ids may still arrive by themselves."""
+"""Time for which missing ids may still arrive by themselves."""
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
 
 DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
@@ -67,7 +67,7 @@ class Intake:
         self.duplicates = 0
         self.void_trades = 0
         self.sequences: dict[tuple[str, str], IdSequence] = {}
-        """By dataset and symbol, for rows that can be requested by id."""
+        """Id trackers by dataset and symbol, for rows that can be requested by id."""
         self._agg_trades = Lane(AGG_TRADES, can_be_asked=True)
         self._spot_trades = Lane(TRADES, can_be_asked=True)
         self._um_trades = Lane(TRADES, can_be_asked=False)

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 POLL_INTERVAL_S = 30.0
 """A symbol that brought something since the last look is quiet no longer."""
 MAX_CALL_S = 300.0
-"""For the last candles of all symbols; longer than that, PostgreSQL hangs."""
+"""Timeout for reading the last candles of all symbols; beyond it PostgreSQL hangs."""
 LAST_LOOK = {Market.SPOT: 65, Market.UM: 3}
 """Answers compared with a candle, over half an hour. USD-M candles include fills that no aggTrade
 has, of the insurance fund and of liquidations: they are no proof."""

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 BACKOFF = Backoff(first_s=1.0, max_s=30.0, min_s=0.1)
 POLL_S = 0.5
 MAX_CALL_S = 600.0
-"""For the ids of a day of all symbols; longer than that, PostgreSQL hangs."""
+"""Timeout for reading a day's ids of all symbols; beyond it PostgreSQL hangs."""
 
 
 def cannot_be_asked(dataset: str, market: Market) -> bool:

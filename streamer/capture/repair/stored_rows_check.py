@@ -24,7 +24,7 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 MAX_CALL_S = 60.0
-"""For the last rows of all symbols; longer than that, PostgreSQL hangs."""
+"""Timeout for reading the last rows of all symbols; beyond it PostgreSQL hangs."""
 LOST = "PostgreSQL lost what it had stored, as where a standby took over that lagged behind"
 
 

@@ -34,7 +34,7 @@ PACE_S = 0.5
 MAX_CALL_S = 900.0
 """Pages of a long tail, each waiting for weight: longer than that, a call hangs."""
 MAX_S = 86_400.0
-"""How long to ask an exchange that fails; a start looks back as far by default."""
+"""Time for which a failing exchange is asked again; a start looks back as far by default."""
 PROOFS = 2
 """Answers without a further trade: one may come from a cache that lags."""
 

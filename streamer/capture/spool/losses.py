@@ -1,4 +1,4 @@
-"""Rows that raw capture lost: counted, and kept on disk until they are in the ledger."""
+"""Rows that raw capture lost, counted and stored on disk until they are in the ledger."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Losses:
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
-        """Rows let go since the start, as far as anybody can count them."""
+        """Lost rows since the start whose number is known."""
         self.times = 0
         """Losses since the start, including those without a row count."""
         self._path = path
@@ -90,7 +90,7 @@ class Losses:
         self._adopted = adopted_files(self._path.parent)
         for path in self._adopted:
             self._read(path)
-            self._changes += 1  # the one file has them all, soon
+            self._changes += 1  # the one file will list them all
 
     def _read(self, path: Path) -> None:
         try:
@@ -103,22 +103,22 @@ class Losses:
         self._join(left)
 
     def add(self, losses: Iterable[Loss]) -> None:
-        """Note losses."""
+        """Record losses."""
         for loss in losses:
             self.rows += loss.rows or 0
-            self.times += loss.from_us is not None  # an open one may turn out to be none
+            self.times += loss.from_us is not None  # an open loss may turn out to be empty
             self._join([loss])
             self._changes += 1
 
     def close(self, loss: Loss, from_us: int | None, to_us: int) -> None:
-        """Set the start and end of an open loss; a start of None means that nothing was lost."""
+        """Set the start and end of an open loss; a start of None means that no row was lost."""
         self.open.discard(loss)
         self._changes += 1
         if from_us is not None:
             self.add([msgspec.structs.replace(loss, from_us=from_us, to_us=to_us)])
 
     def take(self) -> list[RawGap]:
-        """All of them as gaps of the ledger; ``forget`` those once they are in it."""
+        """Return all losses as gaps of the ledger; call ``forget`` once they are stored."""
         return [
             RawGap(
                 loss.dataset,

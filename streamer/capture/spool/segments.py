@@ -93,7 +93,7 @@ def piece_at(path: Path, offset: int, size: int) -> Piece:
 
 
 def pieces(path: Path, offset: int, size: int) -> Iterator[Piece]:
-    """What is in a file from a place on; as above."""
+    """Read all records of a file from an offset on; arguments and errors as in ``piece_at``."""
     with path.open("rb") as file:
         while offset < size:
             piece = _piece(file, offset, size)

@@ -104,7 +104,7 @@ class Spool:
         self._number = last_number(folder)
         self._file: FileIO | None = None
         self._offset = 0
-        """How far the oldest segment has been replayed."""
+        """Offset up to which the oldest segment has been replayed."""
         self._reading: _Place | None = None
         self._read_us: dict[str, int] = {}
         """Time of the last row of each dataset that was read."""
