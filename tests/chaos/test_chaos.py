@@ -1,7 +1,6 @@
-"""Twenty runs of chaos, each some simulated minutes, and those that once found something in a soak,
-as long as they were there and one by one; ``make soak`` runs two hundred.
+"""Twenty seeds of chaos, some simulated minutes each, and seeds with which a soak found defects.
 
-``CHAOS_SEEDS=7,8,9`` in the environment runs others.
+``make soak`` runs two hundred; ``CHAOS_SEEDS=7,8,9`` in the environment runs others.
 """
 
 from __future__ import annotations
@@ -30,6 +29,11 @@ SEEDS = CHOSEN or [*range(1, 21)]
 SOAK_MINUTES = 120
 SOAK_SPEED = 300
 GROUPS = [SEEDS[first : first + AT_ONCE] for first in range(0, len(SEEDS), AT_ONCE)]
+RUNS = [
+    pytest.param(seeds, id="-".join(map(str, seeds)), marks=[pytest.mark.long] if place else [])
+    for place, seeds in enumerate(GROUPS)
+]
+"""The first two seeds are part of `make test`."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def servers() -> Iterator[list[EmbeddedPostgres]]:
 
 
 @pytest.mark.timeout(420)  # a run that fails says so itself, after its patience
-@pytest.mark.parametrize("seeds", GROUPS, ids=lambda seeds: "-".join(map(str, seeds)))
+@pytest.mark.parametrize("seeds", RUNS)
 def test_after_chaos_the_table_is_the_exchanges(
     seeds: list[int], servers: list[EmbeddedPostgres], tmp_path: Path
 ) -> None:
@@ -63,6 +67,7 @@ def test_after_chaos_the_table_is_the_exchanges(
         assert not outcome.gaps.silent, f"seed {outcome.seed}: jobs did the streamer's work"
 
 
+@pytest.mark.long
 @pytest.mark.timeout(420)
 @pytest.mark.skipif(bool(CHOSEN), reason="other seeds were chosen")
 @pytest.mark.parametrize("seed", sorted(FOUND))

@@ -119,6 +119,7 @@ def by_talib(built: psycopg.Connection[Any]) -> dict[str, dict[str, list[float |
     return answers
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("symbol", "timeframe"), CASES)
 def test_values_equal_talib_to_a_billionth(
     built: psycopg.Connection[Any],
