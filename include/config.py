@@ -8,20 +8,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from include.config_of_jobs import JobSettings
-from include.config_of_serving import (
-    STREAMER_HTTP_PORT,
-    CommaSeparated,
-    ServingSettings,
-)
 from include.errors import PermanentError
+
+STREAMER_HTTP_PORT = 9464
+"""The usual port of exporters of metrics."""
+
+API_PORT = 8_300
+"""Default port of REST; 8080 is Airflow's."""
+
+GRPC_PORT = 50_051
+"""The usual port of gRPC."""
+
+
+TIMEFRAME_NAMES = (
+    "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M",
+)  # fmt: skip
+"""Those of ``include.domain.timeframes``: settings do not import the domain."""
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 
 
 def _scheme_of(url: str) -> str:
@@ -32,6 +51,12 @@ def _scheme_of(url: str) -> str:
     except ValueError:
         return ""
     return parts.scheme
+
+
+def _is_nats(url: str) -> bool:
+    """Whether a URL leads to a NATS server."""
+    parts = urlsplit(url) if _scheme_of(url) in {"nats", "tls"} else None
+    return parts is not None and bool(parts.hostname) and parts.path in {"", "/"}
 
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -50,7 +75,7 @@ _TESTNET_HOSTS = {
 }
 
 
-class Settings(JobSettings, ServingSettings):
+class Settings(BaseSettings):
     """All settings of Candelabra, validated.
 
     Durations carry their unit in the name. URLs of databases are libpq URLs
@@ -162,6 +187,114 @@ class Settings(JobSettings, ServingSettings):
         description="Disk for captured rows that the exchange cannot serve again.",
     )
 
+    # --- files and local services
+    candelabra_home: Path = Field(
+        default=Path(".candelabra"), description="State of embedded services, inbox, quarantine."
+    )
+    inbox_folder: Path | None = Field(
+        default=None, description="Files dropped here are loaded; else CANDELABRA_HOME/inbox."
+    )
+
+    # --- storage
+    raw_retention_days: int | None = Field(
+        default=None,
+        ge=2,
+        le=36_500,
+        description="Days that captured rows stay in their tables; then they go to the archive.",
+    )
+    archive_folder: Path | None = Field(
+        default=None, description="Parquet files of archived days; else CANDELABRA_HOME/archive."
+    )
+    ledger_retention_days: int = Field(
+        default=90, ge=7, le=36_500, description="Days for which results of passed checks are kept."
+    )
+
+    # --- quality
+    quality_stale_after_minutes: int = Field(
+        default=10,
+        ge=2,
+        le=10_080,
+        description="Age of a streamed symbol's newest minute that is an error.",
+    )
+    quality_unverified_after_minutes: int = Field(
+        default=60,
+        ge=5,
+        le=1_440,
+        description="How long a streamed minute may be unconfirmed, and a gap be open.",
+    )
+    quality_jump_multiple: Decimal = Field(
+        default=Decimal(20),
+        gt=1,
+        le=1_000_000,
+        description="Usual ranges by which a close may differ from the one before.",
+    )
+    quality_docs_folder: Path | None = Field(
+        default=None, description="Pages with quality results; else CANDELABRA_HOME/quality."
+    )
+
+    # --- health and metrics of the streamer
+    streamer_http: bool = Field(default=True, description="Serve /metrics, /health and /ready.")
+    streamer_http_host: str = Field(default="127.0.0.1", description="Where they are served.")
+    streamer_http_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="0: the system chooses; empty: 9464, or a free port if taken.",
+    )
+
+    # --- serving
+    api: bool = Field(default=True, description="Serve REST.")
+    api_host: str = Field(default="127.0.0.1", description="Where REST is served.")
+    api_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="0: the system chooses; empty: 8300, or a free port if taken.",
+    )
+    api_allowed_origins: CommaSeparated = Field(
+        default=(), description="Origins of other sites whose pages may send requests (CORS)."
+    )
+    api_requests_per_minute: int = Field(
+        default=3_000, ge=1, le=10_000_000, description="Requests that a client may make."
+    )
+    grpc: bool = Field(default=True, description="Serve candles by gRPC.")
+    grpc_host: str = Field(default="127.0.0.1", description="Where gRPC is served.")
+    grpc_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="0: the system chooses; empty: 50051, or a free port if taken.",
+    )
+    grpc_tls_cert_file: Path | None = Field(
+        default=None, description="PEM file of the certificate; with it gRPC accepts TLS only."
+    )
+    grpc_tls_key_file: Path | None = Field(default=None, description="PEM file of its private key.")
+    grpc_trusted_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file of certificates that `candelabra serve` trusts; with it, it uses TLS."
+        ),
+    )
+
+    # --- NATS
+    nats_url: str = Field(
+        default="",
+        description="Publish candles to this NATS; servers subscribe there. Several by comma.",
+    )
+    nats_trusted_file: Path | None = Field(
+        default=None, description="PEM file of who signed the certificate of NATS."
+    )
+    nats_timeframes: CommaSeparated = Field(
+        default=(), description="Timeframes that are published beside 1m."
+    )
+
+    # --- accounts
+    auth_required: bool = Field(default=False, description="Require a login or a token.")
+    session_hours: int = Field(default=168, ge=1, le=8_760, description="How long a login lasts.")
+    streamer_token: str = Field(
+        default="", description="API token that `candelabra serve` asks the streamer with."
+    )
+
     # --- logs and alerts
     log_level: LogLevel = Field(default="INFO", description="Least severe level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field(
@@ -230,6 +363,64 @@ class Settings(JobSettings, ServingSettings):
             raise ValueError("should be a file, one symbol or pattern a line; this is a folder")
         return value
 
+    @field_validator("candelabra_home", "archive_folder", "inbox_folder", "quality_docs_folder")
+    @classmethod
+    def _folder(cls, value: Path | None) -> Path | None:
+        if value is not None and value.exists() and not value.is_dir():
+            raise ValueError("should be a folder, which may be absent; this is a file")
+        return value
+
+    @field_validator("streamer_http_host", "grpc_host", "api_host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._:-]+", value) or "//" in value:
+            raise ValueError("should be an address or a host name, such as 127.0.0.1")
+        return value
+
+    @field_validator("streamer_token")
+    @classmethod
+    def _token(cls, value: str) -> str:
+        if value and not re.fullmatch(r"cdl_[A-Za-z0-9_-]{43}", value):
+            raise ValueError("should be what `candelabra user token add` showed: cdl_…")
+        return value
+
+    @field_validator("nats_url")
+    @classmethod
+    def _nats(cls, value: str) -> str:
+        for one in value.split(",") if value else ():
+            if not _is_nats(one):
+                raise ValueError(
+                    "should be nats://host:4222 or tls://host:4222, several by comma; "
+                    "user:password@ before the host where NATS asks for it"
+                )
+        return value
+
+    @field_validator("nats_timeframes")
+    @classmethod
+    def _timeframes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(TIMEFRAME_NAMES)):
+            raise ValueError(
+                f"{', '.join(unknown)} is none; should be of {' '.join(TIMEFRAME_NAMES)}, by comma"
+            )
+        return value
+
+    @field_validator("api_allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            if one != "*" and not re.fullmatch(r"https?://[A-Za-z0-9._\[\]:-]+", one):
+                raise ValueError("should be origins such as https://charts.example.org, or *")
+        return value
+
+    @field_validator(
+        "grpc_tls_cert_file", "grpc_tls_key_file", "grpc_trusted_file", "nats_trusted_file"
+    )
+    @classmethod
+    def _pem(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("should be a file in PEM format; there is none")
+        return value
+
     def model_post_init(self, _context: object) -> None:
         hosts = _TESTNET_HOSTS if self.binance_testnet else _LIVE_HOSTS
         for name, url in hosts.items():
@@ -237,12 +428,27 @@ class Settings(JobSettings, ServingSettings):
                 object.__setattr__(self, name, url)
 
     @property
+    def archive(self) -> Path:
+        """The folder of archived raw capture."""
+        return self.archive_folder or self.candelabra_home / "archive"
+
+    @property
+    def inbox(self) -> Path:
+        """The folder whose files are loaded."""
+        return self.inbox_folder or self.candelabra_home / "inbox"
+
+    @property
+    def quality_docs(self) -> Path:
+        """The folder of the pages of what the checks found."""
+        return self.quality_docs_folder or self.candelabra_home / "quality"
+
+    @property
     def streamer_http_url(self) -> str:
         """Where a streamer of these settings serves; empty where it does not or chooses itself."""
         port = STREAMER_HTTP_PORT if self.streamer_http_port is None else self.streamer_http_port
         if not self.streamer_http or not port:
             return ""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - heard by all, asked here
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(  # noqa: S104 - a bound address, not a peer
             self.streamer_http_host, self.streamer_http_host
         )
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -11,8 +11,7 @@ from typing import Any
 
 import structlog
 
-from include.config import Settings
-from include.config_of_serving import API_PORT
+from include.config import API_PORT, Settings
 from include.domain.candles import Candle
 from include.store.candles.bars import read_parts
 from serving.app import create_app

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from include.config_of_serving import GRPC_PORT
+from include.config import GRPC_PORT
 
 
 def serve(

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
-from include.config_of_serving import GRPC_PORT as DEFAULT_PORT
+from include.config import GRPC_PORT as DEFAULT_PORT
 from include.errors import PermanentError
 from serving.auth.service import AuthService
 from serving.grpc.authentication import TokenInterceptor

@@ -19,7 +19,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from include.config_of_serving import STREAMER_HTTP_PORT as DEFAULT_PORT
+from include.config import STREAMER_HTTP_PORT as DEFAULT_PORT
 from include.errors import PermanentError
 from serving.http.bounded_http import BoundedHttpProtocol
 from serving.http.encoded_frames import EncodedFramesProtocol

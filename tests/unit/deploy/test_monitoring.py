@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.config_of_serving import STREAMER_HTTP_PORT
+from include.config import STREAMER_HTTP_PORT
 from streamer.health.metrics import METRICS
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "monitoring"

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from include.config import Settings, load_settings
-from include.config_of_serving import TIMEFRAME_NAMES
+from include.config import TIMEFRAME_NAMES, Settings, load_settings
 from include.domain.timeframes import TIMEFRAMES
 from include.errors import PermanentError
 

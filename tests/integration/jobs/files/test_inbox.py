@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -130,29 +129,6 @@ def test_a_second_file_of_a_name_never_takes_the_place_of_the_first(
     assert texts == [f"{row(minute)}\n" for minute in (1, 2, 0)]
 
 
-def test_a_file_that_is_still_being_copied_is_left_alone(
-    settings: Settings, drop: Callable[..., Path]
-) -> None:
-    path = drop("ABC-1m-2025-01-01.csv", row(0))
-    long_ago = time.time() - 86_400
-    os.utime(path, (long_ago, long_ago))  # as copying tools do; the change of it shows
-    drop("ABC-1m-2025-01-02.csv.part", row(0))
-    drop(".ABC-1m-2025-01-03.csv.x7Yz", row(0))
-    drop(".staging/ABC-1m-2025-01-04.csv", row(0))
-    assert find_files(settings.inbox) == []
-    assert found(settings) == ["ABC-1m-2025-01-01.csv"]
-
-
-def test_a_file_from_a_clock_that_runs_ahead_is_taken_as_any_other(
-    settings: Settings, drop: Callable[..., Path]
-) -> None:
-    path = drop("ABC-1m-2025-01-01.csv", row(0))
-    ahead = time.time() + 10 * 86_400
-    os.utime(path, (ahead, ahead))
-    assert find_files(settings.inbox) == []  # it was written this moment
-    assert found(settings) == ["ABC-1m-2025-01-01.csv"]
-
-
 def test_runs_at_the_same_time_load_each_file_once(
     settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -237,9 +213,3 @@ def test_the_file_of_a_killed_run_is_taken_up_by_the_next_and_not_before(
     assert [one.state for one in load_all(settings) if isinstance(one, InboxResult)] == ["loaded"]
     assert candles(connection) == [("ABC", 2)]
     assert len(files_of(settings)) == 2
-
-
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(PermanentError, match="INBOX_FOLDER"):
-        find_files(tmp_path / "file" / "inbox")

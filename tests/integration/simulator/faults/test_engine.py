@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
@@ -179,36 +178,6 @@ async def test_dropped_duplicated_and_reordered_frames_show_in_the_ids(exchange:
     assert len(set(ids["pepeusdt"])) == len(ids["pepeusdt"])
     hits = next(entry["hits"] for entry in exchange.faults.listed() if entry["id"] == "d")
     assert hits > 0
-
-
-async def test_control_api_adds_lists_and_removes_faults(exchange: Exchange) -> None:
-    url = f"{exchange.control_url}/sim/faults"
-    async with httpx.AsyncClient() as client:
-        plan = [
-            {"kind": "drop", "at": "+1h", "id": "later"},
-            {"kind": "stall", "market": "spot", "duration_s": 1e6},
-        ]
-        assert (await client.post(url, json=plan)).json() == {"ids": ["later", "f1"]}
-        states = {entry["id"]: entry["state"] for entry in (await client.get(url)).json()}
-        assert states == {"later": "scheduled", "f1": "active"}
-        exported = parse_plan((await client.get(f"{url}/plan")).content)
-        assert [fault.id for fault in exported] == ["later", "f1"]
-        assert not any(fault.is_offset for fault in exported)
-        assert exported[0].at_us - exported[1].at_us == 60 * MINUTE_US
-
-        again = await client.post(url, json=[{"kind": "cut"}, plan[0]])
-        assert again.status_code == 400
-        assert "'later' is in use" in again.json()["msg"]
-        wrong = await client.post(url, json=[{"kind": "cut"}, {"kind": "drop", "share": 7}])
-        assert wrong.status_code == 400
-        assert "body, entry 2 (drop): share is 7" in wrong.json()["msg"]
-        assert len((await client.get(url)).json()) == 2, "all or none"
-        assert (await client.post(url, content=b"[{")).status_code == 400
-
-        assert (await client.delete(f"{url}/later")).json() == {"removed": "later"}
-        assert (await client.delete(f"{url}/nothing")).status_code == 404
-        states = {entry["id"]: entry["state"] for entry in (await client.get(url)).json()}
-        assert states == {"later": "removed", "f1": "active"}
 
 
 def test_faults_added_from_another_thread_have_begun_on_return() -> None:

@@ -26,7 +26,7 @@ from tests.integration.jobs.faulty_host import FaultyHost
 
 Oracle = Callable[[str, int, int], list[Candle]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
 
 

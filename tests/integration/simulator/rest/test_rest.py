@@ -1,4 +1,4 @@
-"""REST, the dump site and the control API, with a real client."""
+"""REST and the dump site, with a real client."""
 
 import hashlib
 import io
@@ -304,20 +304,3 @@ def test_day_that_is_not_over_is_not_found(client: httpx.Client, name: str) -> N
     answer = client.get(f"/data/spot/daily/klines/BTCUSDT/1m/{name}")
     assert answer.status_code == 404
     assert "<Code>NoSuchKey</Code>" in answer.text
-
-
-@pytest.mark.parametrize(
-    "query",
-    [{"symbol": "NOSUCH"}, {"symbol": "BTCUSDT", "interval": "7m"}, {"market": "cm", "symbol": "X"},
-     {}, {"symbol": "BTCUSDT", "limit": 3}],
-)  # fmt: skip
-def test_bad_requests_to_the_oracle_say_what_is_wrong(
-    client: httpx.Client, query: dict[str, Any]
-) -> None:
-    answer = client.get("/sim/klines", params=query)
-    assert answer.status_code == 400
-    assert answer.json()["msg"]
-
-
-def test_replay_state_without_a_replay_is_404(client: httpx.Client) -> None:
-    assert client.get("/sim/replay").status_code == 404
