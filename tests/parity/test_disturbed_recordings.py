@@ -240,7 +240,7 @@ def test_aggregates_and_klines_make_no_minute_but_the_exchanges(
             if isinstance(frame, Kline) and frame.body.is_closed
         }
         assert closed
-        heard = play(frames, disturbance, Market.SPOT, count=True)
+        heard = play(frames, disturbance, Market.SPOT, klines=True)
         for minute, candle in closed.items():
             offer = heard.stored.get(minute)
             if offer is None or offer.status is Status.PARTIAL:
@@ -268,7 +268,7 @@ def test_contiguous_trades_make_no_minute_but_their_own(
     recorded_data: Path, disturbance: Disturbance
 ) -> None:
     trades = spot_trades(recorded_data)
-    heard = play(trades, disturbance, Market.SPOT, count=False)
+    heard = play(trades, disturbance, Market.SPOT, klines=False)
     first_us = min(heard.stored, default=heard.until_us)
     over = {
         minute: candle
@@ -284,7 +284,7 @@ def test_repeats_change_no_minute(recorded_data: Path, recording: object, repeat
     assert callable(recording)
     trades = recording(recorded_data)
     market = Market.SPOT if recording is spot_trades else Market.UM
-    heard = play(trades, Disturbance(1, repeated=repeated), market, count=False)
+    heard = play(trades, Disturbance(1, repeated=repeated), market, klines=False)
     true = folded(trades)
     assert len(true) >= 4
     for minute, candle in true.items():
@@ -308,7 +308,7 @@ def test_futures_trades_that_were_cut_make_no_minute_but_the_official_ones(
              "taker_buy_volume", "taker_buy_quote_volume")  # fmt: skip
     trades = futures_trades(recorded_data)
     heard = play(
-        trades, Disturbance(2, cuts=tuple(cuts), repeated=repeated), Market.UM, count=False
+        trades, Disturbance(2, cuts=tuple(cuts), repeated=repeated), Market.UM, klines=False
     )
     for minute in folded(trades):
         offer = heard.stored.get(minute)
@@ -323,6 +323,6 @@ def test_futures_trades_that_were_cut_make_no_minute_but_the_official_ones(
 def test_a_recording_as_it_came_gives_all_its_minutes_whole(recorded_data: Path) -> None:
     for recording, market in ((spot_trades, Market.SPOT), (futures_trades, Market.UM)):
         trades = recording(recorded_data)
-        heard = play(trades, Disturbance(0), market, count=False)
+        heard = play(trades, Disturbance(0), market, klines=False)
         for minute in folded(trades):
             assert heard.stored[minute].status is not Status.PARTIAL, minute

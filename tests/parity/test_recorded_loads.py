@@ -33,6 +33,10 @@ KLINES = {
     "dump-um-1m-bulk/FILUSDT-1m-2024-04.zip": ("FILUSDT.P", 30 * 1_440),
     "dump-um-1m-bulk/FILUSDT-1m-2024-06.zip": ("FILUSDT.P", 30 * 1_440),
     "dump-um-1m-bulk/FILUSDT-1m-2025-02.zip": ("FILUSDT.P", 28 * 1_440),
+    "ws-usdm-markprice-20230404/BTCUSDT-1m-2023-04.excerpt-20230404T2358-20230405T0007.csv": (
+        "BTCUSDT.P",
+        10,
+    ),
     "ws-usdm-vs-klines-20240808/BTCUSDT-1m-2024-08.excerpt-20240808T2354-20240809T0005.csv": (
         "BTCUSDT.P",
         12,
