@@ -75,9 +75,9 @@ async def test_void_rows_of_rest_are_not_stored_and_hide_no_trade(
 
             before = await until(dict.fromkeys(SYMBOLS, 0))
             exchange.faults.add([HOLES, *FAULTS])
-            holes = streamer._capture.holes
+            queue = streamer._capture.missing_ranges
             async with asyncio.timeout(60):
-                while holes.filled_rows < MORE_ROWS or not all(hits(exchange).values()):
+                while queue.filled_rows < MORE_ROWS or not all(hits(exchange).values()):
                     await asyncio.sleep(0.1)
             exchange.faults.remove("holes")
             rows = await until({name: before[name][-1][0] + MORE_ROWS for name in SYMBOLS})

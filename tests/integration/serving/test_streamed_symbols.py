@@ -110,7 +110,7 @@ async def test_servers_know_what_streamers_take_up_and_forget_what_they_drop(
             ):
                 tellings, servers = [first, second], [by_grpc, by_nats]
                 await until_told(tellings, {"BTCUSDT"})
-                change(watchlists.subscription)
+                change(watchlists.watch)
                 await until_told(tellings, {"BTCUSDT", "ETHUSDT"})
                 for one in servers:
                     assert await price_status(one, "ETHUSDT") == 200

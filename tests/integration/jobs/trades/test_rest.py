@@ -277,7 +277,7 @@ def test_single_trades_that_nobody_serves_are_folded_from_agg_trades(
     ]
     assert kinds == ["trades", "agg_trades", "agg_trades"]
     for one, symbol in [(public, "COSUSDT"), (settings, "ETHUSDT.P")]:
-        with pytest.raises(PermanentError, match="are not to be had from"):
+        with pytest.raises(PermanentError, match="are not served by"):
             trade_rest.served_kind(one, symbol, "trades", keep_raw=True)
         assert trade_rest.served_kind(one, symbol, "agg_trades", keep_raw=True) == "agg_trades"
 

@@ -266,7 +266,7 @@ WRONG = [
         "StreamCandles",
         pb.StreamCandlesRequest(timeframes=["5m"], resume_from=stamp(NOW_US)),
         "INVALID_ARGUMENT",
-        "1m alone",
+        "timeframe 1m only",
     ),
 ]
 

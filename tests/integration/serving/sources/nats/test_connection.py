@@ -190,7 +190,7 @@ async def test_who_asks_for_tls_says_nothing_to_a_server_without_it() -> None:
     async with nats_server(["--user", "me", "--pass", SECRET], scheme="tls") as server:
         nats = NatsConnection(as_me(server), name="a test")
         async with lined(nats, nothing):
-            await until(lambda: "does not speak TLS" in nats.reason)
+            await until(lambda: "does not offer TLS" in nats.reason)
 
 
 async def test_an_error_of_our_own_is_not_taken_for_one_of_nats() -> None:

@@ -97,7 +97,7 @@ async def reading(exchange: Exchange, database_url: str, nats_url: str) -> Async
         async for message in services.MarketDataStub(channel).StreamCandles(
             request, wait_for_ready=True
         ):
-            reader.drain(message)
+            reader.take(message)
 
     task = asyncio.create_task(read())
     try:
@@ -236,7 +236,7 @@ async def test_a_streamer_stores_candles_while_nats_is_away_and_hangs(database_u
                     database_url,
                     lambda rows: all((one, before_us + 3 * MINUTE_US) in rows for one in SYMBOLS),
                 )
-                await until(lambda: bus.cuts >= 1)
+                await until(lambda: bus.disconnects >= 1)
                 nats.let_go()
                 await until(lambda: reader.has(SYMBOLS, 1, before_us + 4 * MINUTE_US))
                 await until_whole(reader, SYMBOLS)
