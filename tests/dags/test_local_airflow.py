@@ -27,7 +27,7 @@ from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.dags.real_airflow import real_airflow, until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 CLOCK_START = datetime(2026, 11, 20, 6, tzinfo=UTC)
@@ -252,7 +252,6 @@ def test_backfill_loads_the_exchanges_candles_and_triggers_the_marts(
     assert states == {"plan": "success", "load": "skipped", "summarise": "success"}
 
 
-@pytest.mark.long
 def test_concurrent_runs_over_one_span_store_each_minute_once(airflow, exchange, candelabra_url):
     start, end = TODAY - timedelta(days=1), TODAY
     conf = {"symbols": "ETHUSDT", "from": start.isoformat(), "to": end.isoformat()}
@@ -309,7 +308,6 @@ def test_inbox_files_are_loaded_or_rejected_with_reasons(airflow, candelabra_url
     assert files == [("imported", 3, 1)]
 
 
-@pytest.mark.long
 def test_airflow_backfill_loads_past_days_from_their_files(airflow, candelabra_url):
     days = [TODAY - timedelta(days=days) for days in (3, 2)]
     done = subprocess.run(

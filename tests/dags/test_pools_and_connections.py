@@ -84,6 +84,7 @@ def test_airflow_without_tables_needs_its_own_migration_first(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_pools_and_connections_are_created_then_updated_and_usable(
     run, database, airflow_variables
 ):

@@ -52,6 +52,7 @@ def plan(seed: int) -> list[dict[str, Any]]:
     return entries
 
 
+@pytest.mark.long
 @pytest.mark.asyncio
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_after_any_weather_the_table_is_the_exchanges(seed: int, database_url: str) -> None:

@@ -58,6 +58,7 @@ async def test_minutes_without_their_klines_come_from_a_rest_that_goes_wrong(
         await refused_minutes_are_left_to_the_gap_ledger(one)
 
 
+@pytest.mark.long
 @pytest.mark.asyncio
 async def test_a_minute_that_is_open_at_a_server_that_lags_is_asked_for_again(
     database_url: str,

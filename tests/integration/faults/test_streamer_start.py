@@ -60,6 +60,7 @@ async def until(holds: Any, what: str) -> None:
         raise AssertionError(f"{what} did not hold in 40 s") from None
 
 
+@pytest.mark.long
 @pytest.mark.asyncio
 async def test_the_start_waits_until_the_exchange_answers(database_url: str) -> None:
     config = SimulatorConfig(speed=40, spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",))

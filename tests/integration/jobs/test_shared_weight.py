@@ -105,6 +105,7 @@ def exchange() -> Iterator[ExchangeThread]:
         yield running
 
 
+@pytest.mark.long
 def test_four_tasks_a_streamer_and_a_stranger_stay_within_the_weight(
     exchange: ExchangeThread, make_settings: Callable[..., Settings],
     connection: psycopg.Connection, charges: list[Charge],

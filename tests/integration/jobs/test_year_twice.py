@@ -109,6 +109,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, list[DumpPiece]]]:
         thread.join(5)
 
 
+@pytest.mark.long
 def test_a_year_loaded_twice_changes_no_value_no_time_and_no_change_log(
     site: tuple[str, list[DumpPiece]],
     make_settings: Callable[..., Settings],

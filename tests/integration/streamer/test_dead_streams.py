@@ -28,7 +28,10 @@ def lose(exchange: Exchange, stream: str) -> None:
         exchange.stream_servers["spot"].hub.unsubscribe(connection, [stream])
 
 
-@pytest.mark.parametrize(("stream", "is_heard"), [("kline_1m", True), ("aggTrade", False)])
+@pytest.mark.parametrize(
+    ("stream", "is_heard"),
+    [("kline_1m", True), pytest.param("aggTrade", False, marks=pytest.mark.long)],
+)
 async def test_a_dead_stream_is_revived_without_a_gap_for_others(
     database_url: str, monkeypatch: pytest.MonkeyPatch, stream: str, is_heard: bool
 ) -> None:

@@ -55,8 +55,14 @@ def frozen(url: str) -> Iterator[None]:
             os.kill(process, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("captured", ["", "agg_trades,book_tickers"])
-@pytest.mark.parametrize("hanging_s", [0, 3], ids=["at once", "as statements hang"])
+@pytest.mark.parametrize(
+    ("captured", "hanging_s"),
+    [
+        pytest.param("agg_trades,book_tickers", 0, id="at once"),
+        pytest.param("agg_trades,book_tickers", 3, id="as statements hang", marks=pytest.mark.long),
+        pytest.param("", 3, id="without capture", marks=pytest.mark.long),
+    ],
+)
 def test_a_stop_ends_within_ten_seconds_and_says_what_is_unwritten(
     server: EmbeddedPostgres, tmp_path: Path, captured: str, hanging_s: float
 ) -> None:

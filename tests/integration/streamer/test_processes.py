@@ -99,6 +99,7 @@ async def test_after_any_kill_nothing_is_missing(database_url: str, seed: int) -
         assert await broken_ids(database_url) == []
 
 
+@pytest.mark.long
 async def test_two_streamers_on_the_same_symbols_do_no_harm(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)

@@ -153,6 +153,7 @@ async def test_a_full_disk_is_waited_out_in_bounded_memory(
     assert told(log, "candle_refused") == []
 
 
+@pytest.mark.long
 async def test_a_statement_that_waits_too_long_is_cancelled_and_retried(
     database_url: str, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ async def test_a_statement_that_waits_too_long_is_cancelled_and_retried(
     assert len(told(log, "backlog_written")) >= 1
 
 
+@pytest.mark.long
 async def test_sessions_that_the_server_ends_cost_no_minute(
     postgres: EmbeddedPostgres, database_url: str, log: CapturingLogger
 ) -> None:
@@ -209,6 +211,7 @@ def at(server: EmbeddedPostgres) -> str:
     return server.url("candles", password="the-same")
 
 
+@pytest.mark.long
 async def test_after_a_failover_the_writable_server_is_found(log: CapturingLogger) -> None:
     with two_servers() as (one, two, url):
         async with Exchange(FAST) as exchange, streaming(settings_for(exchange, url), *SYMBOLS):

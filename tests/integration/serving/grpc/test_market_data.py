@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import httpx
+import pytest
 
 from include.config import Settings
 from include.domain.instruments import exchange_symbol_of, market_of
@@ -126,6 +127,7 @@ async def test_bars_of_every_timeframe_are_the_exchanges(database_url: str) -> N
             assert nine(one) == minutes[microseconds_of(one.open_time)]
 
 
+@pytest.mark.long
 async def test_a_server_before_a_streamer_loses_no_minute_when_the_streamer_starts_anew(
     database_url: str,
 ) -> None:

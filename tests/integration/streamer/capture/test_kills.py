@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 from psycopg import sql
 
 from simulator.config import SimulatorConfig
@@ -130,6 +131,7 @@ def assert_the_exchanges(database_url: str, exchange: ExchangeThread) -> None:
     assert rows == served[: len(rows)]
 
 
+@pytest.mark.long
 def test_a_streamer_killed_at_any_moment_misses_no_trade_after_its_restart(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from simulator.wire.payloads import agg_trade_rows
@@ -15,6 +17,7 @@ from tests.integration.streamer.capture.asking import AGG_TRADES, TRADES, wait_u
 from tests.integration.streamer.harness import settings_for, streaming
 
 
+@pytest.mark.long
 async def test_the_last_trades_of_a_delisted_symbol_are_fetched_though_no_id_follows(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ async def test_a_halt_reload_once_and_what_stays_away_is_unsubscribed(
     assert to_us(rows["BTCUSDT", minutes_of(rows, "BTCUSDT")[-1]]["open_time"]) >= goal_us
 
 
+@pytest.mark.long
 async def test_a_symbol_delisted_between_two_streamers_is_complete_to_its_last_minute(
     database_url: str,
 ) -> None:
@@ -173,6 +174,7 @@ async def test_a_symbol_delisted_between_two_streamers_is_complete_to_its_last_m
             )
 
 
+@pytest.mark.long
 async def test_a_symbol_listed_between_two_streamers_is_complete_from_its_first_minute(
     database_url: str,
 ) -> None:
@@ -217,6 +219,7 @@ async def test_a_symbol_listed_between_two_streamers_is_complete_from_its_first_
         assert {name: minutes_of(rows, name)[0] for name in begins_us} == begins_us
 
 
+@pytest.mark.long
 async def test_missing_minutes_of_a_returning_symbol_are_repaired(
     database_url: str, tmp_path: Path
 ) -> None:

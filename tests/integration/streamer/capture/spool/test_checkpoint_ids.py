@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
@@ -17,6 +19,7 @@ EVENING = datetime(2025, 11, 21, 23, 40, tzinfo=UTC)
 SYMBOL = "BTCUSDT"
 
 
+@pytest.mark.long
 async def test_ids_that_rest_refused_until_a_stop_are_whole_after_a_start_on_another_day(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
