@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class WaitForDumps(BaseOperator):
     Does not wait for files of earlier days that the run also loads.
 
     Args:
-        plan: pieces with a ``path``, or groups with a list of ``pieces``.
+        plan: JSON of ``DumpPiece`` or ``DayGroup``.
         max_wait: counted from the end of the run's data interval.
         poll_interval: time between two requests to the dump site.
     """
@@ -59,7 +59,7 @@ class WaitForDumps(BaseOperator):
         from include.jobs.klines.daily import unpublished
 
         interval = data_interval(context["dag_run"])
-        paths = paths_of(self.plan, since=interval["start"])
+        paths = self._paths(interval["start"])
         try:
             missing = unpublished(settings=settings(), paths=paths)
         except TransientError as error:
@@ -90,7 +90,14 @@ class WaitForDumps(BaseOperator):
         if event.get("error"):
             raise PermanentError(event["error"])
         since = data_interval(context["dag_run"])["start"]
-        return self._result(len(paths_of(self.plan, since=since)), event["missing"])
+        return self._result(len(self._paths(since)), event["missing"])
+
+    def _paths(self, since: datetime) -> list[str]:
+        from include.jobs.klines.daily import paths_of
+        from include.jobs.task_json import from_json
+
+        since_us = int(since.timestamp()) * 1_000_000
+        return paths_of(plan=from_json(self.plan), since_us=since_us)
 
     def _result(self, files: int, missing: Sequence[str]) -> dict[str, Any]:
         for path in missing:
@@ -152,14 +159,3 @@ class DumpTrigger(BaseTrigger):
                 return
             jitter = random.uniform(0.9, 1.1)  # noqa: S311 - many runs may wait together
             await asyncio.sleep(min(self.poll_s * jitter, left_s))
-
-
-def paths_of(plan: Iterable[Mapping[str, Any]], *, since: datetime) -> list[str]:
-    """List the files of a plan, or of its groups, for days that start at ``since`` or later."""
-    since_us = int(since.timestamp()) * 1_000_000
-    return [
-        piece["path"]
-        for part in plan
-        for piece in part.get("pieces", [part])
-        if piece.get("start_us", piece.get("day_us")) >= since_us
-    ]

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from dags.support.policies import as_json, settings
+from dags.support.policies import settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -120,5 +120,6 @@ def find_files_as_json(inbox: str) -> list[dict[str, Any]]:
     from pathlib import Path
 
     from include.jobs.files.inbox_folder import find_files
+    from include.jobs.task_json import to_json
 
-    return [as_json(file) for file in find_files(Path(inbox))]
+    return [to_json(file) for file in find_files(Path(inbox))]

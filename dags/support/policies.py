@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from airflow.sdk import (
@@ -112,7 +111,7 @@ def settings() -> Settings:
 def job(
     function: Callable[Arguments, Any] | None = None, /, *, emits: Asset | None = None
 ) -> Callable[..., Any]:
-    """Convert a task's result to JSON for XCom and attach it to the asset event.
+    """Give a task its arguments as types, and convert its result to JSON for XCom.
 
     Args:
         function: the task body.
@@ -123,28 +122,12 @@ def job(
 
     @functools.wraps(function)
     def body(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Any:
-        result = as_json(function(*args, **kwargs))
+        from include.jobs.task_json import from_json, to_json
+
+        typed = {name: from_json(value) for name, value in kwargs.items()}
+        result = to_json(function(*map(from_json, args), **typed))
         if emits is not None:
             get_current_context()["outlet_events"][emits].extra = result
         return result
 
     return body
-
-
-def as_json(value: Any) -> Any:
-    """Convert dataclasses to dictionaries and times to ISO strings, recursively.
-
-    Raises:
-        TypeError: JSON cannot represent a part of the value exactly, such as a Decimal.
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        return as_json(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): as_json(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(part) for part in value]
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    raise TypeError(f"a job returned a {type(value).__name__}; results must be plain JSON")

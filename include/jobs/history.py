@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import structlog
 
@@ -75,30 +74,29 @@ def plan_history(
 
 
 def load_history_piece(
-    *, settings: Settings, piece: Mapping[str, Any]
+    *, settings: Settings, piece: DumpPiece | RestPiece | TradeDumpPiece
 ) -> LoadCounts | TradeDumpCounts:
-    """Load a piece of any kind; one with a ``kind`` is a file of trades.
+    """Load a piece of any kind.
 
     Raises:
         PermanentError: a file of trades cannot be used and nothing stands in for it, or a setting
             is wrong.
         TransientError, RateLimitedError: the exchange or the database are away.
     """
-    if "kind" not in piece:
+    if not isinstance(piece, TradeDumpPiece):
         return load_piece(settings=settings, piece=piece)
     counts = load_trade_dump(settings=settings, piece=piece)
     if counts.unusable:
-        raise PermanentError(f"{piece['path']} cannot be used; ops.dump_files says why")
+        raise PermanentError(f"{piece.path} cannot be used; ops.dump_files says why")
     return counts
 
 
-def summarise_history(*, counts: Iterable[Mapping[str, Any]]) -> LoadCounts | TradeDumpCounts:
+def summarise_history(
+    *, counts: Sequence[LoadCounts] | Sequence[TradeDumpCounts]
+) -> LoadCounts | TradeDumpCounts:
     """Add up the results of pieces of one kind, and log the sum."""
-    found = list(counts)
-    if not any("files" in one for one in found):
-        return summarise(counts=found)
-    names = {one.name for one in fields(TradeDumpCounts)}
-    parts = (TradeDumpCounts(**{k: v for k, v in one.items() if k in names}) for one in found)
-    total = sum(parts, TradeDumpCounts())
+    if not any(isinstance(one, TradeDumpCounts) for one in counts):
+        return summarise(counts=cast("Sequence[LoadCounts]", counts))
+    total = sum(cast("Sequence[TradeDumpCounts]", counts), TradeDumpCounts())
     log.info("loads_summed", **told(total))
     return total

@@ -9,14 +9,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.errors import PermanentError, TransientError
+from include.jobs.klines.pieces import DayGroup, DayPiece, DumpPiece
+from include.jobs.task_json import to_json
 
 NOW = datetime.now(UTC)
 OLD_US, DAY_US = (int((NOW - timedelta(days=days)).timestamp()) * 1_000_000 for days in (9, 1))
-PLAN = [
-    {"path": "old.zip", "start_us": OLD_US},
-    {"path": "a.zip", "start_us": DAY_US},
-    {"pieces": [{"path": "b.zip", "day_us": DAY_US}, {"path": "c.zip", "day_us": DAY_US}]},
-]
+DAYS = (DayPiece("X", "x", DAY_US, "b.zip"), DayPiece("X", "x", DAY_US, "c.zip"))
+PLAN = to_json(
+    [
+        DumpPiece("X", "x", "old.zip", "dump_daily", OLD_US, OLD_US),
+        DumpPiece("X", "x", "a.zip", "dump_daily", DAY_US, DAY_US),
+        DayGroup("x", DAYS),
+    ]
+)
 """``old.zip`` belongs to a day before the run's own."""
 
 

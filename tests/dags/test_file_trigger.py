@@ -41,7 +41,7 @@ def test_task_returns_files_that_are_there(file_trigger, inbox, complete):
     inbox.mkdir()
     (inbox / "a.csv").write_text("1")
     waiting = file_trigger.WaitForFiles(task_id="wait")
-    assert waiting.execute({}) == [{"name": "a.csv", "size": 1}]
+    assert waiting.execute({}) == [{"type": "InboxFile", "name": "a.csv", "size": 1}]
 
 
 def test_task_defers_when_the_inbox_is_empty(file_trigger, inbox):
@@ -73,7 +73,9 @@ def test_trigger_fires_when_a_file_is_complete(file_trigger, inbox, complete):
             hidden.rename(inbox / "a.csv")
             return await event
 
-    assert asyncio.run(ask()).payload == {"files": [{"name": "a.csv", "size": 2}]}
+    assert asyncio.run(ask()).payload == {
+        "files": [{"type": "InboxFile", "name": "a.csv", "size": 2}]
+    }
 
 
 def test_task_is_skipped_when_no_file_arrives(file_trigger, inbox):
@@ -95,5 +97,5 @@ def test_task_fails_when_the_folder_cannot_be_read(file_trigger, tmp_path):
 
 
 def test_task_returns_files_that_arrived(file_trigger):
-    files = [{"name": "a.csv", "size": 1}]
+    files = [{"type": "InboxFile", "name": "a.csv", "size": 1}]
     assert file_trigger.WaitForFiles(task_id="wait").resume({}, {"files": files}) == files

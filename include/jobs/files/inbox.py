@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -13,53 +12,19 @@ from include.config import Settings
 from include.errors import RejectedInputError, TransientError
 from include.jobs.files.imports import ImportSummary, import_file
 from include.jobs.files.inbox_folder import DONE, FAILED, claimed_file, set_aside
+from include.jobs.files.pieces import InboxCounts, InboxFile, InboxResult
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class InboxResult:
-    """Result of loading a file from the inbox.
-
-    Attributes:
-        state: ``loaded``, or ``gone`` if another run took it first.
-        place: its present path, relative to the inbox.
-    """
-
-    file: str
-    state: str
-    place: str = ""
-    symbol: str = ""
-    rows: int = 0
-    rejected: int = 0
-    inserted: int = 0
-    changed: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class InboxCounts:
-    """Counts of a run; they go with the event that candles were written."""
-
-    files: int = 0
-    rows: int = 0
-    rejected: int = 0
-    inserted: int = 0
-    changed: int = 0
-    symbols: list[str] = field(default_factory=list)
-
-
-def load_file(*, settings: Settings, file: Mapping[str, Any]) -> InboxResult:
+def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
     """Load a file of the inbox and move it to ``done``, or with the reason to ``failed``.
-
-    Args:
-        file: an ``InboxFile`` as a mapping.
 
     Raises:
         PermanentError: the file was refused, and lies in ``failed``.
         TransientError: the database is away; the file waits for the next try.
     """
-    name = str(file["name"])
+    name = file.name
     inbox = settings.inbox
     with claimed_file(inbox, name) as path:
         if path is None:
@@ -103,22 +68,22 @@ def _imported(settings: Settings, path: Path) -> ImportSummary:
     return summary
 
 
-def summarise(*, results: Sequence[Mapping[str, Any] | None]) -> InboxCounts:
+def summarise(*, results: Sequence[InboxResult | None]) -> InboxCounts:
     """Add up the results and log each file; refused files have no result."""
-    loaded = [one for one in results if one is not None and one["state"] == "loaded"]
+    loaded = [one for one in results if one is not None and one.state == "loaded"]
     for one in loaded:
         log.info(
             "inbox_file_loaded",
-            **{key: value for key, value in one.items() if key != "state"},
-            rows_per_s=round(one["rows"] / one["seconds"]) if one["seconds"] else None,
+            **{key: value for key, value in asdict(one).items() if key != "state"},
+            rows_per_s=round(one.rows / one.seconds) if one.seconds else None,
         )
     counts = InboxCounts(
         files=len(loaded),
-        **{
-            name: sum(one[name] for one in loaded)
-            for name in ("rows", "rejected", "inserted", "changed")
-        },
-        symbols=sorted({one["symbol"] for one in loaded}),
+        rows=sum(one.rows for one in loaded),
+        rejected=sum(one.rejected for one in loaded),
+        inserted=sum(one.inserted for one in loaded),
+        changed=sum(one.changed for one in loaded),
+        symbols=sorted({one.symbol for one in loaded}),
     )
     log.info("inbox_loaded", files=counts.files, rows=counts.rows, rejected=counts.rejected)
     return counts

@@ -18,11 +18,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from include.errors import PermanentError
+from include.jobs.files.pieces import InboxFile
 from include.jobs.files.user_files import SUFFIXES
 
 CLAIMED, DONE, FAILED = ".claimed", "done", "failed"
@@ -34,19 +34,6 @@ MAX_FILES = 200
 """Maximum files of one run; the others wait for the next run."""
 
 _MAX_NAMESAKES = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class InboxFile:
-    """A file that can be loaded.
-
-    Attributes:
-        name: its place below the inbox, such as ``futures/um/ABC-1m-2025-01.zip``.
-        size: in bytes.
-    """
-
-    name: str
-    size: int
 
 
 def find_files(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from typing import Any, cast
 
 import structlog
 
@@ -25,7 +24,6 @@ from include.jobs.klines.pieces import (
     LoadCounts,
     Moment,
     RestPiece,
-    as_piece,
     summarise,
 )
 from include.jobs.klines.planning import plan_backfill
@@ -86,14 +84,13 @@ class BackfillSummary:
     failed: tuple[str, ...]
 
 
-def load_rest_piece(*, settings: Settings, piece: RestPiece | Mapping[str, Any]) -> LoadCounts:
+def load_rest_piece(*, settings: Settings, piece: RestPiece) -> LoadCounts:
     """Ask REST for the minutes of a piece and merge them.
 
     Raises:
         TransientError, RateLimitedError: exchange or database are away.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
-    piece = as_piece(RestPiece, piece)
     url = settings.url_for("jobs")
     with (
         connect(url, application_name=APPLICATION_NAME) as connection,
@@ -104,24 +101,21 @@ def load_rest_piece(*, settings: Settings, piece: RestPiece | Mapping[str, Any])
         )
 
 
-def load_piece(
-    *, settings: Settings, piece: DumpPiece | RestPiece | Mapping[str, Any]
-) -> LoadCounts:
-    """Load a piece of either kind; a mapping with a ``path`` is a dump's.
+def load_piece(*, settings: Settings, piece: DumpPiece | RestPiece) -> LoadCounts:
+    """Load a piece of either kind.
 
     Raises:
         TransientError, RateLimitedError: exchange or database are away.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
-    is_dump = "path" in piece if isinstance(piece, Mapping) else isinstance(piece, DumpPiece)
     began_s = time.monotonic()
-    if is_dump:
-        counts = load_dump_piece(settings=settings, piece=cast("DumpPiece", piece))
+    if isinstance(piece, DumpPiece):
+        counts = load_dump_piece(settings=settings, piece=piece)
     else:
-        counts = load_rest_piece(settings=settings, piece=cast("RestPiece", piece))
-    label = piece["label"] if isinstance(piece, Mapping) else piece.label
-    told = {name: count for name, count in asdict(counts).items() if count}
-    log.info("piece_loaded", piece=label, took_s=round(time.monotonic() - began_s, 1), **told)
+        counts = load_rest_piece(settings=settings, piece=piece)
+    took_s = round(time.monotonic() - began_s, 1)
+    positive = {name: count for name, count in asdict(counts).items() if count}
+    log.info("piece_loaded", piece=piece.label, took_s=took_s, **positive)
     return counts
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -16,7 +14,14 @@ from include.domain.timeframes import DAY_US, TIMEFRAMES, from_us
 from include.errors import PermanentError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
 from include.jobs.klines.dump_loading import KIND
-from include.jobs.klines.pieces import DumpPiece, Moment, moment_us, symbols_of
+from include.jobs.klines.pieces import (
+    DayGroup,
+    DayPiece,
+    DumpPiece,
+    Moment,
+    moment_us,
+    symbols_of,
+)
 from include.store.candles.merging import Connection
 from include.store.ledgers.reconciliation import has_rows, held_symbols
 from include.store.ledgers.verdicts import find_loaded, read_verdicts
@@ -32,21 +37,6 @@ CAUGHT_UP_DAYS = 7
 
 MONTHS_LOOKED_BACK = 3
 """Monthly files come up to mid-month, at times later."""
-
-
-@dataclass(frozen=True, slots=True)
-class DayPiece:
-    """A symbol's day to be reconciled.
-
-    Attributes:
-        day_us: its start, µs.
-        path: of its daily file.
-    """
-
-    symbol: str
-    label: str
-    day_us: int
-    path: str
 
 
 def plan_day(
@@ -108,24 +98,18 @@ def plan_dumps(
     Raises:
         PermanentError, TransientError: as ``plan_day``.
     """
-    return dump_pieces(
-        pieces=plan_day(settings=settings, start=start, end=end, symbols=symbols, market=market)
+    days = plan_day(settings=settings, start=start, end=end, symbols=symbols, market=market)
+    return [one.dump for one in days]
+
+
+def paths_of(*, plan: Iterable[DumpPiece | DayGroup], since_us: int) -> list[str]:
+    """The files of a plan for periods that start at ``since_us`` or later."""
+    dumps = (
+        dump
+        for part in plan
+        for dump in ([one.dump for one in part.pieces] if isinstance(part, DayGroup) else [part])
     )
-
-
-def dump_pieces(*, pieces: Iterable[DayPiece | Mapping[str, Any]]) -> list[DumpPiece]:
-    """The daily files of a plan, to be loaded by ``load_piece``."""
-    return [
-        DumpPiece(
-            symbol=piece.symbol,
-            label=piece.label,
-            path=piece.path,
-            source=Source.DUMP_DAILY.value,
-            start_us=piece.day_us,
-            end_us=piece.day_us + DAY_US,
-        )
-        for piece in map(as_day_piece, pieces)
-    ]
+    return [dump.path for dump in dumps if dump.start_us >= since_us]
 
 
 def unpublished(*, settings: Settings, paths: Sequence[str]) -> list[str]:
@@ -163,11 +147,6 @@ def is_new_month(connection: Connection, site: DumpSite, piece: DumpPiece) -> bo
         and has_rows(connection, piece.symbol, *span)
         and site.is_published(piece.path)
     )
-
-
-def as_day_piece(piece: DayPiece | Mapping[str, Any]) -> DayPiece:
-    """A piece from itself or from a mapping of its fields."""
-    return piece if isinstance(piece, DayPiece) else DayPiece(**piece)
 
 
 def _day_piece(symbol: str, day_us: int) -> DayPiece:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import polars as pl
 import structlog
@@ -36,7 +35,6 @@ from include.jobs.klines.pieces import (
     DumpPiece,
     LoadCounts,
     Ranges,
-    as_piece,
     gaps_in,
     minutes_in,
 )
@@ -87,7 +85,7 @@ class _RepeatedMinutesError(Exception):
         self.repeated_us = repeated_us
 
 
-def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any]) -> LoadCounts:
+def load_dump_piece(*, settings: Settings, piece: DumpPiece) -> LoadCounts:
     """Fetch a dump file, verify and merge it, then ask REST for the minutes it lacks.
 
     A file that is missing, late, damaged or does not fit its checksum is recorded as such and
@@ -98,7 +96,6 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece | Mapping[str, Any])
         TransientError, RateLimitedError: REST or the database are away.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
-    piece = as_piece(DumpPiece, piece)
     url = settings.url_for("jobs")
     with connect(url, application_name=APPLICATION_NAME) as connection:
         note_live(connection, piece.symbol, piece.start_us, piece.end_us)

@@ -1,23 +1,24 @@
 """Pieces of work and their results.
 
-They are small frozen dataclasses of plain values, so that they can cross processes as JSON.
+They are small frozen dataclasses of plain values; ``jobs.task_json`` passes them between tasks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import structlog
 
+from include.domain.candles import Source
 from include.domain.instruments import UM_SUFFIX, Market, symbol_of
 from include.domain.ranges import Ranges as Ranges
 from include.domain.ranges import gaps_in as gaps_in
 from include.domain.ranges import minutes_in as minutes_in
 from include.domain.ranges import ranges_of as ranges_of
-from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
+from include.domain.timeframes import DAY_US, MINUTE_US, from_us, minute_of, to_us
 from include.errors import PermanentError
 from include.store.candles.minutes import MergeCounts
 
@@ -63,7 +64,39 @@ class RestPiece:
     why: str = ""
 
 
-Piece = TypeVar("Piece", DumpPiece, RestPiece)
+@dataclass(frozen=True, slots=True)
+class DayPiece:
+    """A symbol's day to be reconciled.
+
+    Attributes:
+        day_us: its start, µs.
+        path: of its daily file.
+    """
+
+    symbol: str
+    label: str
+    day_us: int
+    path: str
+
+    @property
+    def dump(self) -> DumpPiece:
+        """The daily file, to be loaded by ``load_piece``."""
+        return DumpPiece(
+            symbol=self.symbol,
+            label=self.label,
+            path=self.path,
+            source=Source.DUMP_DAILY.value,
+            start_us=self.day_us,
+            end_us=self.day_us + DAY_US,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DayGroup:
+    """Days of symbols that are reconciled together."""
+
+    label: str
+    pieces: tuple[DayPiece, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,35 +172,24 @@ class LoadCounts:
         )
 
 
-def summarise(*, counts: Iterable[LoadCounts | Mapping[str, Any]]) -> LoadCounts:
-    """Add up the results of pieces and log the sum; mappings with further keys are accepted."""
-    total = LoadCounts()
-    names = {one.name for one in fields(LoadCounts)}
-    for one in counts:
-        if isinstance(one, Mapping):
-            total += LoadCounts(**{key: value for key, value in one.items() if key in names})
-        else:
-            total += one
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Result of reconciling.
+
+    Attributes:
+        days: symbol days by verdict.
+        counts: counts of the merges.
+    """
+
+    days: dict[str, int] = field(default_factory=dict)
+    counts: LoadCounts = field(default_factory=LoadCounts)
+
+
+def summarise(*, counts: Iterable[LoadCounts]) -> LoadCounts:
+    """Add up the results of pieces and log the sum."""
+    total = sum(counts, LoadCounts())
     log.info("loads_summed", **{name: count for name, count in asdict(total).items() if count})
     return total
-
-
-def as_piece(kind: type[Piece], piece: Piece | Mapping[str, Any]) -> Piece:
-    """A piece from itself or from a mapping of its fields.
-
-    Raises:
-        PermanentError: fields without a default are missing, or there are others.
-    """
-    if not isinstance(piece, Mapping):
-        return piece
-    known = fields(kind)
-    wanted = {one.name for one in known if one.default is MISSING}
-    if not wanted <= set(piece) <= {one.name for one in known}:
-        raise PermanentError(
-            f"a {kind.__name__} has the fields {', '.join(sorted(wanted))}; "
-            f"got {', '.join(sorted(piece))}"
-        )
-    return kind(**piece)
 
 
 def moment_us(value: Moment, *, name: str) -> int:

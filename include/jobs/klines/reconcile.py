@@ -7,10 +7,9 @@ are kept), and the result is one row for each symbol and day.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, time
-from typing import Any
 
 import structlog
 
@@ -21,17 +20,18 @@ from include.domain.instruments import Market, market_of
 from include.domain.timeframes import DAY_US, to_us
 from include.errors import PermanentError, TransientError, UnknownSymbolError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
-from include.jobs.klines.daily import (
-    DayPiece,
-    as_day_piece,
-    dump_pieces,
-    is_new_month,
-    monthly_pieces,
-    plan_day,
-)
+from include.jobs.klines.daily import is_new_month, monthly_pieces, plan_day
 from include.jobs.klines.dump_loading import KIND, load_dump_piece
 from include.jobs.klines.minutes import fetch_minutes
-from include.jobs.klines.pieces import DumpPiece, LoadCounts, Moment, gaps_in
+from include.jobs.klines.pieces import (
+    DayGroup,
+    DayPiece,
+    DumpPiece,
+    LoadCounts,
+    Moment,
+    Reconciled,
+    gaps_in,
+)
 from include.store.candles.merging import Connection
 from include.store.ledgers.reconciliation import DayVerdict, compare_day, note_live, told_by_rest
 from include.store.ledgers.verdicts import (
@@ -46,27 +46,6 @@ log = structlog.get_logger(__name__)
 
 GROUP_DAYS = 25
 """Days of symbols that one task reconciles: fewer tasks, and a retry repeats little."""
-
-
-@dataclass(frozen=True, slots=True)
-class DayGroup:
-    """Days of symbols that are reconciled together."""
-
-    label: str
-    pieces: tuple[DayPiece, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Reconciled:
-    """Result of reconciling, summable.
-
-    Attributes:
-        days: symbol days by verdict.
-        counts: counts of the merges.
-    """
-
-    days: dict[str, int] = field(default_factory=dict)
-    counts: LoadCounts = field(default_factory=LoadCounts)
 
 
 def plan_reconciliation(
@@ -87,7 +66,7 @@ def plan_reconciliation(
     return [DayGroup(_label_of(group), tuple(group)) for group in groups]
 
 
-def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) -> Reconciled:
+def reconcile_group(*, settings: Settings, group: DayGroup) -> Reconciled:
     """Read the sources that are not compared yet, merge, compare, and store the verdicts.
 
     Repeating it reads nothing twice, except files that were published since, and REST for minutes
@@ -97,7 +76,6 @@ def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) 
         TransientError, RateLimitedError: exchange or database is away; finished days stay.
         PermanentError: some days could not be reconciled; the others were.
     """
-    pieces = [as_day_piece(one) for one in _pieces_of(group)]
     url = settings.url_for("jobs")
     total, verdicts = LoadCounts(), Counter[str]()
     refused: list[str] = []
@@ -106,7 +84,7 @@ def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) 
         open_dump_site(settings) as site,
     ):
         for market in Market:
-            of_market = [one for one in pieces if market_of(one.symbol) is market]
+            of_market = [one for one in group.pieces if market_of(one.symbol) is market]
             if not of_market:
                 continue
             with open_shared_rest(settings, market, url) as rest:
@@ -120,12 +98,14 @@ def reconcile_group(*, settings: Settings, group: DayGroup | Mapping[str, Any]) 
                     total += counts
                     verdicts[verdict] += 1
     if refused:
-        raise PermanentError(f"{len(refused)} of {len(pieces)} days: {'; '.join(refused[:5])}")
+        raise PermanentError(
+            f"{len(refused)} of {len(group.pieces)} days: {'; '.join(refused[:5])}"
+        )
     return Reconciled(dict(verdicts), total)
 
 
 def report(
-    *, settings: Settings, groups: Iterable[DayGroup | Mapping[str, Any]], results: Iterable[Any]
+    *, settings: Settings, groups: Sequence[DayGroup], results: Sequence[Reconciled]
 ) -> Reconciled:
     """Log the result of each symbol and day, those that need attention first.
 
@@ -136,8 +116,7 @@ def report(
     Raises:
         PermanentError: groups failed; the results of the others were logged.
     """
-    groups, results = list(groups), list(results)
-    pieces = [as_day_piece(one) for group in groups for one in _pieces_of(group)]
+    pieces = [one for group in groups for one in group.pieces]
     wanted = {(one.symbol, one.day_us) for one in pieces}
     rows: list[DayVerdict] = []
     if pieces:
@@ -152,10 +131,7 @@ def report(
             log.info("day_reconciled", **figures)
         else:
             log.warning("day_reconciled", **figures)
-    counts = LoadCounts()
-    for result in results:
-        one = result["counts"] if isinstance(result, Mapping) else asdict(result.counts)
-        counts += LoadCounts(**one)
+    counts = sum((one.counts for one in results), LoadCounts())
     verdicts = dict(Counter(row.verdict for row in rows))
     log.info("reconciled", days=len(rows), **verdicts, changed_rows=counts.changed)
     if len(results) < len(groups):
@@ -181,7 +157,7 @@ def _reconcile(
     note_live(connection, piece.symbol, start_us, end_us)
     counts = LoadCounts()
     counts += _ask_rest(connection, rest, piece.symbol, start_us, end_us)
-    (dump,) = dump_pieces(pieces=[piece])
+    dump = piece.dump
     if _is_news(connection, dump, _listed(site, dump.path)):
         counts += load_dump_piece(settings=settings, piece=dump)
     days = {piece.day_us}
@@ -242,10 +218,6 @@ def _is_news(connection: Connection, piece: DumpPiece, entry: DumpEntry | None) 
 
 def _day_us(verdict: DayVerdict) -> int:
     return to_us(datetime.combine(verdict.day, time(), UTC))
-
-
-def _pieces_of(group: DayGroup | Mapping[str, Any]) -> Sequence[DayPiece | Mapping[str, Any]]:
-    return group["pieces"] if isinstance(group, Mapping) else group.pieces
 
 
 def _label_of(pieces: Sequence[DayPiece]) -> str:

@@ -8,9 +8,7 @@ by its days, a day by the same trades from REST.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -38,9 +36,7 @@ from include.store.postgres.pools import connect
 log = structlog.get_logger(__name__)
 
 
-def load_trade_dump(
-    *, settings: Settings, piece: TradeDumpPiece | Mapping[str, Any]
-) -> TradeDumpCounts:
+def load_trade_dump(*, settings: Settings, piece: TradeDumpPiece) -> TradeDumpCounts:
     """Fetch a trade file, verify and aggregate it, merge its candles; store its rows on request.
 
     A file that is missing, damaged, cut short or does not fit its checksum is recorded as such;
@@ -52,8 +48,6 @@ def load_trade_dump(
         TransientError: dump site, exchange or database are away; a fetch goes on where it was cut.
         PermanentError: a setting is wrong, or the site refuses us.
     """
-    if isinstance(piece, Mapping):
-        piece = TradeDumpPiece(**piece)
     with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
         fetched_at_us = time.time_ns() // 1000
         fetched: FetchedDump | None = None

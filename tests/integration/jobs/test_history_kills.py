@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps
 
@@ -16,6 +15,7 @@ from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, to_us
 from include.jobs.klines.backfill import load_pieces, plan_backfill
 from include.jobs.klines.pieces import BackfillPlan
+from include.jobs.task_json import to_json
 from include.store.candles.minutes import read_candles
 from tests.integration.jobs.killing import run_killed
 
@@ -29,13 +29,14 @@ from include.binance.rest.weights import BEST_KLINES
 from include.config import load_settings
 from include.domain.instruments import Market
 from include.jobs.klines import backfill, dump_loading
+from include.jobs.task_json import from_json
 from tests.integration.jobs.killing import kill_at
 
 module, name, when, calls, piece = sys.argv[1:]
 BEST_KLINES[Market.SPOT] = 20  # several merges of several pages
 dump_loading.BLOCK_BYTES = 30_000  # a file in several blocks, as a month is
 kill_at(importlib.import_module(module), name, when, int(calls))
-backfill.load_piece(settings=load_settings(), piece=json.loads(piece))
+backfill.load_piece(settings=load_settings(), piece=from_json(json.loads(piece)))
 """
 
 OF_A_DUMP = [
@@ -120,7 +121,7 @@ def test_after_a_kill_in_a_piece_the_rerun_ends_in_the_same_table(
 ) -> None:
     plan = plan_of(settings)
     piece = plan.dumps[0] if kind == "dump" else plan.rest[0]
-    run_killed(settings, "-c", KILLED, module, name, when, str(calls), dumps(asdict(piece)))
+    run_killed(settings, "-c", KILLED, module, name, when, str(calls), dumps(to_json(piece)))
 
     # a retried task loads its piece completely; a new plan contains what is still missing
     again = plan_of(settings) if is_planned_anew else plan

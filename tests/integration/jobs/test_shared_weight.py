@@ -39,10 +39,11 @@ TASK = """
 import sys
 from include.config import load_settings
 from include.jobs.klines.backfill import load_rest_piece
+from include.jobs.klines.pieces import RestPiece
 print("ready", flush=True)
 sys.stdin.readline()
 start_us, end_us = int(sys.argv[1]), int(sys.argv[2])
-piece = {"symbol": "COSUSDT", "label": "x", "start_us": start_us, "end_us": end_us}
+piece = RestPiece("COSUSDT", "x", start_us, end_us)
 load_rest_piece(settings=load_settings(), piece=piece)
 """
 # as the streamer repairs: with its own role

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from json import dumps
@@ -17,6 +16,7 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us, to_us
 from include.jobs.instruments import sync_instruments
 from include.jobs.klines.reconcile import plan_reconciliation, reconcile_group
 from include.jobs.klines.repair import repair_gaps
+from include.jobs.task_json import to_json
 from include.store.candles.minutes import merge_candidates, read_candles
 from include.store.ledgers.gaps import open_gap
 from tests.integration.jobs.killing import run_killed
@@ -51,11 +51,12 @@ RECONCILING = """
 import importlib, json, sys
 from include.config import load_settings
 from include.jobs.klines import reconcile
+from include.jobs.task_json import from_json
 from tests.integration.jobs.killing import kill_at
 
 module, name, when, calls, group = sys.argv[1:]
 kill_at(importlib.import_module(module), name, when, int(calls))
-reconcile.reconcile_group(settings=load_settings(), group=json.loads(group))
+reconcile.reconcile_group(settings=load_settings(), group=from_json(json.loads(group)))
 """
 SYNCHRONISING = """
 import importlib, sys
@@ -142,7 +143,7 @@ def test_a_reconciliation_that_was_killed_ends_in_the_same_verdicts(
     undisturbed = content_of(connection, *ledgers)
     streamed()
 
-    run_killed(settings, "-c", RECONCILING, module, name, when, str(calls), dumps(asdict(group)))
+    run_killed(settings, "-c", RECONCILING, module, name, when, str(calls), dumps(to_json(group)))
     assert content_of(connection, *ledgers) != undisturbed
 
     assert reconcile_group(settings=settings, group=group).days == {"differs": 1, "agrees": 1}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from json import dumps
 
@@ -14,6 +13,7 @@ import pytest
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import DAY_US, to_us
+from include.jobs.task_json import to_json
 from include.jobs.trades.dumps import load_trade_dump
 from include.jobs.trades.pieces import TradeDumpCounts
 from include.jobs.trades.planning import TradeDumpPlan, plan_trade_dumps
@@ -30,13 +30,14 @@ import functools, json, sys
 from include.binance.files.trade_files import TradeReader
 from include.config import load_settings
 from include.jobs.trades import dumps as trade_dumps, folds as trade_folds
+from include.jobs.task_json import from_json
 from tests.integration.jobs.killing import kill_at
 
 name, when, calls, piece = sys.argv[1:]
 # a file in several blocks, as a larger one is
 TradeReader.read_file = functools.partialmethod(TradeReader.read_file, block_bytes=1 << 14)
 kill_at(trade_folds, name, when, int(calls))
-trade_dumps.load_trade_dump(settings=load_settings(), piece=json.loads(piece))
+trade_dumps.load_trade_dump(settings=load_settings(), piece=from_json(json.loads(piece)))
 """
 
 STEPS = [
@@ -102,7 +103,7 @@ def test_after_a_kill_a_new_plan_ends_in_the_same_table(
 ) -> None:  # fmt: skip
     first, middle, _ = plan_of(settings).pieces
     load_trade_dump(settings=settings, piece=first)
-    run_killed(settings, "-c", KILLED, name, when, str(calls), dumps(asdict(middle)))
+    run_killed(settings, "-c", KILLED, name, when, str(calls), dumps(to_json(middle)))
     again = plan_of(settings)
     assert first not in again.pieces
     load(settings, again)

@@ -57,10 +57,10 @@ def test_pieces_of_each_kind_are_loaded_by_their_own_job_and_summed(
     called: list[str], kind: str, jobs: list[str], total: Any
 ) -> None:
     (piece,) = plan(kind=kind)
-    counts = load_history_piece(settings=None, piece=asdict(piece))  # type: ignore[arg-type]
+    counts = load_history_piece(settings=None, piece=piece)  # type: ignore[arg-type]
     assert called == jobs
     with capture_logs() as told:
-        assert summarise_history(counts=[asdict(counts), asdict(counts) | {"label": "x"}]) == total
+        assert summarise_history(counts=[counts, counts]) == total
     done = {name: count for name, count in asdict(total).items() if count}
     assert told == [{"event": "loads_summed", "log_level": "info", **done}]
 
@@ -90,4 +90,4 @@ def test_a_file_of_trades_that_cannot_be_used_fails_its_piece(
 ) -> None:
     monkeypatch.setattr(history, "load_trade_dump", lambda **_: TradeDumpCounts(unusable=1))
     with pytest.raises(PermanentError, match=r"p\.zip cannot be used"):
-        load_history_piece(settings=None, piece=asdict(TRADES))  # type: ignore[arg-type]
+        load_history_piece(settings=None, piece=TRADES)  # type: ignore[arg-type]

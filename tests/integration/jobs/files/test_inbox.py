@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,9 @@ from include.config import Settings
 from include.errors import PermanentError, TransientError
 from include.jobs.files import inbox as inbox_job
 from include.jobs.files.imports import import_file
-from include.jobs.files.inbox import InboxResult, load_file, summarise
+from include.jobs.files.inbox import load_file, summarise
 from include.jobs.files.inbox_folder import find_files
+from include.jobs.files.pieces import InboxFile, InboxResult
 
 ROOT = Path(__file__).parents[4]
 AT_MS = 1_735_689_600_000  # 2025-01-01
@@ -57,7 +57,7 @@ def load_all(settings: Settings) -> list[InboxResult | Exception]:
     results: list[InboxResult | Exception] = []
     for one in find_files(settings.inbox, settled_after_s=0):
         try:
-            results.append(load_file(settings=settings, file=asdict(one)))
+            results.append(load_file(settings=settings, file=one))
         except PermanentError as error:
             results.append(error)
     return results
@@ -93,7 +93,7 @@ def test_files_are_loaded_and_moved_with_the_folders_that_say_their_market(
     assert "1 rows rejected: 5 columns, expected 12" in reason
     assert "ops.rejected_rows" in reason
     assert found(settings) == []
-    counts = summarise(results=[*map(asdict, results), None])
+    counts = summarise(results=[*results, None])
     assert (counts.files, counts.rows, counts.rejected, counts.inserted) == (2, 3, 1, 3)
     assert counts.symbols == ["ABC", "ABC.P"]
 
@@ -145,7 +145,7 @@ def test_runs_at_the_same_time_load_each_file_once(
     names = [f"ABC-1m-2025-01-{day:02}.csv" for day in range(1, 7)]
     for day, name in enumerate(names):
         drop(name, row(day * 1_440))
-    work = [asdict(one) for one in find_files(settings.inbox, settled_after_s=0)] * 4
+    work = find_files(settings.inbox, settled_after_s=0) * 4
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda file: load_file(settings=settings, file=file), work))
     assert sorted(imported) == names
@@ -158,7 +158,7 @@ def test_a_file_waits_while_the_database_is_away_and_is_taken_up_again(
     settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
 ) -> None:
     drop("futures/um/ABC-1m-2025-01-01.csv", row(0))
-    (file,) = map(asdict, find_files(settings.inbox, settled_after_s=0))
+    (file,) = find_files(settings.inbox, settled_after_s=0)
     away = settings.model_copy(
         update={"jobs_database_url": "postgresql://candelabra@127.0.0.1:1/none"}
     )
@@ -176,13 +176,14 @@ KILLED = """
 import os, signal, sys
 import include.jobs.files.inbox as inbox
 from include.config import load_settings
+from include.jobs.files.pieces import InboxFile
 
 def stopped(**arguments):
     print("claimed", flush=True)
     signal.pause()
 
 inbox.import_file = stopped
-inbox.load_file(settings=load_settings(), file={"name": sys.argv[1]})
+inbox.load_file(settings=load_settings(), file=InboxFile(sys.argv[1], 0))
 """
 
 
@@ -202,11 +203,11 @@ def test_the_file_of_a_killed_run_is_taken_up_by_the_next_and_not_before(
             assert run.stdout is not None
             assert run.stdout.readline() == b"claimed\n"
             assert found(settings) == []
-            assert load_file(settings=settings, file={"name": name}).state == "gone"
+            assert load_file(settings=settings, file=InboxFile(name, 0)).state == "gone"
             # the same name again, meanwhile: another file, for a separate run
             drop(name, row(1))
             assert found(settings) == [name]
-            assert load_file(settings=settings, file={"name": name}).state == "loaded"
+            assert load_file(settings=settings, file=InboxFile(name, 0)).state == "loaded"
         finally:
             run.send_signal(signal.SIGKILL)
     assert found(settings) == [name]

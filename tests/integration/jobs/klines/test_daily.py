@@ -16,7 +16,6 @@ from include.errors import PermanentError, TransientError
 from include.jobs.exchange import open_dump_site
 from include.jobs.instruments import sync_instruments
 from include.jobs.klines.daily import (
-    dump_pieces,
     is_new_month,
     monthly_pieces,
     plan_day,
@@ -108,7 +107,7 @@ def test_files_that_are_not_there_yet_are_named(
     through_host: Settings, host: FaultyHost, settings: Settings
 ) -> None:
     pieces = plan_day(settings=settings, **SPAN, symbols="BTCUSDT, COSUSDT")
-    paths = [one.path for one in dump_pieces(pieces=pieces)]
+    paths = [one.dump.path for one in pieces]
     assert unpublished(settings=through_host, paths=paths) == []
     host.changes["BTCUSDT-1m-2026-11-18.zip.CHECKSUM"] = lambda _: httpx.Response(404)
     assert unpublished(settings=through_host, paths=paths) == paths[:1]

@@ -146,13 +146,6 @@ def test_a_plan_begins_with_the_first_row_of_the_symbol(settings: Settings) -> N
     assert min(piece.start_us for piece in plan.dumps) == to_us(datetime(2026, 11, 17, tzinfo=UTC))
 
 
-def test_pieces_cross_processes_as_mappings(settings: Settings) -> None:
-    piece = {"symbol": "COSUSDT", "label": "x", "start_us": FIRST, "end_us": FIRST + HOUR_US}
-    assert load_rest_piece(settings=settings, piece=piece).inserted == 60
-    with pytest.raises(PermanentError, match="RestPiece has the fields"):
-        load_rest_piece(settings=settings, piece={"symbol": "COSUSDT"})
-
-
 def test_an_unknown_symbol_is_named(settings: Settings) -> None:
     with pytest.raises(PermanentError, match="no symbol 'NOPEUSDT'"):
         plan_backfill(settings=settings, symbols="NOPEUSDT", market="spot", start=FIRST, end=LAST)

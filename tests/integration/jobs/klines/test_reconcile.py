@@ -19,9 +19,8 @@ from include.errors import PermanentError
 from include.jobs.instruments import sync_instruments
 from include.jobs.klines.backfill import load_rest_piece
 from include.jobs.klines.daily import plan_day
-from include.jobs.klines.pieces import RestPiece
+from include.jobs.klines.pieces import Reconciled, RestPiece
 from include.jobs.klines.reconcile import (
-    Reconciled,
     plan_reconciliation,
     reconcile_group,
     report,

@@ -194,7 +194,7 @@ def test_the_used_weight_of_each_answer_is_reported() -> None:
 
 def test_an_answer_of_another_shape_is_an_error_that_names_it() -> None:
     rest, _, _ = client(Exchange(klines=klines([1, "x"])))
-    with pytest.raises(PermanentError, match="shape that is not documented"):
+    with pytest.raises(PermanentError, match="undocumented structure"):
         rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
 
 

@@ -85,7 +85,7 @@ def test_retry_after_is_kept_by_every_later_request() -> None:
 def test_a_wait_that_is_too_long_raises_with_its_length() -> None:
     budget, clock = budget_at(1_200_000_000, 10, max_wait_s=100)
     budget.report(None, retry_after_s=3_600)
-    with pytest.raises(RateLimitedError, match="asked for silence") as told:
+    with pytest.raises(RateLimitedError, match="no request weight for 3600 s") as told:
         budget.take(1)
     assert (told.value.retry_after_s, clock.slept) == (3_600, [])
 

@@ -1,10 +1,8 @@
-"""Pieces and counts cross processes as plain values; times and symbols are read as people type."""
+"""Counts are added; times and symbols are read as people type them."""
 
 from __future__ import annotations
 
 import itertools
-import json
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
@@ -14,10 +12,7 @@ from hypothesis import strategies as st
 from include.domain.timeframes import MINUTE_US, to_us
 from include.errors import PermanentError
 from include.jobs.klines.pieces import (
-    DumpPiece,
     LoadCounts,
-    RestPiece,
-    as_piece,
     first_minute,
     gaps_in,
     label_of,
@@ -76,22 +71,9 @@ def test_an_unknown_market_is_told() -> None:
         market_from("futures")
 
 
-@pytest.mark.parametrize(
-    "piece",
-    [
-        DumpPiece("X", "X 2024-02", "data/x.zip", "dump_monthly", NOON, NOON + MINUTE_US),
-        RestPiece("X", "X", NOON, NOON + MINUTE_US),
-    ],
-)
-def test_a_piece_survives_json(piece: DumpPiece | RestPiece) -> None:
-    assert as_piece(type(piece), json.loads(json.dumps(asdict(piece)))) == piece
-
-
-def test_counts_are_summed_from_values_and_mappings_with_more_in_them() -> None:
+def test_counts_are_added() -> None:
     merged = MergeCounts(offered=3, inserted=2, unchanged=1)
-    total = summarise(
-        counts=[LoadCounts.of(merged, dumps=1), {"offered": 4, "rejected": 2, "label": "x"}]
-    )
+    total = summarise(counts=[LoadCounts.of(merged, dumps=1), LoadCounts(offered=4, rejected=2)])
     assert total == LoadCounts(offered=7, inserted=2, unchanged=1, dumps=1, rejected=2)
     assert summarise(counts=[]) == LoadCounts()
 
