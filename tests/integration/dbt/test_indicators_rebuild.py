@@ -12,11 +12,7 @@ from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.walks import START, walk, write
 
 HOUR = timedelta(hours=1)
-MODELS = (
-    BARS,
-    "indicators_1h",
-    "indicators_1d",
-)
+MODELS = (f"+indicators_1h,{BARS}", f"+indicators_1d,{BARS}", "indicators_1h", "indicators_1d")
 Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 
 

@@ -17,7 +17,7 @@ SHARES = {"0": 0, "23_6": "23.6", "38_2": "38.2", "50": 50, "61_8": "61.8", "78_
 
 @pytest.fixture
 def build(market: Any, dbt: Any) -> Any:
-    return lambda: dbt("run", "--select", BARS)
+    return lambda: dbt("run", "--select", f"+levels,{BARS}")
 
 
 def levels(market: Any) -> dict[str, dict[str, Any]]:
@@ -103,7 +103,7 @@ def test_levels_use_days_while_their_month_is_not_built(market: Any, build: Any,
     write(market.connection, rows[:600])
     build()
     write(market.connection, rows[600:])
-    dbt("run", "--select", f"tag:intraday,{BARS}")
+    dbt("run", "--select", f"tag:intraday,+levels,{BARS}")
     dbt("run", "--select", "candles_1d")
     assert levels(market) == {"COSUSDT": expected(rows)}
 

@@ -23,17 +23,22 @@ from tests.integration.dbt.walks import walk, write
 
 SYMBOL = "BTCUSDT"
 START = datetime(2025, 1, 30, 22, 0, tzinfo=UTC)
-INDICATORS_AND_HEALTH = (
+BUILT = (
     BARS,
     "indicators_1h",
     "indicators_1d",
     "path:models/intermediate/health",
+    "path:models/intermediate/trades",
+    "path:models/marts/trades",
 )
+ARCHIVED = START - timedelta(days=9)
 FOLDERS = [psql_program().parent]
 
 
 @pytest.fixture
-def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Any]]:
+def restore_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Any], Any]]:
     """Back up a market, restore it into another cluster and point dbt there."""
     tmp_path.chmod(0o755)
     server_settings = {"fsync": "off", "shared_buffers": "32MB"}
@@ -42,7 +47,7 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         EmbeddedPostgres(tmp_path / "pg", settings=server_settings) as elsewhere,
     ):
 
-        def restore_elsewhere(market: Any) -> Any:
+        def restored(market: Any) -> Any:
             file = tmp_path / "all.dump"
             backup(settings=Settings(database_url=market.url), file=file, folders=FOLDERS)
             url = elsewhere.create_database("restored")
@@ -55,62 +60,67 @@ def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
                 monkeypatch.setenv(name, value)
             return type(market)(url, connection)
 
-        yield restore_elsewhere
+        yield restored
 
 
-def test_marts_are_built_in_full_and_live_bars_are_right_before(
-    market: Any, bars_dbt: Any, coarse: Any, restored: Callable[[Any], Any]
+def test_marts_follow_the_restored_minutes_and_trades(
+    market: Any, dbt: Any, coarse: Any, restore_elsewhere: Callable[[Any], Any]
 ) -> None:
-    market.write(SYMBOL, START, 200)
-    bars_dbt("run")
-    cursors = market.cursors()
-    market.write(SYMBOL, START, 3, volume=Decimal(7))  # not built at the time of the backup
-    there = restored(market)
-
-    # Transaction ids restart there, and the old cursors would have seen these.
-    there.write(SYMBOL, START + timedelta(minutes=100), 1, volume=Decimal(8))
-    for timeframe in coarse:
-        live = there.bars(timeframe, suffix="_live")
-        assert live == there.expected(timeframe), timeframe.name
-
-    bars_dbt("run")
-
-    for timeframe in coarse:
-        assert there.bars(timeframe) == there.expected(timeframe), timeframe.name
-    assert there.cursors().keys() == {key for key in cursors if "candles" in key[0]}
-    assert {key for key, _ in there.cursors().values()} != {key for key, _ in cursors.values()}
-    before = there.versions()
-    there.write(SYMBOL, START + timedelta(minutes=101), 1, volume=Decimal(9))
-    bars_dbt("run")
-    rewritten = there.rewritten(before)
-    assert all(len(keys) == 1 for keys in rewritten.values()), rewritten
-
-
-def test_indicators_and_health_follow_the_restored_minutes(
-    market: Any, dbt: Any, restored: Callable[[Any], Any]
-) -> None:
+    dbt = dbt.selecting(*BUILT)
     bars = walk("AUSDT", 400, HOUR)
     write(market.connection, bars)
     write(market.connection, walk("BUSDT", 50, HOUR, seed=2))
-    dbt("run", "--select", *INDICATORS_AND_HEALTH)
-    market.delete("BUSDT", bars[20][1], 1)  # not built at the time of the backup
-    there = restored(market)
+    market.write(SYMBOL, START, 200)
+    marts = Marts(market, dbt)
+    marts.write(trades_of("AAAUSDT", ARCHIVED, 30))
+    marts.write(trades_of("AAAUSDT", START, 60, first=1_000))
+    dbt("run")
+    cursors, contents = market.cursors(), marts.contents()
+    # Not built at the time of the backup.
+    market.write(SYMBOL, START, 3, volume=Decimal(7))
+    market.delete("BUSDT", bars[20][1], 1)
+    archive(market.connection, ARCHIVED.date())
+
+    there = restore_elsewhere(market)
+
+    # Transaction ids restart there, and the old cursors would have seen these.
+    there.write(SYMBOL, START + timedelta(minutes=100), 1, volume=Decimal(8))
     write(there.connection, [(*bars[100][:3], bars[100][3] * 2, *bars[100][4:])])
     there.delete("AUSDT", bars[30][1], 1)
+    for timeframe in coarse:
+        live = there.bars(timeframe, SYMBOL, START.replace(day=1, hour=0), suffix="_live")
+        expected = there.expected(timeframe)
+        assert live == {key: bar for key, bar in expected.items() if key[0] == SYMBOL}
+    trades = Marts(there, dbt)
+    trades.kept = dict(marts.kept)
+    assert trades.contents() == contents
 
-    dbt("run", "--select", *INDICATORS_AND_HEALTH)
+    dbt("run")
+
+    for timeframe in coarse:
+        assert there.bars(timeframe) == there.expected(timeframe), timeframe.name
+    assert there.cursors().keys() == cursors.keys()
+    assert {key for key, _ in there.cursors().values()} != {key for key, _ in cursors.values()}
     assert_indicators_and_health_hold(there)
+    assert trades.contents() == contents
 
-    before = written(there)
+    before, indicators = there.versions(), written(there)
+    there.write(SYMBOL, START + timedelta(minutes=101), 1, volume=Decimal(9))
     write(there.connection, [(*bars[390][:3], bars[390][3] * 2, *bars[390][4:])])
     there.delete("BUSDT", bars[40][1], 1)
-    dbt("run", "--select", *INDICATORS_AND_HEALTH)
+    # The cursors of the other cluster had seen this transaction id.
+    trades.write(trades_of("AAAUSDT", START + timedelta(hours=1), 2, first=2_000))
+    dbt("run")
+    rewritten = there.rewritten(before)
+    assert all(len(keys) == 3 for keys in rewritten.values()), rewritten
     assert_indicators_and_health_hold(there)
     after = written(there)
-    assert {key for key in before | after if before.get(key) != after.get(key)} == {
+    changed = {key for key in indicators | after if indicators.get(key) != after.get(key)}
+    assert {key for key in changed if key[0] != SYMBOL} == {
         *(("AUSDT", row[1]) for row in bars[390:]),
         *(("BUSDT", row[1]) for row in bars[40:50]),
     }
+    trades.assert_hold_the_trades()
 
 
 def assert_indicators_and_health_hold(market: Any) -> None:
@@ -138,25 +148,3 @@ def assert_indicators_and_health_hold(market: Any) -> None:
             " - count(*)::integer FROM market.candles_1m GROUP BY 1 ORDER BY 1"
         ).fetchall()
     )
-
-
-def test_trade_marts_keep_archived_sessions(
-    market: Any, dbt: Any, restored: Callable[[Any], Any]
-) -> None:
-    marts = Marts(market, dbt)
-    marts.write(trades_of("AAAUSDT", START - timedelta(days=9), 30))
-    marts.write(trades_of("AAAUSDT", START, 60, first=1_000))
-    dbt("run", "--select", BARS, "path:models/intermediate/trades", "path:models/marts/trades")
-    contents = marts.contents()
-    archive(market.connection, (START - timedelta(days=9)).date())
-
-    there = Marts(restored(market), dbt)
-    there.kept = dict(marts.kept)
-    assert there.contents() == contents
-    there.build()
-    assert there.contents() == contents
-
-    # The cursors of the other cluster had seen this transaction id.
-    there.write(trades_of("AAAUSDT", START + timedelta(hours=1), 2, first=2_000))
-    there.build()
-    there.assert_hold_the_trades()

@@ -15,7 +15,7 @@ from simulator.wire.payloads import kline_row
 from tests.integration.dbt.conftest import BARS
 
 START = datetime(2024, 12, 26, 7, 31, tzinfo=UTC)  # listed in the middle of every bar
-NOW = datetime(2025, 2, 4, 9, 47, 20, tzinfo=UTC)
+NOW = datetime(2025, 1, 7, 9, 47, 20, tzinfo=UTC)
 SYMBOLS = {"spot": "COSUSDT", "um": "KEEPUSDT"}  # quiet: many minutes without trades
 
 Bars = dict[tuple[str, datetime], tuple[Any, ...]]
@@ -43,7 +43,7 @@ def klines(interval: str) -> Bars:
 
 @pytest.fixture(scope="module")
 def built(shared_market: Any, shared_dbt: Any) -> Any:
-    """Minutes of forty days; the last ten minutes are not built."""
+    """Minutes of twelve days, across the end of a year; the last ten minutes are not built."""
     minutes = klines("1m")
     late = NOW - timedelta(minutes=10)
     store(shared_market, {key: row for key, row in minutes.items() if key[1] < late})

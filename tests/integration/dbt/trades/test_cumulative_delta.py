@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -22,6 +23,7 @@ WMISSING, NOT_STORED, LOST, OUTAGE, AHEAD, EDGE = (
 )
 
 
+@cache
 def trades_of(symbol: str) -> list[Trade]:
     """Three a minute; takers buy more than they sell."""
     return [
