@@ -23,13 +23,6 @@ KIND_IS_KNOWN = Check(
     },
 )
 
-REJECTED_IS_A_COUNT = Check(
-    "rejected_is_a_count",
-    "a file has no fewer than zero rejected rows",
-    built_in="ExpectColumnValuesToBeBetween",
-    arguments={"column": "rejected", "min_value": 0},
-)
-
 UNUSABLE_FILES_GIVE_NO_ROWS = Check(
     "unusable_files_give_no_rows",
     "a file that was missing, corrupt, refused or not reached has no rows, one that was loaded has "
@@ -48,7 +41,7 @@ DUMP_FILES = Suite(
     "dump_files",
     "ops.dump_files",
     "SELECT * FROM ops.dump_files WHERE fetched_at >= {ledger_since}",
-    (CHECKSUM_IS_A_DIGEST, KIND_IS_KNOWN, REJECTED_IS_A_COUNT, UNUSABLE_FILES_GIVE_NO_ROWS),
+    (CHECKSUM_IS_A_DIGEST, KIND_IS_KNOWN, UNUSABLE_FILES_GIVE_NO_ROWS),
     key=("symbol", "path", "checksum"),
 )
 
@@ -56,14 +49,13 @@ DUMP_FILES = Suite(
 
 GAPS_ARE_MINUTES = Check(
     "gaps_are_minutes",
-    "a gap of candles begins and ends at a full minute, and no gap ends before it begins",
+    "a gap of candles begins and ends at a full minute",
     """
     SELECT symbol, from_time AS open_time, id::text AS key,
         dataset || ' until ' || to_time AS detail
     FROM {{batch}}
     WHERE
-        from_time >= to_time
-        OR dataset = 'candles_1m'
+        dataset = 'candles_1m'
         AND (extract(second FROM from_time) <> 0 OR extract(second FROM to_time) <> 0)
     """,
 )
@@ -129,9 +121,9 @@ COVERAGE_HAS_A_SOURCE = Check(
     """,
 )
 
-COVERAGE_STAYS_WITHIN_ITS_DAY = Check(
-    "coverage_stays_within_its_day",
-    "the minutes of a day's entry are full minutes of that UTC day",
+COVERAGE_IS_MINUTES = Check(
+    "coverage_is_minutes",
+    "the ranges of an entry begin and end at full minutes",
     """
     SELECT
         symbol,
@@ -139,11 +131,7 @@ COVERAGE_STAYS_WITHIN_ITS_DAY = Check(
         source AS key,
         'from ' || lower(minutes) || ' to ' || upper(minutes) AS detail
     FROM {{batch}}
-    WHERE
-        NOT minutes <@ tstzmultirange(tstzrange(
-            day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC'
-        ))
-        OR extract(second FROM lower(minutes)) <> 0 OR extract(second FROM upper(minutes)) <> 0
+    WHERE extract(second FROM lower(minutes)) <> 0 OR extract(second FROM upper(minutes)) <> 0
     """,
 )
 
@@ -151,7 +139,7 @@ COVERAGE = Suite(
     "coverage",
     "ops.coverage",
     "SELECT * FROM ops.coverage WHERE day >= ({ledger_since} AT TIME ZONE 'UTC')::date",
-    (COVERAGE_HAS_A_SOURCE, COVERAGE_STAYS_WITHIN_ITS_DAY),
+    (COVERAGE_HAS_A_SOURCE, COVERAGE_IS_MINUTES),
     key=("symbol", "source", "day"),
 )
 

@@ -2,56 +2,12 @@
 
 The batch has both in one shape: dataset, symbol, day, id, price, quantity, trade_time, first and
 last trade id (of a trade its own id twice). Beside the trades of a day it has the one before.
+Constraints of the tables guard keys, days, positive numbers and the order of ids.
 """
 
 from __future__ import annotations
 
 from include.quality.check import Check, Suite
-
-TRADES_ARE_POSITIVE = Check(
-    "trades_are_positive",
-    "price and quantity of a trade are finite and above zero",
-    """
-    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
-        'price ' || price || ', quantity ' || quantity AS detail
-    FROM {{batch}}
-    WHERE NOT (price > 0 AND price < 'Infinity' AND quantity > 0 AND quantity < 'Infinity')
-    """,
-)
-
-TRADES_ARE_UNIQUE = Check(
-    "trades_are_unique",
-    "a trade of a symbol and day is stored once",
-    """
-    SELECT symbol, min(trade_time) AS open_time, dataset || ' ' || id AS key,
-        count(*) || ' rows' AS detail
-    FROM {{batch}}
-    GROUP BY dataset, symbol, day, id
-    HAVING count(*) > 1
-    """,
-)
-
-TRADES_LIE_IN_THEIR_DAY = Check(
-    "trades_lie_in_their_day",
-    "a trade lies in the partition of the UTC day in which it was made",
-    """
-    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
-        'made on ' || (trade_time AT TIME ZONE 'UTC')::date || ', kept on ' || day AS detail
-    FROM {{batch}}
-    WHERE day <> (trade_time AT TIME ZONE 'UTC')::date
-    """,
-)
-
-AGGREGATES_SPAN_THEIR_TRADES = Check(
-    "aggregates_span_their_trades",
-    "the first trade of an aggregate is not after its last",
-    """
-    SELECT symbol, trade_time AS open_time, dataset || ' ' || id AS key,
-        'trades ' || first_trade_id || ' to ' || last_trade_id AS detail
-    FROM {{batch}}
-    WHERE first_trade_id > last_trade_id
-    """,
-)
 
 # Ids of USD-M trades skip by design, and a void aggregate (no price, no quantity) is no row: if the
 # single trade ids are contiguous, none is missing. The ids of a ticker that goes to another
@@ -107,7 +63,6 @@ TRADE_TIMES_ASCEND = Check(
             lag(id) OVER in_order AS previous_id,
             lag(trade_time) OVER in_order AS previous_time
         FROM {{batch}}
-        WHERE day = (trade_time AT TIME ZONE 'UTC')::date
         WINDOW in_order AS (PARTITION BY dataset, symbol ORDER BY id)
     ) AS neighbours
     WHERE
@@ -127,10 +82,6 @@ TRADES = Suite(
     "market.agg_trades and market.trades",
     "SELECT * FROM quality_trades",
     (
-        TRADES_ARE_POSITIVE,
-        TRADES_ARE_UNIQUE,
-        TRADES_LIE_IN_THEIR_DAY,
-        AGGREGATES_SPAN_THEIR_TRADES,
         TRADE_ROWS_ARE_CONTIGUOUS,
         TRADE_TIMES_ASCEND,
     ),

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from include.quality.report import QualityReport
 
@@ -109,29 +108,6 @@ def fill(
     kept = {"symbols": list(with_trades)}
     connection.execute(_TRADES, kept)
     connection.execute(_AGGREGATES, kept)
-
-
-def drop_constraints(connection: psycopg.Connection[Any]) -> None:
-    """Allow what PostgreSQL would refuse: a rule must find what a restore let in."""
-    for table in (
-        "market.candles_1m", "market.instruments", "market.trades", "market.agg_trades",
-        "ops.gaps", "ops.coverage", "ops.dump_files", "ops.reconciliations",
-    ):  # fmt: skip
-        statements = connection.execute(
-            "SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname)"
-            " FROM pg_constraint WHERE conrelid = %s::regclass"
-            " AND conname NOT IN ('gaps_id_not_null') ORDER BY contype = 'n'",
-            (table,),
-        ).fetchall()
-        for (statement,) in statements:
-            connection.execute(statement)
-    connection.execute("DROP INDEX market.instruments_one_open_listing")
-    for index in (
-        "market.candles_1m (symbol, open_time)",
-        "market.trades (symbol, day, trade_id)",
-        "market.agg_trades (symbol, day, agg_trade_id)",
-    ):
-        connection.execute(sql.SQL("CREATE INDEX ON {}").format(sql.SQL(index)))
 
 
 def broken(

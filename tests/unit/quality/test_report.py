@@ -42,7 +42,7 @@ def test_kept_rules_raise_nothing() -> None:
 
 def test_a_broken_rule_is_named_with_its_window_and_rows() -> None:
     broken = report(
-        result("minutes_are_unique", "one row for a minute", 0),
+        result("no_minute_is_missing", "one row for a minute", 0),
         result("prices_are_positive", "prices are above zero", 2, rows(2)),
     )
     with pytest.raises(PermanentError) as info:

@@ -1,23 +1,26 @@
-"""Each planted fault is found by its own rule, and by no other.
+"""Each planted fault is refused by a constraint, or found by its own rule and by no other.
 
-All are planted together, each in a symbol or market of its own, and one run must distinguish them.
+Those that can be stored are planted together, each in a symbol or market of its own, and one run
+must distinguish them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.quality.check import Severity
 from include.quality.report import QualityReport
 from include.quality.run import run_checks
 from include.quality.suites import CHECKS
-from tests.integration.quality.markets import END, MINUTE, START, broken, drop_constraints, fill
-from tests.integration.quality.planted import FAULTS, Fault
+from tests.integration.quality.markets import AT, END, MINUTE, START, broken, fill
+from tests.integration.quality.planted import FAULTS, REFUSED, Fault
 
 CLEAN = ["BTCUSDT", "BTCUSDT.P", "ETHUSDT"]
 ENDINGS = {"spot": "USDT", "um": "USDT.P"}
@@ -29,20 +32,41 @@ NAMES = [
 
 
 @pytest.fixture(scope="module")
-def report(postgres: EmbeddedPostgres, _template: str) -> Iterator[QualityReport]:
-    """The report of one run over all faults, and symbols without any."""
-    url = postgres.create_database("planted_faults", template=_template)
+def url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
+    yield postgres.create_database("planted_faults", template=_template)
+    postgres.drop_database("planted_faults")
+
+
+@pytest.fixture(scope="module")
+def market(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """Symbols without faults, and those in which faults are planted."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET timezone = 'UTC'")
         with_trades = [name for name, fault in zip(NAMES, FAULTS, strict=True) if fault.trades]
         fill(connection, [*CLEAN, *filter(None, NAMES)], with_trades=[*with_trades, "BTCUSDT"])
-        drop_constraints(connection)
-        for name, fault in zip(NAMES, FAULTS, strict=True):
-            arguments = {"symbol": name, "at": fault.at, "until": fault.at + 4 * MINUTE}
-            for statement in fault.statements:
-                assert connection.execute(statement, arguments).rowcount > 0, (fault, statement)
-    yield run_checks(url, run_id="planted", start=START, end=END)
-    postgres.drop_database("planted_faults")
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def report(url: str, market: psycopg.Connection[Any]) -> QualityReport:
+    """The report of one run over all faults, and symbols without any."""
+    for name, fault in zip(NAMES, FAULTS, strict=True):
+        arguments = {"symbol": name, "at": fault.at, "until": fault.at + 4 * MINUTE}
+        for statement in fault.statements:
+            assert market.execute(statement, arguments).rowcount > 0, (fault, statement)
+    return run_checks(url, run_id="planted", start=START, end=END)
+
+
+@pytest.mark.parametrize(("statement", "constraint"), REFUSED)
+def test_a_constraint_refuses_a_row_of_another_shape(
+    market: psycopg.Connection[Any], statement: sql.Composed, constraint: str
+) -> None:
+    arguments = {"symbol": "BTCUSDT", "at": AT, "until": AT + 4 * MINUTE}
+    with pytest.raises(psycopg.errors.IntegrityError) as refused:
+        market.execute(statement, arguments)
+    assert (refused.value.diag.constraint_name or "").endswith(constraint)
+    if not constraint:
+        assert isinstance(refused.value, psycopg.errors.NotNullViolation)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ REPORT = QualityReport(
     (
         CheckResult("candles", "no_minute_is_missing", "none", Severity.ERROR, 21, (ROW,) * 21),
         CheckResult("candles", "closes_do_not_jump", "none", Severity.WARNING, 1, (ROW,)),
-        CheckResult("candles", "minutes_are_unique", "one", Severity.ERROR, 0, ()),
+        CheckResult("candles", "no_minute_is_missing", "one", Severity.ERROR, 0, ()),
     ),
     symbols=1,
     candles=1440,
