@@ -32,9 +32,9 @@ from streamer.capture.intake.rows import Intake
 from streamer.capture.intake.watch import StreamWatch
 from streamer.capture.repair.expected_trades import ExpectedTrades
 from streamer.capture.repair.missing_ids import MissingIdsQueue
-from streamer.capture.repair.refusals import Refusals
 from streamer.capture.repair.resumption import Resumption, cannot_be_asked
 from streamer.capture.repair.stored_rows_check import LOST, Behind, StoredRowsCheck
+from streamer.capture.repair.trade_calls import trade_calls
 from streamer.capture.repair.trailing_trades import TrailingTrades
 from streamer.capture.spool.checkpoint import (
     MARGIN_US,
@@ -125,20 +125,20 @@ class Capture:
             delivers_since_us=self._delivers_since_us,
             now_us=now_us,
         )
-        refusals = Refusals()
+        calls = trade_calls()
         self.missing_ranges = MissingIdsQueue(
             self.intake.sequences,
             self._fetch,
             self._give_up,
             horizon_us=lambda: self._resumption.since_us,
-            refusals=refusals,
+            calls=calls,
         )
         self.tails = TrailingTrades(
             self.intake.sequences,
             self._resumption.is_done,
             self._fetch_tail,
             self._give_up,
-            refusals,
+            calls,
         )
         self.evidence = ExpectedTrades(
             self._url,

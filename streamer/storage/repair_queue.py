@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from include.backoff import Backoff
+from include.domain.instruments import market_of
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
-from include.errors import PermanentError, TransientError
 from include.jobs.klines.pieces import LoadCounts
-from include.store.postgres.pools import is_of_database
 from streamer.runtime.heartbeat import Heartbeat
+from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
 from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,15 @@ MAX_ATTEMPTS = 20
 the DAG ``repair_gaps``. Failures of PostgreSQL do not count."""
 
 
+def _repair_calls() -> RestCalls:
+    return RestCalls(
+        name="repair",
+        timeout_s=CALL_TIMEOUT_S,
+        backoff=BACKOFF,
+        quick_attempts=MAX_ATTEMPTS,
+    )
+
+
 @dataclass(slots=True)
 class RepairRequest:
     """A half-open range of minutes of one symbol."""
@@ -49,9 +58,7 @@ class RepairRequest:
     start_us: int
     end_us: int
     cause: str
-    attempts: int = 0
-    database_failures: int = 0
-    """Database failures in a row. They are not attempts: they do not concern the range."""
+    failures: Failures = field(default_factory=Failures)
     not_before_s: float = 0.0
 
 
@@ -84,6 +91,7 @@ class RepairQueue:
     failures: int = 0
     requested: Counter[str] = field(default_factory=Counter)
     heartbeat: Heartbeat = field(default_factory=Heartbeat)
+    calls: RestCalls = field(default_factory=_repair_calls)
     _requests: dict[str, list[RepairRequest]] = field(default_factory=dict)
 
     def request(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
@@ -110,8 +118,10 @@ class RepairQueue:
         )
         first, second = requests[nearest], requests.pop(nearest + 1)
         first.end_us = max(first.end_us, second.end_us)
-        first.attempts = min(first.attempts, second.attempts)
-        first.database_failures = min(first.database_failures, second.database_failures)
+        first.failures = Failures(
+            min(first.failures.exchange, second.failures.exchange),
+            min(first.failures.database, second.failures.database),
+        )
         first.not_before_s = max(first.not_before_s, second.not_before_s)
 
     @property
@@ -168,7 +178,7 @@ class RepairQueue:
                 )
                 if end_us <= request.start_us:
                     continue
-                part = replace(request, end_us=end_us)
+                part = replace(request, end_us=end_us, failures=replace(request.failures))
                 if end_us < request.end_us:
                     request.start_us = end_us
                 else:
@@ -181,21 +191,15 @@ class RepairQueue:
     async def _try(self, request: RepairRequest, loop: asyncio.AbstractEventLoop) -> None:
         minutes = (request.end_us - request.start_us) // MINUTE_US
         try:
-            async with asyncio.timeout(CALL_TIMEOUT_S):
-                counts = await in_thread(
-                    lambda: self.repair(request.symbol, request.start_us, request.end_us),
-                    name="repair",
-                )
-        except TimeoutError:
-            # A call that hangs is left to its thread, whose connections are not reused.
-            self._retry_later(
-                request, TransientError(f"hangs for {CALL_TIMEOUT_S:g} s"), loop.time()
+            counts = await self.calls.call(
+                lambda: self.repair(request.symbol, request.start_us, request.end_us),
+                request.failures,
+                market=market_of(request.symbol),
             )
-        except (TransientError, PermanentError) as error:
-            if isinstance(error, TransientError) or is_of_database(error):
-                self._retry_later(request, error, loop.time())
-            else:
-                self._give_up(request, str(error))
+        except RetryLaterError as retry:
+            self._postpone(request, retry, loop.time())
+        except GiveUpError as error:
+            self._give_up(request, str(error))
         else:
             self.repaired_minutes += minutes
             self.on_repaired(request, counts)
@@ -212,23 +216,14 @@ class RepairQueue:
         self.given_up_minutes += (request.end_us - request.start_us) // MINUTE_US
         self.on_given_up(request, reason)
 
-    def _retry_later(self, request: RepairRequest, error: Exception, now_s: float) -> None:
+    def _postpone(self, request: RepairRequest, retry: RetryLaterError, now_s: float) -> None:
         self.failures += 1
-        if is_of_database(error):
-            request.database_failures += 1
-        else:
-            request.database_failures = 0
-            request.attempts += 1
-            if request.attempts >= MAX_ATTEMPTS:
-                self._give_up(request, str(error))
-                return
-        wait_s = BACKOFF.wait_s(request.database_failures or request.attempts, error)
-        request.not_before_s = now_s + wait_s
+        request.not_before_s = now_s + retry.wait_s
         self._insert(request)
         log.warning(
             "repair_postponed",
             symbol=request.symbol,
-            error=str(error),
-            attempt=request.database_failures or request.attempts,
-            retry_in_s=round(wait_s, 1),
+            error=str(retry),
+            attempt=request.failures.database or request.failures.exchange,
+            retry_in_s=round(retry.wait_s, 1),
         )

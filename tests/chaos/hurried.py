@@ -19,6 +19,7 @@ WAITING = (
     "include.binance.rest.client",
     "include.jobs.klines.minutes",
     "streamer.capture.repair.resumption",
+    "streamer.capture.repair.trade_calls",
     "streamer.capture.writer",
     "streamer.exchange.connection",
     "streamer.storage.gap_ledger",
@@ -56,10 +57,8 @@ def hurry(factor: float) -> None:
     tails = importlib.import_module("streamer.capture.repair.trailing_trades")
     for wait in ("POLL_S", "SETTLE_S", "PACE_S"):
         setattr(tails, wait, getattr(tails, wait) / factor)
-    filler = importlib.import_module("streamer.capture.repair.missing_ids").MissingIdsQueue
-    for asker in (filler, tails.TrailingTrades):
-        asker.backoff = _hurried(asker.backoff, factor)
-        asker.slow_backoff = _hurried(asker.slow_backoff, factor)
+    calls = importlib.import_module("streamer.capture.repair.trade_calls")
+    calls.SLOW_BACKOFF = _hurried(calls.SLOW_BACKOFF, factor)
     rotate_s = _of("streamer.health.watchdog", "ROTATE_INTERVAL_S") / factor
     _give("streamer.app", "Watchdog", rotate_interval_s=rotate_s)
     settle_s = _of("streamer.capture.intake.rows", "SETTLE_S") / factor

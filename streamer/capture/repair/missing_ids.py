@@ -5,37 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import structlog
 
-from include.backoff import Backoff
 from include.binance.rest.client import MAX_TRADES
 from include.domain.instruments import market_of
 from include.domain.timeframes import from_us
-from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades.by_id import FetchCounts
-from include.store.postgres.pools import is_of_database
 from streamer.capture.intake.ids import IdSequence, MissingRange
-from streamer.capture.repair.refusals import Refusals
-from streamer.runtime.threads import in_thread
+from streamer.capture.repair.trade_calls import trade_calls
+from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.5
 ABSENT = "the exchange passes over these ids"
 REUSED = "the ticker was given to another instrument"
-MAX_CALL_S = 900.0
-"""Pages of a long range, each waiting for weight: longer than that, a call hangs."""
 NOT_RUNNING = "nobody captured"
 MAX_IDS_AT_ONCE = 50 * MAX_TRADES
 """The last ids of a longer range are requested first: the exchange may not serve the older ones."""
-QUICK_ATTEMPTS = 10
-"""Of asking the exchange soon again; while PostgreSQL is away, or this address is refused, none of
-them is used up."""
-SLOW = Backoff(first_s=660.0, max_s=660.0, min_s=540.0)
-"""Of those that follow, about every ten minutes: REST may be away for hours, and streams not. So
-long is a market left alone as well that refuses this address."""
 
 
 @dataclass
@@ -50,21 +38,19 @@ class MissingIdsQueue:
         on_given_up: receives dataset, symbol, the missing ids and the reason.
         horizon_us: how far back the start looked. Older parts of a long range are not requested;
             nor, if an exchange fails or refuses for long, what a start at that time would skip.
-        refusals: markets that refuse this address, shared by all requests.
+        calls: timeout, retries and refusals, shared by all requests.
     """
 
     sequences: Mapping[tuple[str, str], IdSequence]
     fetch: Callable[[str, str, int, int, int], FetchCounts]
     on_given_up: Callable[[str, str, MissingRange, str], None]
     horizon_us: Callable[[], int] = lambda: 0
-    refusals: Refusals = field(default_factory=Refusals)
-    backoff: ClassVar[Backoff] = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
-    slow_backoff: ClassVar[Backoff] = SLOW
+    calls: RestCalls = field(default_factory=trade_calls)
     filled_rows: int = 0
     given_up: int = 0
     _asked: tuple[str, str, MissingRange] | None = None
     _database_failures: int = 0
-    """In succession."""
+    """Consecutive failures of PostgreSQL, of any range."""
     _began_s: float = 0.0
     """When requests began; monotonic."""
 
@@ -103,39 +89,37 @@ class MissingIdsQueue:
             await asyncio.sleep(POLL_S)
 
     async def _fill(self, dataset: str, symbol: str, sequence: IdSequence) -> None:
-        loop = asyncio.get_running_loop()
-        refusal = self.refusals.at(market_of(symbol), loop.time())
-        if refusal is not None:
-            if refusal.is_lasting:
-                self._let_go(dataset, symbol, sequence, refusal.reason, loop.time())
-            return
-        missing_range = sequence.take_due(loop.time(), MAX_TRADES)
+        now_s, market = asyncio.get_running_loop().time(), market_of(symbol)
+        if self.calls.refusals is not None:
+            refusal = self.calls.refusals.at(market, now_s)
+            if refusal is not None:
+                if refusal.is_lasting:
+                    self._let_go(dataset, symbol, sequence, refusal.reason)
+                return
+        missing_range = sequence.take_due(now_s, MAX_TRADES)
         if missing_range is None:
             return
         self._asked = (dataset, symbol, missing_range)
         first_id = max(missing_range.first_id, missing_range.last_id + 1 - MAX_IDS_AT_ONCE)
+        failures = Failures(missing_range.attempts, self._database_failures)
         try:
-            async with asyncio.timeout(MAX_CALL_S):
-                counts = await in_thread(
-                    lambda: self.fetch(
-                        dataset, symbol, first_id, missing_range.last_id, missing_range.to_us
-                    ),
-                    name="trades",
-                )
-        except TimeoutError:
-            hangs = TransientError(f"hangs for {MAX_CALL_S:g} s")
-            self._again_later(dataset, symbol, sequence, missing_range, hangs, loop.time())
-        except (TransientError, PermanentError) as error:
-            if is_of_database(error) or isinstance(error, TransientError | RefusedAddressError):
-                self._again_later(dataset, symbol, sequence, missing_range, error, loop.time())
-            else:
-                self._give_up(dataset, symbol, missing_range, str(error))
+            counts = await self.calls.call(
+                lambda: self.fetch(
+                    dataset, symbol, first_id, missing_range.last_id, missing_range.to_us
+                ),
+                failures,
+                market=market,
+                is_past=lambda: self._is_past(missing_range),
+            )
+        except RetryLaterError as retry:
+            missing_range.attempts = failures.exchange
+            self._postpone(dataset, symbol, sequence, missing_range, retry)
+        except GiveUpError as error:
+            self._give_up(dataset, symbol, missing_range, str(error))
         except asyncio.CancelledError:
             sequence.miss(missing_range)
             raise
         else:
-            self._database_failures = 0
-            self.refusals.served(market_of(symbol))
             self.filled_rows += counts.written
             log.info(
                 "trades_fetched",
@@ -154,6 +138,7 @@ class MissingIdsQueue:
             if missing_range.first_id < first_id:
                 self._go_back(dataset, symbol, sequence, missing_range, first_id, counts.first_us)
         finally:
+            self._database_failures = failures.database
             self._asked = None
 
     def _go_back(
@@ -175,55 +160,43 @@ class MissingIdsQueue:
         else:
             sequence.miss(before)
 
-    def _again_later(
+    def _postpone(
         self,
         dataset: str,
         symbol: str,
         sequence: IdSequence,
         missing_range: MissingRange,
-        error: Exception,
-        now_s: float,
+        retry: RetryLaterError,
     ) -> None:
-        if is_of_database(error):
-            self._database_failures += 1
-            wait_s = self.backoff.wait_s(self._database_failures, error)
-        elif isinstance(error, RefusedAddressError):
-            self._database_failures = 0
-            wait_s = self.slow_backoff.wait_s(1, error)
-            if self.refusals.note(market_of(symbol), str(error), now_s=now_s, wait_s=wait_s):
-                _tell_overdue(dataset, symbol, missing_range, error)
-        else:
-            self._database_failures = 0
-            missing_range.attempts += 1
-            if missing_range.attempts < QUICK_ATTEMPTS:
-                wait_s = self.backoff.wait_s(missing_range.attempts, error)
-            elif self._is_past(missing_range, now_s):
-                self._give_up(dataset, symbol, missing_range, str(error))
-                return
-            else:
-                wait_s = self.slow_backoff.wait_s(1, error)
-                if missing_range.attempts == QUICK_ATTEMPTS:
-                    _tell_overdue(dataset, symbol, missing_range, error)
-        missing_range.not_before_s = now_s + wait_s
+        if retry.is_overdue:
+            log.warning(
+                "trades_overdue",
+                table=dataset,
+                symbol=symbol,
+                first_id=missing_range.first_id,
+                last_id=missing_range.last_id,
+                since=from_us(missing_range.from_us).isoformat(),
+                error=str(retry),
+            )
+        missing_range.not_before_s = asyncio.get_running_loop().time() + retry.wait_s
         sequence.miss(missing_range)
         log.info(
             "trades_postponed",
             table=dataset,
             symbol=symbol,
-            error=str(error),
+            error=str(retry),
             attempt=missing_range.attempts,
-            retry_in_s=round(wait_s, 1),
+            retry_in_s=round(retry.wait_s, 1),
         )
 
-    def _let_go(
-        self, dataset: str, symbol: str, sequence: IdSequence, reason: str, now_s: float
-    ) -> None:
+    def _let_go(self, dataset: str, symbol: str, sequence: IdSequence, reason: str) -> None:
         """Give up what is too old, the oldest first, without a request for each."""
-        while sequence.missing_ranges and self._is_past(sequence.missing_ranges[0], now_s):
+        while sequence.missing_ranges and self._is_past(sequence.missing_ranges[0]):
             self._give_up(dataset, symbol, sequence.missing_ranges.pop(0), reason)
 
-    def _is_past(self, missing_range: MissingRange, now_s: float) -> bool:
+    def _is_past(self, missing_range: MissingRange) -> bool:
         """Whether a start at this moment would leave it out."""
+        now_s = asyncio.get_running_loop().time()
         return missing_range.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
 
     def _give_up(self, dataset: str, symbol: str, missing_range: MissingRange, reason: str) -> None:
@@ -238,15 +211,3 @@ class MissingIdsQueue:
             reason=reason,
         )
         self.on_given_up(dataset, symbol, missing_range, reason)
-
-
-def _tell_overdue(dataset: str, symbol: str, missing_range: MissingRange, error: Exception) -> None:
-    log.warning(
-        "trades_overdue",
-        table=dataset,
-        symbol=symbol,
-        first_id=missing_range.first_id,
-        last_id=missing_range.last_id,
-        since=from_us(missing_range.from_us).isoformat(),
-        error=str(error),
-    )

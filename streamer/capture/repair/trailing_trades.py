@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 import structlog
 
-from include.backoff import Backoff
 from include.domain.instruments import market_of
-from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades.by_id import Tail
-from include.store.postgres.pools import is_of_database
 from streamer.capture.intake.ids import IdSequence, MissingRange
-from streamer.capture.repair.missing_ids import QUICK_ATTEMPTS, SLOW
-from streamer.capture.repair.refusals import Refusals
-from streamer.runtime.threads import in_thread
+from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +25,6 @@ SETTLE_S = 5.0
 """REST has the last trades by then."""
 PACE_S = 0.5
 """Between two requests: a market may halt with all its symbols, and there is no hurry."""
-MAX_CALL_S = 900.0
-"""Pages of a long tail, each waiting for weight: longer than that, a call hangs."""
 MAX_S = 86_400.0
 """Time for which a failing exchange is asked again; a start looks back as far by default."""
 PROOFS = 2
@@ -47,16 +39,13 @@ class _Asked:
         stopped_us: when the symbol was found not to trade.
         due_s: earliest time; monotonic.
         until_s: end of the attempts if the exchange fails; monotonic.
-        attempts: failures of the exchange; refusals of this address do not count.
-        database_failures: consecutive failures of PostgreSQL.
         proofs: consecutive answers without later trades.
     """
 
     stopped_us: int
     due_s: float
     until_s: float
-    attempts: int = 0
-    database_failures: int = 0
+    failures: Failures = field(default_factory=Failures)
     proofs: int = 0
 
 
@@ -69,11 +58,8 @@ class TrailingTrades:
         fetch: dataset, symbol, id and time (µs) of the last known trade; blocking. Raises
             TransientError to retry later, PermanentError if the exchange does not serve them.
         on_given_up: receives dataset, symbol, what may be missing and the reason.
-        refusals: markets that refuse this address, shared by all requests.
+        calls: timeout, retries and refusals, shared by all requests.
     """
-
-    backoff: ClassVar[Backoff] = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
-    slow_backoff: ClassVar[Backoff] = SLOW
 
     def __init__(
         self,
@@ -81,14 +67,14 @@ class TrailingTrades:
         is_known: Callable[[str], bool],
         fetch: Callable[[str, str, int, int], Tail],
         on_given_up: Callable[[str, str, MissingRange, str], None],
-        refusals: Refusals,
+        calls: RestCalls,
     ) -> None:
         self.filled_rows = 0
         self._sequences = sequences
         self._is_known = is_known
         self._fetch = fetch
         self._on_given_up = on_given_up
-        self._refusals = refusals
+        self._calls = calls
         self._asked: dict[tuple[str, str], _Asked] = {}
 
     @property
@@ -121,27 +107,24 @@ class TrailingTrades:
             return
         loop = asyncio.get_running_loop()
         after_id, after_us = sequence.highest, sequence.highest_us
-        refusal = self._refusals.at(market_of(symbol), loop.time())
-        if refusal is not None:
-            if loop.time() >= asked.until_s:
-                self._give_up(dataset, symbol, asked, (after_id, after_us), refusal.reason)
-            return
+        if self._calls.refusals is not None:
+            refusal = self._calls.refusals.at(market_of(symbol), loop.time())
+            if refusal is not None:
+                if loop.time() >= asked.until_s:
+                    self._give_up(dataset, symbol, asked, (after_id, after_us), refusal.reason)
+                return
         try:
-            async with asyncio.timeout(MAX_CALL_S):
-                tail = await in_thread(
-                    lambda: self._fetch(dataset, symbol, after_id, after_us), name="tails"
-                )
-        except TimeoutError:
-            hangs = TransientError(f"hangs for {MAX_CALL_S:g} s")
-            self._again_later(dataset, symbol, asked, (after_id, after_us), hangs)
-        except (TransientError, PermanentError) as error:
-            if is_of_database(error) or isinstance(error, TransientError | RefusedAddressError):
-                self._again_later(dataset, symbol, asked, (after_id, after_us), error)
-            else:
-                self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
+            tail = await self._calls.call(
+                lambda: self._fetch(dataset, symbol, after_id, after_us),
+                asked.failures,
+                market=market_of(symbol),
+                is_past=lambda: loop.time() >= asked.until_s,
+            )
+        except RetryLaterError as retry:
+            self._postpone(dataset, symbol, asked, after_id, retry)
+        except GiveUpError as error:
+            self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
         else:
-            asked.database_failures = 0
-            self._refusals.served(market_of(symbol))
             self._take(dataset, symbol, tail)
             asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
             if asked.proofs >= PROOFS:
@@ -151,44 +134,26 @@ class TrailingTrades:
                 asked.due_s = loop.time() + SETTLE_S
         await asyncio.sleep(PACE_S)
 
-    def _again_later(
-        self,
-        dataset: str,
-        symbol: str,
-        asked: _Asked,
-        after: tuple[int, int],
-        error: Exception,
+    def _postpone(
+        self, dataset: str, symbol: str, asked: _Asked, after_id: int, retry: RetryLaterError
     ) -> None:
-        now_s = asyncio.get_running_loop().time()
-        if is_of_database(error):
-            asked.database_failures += 1
-            wait_s = self.backoff.wait_s(asked.database_failures, error)
-            asked.due_s = now_s + wait_s
-        elif isinstance(error, RefusedAddressError):
-            asked.database_failures = 0
-            wait_s = self.slow_backoff.wait_s(1, error)  # of the market, and not of this symbol
-            if self._refusals.note(market_of(symbol), str(error), now_s=now_s, wait_s=wait_s):
-                _tell_overdue(dataset, symbol, after, error)
-        else:
-            asked.database_failures = 0
-            asked.attempts += 1
-            if asked.attempts < QUICK_ATTEMPTS:
-                wait_s = self.backoff.wait_s(asked.attempts, error)
-            elif now_s >= asked.until_s:
-                self._give_up(dataset, symbol, asked, after, str(error))
-                return
-            else:
-                wait_s = self.slow_backoff.wait_s(1, error)
-                if asked.attempts == QUICK_ATTEMPTS:
-                    _tell_overdue(dataset, symbol, after, error)
-            asked.due_s = now_s + wait_s
+        if retry.is_overdue:
+            log.warning(
+                "trades_overdue",
+                table=dataset,
+                symbol=symbol,
+                first_id=after_id + 1,
+                error=str(retry),
+            )
+        if not retry.is_refused:  # a refusal pauses the market, not this symbol
+            asked.due_s = asyncio.get_running_loop().time() + retry.wait_s
         log.info(
             "tail_postponed",
             table=dataset,
             symbol=symbol,
-            error=str(error),
-            attempt=asked.attempts,
-            retry_in_s=round(wait_s, 1),
+            error=str(retry),
+            attempt=asked.failures.exchange,
+            retry_in_s=round(retry.wait_s, 1),
         )
 
     def _take(self, dataset: str, symbol: str, tail: Tail) -> None:
@@ -214,9 +179,3 @@ class TrailingTrades:
     def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
         if self._asked.get((dataset, symbol)) is asked:  # else it has stopped once more
             del self._asked[dataset, symbol]
-
-
-def _tell_overdue(dataset: str, symbol: str, after: tuple[int, int], error: Exception) -> None:
-    log.warning(
-        "trades_overdue", table=dataset, symbol=symbol, first_id=after[0] + 1, error=str(error)
-    )

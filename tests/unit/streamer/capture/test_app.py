@@ -157,4 +157,4 @@ def test_a_look_at_all_rows_follows_where_some_are_gone(
 def test_a_market_that_refuses_this_address_is_left_alone_by_all_who_ask_it(
     capture: Capture,
 ) -> None:
-    assert capture.tails._refusals is capture.missing_ranges.refusals
+    assert capture.tails._calls is capture.missing_ranges.calls

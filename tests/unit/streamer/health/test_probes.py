@@ -140,6 +140,6 @@ def test_the_condition_includes_the_connection_to_nats(parts: Parts) -> None:
     parts.telemetry.publisher = publisher()
     told = condition(parts.telemetry)["components"]["nats"]
     assert told["status"] == "ailing"
-    assert told["reasons"] == ["NATS cannot be reached: no connection was made yet"]
+    assert told["reasons"] == ["NATS is unreachable: not connected yet"]
     assert told["servers"] == "nats.test:4222"
     assert "s3cret" not in str(told)

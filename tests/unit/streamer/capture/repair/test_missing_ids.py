@@ -22,16 +22,16 @@ from include.jobs.trades.by_id import FetchCounts
 from include.store.postgres.pools import translated
 from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.repair import missing_ids as module
+from streamer.capture.repair import trade_calls
 from streamer.capture.repair.missing_ids import (
     ABSENT,
     MAX_IDS_AT_ONCE,
     NOT_RUNNING,
-    QUICK_ATTEMPTS,
     REUSED,
-    SLOW,
     MissingIdsQueue,
 )
-from streamer.capture.repair.refusals import LASTING_AFTER
+from streamer.capture.repair.trade_calls import QUICK_ATTEMPTS, SLOW_BACKOFF
+from streamer.runtime.refusals import LASTING_AFTER
 
 
 class Exchange:
@@ -65,8 +65,8 @@ class Exchange:
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_S", 0.005)
-    monkeypatch.setattr(MissingIdsQueue, "backoff", Backoff(first_s=0.001, max_s=0.001))
-    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", Backoff(first_s=0.001, max_s=0.001))
+    monkeypatch.setattr(trade_calls, "BACKOFF", Backoff(first_s=0.001, max_s=0.001))
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", Backoff(first_s=0.001, max_s=0.001))
 
 
 def of_database(error: psycopg.Error) -> Exception:
@@ -112,7 +112,7 @@ def slow_waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
         slowly.append((min_s, max_s))
         return 0.001
 
-    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", replace(SLOW, uniform=drawn))
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", replace(SLOW_BACKOFF, uniform=drawn))
     return slowly
 
 
@@ -159,7 +159,7 @@ async def test_a_firewall_is_left_alone_for_minutes_and_nothing_given_up(
 async def test_a_market_that_refuses_this_address_is_asked_for_none_of_its_ids(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", Backoff(first_s=60, max_s=60, min_s=60))
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", Backoff(first_s=60, max_s=60, min_s=60))
     exchange = Exchange(RefusedAddressError("403"))
     symbols = ("A", "B", "A.P")
     sequences = {("agg_trades", name): missing(3, 7) for name in symbols}
@@ -170,7 +170,7 @@ async def test_a_market_that_refuses_this_address_is_asked_for_none_of_its_ids(
 
 
 def is_refused_for_long(filler: MissingIdsQueue) -> bool:
-    refusal = filler.refusals.at(Market.SPOT, asyncio.get_running_loop().time())
+    refusal = filler.calls.refusals.at(Market.SPOT, asyncio.get_running_loop().time())
     return refusal is not None and refusal.is_lasting
 
 
@@ -182,7 +182,7 @@ async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_ea
     def drawn(_min_s: float, _max_s: float) -> float:
         return waits.pop() if waits else 60.0
 
-    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", replace(SLOW, uniform=drawn))
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", replace(SLOW_BACKOFF, uniform=drawn))
     exchange, horizon_us = Exchange(*[RefusedAddressError("451")] * 1_000), [-DAY_US]
     sequences = {("agg_trades", f"S{n}"): missing(3, 7) for n in range(100)}
     filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up, lambda: horizon_us[0])
@@ -198,7 +198,7 @@ async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_ea
 async def test_what_is_long_past_at_a_start_outlives_a_short_refusal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(MissingIdsQueue, "slow_backoff", Backoff(first_s=60, max_s=60, min_s=60))
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", Backoff(first_s=60, max_s=60, min_s=60))
     exchange = Exchange(RefusedAddressError("403"), *[TransientError("not yet")] * 3)
     sequences = {("agg_trades", name): missing(3, 7) for name in ("A", "B", "A.P")}
     filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up, lambda: DAY_US)
@@ -232,13 +232,13 @@ async def test_an_outage_of_the_database_uses_up_no_tries() -> None:
 
 
 async def test_a_call_that_hangs_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_CALL_S", 0.02)
+    monkeypatch.setattr(trade_calls, "CALL_TIMEOUT_S", 0.02)
     exchange, let_go = Exchange(), threading.Event()
 
     def hang_once(*asked: Any) -> FetchCounts:
         if not exchange.asked:
             exchange.asked.append(asked[:4])
-            monkeypatch.setattr(module, "MAX_CALL_S", 30)  # the next one has time
+            filler.calls.timeout_s = 30  # the next one has time
             let_go.wait(30)
         return exchange.fetch(*asked)
 

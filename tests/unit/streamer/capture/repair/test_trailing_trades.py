@@ -17,10 +17,11 @@ from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.trades.by_id import FetchCounts, Tail
 from include.store.postgres.pools import translated
 from streamer.capture.intake.ids import IdSequence, MissingRange
+from streamer.capture.repair import trade_calls
 from streamer.capture.repair import trailing_trades as module
-from streamer.capture.repair.missing_ids import QUICK_ATTEMPTS, SLOW
-from streamer.capture.repair.refusals import Refusals
+from streamer.capture.repair.trade_calls import QUICK_ATTEMPTS, SLOW_BACKOFF
 from streamer.capture.repair.trailing_trades import PROOFS, TrailingTrades
+from streamer.runtime.refusals import Refusals
 
 
 class Exchange:
@@ -59,15 +60,17 @@ class Exchange:
 
     def tails(self, ids: IdSequence) -> TrailingTrades:
         sequences = {("agg_trades", "A"): ids}
-        return TrailingTrades(sequences, lambda _: self.known, self.fetch, self.give_up, Refusals())
+        return TrailingTrades(
+            sequences, lambda _: self.known, self.fetch, self.give_up, trade_calls.trade_calls()
+        )
 
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("POLL_S", "SETTLE_S", "PACE_S"):
         monkeypatch.setattr(module, name, 0.002)
-    monkeypatch.setattr(TrailingTrades, "backoff", Backoff(first_s=0.001, max_s=0.001))
-    monkeypatch.setattr(TrailingTrades, "slow_backoff", Backoff(first_s=0.002, max_s=0.002))
+    monkeypatch.setattr(trade_calls, "BACKOFF", Backoff(first_s=0.001, max_s=0.001))
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", Backoff(first_s=0.002, max_s=0.002))
 
 
 @pytest.fixture
@@ -155,7 +158,8 @@ class Firewall:
         sequences = {("agg_trades", name): IdSequence(settle_s=0.0) for name in [*SPOT, "A.P"]}
         for ids in sequences.values():
             ids.take(7, 7, 0.0)
-        self.tails = TrailingTrades(sequences, lambda _: True, self.fetch, self.give_up, refusals)
+        calls = replace(trade_calls.trade_calls(), refusals=refusals)
+        self.tails = TrailingTrades(sequences, lambda _: True, self.fetch, self.give_up, calls)
 
     def fetch(self, _dataset: str, symbol: str, after_id: int, after_us: int) -> Tail:
         self.asked.append(symbol)
@@ -183,8 +187,8 @@ async def test_a_market_that_refuses_this_address_is_asked_once_in_a_while_for_a
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits = [60.0, 0.002, 0.002]
-    slow = replace(SLOW, uniform=lambda _min_s, _max_s: waits.pop() if waits else 60.0)
-    monkeypatch.setattr(TrailingTrades, "slow_backoff", slow)
+    slow = replace(SLOW_BACKOFF, uniform=lambda _min_s, _max_s: waits.pop() if waits else 60.0)
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", slow)
     firewall = Firewall(Refusals())
     for name in SPOT:
         firewall.tails.stopped("agg_trades", name, 50)
@@ -201,7 +205,7 @@ async def test_what_a_market_refuses_for_good_may_be_missing_and_is_told_with_no
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_S", 0.3)
-    monkeypatch.setattr(TrailingTrades, "slow_backoff", SLOW)
+    monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", SLOW_BACKOFF)
     firewall = Firewall(Refusals())
     for name in SPOT:
         firewall.tails.stopped("agg_trades", name, 50)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.domain.instruments import Market
-from streamer.capture.repair.refusals import LASTING_AFTER, Refusals
+from streamer.runtime.refusals import LASTING_AFTER, Refusals
 
 
 def test_a_market_is_left_alone_until_the_wait_is_over_the_other_is_not() -> None:

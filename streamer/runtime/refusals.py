@@ -1,4 +1,4 @@
-"""Markets that refuse this address: all of raw capture pauses its requests by id.
+"""Markets that refuse this address: all requests to them pause.
 
 A firewall releases an address that has been quiet. Missing ids and trailing trades are requested
 concurrently, up to thousands of each: one refusal applies to all of them.

@@ -1,0 +1,143 @@
+"""Call REST in a thread: one timeout, one way to retry, one pause for markets that refuse us.
+
+Failures are of three kinds. Those of PostgreSQL, to which a call writes, do not concern the request
+and are retried without end. A market that refuses this address pauses all its requests. Those of
+the exchange are counted: after some quick attempts they are retried slowly, or given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from include.backoff import Backoff
+from include.domain.instruments import Market
+from include.errors import PermanentError, RefusedAddressError, TransientError
+from include.store.postgres.pools import is_of_database
+from streamer.runtime.refusals import Refusals
+from streamer.runtime.threads import in_thread
+
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class Failures:
+    """Failures of one request.
+
+    Attributes:
+        exchange: failures of the exchange; refusals of this address do not count.
+        database: consecutive failures of PostgreSQL.
+    """
+
+    exchange: int = 0
+    database: int = 0
+
+
+class RetryLaterError(Exception):
+    """The request failed and is to be repeated.
+
+    Attributes:
+        wait_s: time to wait.
+        is_overdue: from now on requests are repeated slowly; reported once.
+        is_refused: the market refuses this address, so the wait concerns all its requests.
+    """
+
+    def __init__(
+        self,
+        error: Exception,
+        wait_s: float,
+        *,
+        is_overdue: bool = False,
+        is_refused: bool = False,
+    ) -> None:
+        super().__init__(str(error))
+        self.wait_s = wait_s
+        self.is_overdue = is_overdue
+        self.is_refused = is_refused
+
+
+class GiveUpError(Exception):
+    """The request cannot succeed, or has failed for too long; the text is the reason."""
+
+
+@dataclass(slots=True)
+class RestCalls:
+    """Calls REST with one policy for all requests of one kind.
+
+    Attributes:
+        name: of the threads.
+        timeout_s: limit of one call; a call that hangs continues in its thread.
+        backoff: waits of the quick attempts, and while PostgreSQL is away.
+        quick_attempts: failures of the exchange after which requests are repeated slowly.
+        slow_backoff: waits of the slow attempts; None: give up instead.
+        refusals: markets that refuse this address; None: a refusal is final.
+    """
+
+    name: str
+    timeout_s: float
+    backoff: Backoff
+    quick_attempts: int
+    slow_backoff: Backoff | None = None
+    refusals: Refusals | None = field(default=None)
+
+    async def call(
+        self,
+        work: Callable[[], Value],
+        failures: Failures,
+        *,
+        market: Market,
+        is_past: Callable[[], bool] = lambda: True,
+    ) -> Value:
+        """Run a blocking call, and count its failure.
+
+        Args:
+            work: raises TransientError to be repeated, PermanentError if that is pointless.
+            is_past: whether it is too late for slow attempts.
+
+        Raises:
+            RetryLaterError: wait, then repeat the request.
+            GiveUpError: do not repeat it.
+        """
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                value = await in_thread(work, name=self.name)
+        except TimeoutError:
+            hangs = TransientError(f"hangs for {self.timeout_s:g} s")
+            raise self._after_failure(hangs, failures, is_past) from None
+        except (TransientError, PermanentError) as error:
+            if is_of_database(error):
+                failures.database += 1
+                wait_s = self.backoff.wait_s(failures.database, error)
+                raise RetryLaterError(error, wait_s) from error
+            if isinstance(error, RefusedAddressError) and self.refusals is not None:
+                failures.database = 0
+                raise self._after_refusal(error, market, self.refusals) from error
+            if isinstance(error, PermanentError):
+                raise GiveUpError(str(error)) from error
+            raise self._after_failure(error, failures, is_past) from error
+        failures.database = 0
+        if self.refusals is not None:
+            self.refusals.served(market)
+        return value
+
+    def _after_refusal(
+        self, error: RefusedAddressError, market: Market, refusals: Refusals
+    ) -> RetryLaterError:
+        wait_s = (self.slow_backoff or self.backoff).wait_s(1, error)
+        now_s = asyncio.get_running_loop().time()
+        is_news = refusals.note(market, str(error), now_s=now_s, wait_s=wait_s)
+        return RetryLaterError(error, wait_s, is_overdue=is_news, is_refused=True)
+
+    def _after_failure(
+        self, error: TransientError, failures: Failures, is_past: Callable[[], bool]
+    ) -> RetryLaterError | GiveUpError:
+        failures.database = 0
+        failures.exchange += 1
+        if failures.exchange < self.quick_attempts:
+            return RetryLaterError(error, self.backoff.wait_s(failures.exchange, error))
+        if self.slow_backoff is None or is_past():
+            return GiveUpError(str(error))
+        wait_s = self.slow_backoff.wait_s(1, error)
+        return RetryLaterError(error, wait_s, is_overdue=failures.exchange == self.quick_attempts)

@@ -1,0 +1,105 @@
+"""When a failed REST call is repeated, and when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from include.backoff import Backoff
+from include.domain.instruments import Market
+from include.errors import PermanentError, RefusedAddressError, TransientError
+from include.store.postgres.pools import translated
+from streamer.runtime.refusals import Refusals
+from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
+
+QUICK = Backoff(first_s=1.0, max_s=4.0, uniform=lambda _least, most: most)
+SLOW = Backoff(first_s=600.0, max_s=600.0, uniform=lambda _least, most: most)
+
+
+def calls(*, slow: Backoff | None = SLOW, refusals: Refusals | None = None) -> RestCalls:
+    return RestCalls(
+        name="test", timeout_s=30, backoff=QUICK, quick_attempts=3,
+        slow_backoff=slow, refusals=refusals,
+    )  # fmt: skip
+
+
+def failing(error: Exception) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+async def failure_of(
+    one: RestCalls, error: Exception, failures: Failures, *, is_past: bool = False
+) -> RetryLaterError | GiveUpError:
+    with pytest.raises((RetryLaterError, GiveUpError)) as caught:
+        await one.call(failing(error), failures, market=Market.SPOT, is_past=lambda: is_past)
+    assert isinstance(caught.value, RetryLaterError | GiveUpError)
+    return caught.value
+
+
+async def test_a_served_call_returns_its_value_and_ends_a_database_outage() -> None:
+    failures = Failures(exchange=2, database=5)
+    assert await calls().call(lambda: 7, failures, market=Market.SPOT) == 7
+    assert failures == Failures(exchange=2, database=0)
+
+
+async def test_the_exchange_is_retried_quickly_then_slowly_and_overdue_is_reported_once() -> None:
+    failures, one = Failures(), calls()
+    found = [await failure_of(one, TransientError("503"), failures) for _ in range(5)]
+    assert all(isinstance(retry, RetryLaterError) for retry in found)
+    waits = [(retry.wait_s, retry.is_overdue) for retry in found]  # type: ignore[union-attr]
+    assert waits == [(1.0, False), (2.0, False), (600.0, True), (600.0, False), (600.0, False)]
+
+
+@pytest.mark.parametrize("slow", [None, SLOW])
+async def test_it_is_given_up_after_the_quick_attempts_if_nothing_slow_follows(
+    slow: Backoff | None,
+) -> None:
+    failures, one = Failures(exchange=1), calls(slow=slow)
+    assert isinstance(
+        await failure_of(one, TransientError("503"), failures, is_past=True), RetryLaterError
+    )
+    last = await failure_of(one, TransientError("503"), failures, is_past=True)
+    assert isinstance(last, GiveUpError)
+    assert str(last) == "503"
+
+
+async def test_failures_of_the_database_use_up_no_attempt() -> None:
+    with pytest.raises(TransientError) as away, translated("postgresql://me@here/candles"):
+        raise psycopg.OperationalError("connection refused")
+    failures, one = Failures(exchange=2), calls(slow=None)
+    for _ in range(20):
+        assert isinstance(await failure_of(one, away.value, failures), RetryLaterError)
+    assert failures == Failures(exchange=2, database=20)
+
+
+async def test_a_refusal_pauses_the_market_and_is_final_without_a_gate() -> None:
+    refusals, failures = Refusals(), Failures()
+    retry = await failure_of(calls(refusals=refusals), RefusedAddressError("403"), failures)
+    assert isinstance(retry, RetryLaterError)
+    assert (retry.is_refused, retry.is_overdue, failures.exchange) == (True, True, 0)
+    now_s = asyncio.get_running_loop().time()
+    assert refusals.at(Market.SPOT, now_s) is not None
+    await calls(refusals=refusals).call(lambda: None, failures, market=Market.SPOT)
+    assert refusals.at(Market.SPOT, now_s) is None
+    assert isinstance(await failure_of(calls(), RefusedAddressError("403"), failures), GiveUpError)
+
+
+async def test_what_the_exchange_does_not_serve_is_given_up_at_the_first_failure() -> None:
+    error = await failure_of(calls(), PermanentError("no such method"), Failures())
+    assert isinstance(error, GiveUpError)
+
+
+async def test_a_call_that_hangs_counts_as_a_failure() -> None:
+    ended, failures, one = threading.Event(), Failures(), calls()
+    one.timeout_s = 0.02
+    with pytest.raises(RetryLaterError, match=r"hangs for 0\.02 s"):
+        await one.call(lambda: ended.wait(30), failures, market=Market.SPOT)
+    ended.set()
+    assert failures.exchange == 1
