@@ -7,6 +7,7 @@ sorted by the project that made it, so the order of fields is compared with the 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import re
@@ -39,7 +40,7 @@ def exchange() -> Iterator[ExchangeThread]:
         yield running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened:
         opened.headers["X-MBX-APIKEY"] = "any"
@@ -125,12 +126,17 @@ ANSWERS = [
 ]  # fmt: skip
 
 
+@functools.cache
+def recorded_routes(folder: Path) -> Any:
+    text = gzip.decompress((folder / "rest-http-recorded/gocryptotrader-http.json.gz").read_bytes())
+    return json.loads(text)["routes"]
+
+
 def recorded_answer(folder: Path, answer: Answer) -> Any:
     """The recorded body of a request; of an exchangeInfo two symbols alone."""
-    text = gzip.decompress((folder / "rest-http-recorded/gocryptotrader-http.json.gz").read_bytes())
     body = next(
         entry["data"]
-        for entry in json.loads(text)["routes"][answer.path]["GET"]
+        for entry in recorded_routes(folder)[answer.path]["GET"]
         if answer.recorded in (entry["queryString"] or "none")
     )
     if answer.path.endswith("exchangeInfo"):
@@ -157,12 +163,13 @@ def test_simulated_answers_have_the_recorded_shape(
     assert simulated == wanted
 
 
+@functools.cache
 def answers_of_2019(folder: Path, name: str) -> tuple[dict[str, list[str]], Any]:
     """Headers and body of an unmodified answer."""
     text = gzip.decompress(
         (folder / f"rest-http-recorded/coingecko-binance-{name}.yml.gz").read_bytes()
     )
-    (exchange, *_) = yaml.safe_load(text)["http_interactions"]
+    (exchange, *_) = yaml.load(text, yaml.CSafeLoader)["http_interactions"]
     response = exchange["response"]
     return response["headers"], json.loads(response["body"]["string"])
 

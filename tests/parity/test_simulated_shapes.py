@@ -1,7 +1,7 @@
 """Recorded frames and simulated ones have the same fields, in the same order, of the same types.
 
 A shape is what is left of frames when their values are taken away: each field's path, what kind
-of value it had, and the order of the fields of each object. Up to 1,500 recorded frames of each
+of value it had, and the order of the fields of each object. Up to 500 recorded frames of each
 stream are read, evenly over the recording; the simulator's come from its sockets, from a combined
 connection as the recordings'.
 """
@@ -93,7 +93,7 @@ STREAMS = [
 ]  # fmt: skip
 
 
-MAX_FRAMES = 1_500
+MAX_FRAMES = 500
 ALL_FRAMES = 1_000_000
 
 
