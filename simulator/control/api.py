@@ -13,10 +13,8 @@ from starlette.routing import Route
 from simulator.market.instruments import MarketName
 from simulator.market.intervals import parse_interval
 from simulator.replay.player import Replay
-from simulator.rest.books import depth_at
 from simulator.rest.parameters import ApiError, QueryParameters
-from simulator.rest.queries import KlineQuery
-from simulator.rest.venue import MarketVenue, UnavailableError, Venue
+from simulator.rest.venue import KlineQuery, MarketVenue, UnavailableError, Venue
 from simulator.streams.connections import StreamServer
 from simulator.wire.payloads import US_PER_MS
 
@@ -114,7 +112,7 @@ class ControlApi:
         update_id = params.integer("updateId")
         if update_id is not None and update_id > latest:
             raise ApiError(-1100, f"updateId is {update_id}; the latest is {latest}")
-        return depth_at(venue.market, symbol, latest if update_id is None else update_id)
+        return venue.depth_at(symbol, latest if update_id is None else update_id)
 
     def _chosen(self, request: Request) -> list[StreamServer]:
         market = request.query_params.get("market") or "both"

@@ -6,19 +6,13 @@ paths and one effect. Alterations depend only on the path, so they are the same 
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import TypeVar, get_args
 
-from simulator.http.fault_rules import (
-    FaultRules,
-    check_error_status,
-    check_keep_percent,
-    check_minimum,
-    check_wait,
-)
+from simulator.http.fault_rules import CheckedFields, FaultRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlterRows:
+class AlterRows(CheckedFields):
     """Some rows have another volume (and count) than the truth; the checksum matches.
 
     `SimulatedDumpSite.altered_rows` lists them. On monthly files, the month differs from its days.
@@ -26,22 +20,16 @@ class AlterRows:
 
     rows: int = 3
 
-    def __post_init__(self) -> None:
-        check_minimum(1, rows=self.rows)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DropRows:
+class DropRows(CheckedFields):
     """The last rows are missing, as in a truncated day; the checksum matches."""
 
     rows: int = 60
 
-    def __post_init__(self) -> None:
-        check_minimum(1, rows=self.rows)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReissueFile:
+class ReissueFile(CheckedFields):
     """The file is published again at a simulated time, with other contents.
 
     Attributes:
@@ -56,90 +44,69 @@ class ReissueFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorruptZip:
+class CorruptZip(CheckedFields):
     """Bytes within the zip are flipped; the checksum is the good file's unless `checksum_fits`."""
 
     flips: int = 16
     checksum_fits: bool = False
 
-    def __post_init__(self) -> None:
-        check_minimum(1, flips=self.flips)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TruncateZip:
+class TruncateZip(CheckedFields):
     """The zip ends early; the checksum is the whole file's unless `checksum_fits`."""
 
     keep_percent: int = 60
     checksum_fits: bool = False
 
-    def __post_init__(self) -> None:
-        check_keep_percent(self.keep_percent)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StaleChecksum:
+class StaleChecksum(CheckedFields):
     """The CHECKSUM file belongs to an earlier issue; the zip is good."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MissingChecksum:
+class MissingChecksum(CheckedFields):
     """The CHECKSUM file is missing: not listed, 404."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MissingFile:
+class MissingFile(CheckedFields):
     """The file was never published: neither it nor its CHECKSUM is listed, both are 404."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatePublication:
+class LatePublication(CheckedFields):
     """The file is published later than usual, in simulated time."""
 
     delay_us: int
 
-    def __post_init__(self) -> None:
-        check_minimum(1, delay_us=self.delay_us)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlowDownload:
+class SlowDownload(CheckedFields):
     """The zip takes real seconds, evenly over its bytes."""
 
     seconds: float
 
-    def __post_init__(self) -> None:
-        check_wait(self.seconds)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbortDownload:
+class AbortDownload(CheckedFields):
     """The connection is reset within the zip."""
 
     keep_percent: int = 50
 
-    def __post_init__(self) -> None:
-        check_keep_percent(self.keep_percent)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefuseFile:
+class RefuseFile(CheckedFields):
     """The zip and its CHECKSUM answer with an error status."""
 
     status: int = 503
 
-    def __post_init__(self) -> None:
-        check_error_status(self.status)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefuseListing:
+class RefuseListing(CheckedFields):
     """Listings answer with an error status; the glob is matched against the requested prefix."""
 
     status: int = 503
-
-    def __post_init__(self) -> None:
-        check_error_status(self.status)
 
 
 ContentEffect = AlterRows | DropRows | ReissueFile | CorruptZip | TruncateZip
@@ -147,12 +114,11 @@ DumpEffect = (
     ContentEffect | StaleChecksum | MissingChecksum | MissingFile | LatePublication
     | SlowDownload | AbortDownload | RefuseFile | RefuseListing
 )  # fmt: skip
-_CONTENT = (AlterRows, DropRows, ReissueFile, CorruptZip, TruncateZip)
 Effect = TypeVar("Effect", bound=DumpEffect)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DumpRule:
+class DumpRule(CheckedFields):
     """An effect and the files that it matches.
 
     Attributes:
@@ -166,26 +132,21 @@ class DumpRule:
     path: str
     times: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.times is not None:
-            check_minimum(1, times=self.times)
-
 
 class DumpFaults(FaultRules[DumpRule]):
     """Active rules of the dump site."""
 
     def contents(self, path: str, *, counts: bool = True) -> tuple[ContentEffect, ...]:
         """Return the effects on the bytes of a zip, oldest rule first."""
-        rules = self.matching(
-            lambda rule: isinstance(rule.effect, _CONTENT) and fnmatchcase(path, rule.path),
-            counts=counts,
-        )
-        return tuple(rule.effect for rule in rules if isinstance(rule.effect, _CONTENT))
+        return tuple(self._effects(get_args(ContentEffect), path, counts=counts))
 
     def of(self, effect: type[Effect], path: str, *, counts: bool = True) -> list[Effect]:
         """Return the effects of one kind on a path, oldest first."""
-        rules = self.matching(
-            lambda rule: isinstance(rule.effect, effect) and fnmatchcase(path, rule.path),
-            counts=counts,
+        return self._effects(effect, path, counts=counts)
+
+    def _effects(
+        self, kinds: type[Effect] | tuple[type[Effect], ...], path: str, *, counts: bool
+    ) -> list[Effect]:
+        return self.matching_effects(
+            kinds, lambda rule: fnmatchcase(path, rule.path), counts=counts
         )
-        return [rule.effect for rule in rules if isinstance(rule.effect, effect)]

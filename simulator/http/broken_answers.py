@@ -1,7 +1,7 @@
 """HTTP responses that abort or arrive slowly, for faults of REST and of the dump site."""
 
 import asyncio
-from collections.abc import Mapping
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,18 +17,11 @@ class AbortedResponse(Response):
 
     Args:
         keep_percent: share of the body that is sent; 0 sends not even the headers.
+        head: of a Starlette response: its media type, headers and status code.
     """
 
-    def __init__(
-        self,
-        content: bytes,
-        *,
-        keep_percent: int,
-        media_type: str,
-        headers: Mapping[str, str] | None = None,
-        status_code: int = 200,
-    ) -> None:
-        super().__init__(content, status_code, headers, media_type)
+    def __init__(self, content: bytes, *, keep_percent: int, **head: Any) -> None:
+        super().__init__(content, **head)
         self._keep_percent = keep_percent
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,18 +40,11 @@ class SlowResponse(Response):
 
     Args:
         seconds: real seconds from the headers to the last byte.
+        head: of a Starlette response: its media type, headers and status code.
     """
 
-    def __init__(
-        self,
-        content: bytes,
-        *,
-        seconds: float,
-        media_type: str,
-        headers: Mapping[str, str] | None = None,
-        status_code: int = 200,
-    ) -> None:
-        super().__init__(content, status_code, headers, media_type)
+    def __init__(self, content: bytes, *, seconds: float, **head: Any) -> None:
+        super().__init__(content, **head)
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,21 +1,49 @@
 """Fault rules of a server: added and removed while it runs, and counted when they apply."""
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-_MAX_WAIT_S = 600.0
+_BOUNDS = {
+    "rows": (1, math.inf),
+    "times": (1, math.inf),
+    "flips": (1, math.inf),
+    "delay_us": (1, math.inf),
+    "lag_us": (0, math.inf),
+    "keep_percent": (0, 99),  # the body is always shortened
+    "status": (400, 599),
+    "seconds": (0, 600.0),  # longer than any client waits
+}
+"""Inclusive bounds of the values of effects and rules, by the name of their field."""
+
+
+class CheckedFields:
+    """Base of effects and rules: raises ValueError for a value outside its bounds."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, (lowest, highest) in _BOUNDS.items():
+            value = getattr(self, name, None)
+            if value is not None and not lowest <= value <= highest:
+                allowed = f"at least {lowest}" if highest == math.inf else f"{lowest} to {highest}"
+                raise ValueError(f"{name} is {value}; it must be {allowed}")
 
 
 class LimitedRule(Protocol):
-    """A rule that may expire after a number of hits."""
+    """A rule with an effect; it may expire after a number of hits."""
 
     @property
     def times(self) -> int | None: ...
 
+    @property
+    def effect(self) -> Any: ...
+
 
 Rule = TypeVar("Rule", bound=LimitedRule)
+Effect = TypeVar("Effect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,34 +112,15 @@ class FaultRules(Generic[Rule]):
                     self._active[entry.rule_id] = replace(entry, hits=entry.hits + 1)
             return [entry.rule for entry in found]
 
-
-# --- checks of a fault's values
-
-
-def check_minimum(least: int, **values: int) -> None:
-    """Raise ValueError for an integer below a minimum."""
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
-
-
-def check_range(lowest: float, highest: float, **values: float) -> None:
-    """Raise ValueError for a number outside a range; both ends are allowed."""
-    for name, value in values.items():
-        if not lowest <= value <= highest:
-            raise ValueError(f"{name} is {value}; it must be {lowest} to {highest}")
-
-
-def check_keep_percent(keep_percent: int) -> None:
-    """Raise ValueError unless the body would be shortened."""
-    check_range(0, 99, keep_percent=keep_percent)
-
-
-def check_error_status(status: int) -> None:
-    """Raise ValueError unless the status is an HTTP error."""
-    check_range(400, 599, status=status)
-
-
-def check_wait(seconds: float) -> None:
-    """Raise ValueError for a wait longer than any client waits."""
-    check_range(0, _MAX_WAIT_S, seconds=seconds)
+    def matching_effects(
+        self,
+        kinds: type[Effect] | tuple[type[Effect], ...],
+        fits: Callable[[Rule], bool],
+        *,
+        counts: bool = True,
+    ) -> list[Effect]:
+        """Return the effects of these kinds whose rules match, oldest first."""
+        rules = self.matching(
+            lambda rule: isinstance(rule.effect, kinds) and fits(rule), counts=counts
+        )
+        return [rule.effect for rule in rules]

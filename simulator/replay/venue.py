@@ -7,8 +7,7 @@ from simulator.market.instruments import Instrument, MarketName
 from simulator.market.klines import aggregate_trades, roll_up
 from simulator.market.noise import IntArray
 from simulator.replay.recording import Recording
-from simulator.rest.queries import AggTradeQuery, KlineQuery
-from simulator.rest.venue import Row, UnavailableError
+from simulator.rest.venue import AggTradeQuery, KlineQuery, Row, UnavailableError
 from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
 
 

@@ -29,10 +29,9 @@ from simulator.rest.faults import (
     default_error,
     with_void_rows,
 )
-from simulator.rest.limits import WeightCharge, WeightLimiter
+from simulator.rest.limits import WEIGHTS, Weigh, WeightCharge, WeightLimiter
 from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.venue import UnavailableError, Venue
-from simulator.rest.weights import WEIGHTS, Weigh
 from simulator.wire.payloads import US_PER_MS
 
 _MEDIA_TYPE = "application/json;charset=UTF-8"

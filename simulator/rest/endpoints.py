@@ -9,12 +9,17 @@ import msgspec
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, SimulatedClock
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
-from simulator.rest import books
 from simulator.rest.exchange_info import exchange_info
 from simulator.rest.parameters import ApiError, QueryParameters
-from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.rest.tickers import Tickers
-from simulator.rest.venue import MarketVenue, Row, UnavailableError, Venue
+from simulator.rest.venue import (
+    AggTradeQuery,
+    KlineQuery,
+    MarketVenue,
+    Row,
+    UnavailableError,
+    Venue,
+)
 from simulator.wire.payloads import US_PER_MS
 
 _SYMBOL = re.compile(r"[A-Z0-9-_.]{1,40}\Z|[^\x00-\x7f]")
@@ -240,7 +245,7 @@ class RestEndpoints:
             limit = params.limit(default=100, maximum=5_000, is_strict=False)
             self._check_status(params, [symbol])
         venue, _ = self._simulated()
-        return books.depth(venue.market, symbol, now_us=venue.now_us(), limit=limit)
+        return venue.depth(symbol, limit=limit)
 
     def _average(self, params: QueryParameters, unit_us: int) -> Any:
         symbol = self._symbol(params)

@@ -6,31 +6,22 @@ that it matches (market, endpoint, symbol) and one effect.
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, get_args
 
 from simulator.clock import SECOND_US
-from simulator.http.fault_rules import (
-    FaultRules,
-    check_error_status,
-    check_keep_percent,
-    check_minimum,
-    check_wait,
-)
+from simulator.http.fault_rules import CheckedFields, FaultRules
 from simulator.market.instruments import MarketName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DelayAnswer:
+class DelayAnswer(CheckedFields):
     """The answer arrives late, by real seconds."""
 
     seconds: float
 
-    def __post_init__(self) -> None:
-        check_wait(self.seconds)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RefuseRequest:
+class RefuseRequest(CheckedFields):
     """An error instead of the answer.
 
     Attributes:
@@ -46,12 +37,9 @@ class RefuseRequest:
     body: str | None = None
     retry_after_s: int | None = None
 
-    def __post_init__(self) -> None:
-        check_error_status(self.status)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KlineLag:
+class KlineLag(CheckedFields):
     """Klines omit trades younger than this, in place of the configured lag.
 
     The last row is the minute that was open then, unfinished, even if it has ended since.
@@ -59,59 +47,44 @@ class KlineLag:
 
     lag_us: int
 
-    def __post_init__(self) -> None:
-        check_minimum(0, lag_us=self.lag_us)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TradeLag:
+class TradeLag(CheckedFields):
     """aggTrades and trades omit trades younger than this, in place of the configured lag."""
 
     lag_us: int
 
-    def __post_init__(self) -> None:
-        check_minimum(0, lag_us=self.lag_us)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TruncateBody:
+class TruncateBody(CheckedFields):
     """The body ends early, with a Content-Length that matches."""
 
     keep_percent: int = 60
 
-    def __post_init__(self) -> None:
-        check_keep_percent(self.keep_percent)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MalformBody:
+class MalformBody(CheckedFields):
     """The body is text instead of JSON, with status 200."""
 
     body: str = "<html><body>upstream connect error</body></html>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AbortConnection:
+class AbortConnection(CheckedFields):
     """The connection is reset within the body; at 0 percent before any byte of the answer."""
 
     keep_percent: int = 50
 
-    def __post_init__(self) -> None:
-        check_keep_percent(self.keep_percent)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DropLastRows:
+class DropLastRows(CheckedFields):
     """A list lacks its last rows, as from a lagging replica."""
 
     rows: int = 1
 
-    def __post_init__(self) -> None:
-        check_minimum(1, rows=self.rows)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AddVoidRows:
+class AddVoidRows(CheckedFields):
     """aggTrades contain void rows (price and quantity 0, trade ids −1) before some true ones.
 
     The exchange marks historic duplicates like this. A void row has the id of the true row after
@@ -119,9 +92,6 @@ class AddVoidRows:
     """
 
     rows: int = 1
-
-    def __post_init__(self) -> None:
-        check_minimum(1, rows=self.rows)
 
 
 RequestEffect = (
@@ -137,7 +107,7 @@ RestEffect = RequestEffect | KlineLag | TradeLag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestRule:
+class RestRule(CheckedFields):
     """An effect and the requests that it matches.
 
     Attributes:
@@ -153,10 +123,6 @@ class RestRule:
     symbol: str = "*"
     times: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.times is not None:
-            check_minimum(1, times=self.times)
-
     def concerns(self, market: MarketName, endpoint: str, symbol: str) -> bool:
         """Whether the rule matches a request; `symbol` is empty if none was sent."""
         return (
@@ -171,39 +137,21 @@ class RestFaults(FaultRules[RestRule]):
 
     def effects(self, market: MarketName, endpoint: str, symbol: str) -> list[RequestEffect]:
         """Return the effects on a request, except lags; counts the rules as hit."""
-        if self.is_idle:
-            return []
-        rules = self.matching(
-            lambda rule: (
-                not isinstance(rule.effect, KlineLag | TradeLag)
-                and rule.concerns(market, endpoint, symbol)
-            )
+        return self.matching_effects(
+            get_args(RequestEffect), lambda rule: rule.concerns(market, endpoint, symbol)
         )
-        return [rule.effect for rule in rules if not isinstance(rule.effect, KlineLag | TradeLag)]
 
     def kline_lag_us(self, market: MarketName, symbol: str, default_us: int) -> int:
         """Return the greatest active lag of a symbol's klines, or the default."""
-        if self.is_idle:
-            return default_us
-        rules = self.matching(
-            lambda rule: (
-                isinstance(rule.effect, KlineLag) and rule.concerns(market, "klines", symbol)
-            )
-        )
-        lags = [rule.effect.lag_us for rule in rules if isinstance(rule.effect, KlineLag)]
-        return max(lags, default=default_us)
+        lags = self.matching_effects(KlineLag, lambda rule: rule.concerns(market, "klines", symbol))
+        return max((lag.lag_us for lag in lags), default=default_us)
 
     def trade_lag_us(self, market: MarketName, symbol: str, default_us: int) -> int:
         """Return the greatest active lag of a symbol's trades, or the default."""
-        if self.is_idle:
-            return default_us
-        rules = self.matching(
-            lambda rule: (
-                isinstance(rule.effect, TradeLag) and rule.concerns(market, "aggTrades", symbol)
-            )
+        lags = self.matching_effects(
+            TradeLag, lambda rule: rule.concerns(market, "aggTrades", symbol)
         )
-        lags = [rule.effect.lag_us for rule in rules if isinstance(rule.effect, TradeLag)]
-        return max(lags, default=default_us)
+        return max((lag.lag_us for lag in lags), default=default_us)
 
 
 def default_error(status: int, *, now_us: int) -> dict[str, Any]:

@@ -1,22 +1,60 @@
 """Market data behind REST: rows in the exchange's text, limited to what is visible."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from simulator.clock import MINUTE_US, SimulatedClock
+from simulator.market.book.book import BookSnapshot
 from simulator.market.instruments import Instrument, MarketName
+from simulator.market.intervals import Interval
 from simulator.market.market import AGGREGATED_STEPS_US, SimulatedMarket
 from simulator.rest.faults import RestFaults
-from simulator.rest.queries import AggTradeQuery, KlineQuery
 from simulator.wire.columns import kline_array
-from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
+from simulator.wire.payloads import US_PER_MS, agg_trade_rows, kline_row, trade_rows
 
 Row = dict[str, Any]
 Found = TypeVar("Found")
 
+_CHEAP_LEVELS = 100  # up to here only the top of the book is computed
+
 
 class UnavailableError(LookupError):
     """The venue cannot serve this; clients get error −1000."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KlineQuery:
+    """Klines of a symbol.
+
+    Args:
+        start_us: first open time; None for the latest klines.
+        end_us: last open time, inclusive; None for no bound.
+        limit: maximum number, counted from the start if there is one; None for all.
+        is_oracle: true klines, without the lag of REST.
+    """
+
+    symbol: str
+    interval: Interval
+    start_us: int | None = None
+    end_us: int | None = None
+    limit: int | None = None
+    is_oracle: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggTradeQuery:
+    """aggTrades of a symbol: from an id on, or within inclusive times, or the latest.
+
+    Args:
+        limit: maximum number.
+    """
+
+    symbol: str
+    from_id: int | None = None
+    start_us: int | None = None
+    end_us: int | None = None
+    limit: int
 
 
 class Venue(Protocol):
@@ -146,3 +184,31 @@ class MarketVenue:
         stop = min(stop_agg, last_minute_id + limit)
         rows = trade_rows(history.orders_by_id(first, stop), unit_us=unit_us)
         return [row for row in rows if int(row["id"]) >= from_id][:limit]
+
+    def depth(self, symbol: str, *, limit: int) -> Row:
+        """Return the best `limit` levels of each side, as of the last step of the book."""
+        book, now_us = self.market.book(symbol), self.now_us()
+        if limit <= _CHEAP_LEVELS:
+            state = book.top(book.step_at(now_us), limit)
+        else:
+            state = book.book_at(now_us)
+        levels = _levels(self.market.instrument(symbol), state, limit)
+        if self.name == "spot":
+            return levels
+        times = {"E": now_us // US_PER_MS, "T": state.time_us // US_PER_MS}
+        return {"lastUpdateId": levels.pop("lastUpdateId")} | times | levels
+
+    def depth_at(self, symbol: str, update_id: int) -> Row:
+        """Return all levels as of the step with an update id, to check a client's local book."""
+        book = self.market.book(symbol)
+        state = book.state(book.step_of(update_id))
+        return _levels(self.market.instrument(symbol), state, None)
+
+
+def _levels(instrument: Instrument, state: BookSnapshot, limit: int | None) -> Row:
+    price, quantity = instrument.format_price, instrument.format_quantity
+    sides = {
+        name: [[price(cost), quantity(amount)] for cost, amount in side[:limit].tolist()]
+        for name, side in (("bids", state.bids), ("asks", state.asks))
+    }
+    return {"lastUpdateId": state.update_id} | sides

@@ -10,8 +10,8 @@ from simulator.clock import SimulatedClock
 from simulator.market.instruments import select_instruments
 from simulator.market.market import SimulatedMarket
 from simulator.rest.endpoints import RestEndpoints
+from simulator.rest.limits import WEIGHTS
 from simulator.rest.venue import MarketVenue
-from simulator.rest.weights import WEIGHTS
 
 DOCUMENTED = Path(__file__).parents[4] / "docs/simulator.md"
 
