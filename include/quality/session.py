@@ -32,6 +32,8 @@ class Session:
         self.context = gx.get_context(mode="ephemeral")
         self.context.enable_analytics(False)
         self.context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        # Nobody reads the saved configuration, and writing it as YAML takes 40 % of a run.
+        self.context.variables.save = _save_nothing  # type: ignore[method-assign]
         self.source = self.context.data_sources.add_postgres(
             "candelabra",
             connection_string="postgresql+psycopg://" + database_url.split("://", 1)[1],
@@ -88,6 +90,9 @@ class Session:
         with self.transaction() as connection:
             cursor = connection.execute(composed(query, values or {}))
             return cursor.fetchall() if cursor.description else []
+
+
+def _save_nothing() -> None: ...
 
 
 def composed(query: LiteralString, values: Mapping[str, sql.Composable]) -> sql.Composed:

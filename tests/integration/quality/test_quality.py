@@ -279,7 +279,7 @@ def test_a_rule_that_cannot_be_evaluated_is_an_error_not_a_broken_rule(
 def test_a_rule_that_waits_too_long_may_be_tried_again(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("include.quality.session.STATEMENT_TIMEOUT_S", 1)
+    monkeypatch.setattr("include.quality.session.STATEMENT_TIMEOUT_S", 0.3)
     with connection.transaction():
         connection.execute("LOCK TABLE ops.outages IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(TransientError, match="could not be evaluated"):

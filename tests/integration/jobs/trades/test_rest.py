@@ -17,7 +17,7 @@ from include.errors import PermanentError, TransientError
 from include.jobs.klines.backfill import backfill
 from include.jobs.trades import rest as trade_rest
 from include.jobs.trades.dumps import day_of, load_trade_dump
-from include.jobs.trades.pieces import TradeDumpCounts
+from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 from include.jobs.trades.planning import TradeDumpPlan, plan_trade_dumps
 from include.store.candles.minutes import read_candles
 from include.store.ledgers.files import find_dump_file
@@ -256,13 +256,10 @@ def test_usd_m_serves_the_last_two_days_alone(
         ("ETHUSDT.P agg_trades 2026-11-19", "rest")
     ]
     assert plan.unpublished == ("ETHUSDT.P 2026-11-17", "ETHUSDT.P 2026-11-18")
-    old, new = "2026-11-17", "2026-11-19"
-    piece = {
-        "symbol": "ETHUSDT.P", "label": "x", "kind": "agg_trades",
-        "path": plan.pieces[0].path.replace(new, old),
-    }  # fmt: skip
+    old_path = plan.pieces[0].path.replace("2026-11-19", "2026-11-17")
+    piece = TradeDumpPiece("ETHUSDT.P", "x", old_path, "agg_trades")
     assert load_trade_dump(settings=settings, piece=piece) == TradeDumpCounts(unusable=1)
-    entry = find_dump_file(connection, str(piece["path"]))
+    entry = find_dump_file(connection, old_path)
     assert entry is not None
     assert "recent" in str(entry.detail["not_replaced"])
 

@@ -72,5 +72,5 @@ def test_machines_get_names_counts_and_rows() -> None:
 
 
 def test_an_end_needs_a_start() -> None:
-    with pytest.raises(PermanentError, match="give --to with --from"):
+    with pytest.raises(PermanentError, match="--to needs --from"):
         _checked(everything=False, start="", end="2026-11-01", symbols="")
