@@ -19,6 +19,7 @@ from streamer.app import Streamer
 from streamer.symbols.startup import StreamOptions
 
 Row = dict[str, Any]
+Rows = dict[tuple[str, int], Row]
 UNSURE = "status = 'unconfirmed', source = 'stream', source_rank = 40"
 
 
@@ -80,6 +81,25 @@ async def wait_for_rows(
 
 def minutes_of(rows: dict[tuple[str, int], Row], symbol: str) -> list[int]:
     return sorted(minute for name, minute in rows if name == symbol)
+
+
+def rows_to(rows: Rows, last_us: int) -> Rows:
+    """Rows up to this minute: newer ones may still change."""
+    return {key: row for key, row in rows.items() if key[1] <= last_us}
+
+
+def verified_to(rows: Rows, last_us: int, symbols: list[str]) -> bool:
+    """Whether every symbol has all minutes from its first to this one, each of them verified.
+
+    Newer minutes do not count: on a busy machine the newest one is never verified yet.
+    """
+    for symbol in symbols:
+        minutes = minutes_of(rows_to(rows, last_us), symbol)
+        if not minutes or minutes != list(range(minutes[0], last_us + 1, MINUTE_US)):
+            return False
+        if not is_verified(rows, symbol, *minutes):
+            return False
+    return True
 
 
 def damage(database_url: str, symbol: str, lost_us: int, unsure_us: int) -> None:

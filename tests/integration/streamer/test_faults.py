@@ -32,19 +32,19 @@ from streamer.health import watchdog
 from streamer.storage import repair_queue as repair
 from streamer.symbols import startup
 from tests.integration.streamer.harness import (
-    Row,
     assert_equal_to_the_exchange,
     minutes_of,
     rows_of,
+    rows_to,
     settings_for,
     streaming,
+    verified_to,
     wait_for_rows,
 )
 from tests.integration.streamer.own_server import Server, own_server
 
 SYMBOLS = ["BTCUSDT", "ETHBTC", "BTCUSDT.P"]
 FAST = SimulatorConfig(speed=40)
-Rows = dict[tuple[str, int], Row]
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +66,13 @@ def events(log: CapturingLogger) -> list[str]:
     return [call.args[0] for call in log.calls]
 
 
-def verified_to(rows: Rows, goal_us: int, symbols: list[str]) -> bool:
-    """Whether every symbol has all its minutes up to a moment, each of them verified."""
-    for symbol in symbols:
-        minutes = minutes_of(rows, symbol)
-        if not minutes or minutes[-1] < goal_us:
-            return False
-        if len(minutes) != (minutes[-1] - minutes[0]) // MINUTE_US + 1:
-            return False
-        if any(rows[symbol, minute]["status"] != "verified" for minute in minutes):
-            return False
-    return True
-
-
 async def goes_on(
     exchange: Exchange, database_url: str, symbols: list[str], *, minutes: int = 2
-) -> Rows:
+) -> None:
     """Wait until this many more minutes are verified and equal to the exchange's."""
     goal_us = minute_of(exchange.clock.now_us()) + (minutes - 1) * MINUTE_US
     rows = await wait_for_rows(database_url, lambda rows: verified_to(rows, goal_us, symbols))
-    await assert_equal_to_the_exchange(exchange, rows, symbols)
-    return rows
+    await assert_equal_to_the_exchange(exchange, rows_to(rows, goal_us), symbols)
 
 
 async def passed(exchange: Exchange, moment_us: int) -> None:

@@ -24,6 +24,7 @@ from tests.integration.streamer.harness import (
     rows_of,
     settings_for,
     streaming,
+    verified_to,
     wait_for_rows,
 )
 from tests.integration.streamer.storage.test_gap_ledger import (
@@ -82,17 +83,7 @@ async def test_after_any_kill_nothing_is_missing(database_url: str, seed: int) -
         settings = settings_for(exchange, database_url)
         async with streaming(settings, *SYMBOLS):
             goal_us = minute_of(exchange.clock.now_us()) + MINUTE_US
-            await wait_for_rows(
-                database_url,
-                lambda rows: (
-                    all(
-                        (found := minutes_of(rows, symbol))[-1] >= goal_us
-                        and len(found) == (found[-1] - found[0]) // MINUTE_US + 1
-                        for symbol in SYMBOLS
-                    )
-                    and all(row["status"] == "verified" for row in rows.values())
-                ),
-            )
+            await wait_for_rows(database_url, lambda rows: verified_to(rows, goal_us, SYMBOLS))
             await until_gaps(database_url, all_closed)
         rows = await rows_of(database_url)
         await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
@@ -110,13 +101,7 @@ async def test_two_streamers_on_the_same_symbols_do_no_harm(database_url: str) -
             exchange.stream_servers["spot"].cut()
             exchange.stream_servers["um"].cut()
             goal_us = minute_of(exchange.clock.now_us()) + 3 * MINUTE_US
-            await wait_for_rows(
-                database_url,
-                lambda rows: (
-                    all(minutes_of(rows, s)[-1] >= goal_us for s in SYMBOLS)
-                    and all(row["status"] == "verified" for row in rows.values())
-                ),
-            )
+            await wait_for_rows(database_url, lambda rows: verified_to(rows, goal_us, SYMBOLS))
             gaps = await until_gaps(database_url, all_closed)
         rows = await rows_of(database_url)
         await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
