@@ -13,15 +13,13 @@ from benchmarks import (
     disk,
     history,
     latency,
-    marts,
     recovery,
     serving,
-    simulated_year,
-    simulator,
     throughput,
     trade_dumps,
-    trade_marts,
 )
+from benchmarks.marts import bars, trades
+from benchmarks.simulator import streams, year
 from include.logs import configure_logging
 
 BENCHMARKS = {
@@ -30,14 +28,14 @@ BENCHMARKS = {
     "disk": disk.run,
     "history": history.run,
     "latency": latency.run,
-    "marts": marts.run,
+    "marts": bars.run,
     "recovery": recovery.run,
     "serving": serving.run,
-    "simulated_year": simulated_year.run,
-    "simulator": simulator.run,
+    "simulated_year": year.run,
+    "simulator": streams.run,
     "throughput": throughput.run,
     "trade_dumps": trade_dumps.run,
-    "trade_marts": trade_marts.run,
+    "trade_marts": trades.run,
 }
 
 

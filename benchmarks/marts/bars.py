@@ -22,7 +22,7 @@ from pathlib import Path
 import psycopg
 
 from benchmarks.load.stage import percentile, verdict
-from benchmarks.marts_parts.cascades import (
+from benchmarks.marts.cascades import (
     by_duckdb,
     by_hand,
     by_polars,
@@ -30,8 +30,8 @@ from benchmarks.marts_parts.cascades import (
     export,
     found_in,
 )
-from benchmarks.marts_parts.duckdb_rollup import MINUTES
-from benchmarks.marts_parts.rows import (
+from benchmarks.marts.duckdb_rollup import MINUTES
+from benchmarks.marts.rows import (
     TIMEFRAMES,
     dbt,
     dbt_home,

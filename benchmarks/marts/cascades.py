@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import psycopg
 
-from benchmarks.marts_parts.duckdb_rollup import MINUTES, PARENTS, SUMMED
+from benchmarks.marts.duckdb_rollup import MINUTES, PARENTS, SUMMED
 
 CLIENTS_PYTHON = Path(".venv-clients/bin/python")
 ORIGIN_MINUTES = 978_307_200 // 60
@@ -175,7 +175,7 @@ def by_duckdb(path: Path) -> tuple[float, Found] | None:
     if not CLIENTS_PYTHON.exists():
         return None
     done = subprocess.run(
-        [CLIENTS_PYTHON, "benchmarks/marts_parts/duckdb_rollup.py", path],
+        [CLIENTS_PYTHON, "benchmarks/marts/duckdb_rollup.py", path],
         capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     answer = json.loads(done.stdout)
