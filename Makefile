@@ -51,7 +51,7 @@ mutants: setup ## plant defects in a copy of the code; each must turn a test of 
 	@nice -n 5 $(PY) -m tests.mutants
 
 soak: setup ## a year of history through Airflow, 200 runs of chaos, held to the exchange; SEED=N begins with another
-	@HISTORY_MONTHS=12 $(PY) -m pytest -q tests/dags/test_months_of_history.py
+	@HISTORY_MONTHS=12 $(PY) -m pytest -q tests/dags/processes/test_months_of_history.py
 	@mkdir -p .candelabra
 	@$(PY) -m tests.chaos --seed $(or $(SEED),1) --count 200 --workers $(SOAK_WORKERS) \
 	  --minutes 120 --speed 300 --resume .candelabra/soak

@@ -46,12 +46,7 @@ A_FILE_AT_ONCE = (
 """Their tests share a database, or a whole stack, that is set up once a file."""
 
 
-PROCESSES_OF_AIRFLOW = (
-    "tests/dags/test_local_airflow.py",
-    "tests/dags/test_months_of_history.py",
-    "tests/dags/test_pools_and_connections.py",
-    "tests/dags/test_supervisor.py",
-)
+PROCESSES_OF_AIRFLOW = "tests/dags/processes/"
 """They start Airflow's processes, and import no Airflow themselves: another worker runs them."""
 
 

@@ -24,7 +24,7 @@ from deploy.local.postgres import EmbeddedPostgres
 from include.errors import CandelabraError
 from tests.chaos.run import ChaosError, run
 from tests.chaos.scenario import draw
-from tests.chaos.servers import chaos_server
+from tests.chaos.stage.servers import chaos_server
 
 MINUTES = 6.0
 SPEED = 60.0

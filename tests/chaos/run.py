@@ -20,13 +20,9 @@ from include.errors import CandelabraError
 from include.jobs.klines.repair import repair_gaps
 from simulator.faults.plan import PlanError
 from simulator.server import ExchangeThread
-from tests.chaos.blows import Blows
-from tests.chaos.captured import Judge, rows_captured
-from tests.chaos.ledgers import given_up, reused_tickers
-from tests.chaos.processes import StreamerProcess
-from tests.chaos.scenario import SYMBOLS, Scenario
-from tests.chaos.servers import Database, fresh_database
-from tests.chaos.verdict import (
+from tests.chaos.oracle.captured import Judge, rows_captured
+from tests.chaos.oracle.ledgers import given_up, reused_tickers
+from tests.chaos.oracle.verdict import (
     MAX_TOLD,
     GapCounts,
     Truth,
@@ -36,7 +32,11 @@ from tests.chaos.verdict import (
     sources_of,
     truth,
 )
-from tests.chaos.wiring import arguments, environment, settings_of_jobs
+from tests.chaos.scenario import SYMBOLS, Scenario
+from tests.chaos.stage.blows import Blows
+from tests.chaos.stage.processes import StreamerProcess
+from tests.chaos.stage.servers import Database, fresh_database
+from tests.chaos.stage.wiring import arguments, environment, settings_of_jobs
 from tests.integration.faults.staging import minutes_of, oracle, read_rows
 
 CALM_MINUTES = 6

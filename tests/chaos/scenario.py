@@ -11,7 +11,7 @@ from typing import Any, Final
 from include.domain.timeframes import MINUTE_US
 from simulator.config import SimulatorConfig
 from simulator.faults.chance import chosen_kinds, draw_plan
-from tests.chaos.strikes import Strike, draw_strikes
+from tests.chaos.stage.strikes import Strike, draw_strikes
 
 SPOT: Final = ("BTCUSDT", "ETHBTC", "PEPEUSDT", "OPUSDT")
 UM: Final = ("BTCUSDT", "PEPEUSDT")

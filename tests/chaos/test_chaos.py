@@ -18,7 +18,7 @@ from deploy.local.postgres import EmbeddedPostgres
 from tests.chaos.__main__ import FOUND
 from tests.chaos.run import run
 from tests.chaos.scenario import draw
-from tests.chaos.servers import chaos_server
+from tests.chaos.stage.servers import chaos_server
 
 MINUTES = 5
 SPEED = 150

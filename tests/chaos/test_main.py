@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,3 +85,11 @@ def test_seeds_without_a_server_fail_one_after_the_other(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "chaos_server", chaos_server)
     work([1, 2], argparse.Namespace(minutes=5.0, speed=150.0, keep=None), told.append)
     assert [one[:2] for one in told] == [(1, False), (2, False)]
+
+
+def test_waits_of_the_streamer_can_be_shortened() -> None:
+    """The program changes constants by name; a renamed one ends it."""
+    command = [sys.executable, "-m", "tests.chaos.stage.hurried", "10", "60", "8", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "stream" in done.stdout

@@ -6,7 +6,7 @@ from collections import Counter
 
 from simulator.faults.kinds import KINDS as ALL_KINDS
 from tests.chaos.scenario import BANNED, MAX_OF, STREAMS_A_CONNECTION, WANTED, draw
-from tests.chaos.strikes import LONGEST_DOWN_S, TARGETS
+from tests.chaos.stage.strikes import LONGEST_DOWN_S, TARGETS
 
 
 def test_a_seed_draws_the_same_run_each_time() -> None:

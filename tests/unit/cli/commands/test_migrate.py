@@ -1,4 +1,4 @@
-"""When there is an Airflow to set up. How: tests/dags/test_pools_and_connections.py."""
+"""When there is an Airflow to set up. How: tests/dags/processes/test_pools_and_connections.py."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from simulator.clock import SimulatedClock
-from tests.chaos.processes import StreamerProcess
-from tests.chaos.servers import Database
-from tests.chaos.strikes import Strike, Target
+from tests.chaos.stage.processes import StreamerProcess
+from tests.chaos.stage.servers import Database
+from tests.chaos.stage.strikes import Strike, Target
 
 TICK_S = 0.02
 

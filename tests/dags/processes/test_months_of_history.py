@@ -37,7 +37,7 @@ from simulator.dumps.faults import (
 )
 from simulator.rest.limits import WeightCharge, WeightLimiter
 from simulator.server import ExchangeThread
-from tests.dags.real_airflow import kill_a_load, real_airflow, until
+from tests.dags.processes.real_airflow import kill_a_load, real_airflow, until
 from tests.integration.jobs.faulty_host import FaultyHost, faulty_host
 from tests.integration.jobs.minutes_of_weight import end_minute_in
 

@@ -14,7 +14,7 @@ import psycopg
 from deploy.local.airflow import LocalAirflow
 from deploy.local.processes import marked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STOP_S = 4.0
 """The triggerer may wait 10 s for a child that has ended; killing it loses nothing here."""
 

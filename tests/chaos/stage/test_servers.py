@@ -7,8 +7,8 @@ import pytest
 from psycopg import errors
 
 from deploy.local.postgres import EmbeddedPostgres
-from tests.chaos import servers as module
-from tests.chaos.servers import Database, fresh_database
+from tests.chaos.stage import servers as module
+from tests.chaos.stage.servers import Database, fresh_database
 
 
 class Server:

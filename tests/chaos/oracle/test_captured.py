@@ -16,8 +16,8 @@ from include.jobs.trades.by_id import RawGap, record_raw_gaps
 from include.store.trades.captured import RAW_TABLES, write_raw
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from tests.chaos.captured import Judge
-from tests.chaos.exchanged import Row, in_machine_time, quotes_of, trades_of
+from tests.chaos.oracle.captured import Judge
+from tests.chaos.oracle.exchanged import Row, in_machine_time, quotes_of, trades_of
 
 SYMBOL = "BTCUSDT"
 DATASETS = ("agg_trades", "trades", "book_tickers")

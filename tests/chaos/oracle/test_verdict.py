@@ -20,7 +20,7 @@ from include.store.ledgers.files import record_outage
 from include.store.ledgers.gaps import close_gap, open_gap
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from tests.chaos.verdict import GapCounts, Truth, differences, gaps_of, truth
+from tests.chaos.oracle.verdict import GapCounts, Truth, differences, gaps_of, truth
 
 SYMBOL = "BTCUSDT"
 CLOCK_START = datetime(2026, 11, 20, 14, tzinfo=UTC)

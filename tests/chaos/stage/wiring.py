@@ -7,7 +7,7 @@ from pathlib import Path
 from include.config import Settings, load_settings
 from simulator.server import ExchangeThread
 from tests.chaos.scenario import WANTED, Scenario
-from tests.chaos.servers import Database
+from tests.chaos.stage.servers import Database
 
 FACTOR = 10.0
 """By which waits between tries are shortened."""

@@ -11,7 +11,7 @@ import psycopg
 
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from simulator.server import ExchangeThread
-from tests.chaos.ledgers import Reused, unexplained, unproven
+from tests.chaos.oracle.ledgers import Reused, unexplained, unproven
 from tests.integration.faults.staging import (
     Rows,
     minutes_of,

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 STOP_TIMEOUT_S = 20.0
 NO_EVENT = "(no event)"
 """Marks lines that are not JSON: a traceback, or a library's warning."""
@@ -27,7 +27,7 @@ class StreamerProcess:
 
     Args:
         environment: its settings, as variables.
-        arguments: of ``tests.chaos.hurried``.
+        arguments: of ``tests.chaos.stage.hurried``.
         log_file: JSON lines of all its lives.
 
     Attributes:
@@ -40,7 +40,7 @@ class StreamerProcess:
     ) -> None:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         self._environment = {**inherited, **environment, "PYTHONPATH": str(ROOT)}
-        self._command = [sys.executable, "-m", "tests.chaos.hurried", *arguments]
+        self._command = [sys.executable, "-m", "tests.chaos.stage.hurried", *arguments]
         self.log_file = log_file
         self.starts = 0
         self.max_rss_bytes = 0

@@ -25,11 +25,11 @@ from include.domain.timeframes import to_us
 from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from tests.dags.real_airflow import real_airflow, until
+from tests.dags.processes.real_airflow import real_airflow, until
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CLOCK_START = datetime(2026, 11, 20, 6, tzinfo=UTC)
 """In the middle of a month, when only daily files exist."""
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)

@@ -18,11 +18,11 @@ import pytest
 from deploy.local.airflow import LocalAirflow
 from deploy.local.processes import end_marked, marked
 from include.errors import PermanentError
-from tests.dags.real_airflow import PAUSED_AT_CREATION, until
+from tests.dags.processes.real_airflow import PAUSED_AT_CREATION, until
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 KILLED_SUPERVISOR = textwrap.dedent(

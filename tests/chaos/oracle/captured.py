@@ -14,7 +14,7 @@ from include.domain.instruments import market_of
 from include.domain.timeframes import from_us, to_us
 from simulator.server import ExchangeThread
 from streamer.capture.repair.resumption import cannot_be_asked
-from tests.chaos.exchanged import (
+from tests.chaos.oracle.exchanged import (
     Quote,
     Row,
     in_exchange_time,
@@ -23,7 +23,7 @@ from tests.chaos.exchanged import (
     quotes_of,
     trades_of,
 )
-from tests.chaos.withheld import held_back_until, withheld
+from tests.chaos.oracle.withheld import held_back_until, withheld
 
 Key = TypeVar("Key", int, tuple[int, int])
 Gaps = list[tuple[int, int]]

@@ -14,7 +14,7 @@ import pytest
 from deploy.local.airflow_environment import sqlalchemy_url
 from include.config import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FERNET_KEY = "c2l4dGVlbiBieXRlcyBvZiBzZWNyZXQga2V5ISEhISE="
 PASSWORD = "s3cret-of-the-reader"
 

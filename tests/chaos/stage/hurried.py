@@ -1,8 +1,8 @@
 """``candelabra`` beside an exchange with a fast clock: waits between retries are shortened.
 
-Run as a program: ``python -m tests.chaos.hurried FACTOR SPEED STREAMS stream …``; ``SPEED`` is the
-exchange's clock speed, ``STREAMS`` the maximum streams of a connection. Nothing else of the program
-changes; settings come as settings.
+Run as a program: ``python -m tests.chaos.stage.hurried FACTOR SPEED STREAMS stream …``. ``SPEED``
+is the exchange's clock speed, ``STREAMS`` the maximum streams of a connection. Nothing else of the
+program changes; settings come as settings.
 """
 
 from __future__ import annotations
