@@ -1,6 +1,5 @@
 """The control API under `/sim`, with a real client."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,19 +9,10 @@ import pytest
 from simulator.clock import MINUTE_US
 from simulator.config import SimulatorConfig
 from simulator.faults.plan import parse_plan
-from simulator.server import Exchange, ExchangeThread
+from simulator.server import Exchange
 
-STANDING = SimulatorConfig(clock_start=datetime(2025, 1, 4, 12, tzinfo=UTC), speed=0)
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
-    """Of an exchange whose clock is stopped."""
-    with (
-        ExchangeThread(STANDING) as running,
-        httpx.Client(base_url=running.spot_rest_url) as opened,
-    ):
-        yield opened
+CONFIG = SimulatorConfig(clock_start=datetime(2025, 1, 4, 12, tzinfo=UTC), speed=0)
+PATHS = {"spot": "/api/v3/depth", "um": "/fapi/v1/depth"}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +33,7 @@ def test_replay_state_without_a_replay_is_404(client: httpx.Client) -> None:
 
 
 async def test_faults_are_added_listed_and_removed() -> None:
-    async with Exchange(STANDING) as exchange, httpx.AsyncClient() as client:
+    async with Exchange(CONFIG) as exchange, httpx.AsyncClient() as client:
         url = f"{exchange.control_url}/sim/faults"
         plan = [
             {"kind": "drop", "at": "+1h", "id": "later"},
@@ -70,3 +60,41 @@ async def test_faults_are_added_listed_and_removed() -> None:
         assert (await client.delete(f"{url}/nothing")).status_code == 404
         states = {entry["id"]: entry["state"] for entry in (await client.get(url)).json()}
         assert states == {"later": "removed", "f1": "active"}
+
+
+# --- the oracle's order book
+
+
+@pytest.mark.parametrize("market", PATHS)
+def test_rest_depth_is_the_top_of_the_current_book(client: httpx.Client, market: str) -> None:
+    query = {"symbol": "BTCUSDT", "limit": 1_000}
+    shown = client.get(PATHS[market], params=query).json()
+    true = client.get("/sim/depth", params={"market": market, "symbol": "BTCUSDT"}).json()
+    assert len(true["bids"]) > 1_000
+    for side in ("bids", "asks"):
+        assert true[side][:1_000] == shown[side]
+    assert true["lastUpdateId"] == shown["lastUpdateId"]
+
+
+def test_earlier_book_is_available_by_its_update_id(client: httpx.Client) -> None:
+    query: dict[str, Any] = {"symbol": "BTCUSDT"}
+    latest = client.get("/sim/depth", params=query).json()
+    some_id = latest["lastUpdateId"] - 1_000
+    earlier = client.get("/sim/depth", params=query | {"updateId": some_id}).json()
+    assert some_id <= earlier["lastUpdateId"] < latest["lastUpdateId"]
+    again = client.get("/sim/depth", params=query | {"updateId": earlier["lastUpdateId"]}).json()
+    assert again == earlier
+    assert earlier["bids"] != latest["bids"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"symbol": "NOSUCH"}, {"symbol": "BTCUSDT", "market": "cm"},
+     {"symbol": "BTCUSDT", "updateId": "x"}, {"symbol": "BTCUSDT", "updateId": 10**18}],
+)  # fmt: skip
+def test_bad_requests_for_a_book_say_what_is_wrong(
+    client: httpx.Client, query: dict[str, Any]
+) -> None:
+    answer = client.get("/sim/depth", params=query)
+    assert answer.status_code == 400
+    assert answer.json()["msg"]

@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,24 +34,6 @@ CONFIG = SimulatorConfig(
     spot_symbols=("COSUSDT",),
     um_symbols=("KEEPUSDT",),
 )
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ExchangeThread]:
-    with ExchangeThread(CONFIG) as exchange:
-        yield exchange
-
-
-@pytest.fixture
-def exchange(running: ExchangeThread) -> Iterator[ExchangeThread]:
-    yield running
-    running.dump_faults.clear()
-
-
-@pytest.fixture(scope="module")
-def client(running: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running.dump_url, timeout=60) as opened:
-        yield opened
 
 
 def _break(exchange: ExchangeThread, effect: Any, path: str = "*2025-01-03.zip") -> None:

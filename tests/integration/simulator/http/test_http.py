@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,24 +32,6 @@ CONFIG = SimulatorConfig(
     spot_symbols=("COSUSDT", "ETHBTC"),
     um_symbols=("KEEPUSDT",),
 )
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[ExchangeThread]:
-    with ExchangeThread(CONFIG) as exchange:
-        yield exchange
-
-
-@pytest.fixture
-def exchange(running: ExchangeThread) -> Iterator[ExchangeThread]:
-    yield running
-    running.rest_faults.clear()
-
-
-@pytest.fixture(scope="module")
-def client(running: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running.spot_rest_url, timeout=60) as opened:
-        yield opened
 
 
 def _break(exchange: ExchangeThread, effect: Any, **where: Any) -> int:

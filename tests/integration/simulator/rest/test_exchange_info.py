@@ -1,6 +1,5 @@
 """Contents and filters of exchangeInfo."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +7,6 @@ import httpx
 import pytest
 
 from simulator.config import SimulatorConfig
-from simulator.server import ExchangeThread
 
 CONFIG = SimulatorConfig(
     clock_start=datetime(2025, 1, 4, 12, tzinfo=UTC),
@@ -17,15 +15,6 @@ CONFIG = SimulatorConfig(
     um_symbols=("KEEPUSDT",),
 )
 INFO = "/api/v3/exchangeInfo"
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
-    with (
-        ExchangeThread(CONFIG) as exchange,
-        httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened,
-    ):
-        yield opened
 
 
 def _symbols(client: httpx.Client, **query: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import re
 import zipfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -19,23 +18,10 @@ from simulator.server import ExchangeThread
 MOMENT = datetime(2025, 1, 4, 12, 0, 0, 300_000, tzinfo=UTC)
 NOW_MS = to_us(MOMENT) // 1_000
 MINUTE_MS = 60_000
-STANDING = SimulatorConfig(
+CONFIG = SimulatorConfig(
     start=datetime(2024, 12, 30, tzinfo=UTC), clock_start=MOMENT, speed=0,
     spot_weight_limit=1_000_000, um_weight_limit=1_000_000, generated_spot=3,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[ExchangeThread]:
-    """The clock is stopped 0.3 s after noon."""
-    with ExchangeThread(STANDING) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=exchange.spot_rest_url) as opened:
-        yield opened
 
 
 def _get(client: httpx.Client, path: str, **query: Any) -> Any:
@@ -304,3 +290,29 @@ def test_day_that_is_not_over_is_not_found(client: httpx.Client, name: str) -> N
     answer = client.get(f"/data/spot/daily/klines/BTCUSDT/1m/{name}")
     assert answer.status_code == 404
     assert "<Code>NoSuchKey</Code>" in answer.text
+
+
+FAR = (1, 99_999_999_999_999, 10**18, 1 << 62)
+
+
+@pytest.mark.parametrize("prefix", ["/api/v3", "/fapi/v1"])
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("klines?interval=1m", ("startTime", "endTime")),
+        ("klines?interval=1M", ("startTime", "endTime")),
+        ("aggTrades?limit=5", ("startTime", "endTime", "fromId")),
+        ("historicalTrades?limit=5", ("fromId",)),
+    ],
+)
+def test_far_times_and_ids_are_answered_like_others(
+    client: httpx.Client, prefix: str, path: str, names: tuple[str, ...]
+) -> None:
+    """Clients often send nanoseconds instead of µs."""
+    for name in names:
+        for value in FAR:
+            url = f"{prefix}/{path}&symbol=BTCUSDT&{name}={value}"
+            answer = client.get(url, headers={"X-MBX-APIKEY": "any"})
+            assert answer.status_code in (200, 400), (name, value, answer.text)
+            if answer.status_code == 200 and name == "startTime" and value > 1:
+                assert answer.json() == []

@@ -1,6 +1,5 @@
 """Prices, statistics and books by REST, compared with their trades."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -22,18 +21,6 @@ CONFIG = SimulatorConfig(
 )
 NOW_MS = 1_735_992_030_123
 PREFIXES = ("/api/v3", "/fapi/v1")
-
-
-@pytest.fixture(scope="module")
-def exchange() -> Iterator[ExchangeThread]:
-    with ExchangeThread(CONFIG) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(exchange: ExchangeThread) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=exchange.spot_rest_url, timeout=60) as opened:
-        yield opened
 
 
 def _get(client: httpx.Client, path: str, **query: Any) -> Any:
