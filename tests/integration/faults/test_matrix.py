@@ -17,12 +17,6 @@ from tests.integration.faults import (
     test_imports,
     test_jobs_market,
     test_jobs_rest,
-    test_streamer_capture,
-    test_streamer_connections,
-    test_streamer_frames,
-    test_streamer_market,
-    test_streamer_rest,
-    test_streamer_start,
 )
 from tests.integration.faults.cells import COMPONENTS, Component
 from tests.integration.faults.matrix import (
@@ -31,6 +25,14 @@ from tests.integration.faults.matrix import (
     UNTOUCHED_KINDS,
     page,
     reason_untouched,
+)
+from tests.integration.faults.streamer import (
+    test_capture,
+    test_connections,
+    test_frames,
+    test_market,
+    test_rest,
+    test_start,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -61,23 +63,21 @@ def kinds_of(*faults: dict[str, object]) -> set[str]:
 
 
 def test_each_cell_is_run() -> None:
-    connections = [fault for pair in test_streamer_connections.PAIRS for fault in pair]
+    connections = [fault for pair in test_connections.PAIRS for fault in pair]
     streamer = kinds_of(
         *connections,
-        *test_streamer_connections.REFUSALS,
-        *test_streamer_frames.FAULTS.values(),
-        *test_streamer_market.FAULTS,
-        *test_streamer_rest.FAULTS.values(),
-        *test_streamer_capture.FAULTS,
+        *test_connections.REFUSALS,
+        *test_frames.FAULTS.values(),
+        *test_market.FAULTS,
+        *test_rest.FAULTS.values(),
+        *test_capture.FAULTS,
     )
     rest = kinds_of(*test_jobs_rest.PASSING)
     market = kinds_of(*test_jobs_market.FAULTS.values())
     dumps = kinds_of(*(case.fault for case in test_backfill_dumps.CASES))
     run: dict[Component, set[str]] = {
         "streamer": streamer,
-        "start": kinds_of(
-            *test_streamer_start.FAULTS, *test_streamer_start.CHANGES, test_streamer_start.BEHIND
-        ),
+        "start": kinds_of(*test_start.FAULTS, *test_start.CHANGES, test_start.BEHIND),
         "backfill": rest | market | dumps | {"reissued", "monthly_differs", "listing_error"},
         "repair_gaps": rest | market,
         "sync_instruments": market | kinds_of(*test_jobs_rest.INSTRUMENTS),

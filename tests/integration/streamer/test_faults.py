@@ -41,7 +41,7 @@ from tests.integration.streamer.harness import (
     verified_to,
     wait_for_rows,
 )
-from tests.integration.streamer.own_server import Server, own_server
+from tests.integration.streamer.storage.own_server import Server, own_server
 
 SYMBOLS = ["BTCUSDT", "ETHBTC", "BTCUSDT.P"]
 FAST = SimulatorConfig(speed=40)

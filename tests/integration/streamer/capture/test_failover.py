@@ -20,7 +20,7 @@ from streamer.capture import writer as module
 from streamer.capture.repair.stored_rows_check import LOST
 from tests.integration.streamer.capture.asking import AGG_TRADES, Row, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
-from tests.integration.streamer.own_server import Server, own_server
+from tests.integration.streamer.storage.own_server import Server, own_server
 
 SYMBOL = "BTCUSDT"
 GONE_ROWS = 30

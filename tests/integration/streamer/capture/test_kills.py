@@ -23,7 +23,7 @@ from psycopg import sql
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from streamer.capture.spool.segments import pieces
-from tests.integration.streamer.own_server import Server, own_server
+from tests.integration.streamer.storage.own_server import Server, own_server
 
 ROOT = Path(__file__).parents[4]
 TABLES = (

@@ -22,7 +22,7 @@ from streamer.capture.intake.rows import Intake
 from streamer.capture.spool.losses import Losses
 from streamer.capture.spool.spool import FULL, Spool
 from streamer.capture.writer import CaptureWriter
-from tests.integration.streamer.own_server import Server, own_server
+from tests.integration.streamer.storage.own_server import Server, own_server
 
 AT_US = 1_763_716_800_000_000
 DATASETS = ("agg_trades", "book_tickers")

@@ -13,7 +13,7 @@ from include.domain.candles import Source
 from include.errors import RejectedInputError
 from include.store.candles import merging
 from include.store.candles.merging import MergeCounts, merge_frames
-from tests.integration.store.candles.test_merge import frame_of
+from tests.integration.store.candles.merge.test_merge import frame_of
 from tests.unit.store.candidates import candidate, moved
 
 Connection = psycopg.Connection[Any]

@@ -27,7 +27,7 @@ from tests.integration.faults.staging import (
 )
 from tests.integration.streamer.harness import settings_for, streaming
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CLOCK_START = datetime(2026, 11, 20, 6, 0, 30, tzinfo=UTC)
 TRIES = 7  # a request is tried five times before the start is put off
 

@@ -22,7 +22,7 @@ from include.store.migrate import migrate
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SPEED = 25
 
 
