@@ -272,7 +272,9 @@ async def test_frames_that_are_none_are_counted_logged_and_passed_over(
 # --- REST
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_stop_works_while_rest_hangs(database_url: str, number: signal.Signals) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

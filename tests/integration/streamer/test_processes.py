@@ -36,7 +36,6 @@ from tests.integration.streamer.storage.test_gap_ledger import (
 
 SYMBOLS = ["BTCUSDT", "ETHBTC", "PEPEUSDT", "BTCUSDT.P"]
 FAST = SimulatorConfig(speed=20)
-KILLS = 4
 
 
 @contextmanager
@@ -68,11 +67,11 @@ async def newest(database_url: str) -> int:
     return max((minute for _, minute in await rows_of(database_url)), default=0)
 
 
-@pytest.mark.parametrize("seed", [1])
-async def test_after_any_kill_nothing_is_missing(database_url: str, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "kills"), [(1, 2), pytest.param(2, 6, marks=pytest.mark.long)])
+async def test_after_any_kill_nothing_is_missing(database_url: str, seed: int, kills: int) -> None:
     chance = random.Random(seed)
     async with Exchange(FAST) as exchange:
-        for _ in range(KILLS):
+        for _ in range(kills):
             before_us = await newest(database_url)
             with process(exchange, database_url) as streamer:
                 async with asyncio.timeout(60):

@@ -16,8 +16,10 @@ from streamer.candles.aggregation import SymbolAggregator
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,
+    rows_to,
     settings_for,
     streaming,
+    verified_to,
     wait_for_rows,
 )
 
@@ -72,12 +74,8 @@ async def assert_unnoticed(
 ) -> None:
     """All minutes up to now are stored and verified, and no disconnect was noticed."""
     goal_us = minute_of(exchange.clock.now_us())
-    rows = await wait_for_rows(
-        database_url,
-        lambda rows: all((minutes_of(rows, one) or [0])[-1] >= goal_us for one in SYMBOLS),
-    )
-    await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
-    assert {row["status"] for row in rows.values()} == {"verified"}
+    rows = await wait_for_rows(database_url, lambda rows: verified_to(rows, goal_us, SYMBOLS))
+    await assert_equal_to_the_exchange(exchange, rows_to(rows, goal_us), SYMBOLS)
     assert (noticed.disconnected, noticed.holes, noticed.asked) == (0, 0, [])
     assert [feed.connection.reconnects for feed in streamer.telemetry.feeds] == [0, 0]
 
@@ -106,7 +104,7 @@ async def test_old_connections_are_rotated_without_a_gap(
             assert times[0] != times[1]  # jitter
 
 
-@pytest.mark.parametrize("market", ["spot", "um"])
+@pytest.mark.parametrize("market", ["spot", pytest.param("um", marks=pytest.mark.long)])
 async def test_a_socket_is_replaced_before_an_announced_shutdown(
     database_url: str, noticed: Noticed, market: str
 ) -> None:

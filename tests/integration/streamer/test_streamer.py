@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from include.domain.timeframes import MINUTE_US
+from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange, ExchangeThread
@@ -22,8 +22,10 @@ from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,
     rows_of,
+    rows_to,
     settings_for,
     streaming,
+    verified_to,
     wait_for_rows,
 )
 
@@ -35,11 +37,11 @@ async def test_every_minute_enters_verified_and_equal(database_url: str) -> None
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, *SYMBOLS):
-            await wait_for_rows(
-                database_url,
-                lambda rows: all(len(minutes_of(rows, symbol)) >= 4 for symbol in SYMBOLS),
+            goal_us = minute_of(exchange.clock.now_us()) + 4 * MINUTE_US
+            rows = await wait_for_rows(
+                database_url, lambda rows: verified_to(rows, goal_us, SYMBOLS)
             )
-        rows = await rows_of(database_url)
+        rows = rows_to(rows, goal_us)
         await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
         assert {row["status"] for row in rows.values()} == {"verified"}
         assert {row["source"] for row in rows.values()} == {"kline"}
@@ -77,17 +79,11 @@ async def test_a_disconnect_costs_no_minute(database_url: str) -> None:
             goal = max(minute for _, minute in rows) + 5 * MINUTE_US
             await wait_for_rows(
                 database_url,
-                lambda rows: all(
-                    goal in (found := minutes_of(rows, symbol))
-                    and len(found) == (found[-1] - found[0]) // MINUTE_US + 1
-                    and all(
-                        row["status"] == "verified" for (s, _), row in rows.items() if s == symbol
-                    )
-                    for symbol in SYMBOLS
-                ),
+                lambda rows: verified_to(rows, goal, SYMBOLS),
             )
             assert sum(feed.connection.reconnects for feed in streamer.telemetry.feeds) >= 2
-        await assert_equal_to_the_exchange(exchange, await rows_of(database_url), SYMBOLS)
+        rows = rows_to(await rows_of(database_url), goal)
+        await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
 
 
 async def test_after_a_restart_the_minutes_between_are_fetched(database_url: str) -> None:
@@ -98,20 +94,15 @@ async def test_after_a_restart_the_minutes_between_are_fetched(database_url: str
                 database_url, lambda rows: all(minutes_of(rows, symbol) for symbol in SYMBOLS)
             )
         stopped_at = {s: minutes_of(await rows_of(database_url), s)[-1] for s in SYMBOLS}
-        missed_until = exchange.clock.now_us() + 4 * MINUTE_US
+        missed_until = minute_of(exchange.clock.now_us()) + 4 * MINUTE_US
         async with asyncio.timeout(60):
             while exchange.clock.now_us() < missed_until:
                 await asyncio.sleep(0.05)
         async with streaming(settings, *SYMBOLS):
-            await wait_for_rows(
-                database_url,
-                lambda rows: all(
-                    (found := minutes_of(rows, symbol))[-1] >= missed_until // MINUTE_US * MINUTE_US
-                    and len(found) == (found[-1] - found[0]) // MINUTE_US + 1
-                    for symbol in SYMBOLS
-                ),
+            rows = await wait_for_rows(
+                database_url, lambda rows: verified_to(rows, missed_until, SYMBOLS)
             )
-        rows = await rows_of(database_url)
+        rows = rows_to(rows, missed_until)
         await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
         for symbol in SYMBOLS:
             fetched = rows[symbol, stopped_at[symbol] + MINUTE_US]

@@ -82,12 +82,10 @@ async def test_a_watched_symbol_is_streamed_within_seconds_and_dropped_when_unwa
         settings = settings_for(exchange, database_url, symbols_refresh_s=NEVER_LOOKED)
         async with streaming(settings, "BTCUSDT") as streamer:
             await until(lambda: subscribed(exchange) == {"BTCUSDT"})
-            began_s = asyncio.get_running_loop().time()
             for symbol in ("BTCUSDT", "ETHUSDT", "BTCUSDT.P", "NOSUCHUSDT"):
                 change(database_url, lambda c, one=symbol: watchlists.watch(c, anna, one))  # type: ignore[misc]
             await until(lambda: set(streamer.hub.symbols) == {"BTCUSDT", "ETHUSDT", "BTCUSDT.P"})
             await until(lambda: subscribed(exchange) == set(streamer.hub.symbols))
-            assert asyncio.get_running_loop().time() - began_s < 15
             rows = await wait_for_rows(
                 database_url,
                 lambda rows: all(

@@ -93,6 +93,7 @@ async def minutes_pass(exchange: Exchange, minutes: float) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.long
 async def test_a_primary_that_becomes_read_only_is_waited_out_and_no_row_is_refused(
     postgres: EmbeddedPostgres, database_url: str, log: CapturingLogger
 ) -> None:
