@@ -26,6 +26,7 @@ from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from streamer.candles.aggregation import SymbolAggregator
 from streamer.candles.minutes import Timing
+from tests.parity.test_recorded_frames import frames_2021
 
 pytestmark = pytest.mark.recorded
 
@@ -204,14 +205,8 @@ def _trades(file: Path) -> Iterator[Trade]:
 def spot_frames_2021(folder: Path) -> dict[str, tuple[Frame, ...]]:
     """Aggregate trades and klines of three symbols over 91 s, in the order they came."""
     found: dict[str, list[Frame]] = {}
-    file = folder / "ws-cryptofeed-2021" / "BINANCE-ee25be.0.8980a803.gz"
-    with gzip.open(file, "rt") as lines:
-        for line in lines:
-            _, separator, text = line.partition(": ")
-            if separator and text.startswith('{"stream"'):
-                frame = decode(text.strip())
-                if isinstance(frame, AggTrade | Kline):
-                    found.setdefault(frame.symbol, []).append(frame)
+    for frame in frames_2021(folder / "ws-cryptofeed-2021" / "BINANCE-ee25be.0.8980a803.gz"):
+        found.setdefault(frame.symbol, []).append(frame)
     return {symbol: tuple(frames) for symbol, frames in found.items()}
 
 

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ from simulator.clock import MINUTE_US
 from simulator.config import SimulatorConfig
 from simulator.faults.plan import PlanError, parse_plan
 from simulator.server import Exchange, ExchangeThread
+from tests.integration.simulator.streams.sockets import NOON, collect
 
-Frame = dict[str, Any]
-NOON = datetime(2026, 2, 3, 14, 0, 30, tzinfo=UTC)
 FAST = SimulatorConfig(clock_start=NOON, speed=100)
 
 
@@ -26,14 +24,6 @@ async def exchange() -> AsyncIterator[Exchange]:
     """A minute takes 0.6 seconds."""
     async with Exchange(FAST) as exchange:
         yield exchange
-
-
-async def _collect(ws: ClientConnection, until: Callable[[list[Frame]], bool]) -> list[Frame]:
-    frames: list[Frame] = []
-    async with asyncio.timeout(30):
-        while not until(frames):
-            frames.append(json.loads(await ws.recv()))
-    return frames
 
 
 async def _until_closed(ws: ClientConnection) -> ConnectionClosed:
@@ -70,13 +60,13 @@ async def test_cut_resets_connections_of_its_market_and_streams_at_its_time(
         assert exchange.clock.now_us() - began_us >= 20_000_000
         entry = await _state(exchange, identity, "finished")
         assert entry["hits"] == 1
-        await _collect(kept, lambda frames: len(frames) >= 5)
-        await _collect(other, lambda frames: len(frames) >= 5)
+        await collect(kept, lambda frames: len(frames) >= 5)
+        await collect(other, lambda frames: len(frames) >= 5)
 
 
 async def test_stalled_connection_resumes_after_its_duration(exchange: Exchange) -> None:
     async with connect(f"{exchange.spot_ws_url}/ws/btcusdt@aggTrade") as ws:
-        before = await _collect(ws, lambda frames: len(frames) >= 3)
+        before = await collect(ws, lambda frames: len(frames) >= 3)
         exchange.faults.add({"kind": "stall", "duration_s": 60, "id": "quiet"})
         begins = await _state(exchange, "quiet", "active")
         assert begins["hits"] == 1
@@ -94,7 +84,7 @@ async def test_stalled_connection_resumes_after_its_duration(exchange: Exchange)
 async def test_shutdown_follows_its_announcement_after_the_grace(exchange: Exchange) -> None:
     async with connect(f"{exchange.spot_ws_url}/stream?streams=btcusdt@trade") as ws:
         exchange.faults.add({"kind": "shutdown", "grace_s": 30})
-        seen = await _collect(
+        seen = await collect(
             ws, lambda frames: bool(frames) and frames[-1]["stream"] == "!serverShutdown"
         )
         closed = await _until_closed(ws)
@@ -134,7 +124,7 @@ async def test_late_trades_arrive_after_their_minute(exchange: Exchange) -> None
     async with connect(f"{exchange.spot_ws_url}/stream?streams=btcusdt@trade") as ws:
         frames = [
             entry["data"]
-            for entry in await _collect(
+            for entry in await collect(
                 ws,
                 lambda frames: (
                     len(frames) > 1
@@ -163,7 +153,7 @@ async def test_dropped_duplicated_and_reordered_frames_show_in_the_ids(exchange:
     )
     names = "btcusdt@aggTrade/ethusdt@aggTrade/pepeusdt@aggTrade"
     async with connect(f"{exchange.spot_ws_url}/stream?streams={names}") as ws:
-        frames = await _collect(
+        frames = await collect(
             ws,
             lambda frames: sum(one["stream"].startswith("pepe") for one in frames[-2_000:]) > 60,
         )

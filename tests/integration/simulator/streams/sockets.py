@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +25,15 @@ async def read(ws: ClientConnection, timeout_s: float = 30) -> Frame:
     async with asyncio.timeout(timeout_s):
         frame: Frame = json.loads(await ws.recv())
     return frame
+
+
+async def collect(ws: ClientConnection, until: Callable[[list[Frame]], bool]) -> list[Frame]:
+    """Return the frames up to the first with which the condition holds."""
+    frames: list[Frame] = []
+    async with asyncio.timeout(30):
+        while not until(frames):
+            frames.append(json.loads(await ws.recv()))
+    return frames
 
 
 async def read_on(ws: ClientConnection, timeout_s: float = 30) -> None:

@@ -2,27 +2,25 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from tests.integration.simulator.streams.sockets import NOON, Frame, open_raw, read, read_on
-
-
-async def _collect(ws: ClientConnection, until: Callable[[list[Frame]], bool]) -> list[Frame]:
-    frames: list[Frame] = []
-    async with asyncio.timeout(30):
-        while not until(frames):
-            frames.append(json.loads(await ws.recv()))
-    return frames
+from tests.integration.simulator.streams.sockets import (
+    NOON,
+    Frame,
+    collect,
+    open_raw,
+    read,
+    read_on,
+)
 
 
 def _closed(frames: list[Frame], count: int) -> bool:
@@ -54,7 +52,7 @@ async def test_every_spot_kline_frame_aggregates_the_trades_up_to_its_last_id(
 ) -> None:
     url = f"{fast.spot_ws_url}/stream?streams=btcusdt@trade/btcusdt@kline_1m"
     async with connect(url) as ws:
-        frames = await _collect(ws, lambda seen: _closed(seen, 4))
+        frames = await collect(ws, lambda seen: _closed(seen, 4))
     trades = {f["data"]["t"]: f["data"] for f in frames if f["data"]["e"] == "trade"}
     assert sorted(trades) == list(range(min(trades), max(trades) + 1))
     klines = [f["data"]["k"] for f in frames if f["data"]["e"] == "kline"]
@@ -72,7 +70,7 @@ async def test_every_spot_kline_frame_aggregates_the_trades_up_to_its_last_id(
 async def test_agg_trades_are_contiguous_and_klines_run_ahead_of_them(fast: Exchange) -> None:
     url = f"{fast.spot_ws_url}/stream?streams=btcusdt@aggTrade/btcusdt@kline_1m"
     async with connect(url) as ws:
-        frames = await _collect(ws, lambda seen: _closed(seen, 4))
+        frames = await collect(ws, lambda seen: _closed(seen, 4))
     last_sent = None
     agg_ids, ahead, inside, aggregates = [], 0, 0, []
     for frame in frames:
@@ -98,7 +96,7 @@ async def test_agg_trades_are_contiguous_and_klines_run_ahead_of_them(fast: Exch
 async def test_futures_klines_count_fills_that_agg_trades_omit(fast: Exchange) -> None:
     url = f"{fast.um_ws_url}/market/stream?streams=btcusdt@aggTrade/btcusdt@kline_1m"
     async with connect(url) as ws:
-        frames = await _collect(ws, lambda seen: _closed(seen, 3))
+        frames = await collect(ws, lambda seen: _closed(seen, 3))
     aggregates = [f["data"] for f in frames if f["data"]["e"] == "aggTrade"]
     assert all(100 <= data["E"] - data["T"] <= 200 for data in aggregates)
     agg_ids = [data["a"] for data in aggregates]
@@ -128,7 +126,7 @@ async def test_closed_klines_equal_rest_and_the_oracle(fast: Exchange, market: s
     symbols = ("BTCUSDT", "ETHBTC", "COSUSDT") if spot else ("BTCUSDT", "KEEPUSDT")
     streams = "/".join(f"{symbol.lower()}@kline_1m" for symbol in symbols)
     async with connect(f"{base}/stream?streams={streams}") as ws:
-        frames = await _collect(ws, lambda seen: _closed(seen, 3 * len(symbols)))
+        frames = await collect(ws, lambda seen: _closed(seen, 3 * len(symbols)))
     closed = [f["data"]["k"] for f in frames if f["data"]["k"]["x"]]
     assert {kline["s"] for kline in closed} == set(symbols)
     prefix = "/api/v3" if spot else "/fapi/v1"
@@ -156,7 +154,7 @@ async def test_longer_intervals_grow_from_their_own_beginning(fast: Exchange) ->
     async with connect(
         f"{fast.spot_ws_url}/stream?streams=btcusdt@kline_1h/btcusdt@kline_1s"
     ) as ws:
-        frames = await _collect(
+        frames = await collect(
             ws, lambda seen: sum(f["data"]["k"]["i"] == "1h" for f in seen) >= 30
         )
     hours = [f["data"]["k"] for f in frames if f["data"]["k"]["i"] == "1h"]
@@ -170,7 +168,7 @@ async def test_longer_intervals_grow_from_their_own_beginning(fast: Exchange) ->
 async def test_microseconds_are_given_on_request(fast: Exchange) -> None:
     path = "stream?streams=btcusdt@kline_1m/btcusdt@trade&timeUnit=MICROSECOND"
     async with connect(f"{fast.spot_ws_url}/{path}") as ws:
-        frames = await _collect(
+        frames = await collect(
             ws, lambda seen: {f["data"]["e"] for f in seen} == {"kline", "trade"}
         )
     for frame in frames:
@@ -287,7 +285,7 @@ async def test_two_exchanges_of_one_seed_send_the_same_frames() -> None:
             Exchange(config) as exchange,
             connect(f"{exchange.spot_ws_url}/stream?streams={streams}") as ws,
         ):
-            frames = await _collect(ws, lambda seen: _closed(seen, 3))
+            frames = await collect(ws, lambda seen: _closed(seen, 3))
         # the first frames depend on when the client connected
         minute = NOON.timestamp() * 1_000 + 90_000
         return [f for f in frames if minute <= f["data"]["E"] < minute + 60_000]
