@@ -108,13 +108,35 @@ class RetryLoop:
                 await self._sleep(wait_s)
 
 
+@dataclass(slots=True)
+class _Attempts:
+    """Counts failures of a call, and decides whether it may be tried again."""
+
+    backoff: Backoff
+    attempts: int
+    on_retry: OnRetry
+    clock: Callable[[], float] = time.monotonic
+    deadline_s: float = float("inf")
+    failures: int = 0
+
+    def wait_s(self, error: Exception) -> float:
+        """Return the seconds to wait; raise the error if no attempt is left."""
+        self.failures += 1
+        wait_s = self.backoff.wait_s(self.failures, error)
+        if self.failures >= self.attempts or self.clock() + wait_s > self.deadline_s:
+            raise error
+        self.on_retry(attempt=self.failures, retry_in_s=round(wait_s, 2), error=str(error))
+        return wait_s
+
+
 def retried(
     call: Callable[[], Value],
     *,
     backoff: Backoff,
     attempts: int,
     max_elapsed_s: float = float("inf"),
-    unless: tuple[type[TransientError], ...] = (),
+    retry_on: tuple[type[Exception], ...] = (TransientError,),
+    unless: tuple[type[Exception], ...] = (),
     on_retry: OnRetry,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -124,24 +146,39 @@ def retried(
     Args:
         attempts: maximum number of calls.
         max_elapsed_s: no attempt starts later than this after the first one.
-        unless: transient errors that the caller handles; raised immediately.
+        retry_on: errors after which it is called again; others are raised immediately.
+        unless: exceptions to ``retry_on``, which the caller handles.
         on_retry: called before each wait.
         sleep, clock: in seconds.
 
     Raises:
-        TransientError: the last attempt's error.
+        Exception: the last attempt's error.
     """
-    began_s = clock()
-    failures = 0
+    made = _Attempts(backoff, attempts, on_retry, clock, clock() + max_elapsed_s)
     while True:
         try:
             return call()
         except unless:
             raise
-        except TransientError as error:
-            failures += 1
-            wait_s = backoff.wait_s(failures, error)
-            if failures >= attempts or clock() - began_s + wait_s > max_elapsed_s:
-                raise
-            on_retry(attempt=failures, retry_in_s=round(wait_s, 2), error=str(error))
-            sleep(wait_s)
+        except retry_on as error:
+            wait_s = made.wait_s(error)
+        sleep(wait_s)
+
+
+async def retried_async(
+    call: Callable[[], Awaitable[Value]],
+    *,
+    backoff: Backoff,
+    attempts: int,
+    retry_on: tuple[type[Exception], ...] = (TransientError,),
+    on_retry: OnRetry,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> Value:
+    """Await a call until it succeeds; see ``retried``."""
+    made = _Attempts(backoff, attempts, on_retry)
+    while True:
+        try:
+            return await call()
+        except retry_on as error:
+            wait_s = made.wait_s(error)
+        await sleep(wait_s)

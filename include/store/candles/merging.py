@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import polars as pl
 import psycopg
@@ -21,9 +20,9 @@ import structlog
 from psycopg import errors
 from psycopg.pq import TransactionStatus
 
-from include.backoff import Backoff
+from include.backoff import Backoff, retried, retried_async
 from include.domain.candles import VALUE_NAMES, CandleCandidate
-from include.errors import PermanentError, TransientError
+from include.errors import PermanentError
 from include.store.postgres.arrays import array_of, array_of_names, joined, moment_text
 from include.store.postgres.pools import translated
 
@@ -206,16 +205,20 @@ async def store_async(
         return MergeCounts()
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
     columns = await _columns(candidates)
-    for attempt in range(1, ATTEMPTS + 1):
-        with translated(connection):
-            try:
-                async with connection.cursor() as cursor:
-                    await cursor.execute(_STORE, columns)
-                    return _counts(await cursor.fetchone())
-            except _RETRIED as error:
-                _give_up_or_log(error, attempt, is_alone=is_alone)
-        await asyncio.sleep(BACKOFF.wait_s(attempt))
-    _exhausted()
+
+    async def once() -> MergeCounts:
+        async with connection.cursor() as cursor:
+            await cursor.execute(_STORE, columns)
+            return _counts(await cursor.fetchone())
+
+    with translated(connection):
+        return await retried_async(
+            once,
+            backoff=BACKOFF,
+            attempts=ATTEMPTS if is_alone else 1,
+            retry_on=_RETRIED,
+            on_retry=partial(log.info, "merge_retried"),
+        )
 
 
 async def _columns(candidates: Sequence[CandleCandidate]) -> list[str]:
@@ -233,30 +236,24 @@ def _merge_rows(
     connection: Connection, write: Callable[[psycopg.Copy], object], copy_statement: str
 ) -> MergeCounts:
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
-    for attempt in range(1, ATTEMPTS + 1):
-        with translated(connection):
-            try:
-                with connection.transaction(), connection.cursor() as cursor:
-                    cursor.execute(_CREATE)
-                    if not is_alone:
-                        cursor.execute(_CLEAR)
-                    with cursor.copy(copy_statement) as copy:
-                        write(copy)
-                    return _counts(cursor.execute(_MERGE).fetchone())
-            except _RETRIED as error:
-                _give_up_or_log(error, attempt, is_alone=is_alone)
-        time.sleep(BACKOFF.wait_s(attempt))
-    _exhausted()
 
+    def once() -> MergeCounts:
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.execute(_CREATE)
+            if not is_alone:
+                cursor.execute(_CLEAR)
+            with cursor.copy(copy_statement) as copy:
+                write(copy)
+            return _counts(cursor.execute(_MERGE).fetchone())
 
-def _give_up_or_log(error: psycopg.Error, attempt: int, *, is_alone: bool) -> None:
-    if not is_alone or attempt == ATTEMPTS:
-        raise error
-    log.info("merge_retried", attempt=attempt, sqlstate=error.sqlstate)
-
-
-def _exhausted() -> NoReturn:
-    raise TransientError(f"the merge met conflicts {ATTEMPTS} times in a row; try again later")
+    with translated(connection):
+        return retried(
+            once,
+            backoff=BACKOFF,
+            attempts=ATTEMPTS if is_alone else 1,
+            retry_on=_RETRIED,
+            on_retry=partial(log.info, "merge_retried"),
+        )
 
 
 def _rows(candidates: Iterable[CandleCandidate]) -> Iterator[tuple[Any, ...]]:

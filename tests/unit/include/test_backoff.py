@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from include.backoff import Backoff, RetryLoop, retried
+from include.backoff import Backoff, RetryLoop, retried, retried_async
 from include.errors import PermanentError, RateLimitedError, TransientError
 
 
@@ -122,6 +122,36 @@ def test_what_no_try_cures_or_the_caller_waits_out_is_raised_at_once(error: Exce
             clock=clock,
         )
     assert clock.slept == []
+
+
+async def test_an_awaited_call_is_retried_after_the_given_errors_only() -> None:
+    clock, retries = Clock(), []
+
+    async def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+
+    async def run(*errors: Exception) -> str:
+        call = failing(*errors)
+
+        async def once() -> str:
+            return call()
+
+        return await retried_async(
+            once,
+            backoff=Backoff(first_s=1.0, max_s=30.0, uniform=upper),
+            attempts=3,
+            retry_on=(KeyError,),
+            on_retry=lambda **fields: retries.append(fields["attempt"]),
+            sleep=sleep,
+        )
+
+    assert await run(KeyError(), KeyError()) == "done"
+    with pytest.raises(KeyError):
+        await run(*[KeyError()] * 3)
+    with pytest.raises(TransientError):
+        await run(TransientError("not given"))
+    assert clock.slept == [1.0, 2.0, 1.0, 2.0]
+    assert retries == [1, 2, 1, 2]
 
 
 class Step:

@@ -192,7 +192,7 @@ async def test_batch_is_retried_after_a_lock_timeout(
     waits: list[int] = []
 
     class Letting:
-        def wait_s(self, attempt: int) -> float:
+        def wait_s(self, attempt: int, error: BaseException | None = None) -> float:
             waits.append(attempt)
             holder.execute("COMMIT")
             return 0.0
