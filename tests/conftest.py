@@ -39,11 +39,14 @@ RECORDED_DATA = Path(
 
 
 A_FILE_AT_ONCE = (
-    "tests/integration/dbt/",
     "tests/integration/quality/",
     "tests/integration/deploy/test_containers.py",
 )
 """Their tests share a database, or a whole stack, that is set up once a file."""
+
+
+MARTS_OF_BARS, MARTS = "tests/integration/dbt/bars/", "tests/integration/dbt/"
+"""Parsing the dbt project and building its models takes 20 s in each worker, so two do it."""
 
 
 PROCESSES_OF_AIRFLOW = "tests/dags/processes/"
@@ -51,7 +54,7 @@ PROCESSES_OF_AIRFLOW = "tests/dags/processes/"
 
 
 class OneWorkerForAirflow(LoadScopeScheduling):
-    """Airflow is booted in one worker; files with shared data stay in one worker, too.
+    """Airflow is booted in one worker, dbt in two; files with shared data stay in one, too.
 
     All other tests go to any free worker. pytest-xdist 3.8 reads its group marks from an attribute
     that pytest 9.2 no longer has.
@@ -62,6 +65,9 @@ class OneWorkerForAirflow(LoadScopeScheduling):
             return "processes of airflow"
         if nodeid.startswith("tests/dags/"):
             return "airflow"
+        for folder in (MARTS_OF_BARS, MARTS):
+            if nodeid.startswith(folder):
+                return folder
         return nodeid.partition("::")[0] if nodeid.startswith(A_FILE_AT_ONCE) else nodeid
 
 

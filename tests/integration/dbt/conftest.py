@@ -119,6 +119,44 @@ class MarketTables:
             (symbol, start, start + minutes * MINUTE),
         )
 
+    def list_symbol(
+        self,
+        symbol: str,
+        listed_from: datetime = datetime(2020, 1, 1, tzinfo=UTC),
+        listed_to: datetime | None = None,
+        *,
+        tick_size: str = "0.01",
+        seen_at: datetime | None = None,
+    ) -> None:
+        """Add a listing to the registry."""
+        self.connection.execute(
+            "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
+            " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
+            " quote_volume_is_exact, filters, seen_at) VALUES (%s, %s, %s, market.market_of(%s),"
+            " %s, 'B', 'USDT', 'TRADING', %s, 0.1, true, '{\"LOT_SIZE\": {\"stepSize\": \"0.1\"}}',"
+            " coalesce(%s, now()))",
+            (
+                symbol, listed_from, listed_to, symbol, symbol.removesuffix(".P"), tick_size,
+                seen_at,
+            ),
+        )  # fmt: skip
+
+    def declare_outage(
+        self, symbol: str | None, start: datetime, end: datetime | None = None
+    ) -> None:
+        """Declare an outage of a symbol, or of all of spot; it may have no end."""
+        self.connection.execute(
+            "INSERT INTO ops.outages (market, symbol, minutes, cause)"
+            " VALUES ('spot', %s, tstzmultirange(tstzrange(%s, %s)), 'halt')",
+            (symbol, start, end),
+        )
+
+    def assert_bars_hold_the_minutes(self, suffix: str = "") -> None:
+        """Assert that all marts, or with ``_live`` all live views, equal the minutes."""
+        for timeframe in COARSE:
+            bars = self.bars(timeframe, suffix=suffix)
+            assert bars == self.expected(timeframe), timeframe.name
+
     def bars(
         self,
         timeframe: Timeframe,

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.jobs.dbt_env import DBT_PROJECT
@@ -36,6 +38,26 @@ STABLE = {
 SHORT = {
     "timestamp with time zone": "timestamptz",
     "double precision": "float8",
+}
+
+
+START = datetime(2025, 1, 30, 21, 0, tzinfo=UTC)
+FAULTY, FINE = "ODDUSDT", "FINEUSDT"
+SILENT = (
+    "volume = 0, quote_volume = 0, trade_count = 0, taker_buy_volume = 0,"
+    " taker_buy_quote_volume = 0, first_trade_id = NULL, last_trade_id = NULL"
+)
+FAULTS = {
+    6: "last_trade_id = first_trade_id - 5000",
+    12: "first_trade_id = NULL, last_trade_id = NULL",
+    18: "open = 0, high = 0, low = 0, close = 0",
+    24: "quote_volume = 1000 * quote_volume",
+    31: "trade_count = 1000000",
+    # Two silent minutes with different prices around a missing minute.
+    36: f"open = 1000, high = 1000, low = 1000, close = 1000, {SILENT}",
+    38: f"open = 1040, high = 1040, low = 1040, close = 1040, {SILENT}",
+    # A silent minute that is not flat.
+    43: f"open = 1000, high = 1010, low = 990, close = 1003, {SILENT}",
 }
 
 
@@ -64,12 +86,27 @@ def environment(postgres: EmbeddedPostgres, shared_market: Any, home: Path) -> d
     }
 
 
+def plant_faults(market: Any) -> None:
+    """Faulty minutes of a symbol, which quality rules report."""
+    for symbol in (FAULTY, FINE):
+        market.write(symbol, START, 200)
+    for minute, fault in FAULTS.items():
+        update = sql.SQL("UPDATE market.candles_1m SET {} WHERE symbol = %s AND open_time = %s")
+        changed = market.connection.execute(
+            update.format(sql.SQL(fault)),  # type: ignore[arg-type]
+            (FAULTY, START + timedelta(minutes=minute)),
+        )
+        assert changed.rowcount == 1
+    market.delete(FAULTY, START + timedelta(minutes=37), 1)
+
+
 @pytest.fixture(scope="module")
 def built(shared_market: Any, environment: dict[str, str]) -> Any:
-    """Two symbols, and a build of every model, test and snapshot."""
+    """Two symbols, faulty minutes, and a build of every model, test and snapshot."""
     start = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=90)
     for symbol in ("BTCUSDT", "ETHUSDT.P"):
         shared_market.write(symbol, start, 90)
+    plant_faults(shared_market)
     ran = subprocess.run(
         ["/bin/bash", "-c", ONE_LINE],
         cwd=DBT_PROJECT,
@@ -85,12 +122,26 @@ def built(shared_market: Any, environment: dict[str, str]) -> Any:
 
 
 def test_documented_command_builds_everything(built: Any) -> None:
-    bars = built.connection.execute("SELECT sum(minute_count) FROM marts.candles_1h").fetchone()
+    bars = built.connection.execute(
+        "SELECT sum(minute_count) FROM marts.candles_1h WHERE open_time > now() - interval '1 day'"
+    ).fetchone()
     assert bars == (180,)
     pages = [DBT_PROJECT / "profiles.yml", DBT_PROJECT.parent / "docs" / "marts.md"]
     assert all(ONE_LINE in page.read_text() for page in pages)
     # dbt-env puts the target folder elsewhere.
     assert not (DBT_PROJECT / "target").exists()
+
+
+def test_faulty_minutes_fail_no_layer(built: Any) -> None:
+    built.assert_bars_hold_the_minutes()
+    built.assert_bars_hold_the_minutes("_live")
+    flat = built.connection.execute(
+        "SELECT open, high, low, close, minute_count, is_complete FROM marts.candles_3m"
+        " WHERE symbol = %s AND open_time = %s",
+        (FAULTY, START + timedelta(minutes=36)),
+    ).fetchone()
+    # Flat at the last known price.
+    assert flat == (*[Decimal(1040)] * 4, 2, False)
 
 
 def test_every_relation_and_column_has_a_comment(built: Any) -> None:

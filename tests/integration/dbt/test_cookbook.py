@@ -37,13 +37,7 @@ def minutes(
     for number, symbol in enumerate(SYMBOLS):
         start = now - timedelta(hours=25)
         shared_market.write(symbol, start, 25 * 60, volume=Decimal(number + 1))
-        connection.execute(
-            "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol,"
-            " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_exact,"
-            " seen_at) VALUES (%s, '2020-01-01', %s, %s, 'B', 'USDT', 'TRADING', 0.01, 1, true,"
-            " now())",
-            (symbol, "um" if symbol.endswith(".P") else "spot", symbol.removesuffix(".P")),
-        )
+        shared_market.list_symbol(symbol)
     # Different prices, so that returns differ between symbols.
     connection.execute(
         "UPDATE market.candles_1m SET open = open + k, high = high + k, low = low + k,"

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 MINUTE = timedelta(minutes=1)
-DAY = timedelta(days=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 LONG_AGO = datetime(2025, 3, 3, tzinfo=UTC)
 HEALTH = ("path:models/intermediate/health", "path:models/marts/health")
 COUNTS = (
@@ -27,11 +27,7 @@ def plant_history(market: Any) -> None:
     market.write("HISTORY", LONG_AGO + DAY, 10)
     market.write("HISTORY", LONG_AGO + DAY + timedelta(hours=23, minutes=50), 10)
     market.write("HISTORY", LONG_AGO + 3 * DAY, 5)
-    market.connection.execute(
-        "INSERT INTO ops.outages (market, symbol, minutes, cause)"
-        " VALUES ('spot', NULL, %s, 'test')",
-        ("{[2025-03-04 01:00+00,2025-03-04 02:00+00)}",),
-    )
+    market.declare_outage(None, LONG_AGO + DAY + HOUR, LONG_AGO + DAY + 2 * HOUR)
     set_status(market, "HISTORY", LONG_AGO + DAY, 2, "unconfirmed")
     set_status(market, "HISTORY", LONG_AGO + DAY + 2 * MINUTE, 1, "partial")
     market.connection.execute(
@@ -45,9 +41,8 @@ def plant_rows_in_an_outage(market: Any) -> None:
     market.write("RESUMED", LONG_AGO + 10 * DAY, 1440)
     market.delete("RESUMED", LONG_AGO + 10 * DAY + timedelta(hours=10), 30)
     market.delete("RESUMED", LONG_AGO + 10 * DAY + timedelta(hours=15), 30)
-    market.connection.execute(
-        "INSERT INTO ops.outages (market, symbol, minutes, cause)"
-        " VALUES ('spot', 'RESUMED', '{[2025-03-13 10:00+00,2025-03-13 11:00+00)}', 'halt')"
+    market.declare_outage(
+        "RESUMED", LONG_AGO + 10 * DAY + 10 * HOUR, LONG_AGO + 10 * DAY + 11 * HOUR
     )
 
 
@@ -63,13 +58,7 @@ def set_status(market: Any, symbol: str, start: datetime, minutes: int, status: 
 def plant_today(market: Any, now: datetime) -> None:
     """Each symbol in ``STREAMED`` has the last hour and one fault."""
     for symbol in (*STREAMED, "GONEUSDT"):
-        market.connection.execute(
-            "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
-            " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-            " quote_volume_is_exact, seen_at) VALUES"
-            " (%s, '2020-01-01', %s, 'spot', %s, 'B', 'USDT', 'TRADING', 1, 1, true, now())",
-            (symbol, now if symbol == "GONEUSDT" else None, symbol),
-        )
+        market.list_symbol(symbol, listed_to=now if symbol == "GONEUSDT" else None)
         market.write(symbol, now - 60 * MINUTE, 60)
         market.connection.execute(
             "INSERT INTO ops.coverage VALUES (%s, 'kline', %s, '{}')", (symbol, now.date())
@@ -78,11 +67,7 @@ def plant_today(market: Any, now: datetime) -> None:
     market.delete("HALTUSDT", now - 20 * MINUTE, 20)
     market.delete("HOLEUSDT", now - 40 * MINUTE, 3)
     set_status(market, "UNSUREUSDT", now - 30 * MINUTE, 11, "unconfirmed")
-    market.connection.execute(
-        "INSERT INTO ops.outages (market, symbol, minutes, cause)"
-        " VALUES ('spot', 'HALTUSDT', tstzmultirange(tstzrange(%s, %s)), 'halt')",
-        (now - 20 * MINUTE, now),
-    )
+    market.declare_outage("HALTUSDT", now - 20 * MINUTE, now)
     market.connection.execute(
         "INSERT INTO ops.gaps (symbol, from_time, to_time, cause, opened_at)"
         " VALUES ('GAPUSDT', %s, %s, 'cut', %s)",

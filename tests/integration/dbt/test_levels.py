@@ -115,13 +115,7 @@ def test_levels_cover_only_the_current_listing(market: Any, build: Any) -> None:
     # The former listing's lowest price is in the same day.
     write(market.connection, [*former, flat("LUNAUSDT", ended - MINUTE, "0.01"), *later])
     for listed, to in ((START, ended), (again + 9 * HOUR, None)):
-        market.connection.execute(
-            "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
-            " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-            " quote_volume_is_exact, filters, seen_at) VALUES ('LUNAUSDT', %s, %s, 'spot',"
-            " 'LUNAUSDT', 'LUNA', 'USDT', 'TRADING', 0.01, 0.1, true, '{}', now())",
-            (listed, to),
-        )
+        market.list_symbol("LUNAUSDT", listed, to)
     build()
     assert levels(market) == {"LUNAUSDT": expected(later)}
 

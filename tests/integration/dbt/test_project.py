@@ -182,12 +182,7 @@ def freshness(dbt: Any) -> dict[str, str]:
 
 
 def test_sources_are_fresh_while_minutes_arrive_and_late_afterwards(market: Any, dbt: Any) -> None:
-    market.connection.execute(
-        "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol, base_asset,"
-        " quote_asset, status, tick_size, step_size, quote_volume_is_exact, seen_at)"
-        " VALUES ('BTCUSDT', '2020-01-01', 'spot', 'BTCUSDT', 'BTC', 'USDT', 'TRADING', 0.01,"
-        " 0.00001, true, now())"
-    )
+    market.list_symbol("BTCUSDT")
     now = datetime.now(UTC).replace(second=0, microsecond=0)
     hour_ago = now - timedelta(hours=1)
     market.write("BTCUSDT", hour_ago, 1)

@@ -17,7 +17,7 @@ from include.config import Settings
 from include.jobs.dbt_env import dbt_environment
 from include.jobs.storage.backup import backup, restore
 from tests.integration.dbt.conftest import BARS
-from tests.integration.dbt.test_indicators_rebuild import HOUR, computed, stored, written
+from tests.integration.dbt.indicators.test_indicators_rebuild import HOUR, computed, stored, written
 from tests.integration.dbt.trades.test_trade_rebuild import Marts, archive, trades_of
 from tests.integration.dbt.walks import walk, write
 
@@ -97,8 +97,7 @@ def test_marts_follow_the_restored_minutes_and_trades(
 
     dbt("run")
 
-    for timeframe in coarse:
-        assert there.bars(timeframe) == there.expected(timeframe), timeframe.name
+    there.assert_bars_hold_the_minutes()
     assert there.cursors().keys() == cursors.keys()
     assert {key for key, _ in there.cursors().values()} != {key for key, _ in cursors.values()}
     assert_indicators_and_health_hold(there)

@@ -65,16 +65,6 @@ def store_trades(
                 copy.write_row((*values, *ids, one.at, one.is_buyer_maker))
 
 
-def store_instrument(connection: psycopg.Connection[Any], symbol: str, tick: str) -> None:
-    connection.execute(
-        "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol, base_asset,"
-        " quote_asset, status, tick_size, step_size, quote_volume_is_exact, seen_at)"
-        " VALUES (%s, '2020-01-01', market.market_of(%s), %s, 'A', 'B', 'TRADING', %s, 1, true,"
-        " now())",
-        (symbol, symbol, symbol.removesuffix(".P"), tick),
-    )
-
-
 class SimulatedDay:
     """A UTC day of a symbol in the simulator."""
 

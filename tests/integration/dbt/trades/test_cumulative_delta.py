@@ -79,11 +79,8 @@ def built(shared_market: Any, shared_dbt: Any) -> psycopg.Connection[Any]:
     candles.append(Trade(**{**vars(moved), "at": moved.at + MINUTE}))
     store_trades(connection, kept)
     store_candles(connection, candles)
-    connection.execute(
-        "INSERT INTO ops.outages (market, symbol, minutes, cause)"
-        " VALUES ('spot', %s, tstzmultirange(tstzrange(%s, %s)), 'x')",
-        (OUTAGE, START + MISSING.start * MINUTE, START + MISSING.stop * MINUTE),
-    )
+    begin, end = (START + minute * MINUTE for minute in (MISSING.start, MISSING.stop))
+    shared_market.declare_outage(OUTAGE, begin, end)
     shared_dbt(
         "run", "--select", BARS, "path:models/intermediate/trades", "path:models/marts/trades"
     )

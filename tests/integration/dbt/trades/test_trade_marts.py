@@ -22,7 +22,6 @@ from tests.integration.dbt.trades.simulated import (
     footprint_of,
     profile_of,
     step_of,
-    store_instrument,
     store_trades,
 )
 
@@ -44,7 +43,7 @@ def trades(shared_market: Any, shared_dbt: Any) -> dict[str, list[Trade]]:
     days = {COS: SimulatedDay("spot", COS), BTC: SimulatedDay("spot", BTC)}
     days |= {PERPETUAL: SimulatedDay("um", BTC), NOBODY: SimulatedDay("spot", NOBODY)}
     for symbol, tick in TICKS.items():
-        store_instrument(connection, symbol, str(tick))
+        shared_market.list_symbol(symbol, tick_size=str(tick))
     kept = {COS: days[COS].aggregates(0, DAY), BTC: days[BTC].aggregates(*PART)}
     store_trades(connection, [*kept[COS], *kept[BTC]])
     store_trades(connection, days[PERPETUAL].aggregates(*PART))

@@ -97,13 +97,7 @@ def test_indicators_stay_within_a_listing(market: Any, build: Callable[..., None
     mixed = stored(market, "1h")
 
     for listed, ended in ((START, START + 320 * HOUR), (START + 360 * HOUR, None)):
-        market.connection.execute(
-            "INSERT INTO market.instruments (symbol, listed_from, listed_to, market,"
-            " exchange_symbol, base_asset, quote_asset, status, tick_size, step_size,"
-            " quote_volume_is_exact, filters, seen_at) VALUES ('LUNAUSDT', %s, %s, 'spot',"
-            " 'LUNAUSDT', 'LUNA', 'USDT', 'TRADING', 0.01, 0.1, true, '{}', now())",
-            (listed, ended),
-        )
+        market.list_symbol("LUNAUSDT", listed, ended)
     build()
 
     for timeframe in ("1h", "1d"):

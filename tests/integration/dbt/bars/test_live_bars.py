@@ -43,11 +43,6 @@ def live_bars(market: Any, timeframe: Any, *start: Any) -> dict[tuple[Any, ...],
     return market.bars(timeframe, *start, suffix="_live")
 
 
-def assert_live_bars_hold_the_minutes(market: Any, coarse: Any) -> None:
-    for timeframe in coarse:
-        assert live_bars(market, timeframe) == market.expected(timeframe), timeframe.name
-
-
 def open_candle(
     market: Any, symbol: str, moment: datetime, *, is_closed: bool, has_quotes: bool = True
 ) -> None:
@@ -99,12 +94,12 @@ def test_live_views_show_changes_of_any_age_as_the_build_writes_them(
     once.write("ADAUSDT", datetime(2024, 12, 31, 23, 50, tzinfo=UTC), 20)  # across two years
     once.write("ADAUSDT", datetime(2023, 3, 24, 12, 0, tzinfo=UTC), 3)
 
-    assert_live_bars_hold_the_minutes(once, coarse)
+    once.assert_bars_hold_the_minutes("_live")
     before = {timeframe.name: live_bars(once, timeframe) for timeframe in coarse}
     shared_dbt("run", "--select", BARS)
 
     assert {timeframe.name: once.bars(timeframe) for timeframe in coarse} == before
-    assert_live_bars_hold_the_minutes(once, coarse)
+    once.assert_bars_hold_the_minutes("_live")
     once.write(OTHER, RECENT + timedelta(hours=26), 50)
     once.write(SYMBOL, RECENT, 200)
     shared_dbt("run", "--select", BARS)
@@ -139,7 +134,7 @@ def test_live_bars_contain_candles_that_are_not_stored(built: Any, coarse: Any) 
     assert {is_closed for _, is_closed in states} == {False}
     # Stored now: the live candle, which is not removed yet, counts once.
     built.write(SYMBOL, waiting, 2)
-    assert_live_bars_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes("_live")
 
 
 def test_bar_is_complete_and_closed_with_its_last_minute(built: Any) -> None:
@@ -170,15 +165,13 @@ def test_quote_volume_is_null_while_a_minute_lacks_it(built: Any) -> None:
 
 
 def test_outages_apply_immediately_and_may_have_no_end(built: Any, coarse: Any) -> None:
-    add = "INSERT INTO ops.outages (market, symbol, minutes, cause) VALUES ('spot', {}, {}, 'x')"
-    spans = "tstzmultirange(tstzrange(%s, %s))"
     built.delete(SYMBOL, RECENT + timedelta(minutes=60), 7)
     hour = RECENT + timedelta(minutes=60)
     assert live_row(built, "1h", SYMBOL, hour, "minute_count", "is_complete") == (53, False)
 
-    built.connection.execute(add.format("NULL", spans), (hour, hour + 7 * MINUTE))
+    built.declare_outage(None, hour, hour + 7 * MINUTE)
     assert live_row(built, "1h", SYMBOL, hour, "minute_count", "is_complete") == (53, True)
-    assert_live_bars_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes("_live")
 
     built.connection.execute(
         "UPDATE ops.outages SET minutes = tstzmultirange(tstzrange(%s, NULL))", (hour,)
@@ -192,29 +185,19 @@ def test_outages_apply_immediately_and_may_have_no_end(built: Any, coarse: Any) 
 def test_running_bar_is_not_complete_in_an_outage_without_an_end(built: Any) -> None:
     now = built.connection.execute("SELECT date_trunc('day', now(), 'UTC')").fetchone()[0]
     built.write("HALTUSDT", now, 1)
-    built.connection.execute(
-        "INSERT INTO ops.outages (market, symbol, minutes, cause)"
-        " VALUES ('spot', 'HALTUSDT', tstzmultirange(tstzrange(%s, NULL)), 'x')",
-        (now + MINUTE,),
-    )
+    built.declare_outage("HALTUSDT", now + MINUTE)
     day = live_row(built, "1d", "HALTUSDT", now, "is_complete", "is_closed")
     assert day == (False, False)
     three = live_row(built, "3m", "HALTUSDT", now, "is_complete", "is_closed")
     assert three[0] == three[1]
 
 
-def test_listing_starts_with_a_candle_that_is_not_stored(built: Any, coarse: Any) -> None:
+def test_listing_starts_with_a_candle_that_is_not_stored(built: Any) -> None:
     last = LAST + timedelta(minutes=70)
     ended, again = last + timedelta(minutes=10), last + timedelta(minutes=37)
     built.write(SYMBOL, LAST, 70)
-    built.connection.execute(
-        "INSERT INTO market.instruments (symbol, listed_from, listed_to, market, exchange_symbol,"
-        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_exact, seen_at)"
-        " VALUES (%(symbol)s, '2017-08-17', %(ended)s, 'spot', 'BTCUSDT', 'BTC', 'USDT', 'BREAK',"
-        " 0.01, 0.1, true, now()), (%(symbol)s, %(again)s, NULL, 'spot', 'BTCUSDT', 'BTC', 'USDT',"
-        " 'TRADING', 0.01, 0.1, true, now())",
-        {"symbol": SYMBOL, "ended": ended, "again": again},
-    )
+    built.list_symbol(SYMBOL, datetime(2017, 8, 17, tzinfo=UTC), ended)
+    built.list_symbol(SYMBOL, again)
     open_candle(built, SYMBOL, again, is_closed=False)
 
     for table in ("2h", "4h", "12h", "1d", "3d", "1w", "1mo"):
@@ -226,14 +209,14 @@ def test_listing_starts_with_a_candle_that_is_not_stored(built: Any, coarse: Any
 def test_live_views_ignore_uncommitted_changes(once: Any, coarse: Any) -> None:
     with psycopg.connect(once.url) as late:
         once.write(SYMBOL, LONG_AGO + MINUTE, 1, volume=Decimal(11), connection=late)
-        assert_live_bars_hold_the_minutes(once, coarse)
+        once.assert_bars_hold_the_minutes("_live")
         before = live_bars(once, coarse[0])
         late.commit()
-        assert_live_bars_hold_the_minutes(once, coarse)
+        once.assert_bars_hold_the_minutes("_live")
         assert live_bars(once, coarse[0]) != before
         once.write(SYMBOL, LONG_AGO + 2 * MINUTE, 1, volume=Decimal(12), connection=late)
         late.rollback()
-    assert_live_bars_hold_the_minutes(once, coarse)
+    once.assert_bars_hold_the_minutes("_live")
 
 
 def test_every_bar_is_rolled_up_without_a_cursor_of_this_cluster(built: Any, coarse: Any) -> None:

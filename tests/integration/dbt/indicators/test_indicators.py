@@ -17,7 +17,7 @@ from include.domain.timeframes import TIMEFRAMES
 from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.walks import START, simulated, walk, write
 
-PYTHON = Path(__file__).parents[3] / ".venv-clients" / "bin" / "python"
+PYTHON = Path(__file__).parents[4] / ".venv-clients" / "bin" / "python"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 CASES = [
     ("LONGUSDT", "1h"),

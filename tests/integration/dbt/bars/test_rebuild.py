@@ -20,11 +20,6 @@ RECENT = datetime(2025, 1, 30, 22, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def assert_marts_hold_the_minutes(market: Any, coarse: Any) -> None:
-    for timeframe in coarse:
-        assert market.bars(timeframe) == market.expected(timeframe), timeframe.name
-
-
 def bars_of(coarse: Any, symbol: str, *moments: datetime) -> dict[str, set[tuple[Any, ...]]]:
     """For each timeframe the keys of the bars that contain these moments."""
     return {
@@ -66,9 +61,7 @@ def changes_logged(market: Any) -> int:
     return int(market.connection.execute("SELECT count(*) FROM ops.candle_changes").fetchone()[0])
 
 
-def test_first_build_is_exact_in_every_session_time_zone(
-    unbuilt_market: Any, dbt: Any, coarse: Any
-) -> None:
+def test_first_build_is_exact_in_every_session_time_zone(unbuilt_market: Any, dbt: Any) -> None:
     market = unbuilt_market
     database = sql.Identifier(market.connection.info.dbname)
     market.connection.execute(
@@ -81,14 +74,13 @@ def test_first_build_is_exact_in_every_session_time_zone(
     market.write("ETHUSDT.P", datetime(2025, 3, 10, 0, 0, tzinfo=UTC), 7)
 
     dbt.selecting("+candles_live", "+candles")("build")
-    assert_marts_hold_the_minutes(market, coarse)
-    for timeframe in coarse:
-        assert market.bars(timeframe, suffix="_live") == market.expected(timeframe)
+    market.assert_bars_hold_the_minutes()
+    market.assert_bars_hold_the_minutes("_live")
 
     market.write(SYMBOL, datetime(2025, 3, 9, 7, 0, tzinfo=UTC), 1, volume=Decimal(9))
     market.write(SYMBOL, datetime(2025, 3, 1, 0, 1, tzinfo=UTC), 1, volume=Decimal(9))
     dbt("run")
-    assert_marts_hold_the_minutes(market, coarse)
+    market.assert_bars_hold_the_minutes()
 
 
 def test_repaired_minute_rewrites_one_bar_of_each_timeframe(
@@ -101,7 +93,7 @@ def test_repaired_minute_rewrites_one_bar_of_each_timeframe(
     dbt("run")
 
     assert built.rewritten(before) == bars_of(coarse, SYMBOL, repaired)
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
 def test_late_trade_ids_reach_live_views_and_marts(built: Any, dbt: Any, coarse: Any) -> None:
@@ -111,14 +103,13 @@ def test_late_trade_ids_reach_live_views_and_marts(built: Any, dbt: Any, coarse:
         " last_trade_id = last_trade_id + 1 WHERE symbol = %s AND open_time = %s",
         (SYMBOL, late),
     )
-    for timeframe in coarse:
-        assert built.bars(timeframe, suffix="_live") == built.expected(timeframe)
+    built.assert_bars_hold_the_minutes("_live")
 
     before = built.versions()
     dbt("run")
 
     assert built.rewritten(before) == bars_of(coarse, SYMBOL, late)
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
 def test_run_without_changes_rewrites_nothing(built: Any, dbt: Any) -> None:
@@ -147,7 +138,7 @@ def test_transaction_committed_after_a_build_reaches_the_next(
     dbt("run")
 
     assert built.rewritten(before) == bars_of(coarse, SYMBOL, slow)
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
 def test_deleted_minutes_remove_their_bars(built: Any, dbt: Any, coarse: Any) -> None:
@@ -156,7 +147,7 @@ def test_deleted_minutes_remove_their_bars(built: Any, dbt: Any, coarse: Any) ->
 
     dbt("run")
 
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
     assert all(
         open_time > LONG_AGO + timedelta(days=300)
         for timeframe in coarse
@@ -174,14 +165,11 @@ def test_outage_completes_bars_until_it_is_removed(built: Any, dbt: Any, coarse:
     assert built.bars(hourly)[hour][-2:] == (53, False)
 
     before = built.versions()
-    built.connection.execute(
-        "INSERT INTO ops.outages (market, symbol, minutes, cause)"
-        " VALUES ('spot', NULL, tstzmultirange(tstzrange(%s, %s)), 'maintenance')",
-        (RECENT + timedelta(minutes=60), RECENT + timedelta(minutes=67)),
-    )
+    start = RECENT + timedelta(minutes=60)
+    built.declare_outage(None, start, start + 7 * MINUTE)
     dbt("run")
     assert built.bars(hourly)[hour][-2:] == (53, True)
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
     assert built.rewritten(before)["1h"] == {hour}
 
     built.delete(SYMBOL, RECENT + timedelta(minutes=67), 3)
@@ -195,11 +183,11 @@ def test_outage_completes_bars_until_it_is_removed(built: Any, dbt: Any, coarse:
     built.connection.execute("DELETE FROM ops.outages")
     dbt("run")
     assert built.bars(hourly)[hour][-2:] == (50, False)
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
     built.write(SYMBOL, RECENT, 200)
 
 
-def test_failed_build_changes_neither_bars_nor_cursor(built: Any, dbt: Any, coarse: Any) -> None:
+def test_failed_build_changes_neither_bars_nor_cursor(built: Any, dbt: Any) -> None:
     before, cursors = built.versions(), built.cursors()
     built.connection.execute(
         "ALTER TABLE marts.candles_15m ADD CONSTRAINT too_much CHECK (volume < 1000) NOT VALID"
@@ -212,10 +200,10 @@ def test_failed_build_changes_neither_bars_nor_cursor(built: Any, dbt: Any, coar
 
     built.connection.execute("ALTER TABLE marts.candles_15m DROP CONSTRAINT too_much")
     dbt("run")
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
-def test_mart_takes_the_cursor_of_its_parent(built: Any, dbt: Any, coarse: Any) -> None:
+def test_mart_takes_the_cursor_of_its_parent(built: Any, dbt: Any) -> None:
     built.write(SYMBOL, RECENT + MINUTE, 1, volume=Decimal(21))
     dbt("run", "--select", "candles_5m")
     # Not in the parent's bars: with its own cursor, the child would never see this change.
@@ -225,7 +213,7 @@ def test_mart_takes_the_cursor_of_its_parent(built: Any, dbt: Any, coarse: Any) 
     cursors = built.cursors()
     assert cursors["marts.candles_15m", "prod"] == cursors["marts.candles_5m", "prod"]
     dbt("run")
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
 def test_full_refresh_keeps_bars_dependent_views_and_grants(
@@ -243,7 +231,7 @@ def test_full_refresh_keeps_bars_dependent_views_and_grants(
 
     assert {timeframe.name: built.bars(timeframe) for timeframe in coarse} == before
     assert all(keys == versions[name].keys() for name, keys in built.rewritten(versions).items())
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
     built.connection.execute("SET ROLE candelabra_reader")
     rows = built.connection.execute("SELECT count(*) FROM marts.candles_1h").fetchone()
     built.connection.execute("RESET ROLE")
@@ -253,7 +241,7 @@ def test_full_refresh_keeps_bars_dependent_views_and_grants(
     assert rows[0] > 0
 
 
-def test_cursor_of_another_cluster_causes_a_full_build(built: Any, dbt: Any, coarse: Any) -> None:
+def test_cursor_of_another_cluster_causes_a_full_build(built: Any, dbt: Any) -> None:
     identifier = built.cursors()["marts.candles_3m", "prod"][0]
     # As after a restore into another cluster: ids in the log may lie in the future.
     built.write(SYMBOL, RECENT + MINUTE, 1, volume=Decimal(41))
@@ -265,7 +253,7 @@ def test_cursor_of_another_cluster_causes_a_full_build(built: Any, dbt: Any, coa
 
     dbt("run")
 
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
     assert all(keys == versions[name].keys() for name, keys in built.rewritten(versions).items())
     assert {found for found, _ in built.cursors().values()} == {identifier}
     assert changes_logged(built) == 0
@@ -279,19 +267,19 @@ def test_mart_without_a_built_parent_names_the_command(built: Any, dbt: Any) -> 
     assert built.cursors() == before
 
 
-def test_dropped_mart_is_built_in_full(built: Any, dbt: Any, coarse: Any) -> None:
+def test_dropped_mart_is_built_in_full(built: Any, dbt: Any) -> None:
     built.connection.execute("DROP TABLE marts.candles_4h CASCADE")
     dbt("run", "--select", "candles_4h", "candles_4h_live", "candles")
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
-def test_mart_with_changed_columns_gets_a_new_table(built: Any, dbt: Any, coarse: Any) -> None:
+def test_mart_with_changed_columns_gets_a_new_table(built: Any, dbt: Any) -> None:
     built.connection.execute("ALTER TABLE marts.candles_4h DROP COLUMN first_trade_id CASCADE")
     dbt("run", "--select", "candles_4h", "candles_4h_live", "candles")
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
-def test_empty_build_changes_neither_bars_nor_cursors(built: Any, dbt: Any, coarse: Any) -> None:
+def test_empty_build_changes_neither_bars_nor_cursors(built: Any, dbt: Any) -> None:
     built.write(SYMBOL, RECENT + MINUTE, 1, volume=Decimal(51))
     before, cursors = built.versions(), built.cursors()
     dbt("run", "--empty")
@@ -299,7 +287,7 @@ def test_empty_build_changes_neither_bars_nor_cursors(built: Any, dbt: Any, coar
     assert not any(built.rewritten(before).values())
     assert built.cursors() == cursors
     dbt("run")
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
 def test_full_build_follows_an_empty_first_build(
@@ -344,7 +332,7 @@ def test_changes_are_pruned_once_every_cursor_has_seen_them(built: Any, dbt: Any
     assert changes_logged(built) == 0
 
 
-def test_unused_cursor_does_not_block_pruning(built: Any, dbt: Any, coarse: Any) -> None:
+def test_unused_cursor_does_not_block_pruning(built: Any, dbt: Any) -> None:
     built.connection.execute(
         "UPDATE ops.build_cursors SET built_at = now() - interval '31 days'"
         " WHERE relation = 'marts.candles_1w'"
@@ -353,7 +341,7 @@ def test_unused_cursor_does_not_block_pruning(built: Any, dbt: Any, coarse: Any)
     dbt("run", "--select", BARS, "--exclude", "candles_1w")
     assert changes_logged(built) == 0
     dbt("run")
-    assert_marts_hold_the_minutes(built, coarse)
+    built.assert_bars_hold_the_minutes()
 
 
 def test_running_build_blocks_pruning(built: Any, dbt: Any) -> None:

@@ -9,10 +9,6 @@ import pytest
 
 SYMBOL = "HALTUSDT"
 MINUTE = timedelta(minutes=1)
-HALT = (
-    "INSERT INTO ops.outages (market, symbol, minutes, cause)"
-    " VALUES ('spot', %s, tstzmultirange(tstzrange(%s, NULL)), 'x')"
-)
 
 
 def expected_at_build(market: Any, timeframe: Any) -> dict[Any, Any]:
@@ -35,7 +31,7 @@ def test_outage_without_an_end_completes_a_bar_only_after_its_end(
     market.write(SYMBOL, long_ago, 61)
     market.write("ETHUSDT.P", long_ago, 61)
     market.write(SYMBOL, today, 1)
-    market.connection.execute(HALT, (halted, last))
+    market.declare_outage(halted, last)
     bars_dbt("run")
     expected = {timeframe: expected_at_build(market, timeframe) for timeframe in coarse}
     assert {timeframe: market.bars(timeframe) for timeframe in coarse} == expected

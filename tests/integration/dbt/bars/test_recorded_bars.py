@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
@@ -156,27 +156,44 @@ def compared_bars(connection: Any, coarser: str, query: str, within: str = "true
     )
 
 
-def test_recorded_bars_equal_the_roll_up_of_each_finer_interval(
+@pytest.fixture(scope="module")
+def compare(
     shared_market: Any, roll_ups: dict[tuple[str, str], str], recorded_data: Path
-) -> None:
-    """Nine years, including bars with outages and silent bars."""
-    connection = shared_market.connection
+) -> Callable[[str, str], int]:
+    """Compare recorded bars with the roll-up of a finer interval; return how many."""
     for interval in RECORDED:
-        store(connection, interval, exchange_bars(recorded_data, interval))
-    compared = {}
-    for finer, coarser in PAIRS:
+        store(shared_market.connection, interval, exchange_bars(recorded_data, interval))
+
+    def equal(finer: str, coarser: str) -> int:
         bars = exchange_bars(recorded_data, finer)
         since = "-infinity" if min(bars) <= LISTED else min(bars)
         within = f"open_time >= '{since}' AND next_open_time <= '{max(bars)}'"
-        compared[finer, coarser] = compared_bars(
-            connection, coarser, roll_ups[finer, coarser], within
-        )
-    assert len(compared) == 60
-    assert compared["15m", "1d"] > 480
-    assert compared["2h", "1d"] > 3_100
+        return compared_bars(shared_market.connection, coarser, roll_ups[finer, coarser], within)
+
+    return equal
+
+
+def test_recorded_bars_equal_the_roll_up_of_their_parents(
+    compare: Callable[[str, str], int],
+) -> None:
+    """Nine years, including bars with outages and silent bars."""
+    parents = [pair for pair in PAIRS if TIMEFRAMES[pair[1]].parent == pair[0]]
+    compared = {(finer, coarser): compare(finer, coarser) for finer, coarser in parents}
+    assert len(compared) == 11
     assert compared["1d", "3d"] > 1_050
     assert compared["1d", "1w"] > 450
     assert compared["1d", "1M"] == 104
+    assert min(compared.values()) >= 15
+
+
+@pytest.mark.long
+def test_recorded_bars_equal_the_roll_up_of_each_finer_interval(
+    compare: Callable[[str, str], int],
+) -> None:
+    compared = {(finer, coarser): compare(finer, coarser) for finer, coarser in PAIRS}
+    assert len(compared) == 60
+    assert compared["15m", "1d"] > 480
+    assert compared["2h", "1d"] > 3_100
     assert min(compared.values()) >= 15
 
 

@@ -25,24 +25,14 @@ def dbt(bars_dbt: Any) -> Any:
     return bars_dbt
 
 
-def list_it(market: Any, symbol: str, start: datetime, end: datetime | None = None) -> None:
-    market.connection.execute(
-        "INSERT INTO market.instruments (symbol, listed_from, listed_to, market, exchange_symbol,"
-        " base_asset, quote_asset, status, tick_size, step_size, quote_volume_is_exact,"
-        " filters, seen_at) VALUES (%s, %s, %s, 'spot', %s, 'A', 'USDT', 'TRADING', 0.01, 0.1,"
-        " true, %s, %s)",
-        (symbol, start, end, symbol, Jsonb({"LOT_SIZE": {"stepSize": "0.1"}}), end or start),
-    )
-
-
 @pytest.fixture
 def met(market: Any) -> Any:
     """Minutes of a ticker with two listings, and of a symbol with one."""
     market.write(TICKER, BEGIN, 40)
     market.write(TICKER, AGAIN, 90)
     market.write(OTHER, BEGIN, 200)
-    list_it(market, OTHER, LISTED)
-    list_it(market, TICKER, LISTED)
+    market.list_symbol(OTHER, LISTED, seen_at=LISTED)
+    market.list_symbol(TICKER, LISTED, seen_at=LISTED)
     return market
 
 
@@ -50,7 +40,7 @@ def relist(market: Any) -> None:
     market.connection.execute(
         "UPDATE market.instruments SET listed_to = %s WHERE symbol = %s", (ENDED, TICKER)
     )
-    list_it(market, TICKER, NOTICED)
+    market.list_symbol(TICKER, NOTICED, seen_at=NOTICED)
 
 
 def expected(market: Any, timeframe: Any) -> dict[tuple[Any, ...], Any]:
@@ -66,8 +56,7 @@ def test_bar_with_two_listings_contains_only_the_later_until_one_is_removed(
     met: Any, dbt: Any, coarse: Any
 ) -> None:
     dbt("build")
-    for timeframe in coarse:
-        assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
+    met.assert_bars_hold_the_minutes()
     before = met.versions()
 
     relist(met)
@@ -86,8 +75,7 @@ def test_bar_with_two_listings_contains_only_the_later_until_one_is_removed(
     met.connection.execute("DELETE FROM market.instruments WHERE listed_from = %s", (NOTICED,))
     met.connection.execute("UPDATE market.instruments SET listed_to = NULL")
     dbt("run")
-    for timeframe in coarse:
-        assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
+    met.assert_bars_hold_the_minutes()
 
 
 def test_order_of_minutes_registry_and_builds_does_not_matter(
@@ -96,8 +84,7 @@ def test_order_of_minutes_registry_and_builds_does_not_matter(
     relist(met)
     met.delete(TICKER, AGAIN, 90)
     dbt("run")  # only minutes of the former listing are stored
-    for timeframe in coarse:
-        assert met.bars(timeframe) == met.expected(timeframe), timeframe.name
+    met.assert_bars_hold_the_minutes()
     met.write(TICKER, AGAIN + timedelta(minutes=30), 60)
     dbt("run")
     met.write(TICKER, AGAIN, 90)
