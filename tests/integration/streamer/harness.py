@@ -12,7 +12,7 @@ import psycopg
 
 from include.config import Settings, load_settings
 from include.domain.instruments import exchange_symbol_of, market_of
-from include.domain.timeframes import MINUTE_US, from_us, to_us
+from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
 from serving.beside_streamer import BESIDE_STREAMER
 from simulator.server import Exchange
 from streamer.app import Streamer
@@ -160,3 +160,18 @@ async def assert_equal_to_the_exchange(
                 )
                 expected = tuple(Decimal(theirs[minute][i]) for i in (1, 2, 3, 4, 5, 7, 8, 9, 10))
                 assert ours == expected, (symbol, from_us(minute), row["source"])
+
+
+async def goes_on(
+    exchange: Exchange, database_url: str, symbols: list[str], *, minutes: int = 2
+) -> None:
+    """Wait until this many more minutes are verified and equal to the exchange's."""
+    goal_us = minute_of(exchange.clock.now_us()) + (minutes - 1) * MINUTE_US
+    rows = await wait_for_rows(database_url, lambda rows: verified_to(rows, goal_us, symbols))
+    await assert_equal_to_the_exchange(exchange, rows_to(rows, goal_us), symbols)
+
+
+async def passed(exchange: Exchange, moment_us: int) -> None:
+    async with asyncio.timeout(60):
+        while exchange.clock.now_us() < moment_us:
+            await asyncio.sleep(0.005)

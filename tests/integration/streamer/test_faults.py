@@ -32,13 +32,12 @@ from streamer.health import watchdog
 from streamer.storage import repair_queue as repair
 from streamer.symbols import startup
 from tests.integration.streamer.harness import (
-    assert_equal_to_the_exchange,
+    goes_on,
     minutes_of,
+    passed,
     rows_of,
-    rows_to,
     settings_for,
     streaming,
-    verified_to,
     wait_for_rows,
 )
 from tests.integration.streamer.storage.own_server import Server, own_server
@@ -64,21 +63,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
 
 def events(log: CapturingLogger) -> list[str]:
     return [call.args[0] for call in log.calls]
-
-
-async def goes_on(
-    exchange: Exchange, database_url: str, symbols: list[str], *, minutes: int = 2
-) -> None:
-    """Wait until this many more minutes are verified and equal to the exchange's."""
-    goal_us = minute_of(exchange.clock.now_us()) + (minutes - 1) * MINUTE_US
-    rows = await wait_for_rows(database_url, lambda rows: verified_to(rows, goal_us, symbols))
-    await assert_equal_to_the_exchange(exchange, rows_to(rows, goal_us), symbols)
-
-
-async def passed(exchange: Exchange, moment_us: int) -> None:
-    async with asyncio.timeout(60):
-        while exchange.clock.now_us() < moment_us:
-            await asyncio.sleep(0.005)
 
 
 async def logged(log: CapturingLogger, event: str) -> None:

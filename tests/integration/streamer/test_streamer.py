@@ -21,6 +21,7 @@ from streamer.symbols.startup import StreamOptions
 from tests.integration.streamer.harness import (
     assert_equal_to_the_exchange,
     minutes_of,
+    passed,
     rows_of,
     rows_to,
     settings_for,
@@ -95,9 +96,7 @@ async def test_after_a_restart_the_minutes_between_are_fetched(database_url: str
             )
         stopped_at = {s: minutes_of(await rows_of(database_url), s)[-1] for s in SYMBOLS}
         missed_until = minute_of(exchange.clock.now_us()) + 4 * MINUTE_US
-        async with asyncio.timeout(60):
-            while exchange.clock.now_us() < missed_until:
-                await asyncio.sleep(0.05)
+        await passed(exchange, missed_until)
         async with streaming(settings, *SYMBOLS):
             rows = await wait_for_rows(
                 database_url, lambda rows: verified_to(rows, missed_until, SYMBOLS)

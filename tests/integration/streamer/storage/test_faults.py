@@ -15,7 +15,7 @@ from structlog.testing import CapturingLogger
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.backoff import Backoff
-from include.domain.timeframes import MINUTE_US, minute_of
+from include.domain.timeframes import MINUTE_US
 from include.store.migrate import migrate
 from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
@@ -24,12 +24,11 @@ from streamer.app import Streamer
 from streamer.storage import gap_ledger as ledger
 from streamer.storage import writer
 from tests.integration.streamer.harness import (
-    assert_equal_to_the_exchange,
+    goes_on,
     minutes_of,
-    rows_to,
+    passed,
     settings_for,
     streaming,
-    verified_to,
     wait_for_rows,
 )
 from tests.integration.streamer.storage.test_gap_ledger import until_gaps
@@ -79,18 +78,8 @@ async def at_work(
         yield streamer
 
 
-async def goes_on(exchange: Exchange, url: str) -> None:
-    """Two more minutes come; up to them all are whole, verified and the exchange's."""
-    goal_us = minute_of(exchange.clock.now_us()) + MINUTE_US
-    rows = await wait_for_rows(url, lambda rows: verified_to(rows, goal_us, SYMBOLS))
-    await assert_equal_to_the_exchange(exchange, rows_to(rows, goal_us), SYMBOLS)
-
-
 async def minutes_pass(exchange: Exchange, minutes: float) -> None:
-    goal_us = exchange.clock.now_us() + round(minutes * MINUTE_US)
-    async with asyncio.timeout(60):
-        while exchange.clock.now_us() < goal_us:
-            await asyncio.sleep(0.01)
+    await passed(exchange, exchange.clock.now_us() + round(minutes * MINUTE_US))
 
 
 @pytest.mark.long
@@ -106,7 +95,7 @@ async def test_a_primary_that_becomes_read_only_is_waited_out_and_no_row_is_refu
             await minutes_pass(exchange, 2.5)
             connection.execute(read_only.format(sql.Identifier(name), sql.SQL("off")))
             drop_sessions(connection, name)
-        await goes_on(exchange, database_url)
+        await goes_on(exchange, database_url, SYMBOLS)
     assert told(log, "candle_refused") == []
     errors = " ".join(str(one["error"]) for one in told(log, "write_postponed"))
     assert "read-only" in errors
@@ -144,7 +133,7 @@ async def test_a_full_disk_is_waited_out_in_bounded_memory(
                     await asyncio.sleep(0.01)
             for table in tables:
                 connection.execute(f"DROP TRIGGER full_disk ON {table}")  # type: ignore[arg-type]
-        await goes_on(exchange, database_url)
+        await goes_on(exchange, database_url, SYMBOLS)
         # Not by cause: a late kline may have opened the gap before the buffer was full.
         await until_gaps(database_url, lambda gaps: {gap["symbol"] for gap in gaps} == set(SYMBOLS))
     assert max(int(str(one["waiting"])) for one in told(log, "write_postponed")) <= 4
@@ -165,7 +154,7 @@ async def test_a_statement_that_waits_too_long_is_cancelled_and_retried(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND application_name = 'candelabra-streamer'"
             ).fetchone()
-        await goes_on(exchange, database_url)
+        await goes_on(exchange, database_url, SYMBOLS)
     assert len(told(log, "write_postponed")) >= 2
     assert left is not None
     assert left[0] <= 1  # nothing that was given up goes on behind our back
@@ -182,7 +171,7 @@ async def test_sessions_that_the_server_ends_cost_no_minute(
             for _ in range(5):
                 drop_sessions(connection, name)
                 await minutes_pass(exchange, 0.5)
-        await goes_on(exchange, database_url)
+        await goes_on(exchange, database_url, SYMBOLS)
     assert told(log, "candle_refused") == []
 
 
@@ -219,6 +208,6 @@ async def test_after_a_failover_the_writable_server_is_found(log: CapturingLogge
             with connect(at(two), application_name="test") as connection:
                 connection.execute("SET default_transaction_read_only = off")
                 connection.execute("ALTER DATABASE candles SET default_transaction_read_only = off")
-            await goes_on(exchange, at(two))
+            await goes_on(exchange, at(two), SYMBOLS)
     assert told(log, "candle_refused") == []
     assert "read-only" in " ".join(str(one["error"]) for one in told(log, "write_postponed"))
