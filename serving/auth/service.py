@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import psycopg
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.domain.accounts import MAX_PASSWORD, Identity, is_name
 from include.domain.timeframes import SECOND_US
 from include.errors import PermanentError, TransientError
@@ -310,23 +310,21 @@ class AuthService:
             return
         await self._is_used.wait()
         channels = (ACCESS_CHANNEL, WATCHLISTS_CHANNEL)
-        failures = 0
-        while True:
-            try:
-                notifications = heard(self._url, channels, application_name="candelabra-access")
-                async with contextlib.aclosing(notifications):
-                    async for connection, notified in notifications:
-                        await self._take(connection, notified)
-                        failures = 0
-            except (TransientError, PermanentError, TimeoutError) as error:
-                failures += 1
-                wait_s = BACKOFF.wait_s(failures)
-                log.warning(
-                    "accounts_not_heard",
-                    error=str(error) or f"no answer within {READ_TIMEOUT_S:g} s",
-                    retry_in_s=round(wait_s, 2),
-                )
-                await asyncio.sleep(wait_s)
+
+        async def follow() -> None:
+            notifications = heard(self._url, channels, application_name="candelabra-access")
+            async with contextlib.aclosing(notifications):
+                async for connection, notified in notifications:
+                    await self._take(connection, notified)
+                    loop.succeeded()
+
+        loop = RetryLoop(
+            BACKOFF,
+            retry_on=(TransientError, PermanentError, TimeoutError),
+            on_retry=partial(log.warning, "accounts_not_heard"),
+            timeout_text=f"no answer within {READ_TIMEOUT_S:g} s",
+        )
+        await loop.run(follow)
 
     async def _take(
         self, connection: psycopg.AsyncConnection[Any], channels: frozenset[str]

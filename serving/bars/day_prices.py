@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
+from functools import partial
 
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.domain.candles import Candle
 from include.domain.day_prices import DayOfMinutes, DayPrices
 from include.domain.live_bars import is_of_another
@@ -157,32 +158,31 @@ class DayPriceCache:
 
     async def run(self) -> None:
         """Read the past of requested symbols, until cancelled."""
-        failures = 0
+        loop = RetryLoop(
+            BACKOFF,
+            retry_on=(TransientError, PermanentError, TimeoutError),
+            on_failure=self._stop_waiters,
+            on_retry=partial(log.warning, "prices_not_read"),
+            timeout_text="timeout",
+        )
         self._wake_waiters(is_reading=True)
         try:
-            while True:
-                self._forget_all_but(frozenset(self._streamed()))
-                self._requested.clear()
-                try:
-                    await self._read_requested()
-                except (TransientError, PermanentError, TimeoutError) as error:
-                    failures += 1
-                    wait_s = BACKOFF.wait_s(failures, error)
-                    log.warning(
-                        "prices_not_read",
-                        error=str(error) or "timeout",
-                        retry_in_s=round(wait_s, 1),
-                    )
-                    self._wake_waiters(is_reading=False)
-                    await asyncio.sleep(wait_s)
-                else:
-                    failures = 0
-                    self._wake_waiters(is_reading=True)
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_INTERVAL_S):
-                            await self._requested.wait()
+            await loop.run(self._read_and_wait)
         finally:
             self._wake_waiters(is_reading=False)
+
+    async def _read_and_wait(self) -> None:
+        """Read the past of requested symbols once, then wait for further requests."""
+        self._forget_all_but(frozenset(self._streamed()))
+        self._requested.clear()
+        await self._read_requested()
+        self._wake_waiters(is_reading=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(POLL_INTERVAL_S):
+                await self._requested.wait()
+
+    async def _stop_waiters(self) -> None:
+        self._wake_waiters(is_reading=False)
 
     def _day_of(self, symbol: str) -> _Day:
         day = self._days.get(symbol)

@@ -15,7 +15,7 @@ from functools import partial
 
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.domain.candles import Candle
 from include.domain.live_bars import HOUR, Part, SymbolBars, reach_of
 from include.domain.timeframes import Timeframe
@@ -76,6 +76,8 @@ class LiveBars:
         self._to_read: dict[str, None] = {}
         """Symbols whose longer bars are subscribed but not in memory, in the order of request."""
         self._reading: set[str] = set()
+        self._not_read = ""
+        """Symbol of the last read that failed."""
         self._read_for: dict[str, set[int]] = {}
         """Hours (µs) older than those in memory whose minutes changed, by symbol."""
         self._tickers = ReusedTickers()
@@ -347,7 +349,16 @@ class LiveBars:
         self._has_requests.set()
 
     async def _read(self) -> None:
-        failures = 0
+        loop = RetryLoop(
+            BACKOFF,
+            retry_on=(TransientError, PermanentError, TimeoutError),
+            on_retry=lambda **fields: log.warning("bars_not_read", symbol=self._not_read, **fields),
+            timeout_text=f"timed out after {MAX_READ_S:g} s",
+        )
+        await loop.run(self._read_next)
+
+    async def _read_next(self) -> None:
+        """Read the past of the next requested symbol; an error requests it again."""
         while True:
             await self._has_requests.wait()
             self._to_read = {one: None for one in self._to_read if self._is_wanted(one)}
@@ -356,33 +367,24 @@ class LiveBars:
                 self._has_requests.clear()
                 continue
             del self._to_read[symbol]
-            if not (states := self._states.get(symbol)):
-                continue  # its first minute will trigger the read
-            newest_us = max(states)
-            self._reading.add(symbol)
-            try:
-                async with asyncio.timeout(MAX_READ_S):
-                    parts = await in_thread(
-                        partial(self._read_parts, symbol, newest_us), name="bars_read"
-                    )
-            except (TransientError, PermanentError, TimeoutError) as error:
-                failures += 1
-                wait_s = BACKOFF.wait_s(failures, error)
-                log.warning(
-                    "bars_not_read",
-                    symbol=symbol,
-                    error=str(error) or f"timed out after {MAX_READ_S:g} s",
-                    retry_in_s=round(wait_s, 1),
+            if states := self._states.get(symbol):  # else its first minute will trigger the read
+                break
+        newest_us = max(states)
+        self._reading.add(symbol)
+        try:
+            async with asyncio.timeout(MAX_READ_S):
+                parts = await in_thread(
+                    partial(self._read_parts, symbol, newest_us), name="bars_read"
                 )
-                self._request_read(symbol)
-                await asyncio.sleep(wait_s)
-                continue
-            finally:
-                self._reading.discard(symbol)
-                if symbol in self._to_read:
-                    self._has_requests.set()  # reads run one at a time
-            failures = 0
-            self._install(symbol, newest_us, parts)
+        except (TransientError, PermanentError, TimeoutError):
+            self._not_read = symbol
+            self._request_read(symbol)
+            raise
+        finally:
+            self._reading.discard(symbol)
+            if symbol in self._to_read:
+                self._has_requests.set()  # reads run one at a time
+        self._install(symbol, newest_us, parts)
 
     def _is_wanted(self, symbol: str) -> bool:
         return any(one.has_longer_bars for one in self._by_symbol.get(symbol, ()))

@@ -20,7 +20,7 @@ ENDED_BY_CALLER = {
     ("serving/auth/service.py", "run"): CANCELLED_AT_STOP,
     ("serving/auth/service.py", "watchlists"): READER_WAITS,
     ("serving/bars/live_bars.py", "_follow"): CANCELLED_AT_STOP,
-    ("serving/bars/live_bars.py", "_read"): CANCELLED_AT_STOP,
+    ("serving/bars/live_bars.py", "_read_next"): CANCELLED_AT_STOP,
     ("serving/process.py", "serve"): IN_TIMED_WAIT,
     ("serving/sources/remote/ticks.py", "_run_calls"): CANCELLED_AT_STOP,
     ("streamer/app.py", "_no_readers"): CANCELLED_AT_STOP,

@@ -15,7 +15,7 @@ from itertools import islice
 
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us_text
 from include.errors import PermanentError, TransientError
 from include.store.candles.resumed_minutes import Asked, SettledMinute
@@ -132,39 +132,33 @@ class Resumption:
 
     async def run(self) -> None:
         """Read what was requested, until cancelled."""
-        failures = 0
-        while True:
-            now_s = asyncio.get_running_loop().time()
-            due = ((symbol, one) for symbol, one in self._requests.items() if one.due_s <= now_s)
-            requested = dict(islice(due, SYMBOLS_AT_ONCE))
-            if not requested:
-                await self._until_due(now_s)
-                continue
-            first_us = self._states.newest_us - MAX_BACK_US
-            wanted = {symbol: one.requested for symbol, one in requested.items()}
-            try:
-                async with asyncio.timeout(MAX_READ_S):
-                    rows = await in_thread(
-                        partial(self._read, wanted, first_us), name="minutes_resumed"
-                    )
-            except (TransientError, PermanentError, TimeoutError) as error:
-                failures += 1
-                wait_s = BACKOFF.wait_s(failures, error)
-                log.warning(
-                    "minutes_not_resumed",
-                    symbols=len(self._requests),
-                    error=str(error) or f"timed out after {MAX_READ_S:g} s",
-                    retry_in_s=round(wait_s, 1),
-                )
-                await asyncio.sleep(wait_s)
-                continue
-            failures = 0
-            await self._deliver(rows, {symbol: one.newest_us for symbol, one in requested.items()})
-            for symbol, one in requested.items():
-                if (
-                    self._requests[symbol].times == one.times
-                ):  # else it was requested again meanwhile
-                    self._conclude(symbol, one, first_us)
+        loop = RetryLoop(
+            BACKOFF,
+            retry_on=(TransientError, PermanentError, TimeoutError),
+            on_retry=self._log_retry,
+            timeout_text=f"timed out after {MAX_READ_S:g} s",
+        )
+        await loop.run(self._read_due)
+
+    def _log_retry(self, **fields: object) -> None:
+        log.warning("minutes_not_resumed", symbols=len(self._requests), **fields)
+
+    async def _read_due(self) -> None:
+        """Read and deliver the minutes of due symbols, or wait until one is due."""
+        now_s = asyncio.get_running_loop().time()
+        due = ((symbol, one) for symbol, one in self._requests.items() if one.due_s <= now_s)
+        requested = dict(islice(due, SYMBOLS_AT_ONCE))
+        if not requested:
+            await self._until_due(now_s)
+            return
+        first_us = self._states.newest_us - MAX_BACK_US
+        wanted = {symbol: one.requested for symbol, one in requested.items()}
+        async with asyncio.timeout(MAX_READ_S):
+            rows = await in_thread(partial(self._read, wanted, first_us), name="minutes_resumed")
+        await self._deliver(rows, {symbol: one.newest_us for symbol, one in requested.items()})
+        for symbol, one in requested.items():
+            if self._requests[symbol].times == one.times:  # else it was requested again meanwhile
+                self._conclude(symbol, one, first_us)
 
     async def _until_due(self, now_s: float) -> None:
         self._has_requests.clear()
