@@ -9,7 +9,7 @@ from include.domain.timeframes import DAY_US
 from include.jobs.klines.backfill import load_dump_piece
 from include.store.candles.minutes import read_candles
 from tests.integration.jobs.faulty_host import FaultyHost
-from tests.integration.jobs.test_faults import (
+from tests.integration.jobs.klines.test_backfill_faults import (
     DAY,
     NAME,
     PIECE,

@@ -23,7 +23,7 @@ from include.jobs.storage.archive import (
 )
 from include.store.postgres.pools import connect
 from include.store.trades.captured import AGG_TRADES, RAW_TABLES, TRADES, RawTable, write_raw
-from tests.integration.jobs.raw_days import (
+from tests.integration.jobs.storage.raw_days import (
     BEFORE,
     DAY,
     NOON_US,

@@ -14,7 +14,7 @@ from include.errors import TransientError
 from include.jobs.storage.archive import ArchiveSummary, list_days, verify_day
 from include.store.trades.captured import AGG_TRADES, write_raw
 from tests.integration.jobs.killing import run_killed
-from tests.integration.jobs.raw_days import (
+from tests.integration.jobs.storage.raw_days import (
     DAY,
     Connection,
     agg_trade,
@@ -45,7 +45,7 @@ Rows = set[tuple[Any, ...]]
 
 
 def killed(settings: Settings, step: str, when: str) -> None:
-    run_killed(settings, "-m", "tests.integration.jobs.killed_archive", step, when)
+    run_killed(settings, "-m", "tests.integration.jobs.storage.killed_archive", step, when)
 
 
 def archived_again(settings: Settings) -> ArchiveSummary:

@@ -14,7 +14,7 @@ import pytest
 
 from include.config import Settings
 from include.domain.timeframes import to_us
-from tests.integration.jobs.raw_days import DAY, Connection, archive, fill, rows_of
+from tests.integration.jobs.storage.raw_days import DAY, Connection, archive, fill, rows_of
 
 pytestmark = pytest.mark.long  # needs the environment of the client libraries
 
@@ -29,7 +29,7 @@ def asked(settings: Settings, query: str) -> list[list[Any]]:
     assert "'archive/" in query
     placed = query.replace("'archive/", f"'{settings.archive}/")
     done = subprocess.run(
-        [PYTHON, "-I", Path(__file__).parents[1] / "read_by_duckdb.py", placed],
+        [PYTHON, "-I", Path(__file__).with_name("read_by_duckdb.py"), placed],
         capture_output=True,
         text=True,
         timeout=60,

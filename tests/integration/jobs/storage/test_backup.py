@@ -19,7 +19,7 @@ from include.store.accounts import users as accounts
 from include.store.accounts import watchlists
 from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
-from tests.integration.jobs.raw_days import fill
+from tests.integration.jobs.storage.raw_days import fill
 from tests.unit.store.candidates import candidate, moved
 
 FOLDERS = [psql_program().parent]

@@ -1,7 +1,7 @@
 """Archives as the DAG does, and is killed at a step, as by ``kill -9``.
 
-Run as a program: ``python -m tests.integration.jobs.killed_archive STEP before|after``, where the
-step is a function that ``include.jobs.storage.archive`` calls.
+Run as ``python -m tests.integration.jobs.storage.killed_archive STEP before|after``; the step is a
+function that ``include.jobs.storage.archive`` calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from include.config import load_settings
 from include.jobs.storage import archive
 from tests.integration.jobs.killing import kill_at
-from tests.integration.jobs.raw_days import archive as archive_old_days
+from tests.integration.jobs.storage.raw_days import archive as archive_old_days
 
 if __name__ == "__main__":
     step, when = sys.argv[1:]
