@@ -22,7 +22,7 @@ QUOTES = "SELECT update_id FROM market.book_tickers WHERE symbol = %s"
 QUOTE_IDS = "SELECT update_id FROM market.book_tickers ORDER BY 1"
 
 
-async def wait_until(holds: Callable[[], Any], *, timeout_s: float = 40) -> None:
+async def wait_until(holds: Callable[[], Any], *, timeout_s: float = 120) -> None:
     async with asyncio.timeout(timeout_s):
         while not await holds():
             await asyncio.sleep(0.1)

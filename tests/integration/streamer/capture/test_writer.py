@@ -114,7 +114,7 @@ def tear(segment: Path) -> None:
         file.write(b"\x00\x00\x10\x00half a record")
 
 
-async def until(holds: object, *, timeout_s: float = 30) -> None:
+async def until(holds: object, *, timeout_s: float = 120) -> None:
     async with asyncio.timeout(timeout_s):
         while not holds():  # type: ignore[operator]
             await asyncio.sleep(0.02)
