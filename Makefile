@@ -3,9 +3,9 @@
 .PHONY: help setup setup-lint setup-clients setup-bench demo up test test-all test-times test-fast mutants soak lint proto bench lock clean
 
 PY := .venv/bin/python
-# Tests wait about as much as they work: three processes on two cores, at most eight.
+# Tests wait about as much as they work: two processes for each core, at most eight.
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); \
-  [ $$n -gt 5 ] && echo 8 || echo $$((n + (n + 1) / 2)))
+  [ $$n -gt 4 ] && echo 8 || echo $$((2 * n)))
 SOAK_WORKERS ?= 2
 LOCK_PYTHON := 3.11
 BENCH_PYTHON ?= python3.13

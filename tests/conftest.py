@@ -12,6 +12,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.postgres import EmbeddedPostgres
+from tests.durations import read_table
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108
 ROOM_BYTES = 8 << 30
@@ -77,6 +78,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneWorker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seconds = read_table()
+    items.sort(key=lambda item: -seconds.get(item.nodeid, 0.0))  # no process waits for a slow end
     if RECORDED_DATA.is_dir():
         return
     skip = pytest.mark.skip(reason=f"no recordings at {RECORDED_DATA}; set RECORDED_DATA")

@@ -112,6 +112,18 @@ def test_each_module_or_its_room_has_a_test_file_of_its_name() -> None:
     assert len(EXCEPTIONS) <= MAX_EXCEPTIONS
 
 
+MAX_MODULES = 12
+
+
+def test_no_folder_shows_more_than_a_dozen_modules() -> None:
+    shown: dict[str, int] = {}
+    for path in tracked(".py"):
+        if not path.stem.startswith("__") and path.stem != "conftest":
+            folder = named(path.parent)
+            shown[folder] = shown.get(folder, 0) + 1
+    assert {folder: count for folder, count in shown.items() if count > MAX_MODULES} == {}
+
+
 # --- what no file does
 
 
