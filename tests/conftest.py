@@ -77,9 +77,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> OneWorker
     return OneWorkerForAirflow(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    seconds = read_table()
-    items.sort(key=lambda item: -seconds.get(item.nodeid, 0.0))  # no process waits for a slow end
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # slow tests first: no process waits for one at the end
+        seconds = read_table()
+        items.sort(key=lambda item: -seconds.get(item.nodeid, 0.0))
     if RECORDED_DATA.is_dir():
         return
     skip = pytest.mark.skip(reason=f"no recordings at {RECORDED_DATA}; set RECORDED_DATA")
