@@ -363,10 +363,12 @@ def run(config: SimulatorConfig) -> int:
 
 
 def _record(config: SimulatorConfig) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: signals.append(received))
     try:
-        recorded = record(config)
-    except KeyboardInterrupt:
+        recorded = record(config, is_stopped=lambda: bool(signals))
+    except InterruptedError:
         sys.stderr.write(f"simulator: interrupted; {config.record_file} was not written\n")
         return 130
     sys.stdout.write(json.dumps({"event": "recorded", **asdict(recorded)}) + "\n")

@@ -5,7 +5,7 @@ import heapq
 import io
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,12 +75,19 @@ def _numbered(
         yield due_us, number, render
 
 
-def record(config: SimulatorConfig) -> RecordingSummary:
+def record(
+    config: SimulatorConfig, *, is_stopped: Callable[[], bool] = lambda: False
+) -> RecordingSummary:
     """Write the configured recording; an existing file is replaced at the end.
 
     Each line is `<ns> <frame>`; the time of receipt is the due time.
 
+    Args:
+        is_stopped: asked before each frame. A signal must not raise here by itself: an exception in
+            the middle of a compressed write is lost.
+
     Raises:
+        InterruptedError: `is_stopped` returned true; nothing was written.
         ValueError: the times are out of order, there is no such stream, or the file cannot be
             written.
     """
@@ -118,6 +125,8 @@ def record(config: SimulatorConfig) -> RecordingSummary:
     count = 0
     with _replaced(path) as file:
         for due_us, frame in frames:
+            if is_stopped():
+                raise InterruptedError
             file.write(f"{due_us * _NS_PER_US} {frame}\n".encode())
             count += 1
     return RecordingSummary(str(path), count, path.stat().st_size)
@@ -139,6 +148,8 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
                 ):
                     yield cast(IO[bytes], buffered)
         os.replace(unfinished, path)
+    except InterruptedError:
+        raise
     except OSError as error:
         raise ValueError(f"cannot write the recording {path}: {error.strerror}") from error
     finally:

@@ -130,6 +130,7 @@ def test_without_from_all_history_is_loaded_and_the_log_explains_each_piece(
     assert f"BTCUSDT {oldest:%Y-%m-%d}" in labels
 
 
+@pytest.mark.long
 def test_modes_are_relative_to_stored_minutes(backfill, database_url):
     middle = {
         "from": (START + timedelta(hours=1)).isoformat(),

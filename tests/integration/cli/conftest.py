@@ -7,3 +7,5 @@ from tests.integration.jobs.conftest import exchange as exchange
 from tests.integration.jobs.conftest import host as host
 from tests.integration.jobs.conftest import make_settings as make_settings
 from tests.integration.jobs.conftest import oracle as oracle
+from tests.integration.jobs.conftest import settings as settings
+from tests.integration.jobs.conftest import through_host as through_host

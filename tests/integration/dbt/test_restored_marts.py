@@ -63,6 +63,7 @@ def restore_elsewhere(
         yield restored
 
 
+@pytest.mark.long
 def test_marts_follow_the_restored_minutes_and_trades(
     market: Any, dbt: Any, coarse: Any, restore_elsewhere: Callable[[Any], Any]
 ) -> None:

@@ -90,6 +90,7 @@ def _sections() -> list[tuple[str | None, list[tuple[str, str]]]]:
     return sections
 
 
+@pytest.mark.long
 def test_every_command_and_program_of_the_page_runs(tmp_path: Path) -> None:
     sections = _sections()
     assert len(sections) == 4

@@ -59,6 +59,7 @@ async def test_futures_frames_give_the_five_official_minutes(
         assert row["status"] in {"unconfirmed", "verified"}
 
 
+@pytest.mark.long
 async def test_spot_frames_give_the_two_5m_candles_through_dbt(
     database_url: str, recorded_data: Path, tmp_path: Path
 ) -> None:

@@ -271,6 +271,7 @@ def test_platform_imports_its_programs_and_parses_all_dags(platform: Image, tmp_
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_platform_parses_the_dbt_project(platform: Image, tmp_path: Path) -> None:
     environment = platform.run(
         "-m",

@@ -78,6 +78,7 @@ def test_bar_with_two_listings_contains_only_the_later_until_one_is_removed(
     met.assert_bars_hold_the_minutes()
 
 
+@pytest.mark.long
 def test_order_of_minutes_registry_and_builds_does_not_matter(
     met: Any, dbt: Any, coarse: Any
 ) -> None:

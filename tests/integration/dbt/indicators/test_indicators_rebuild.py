@@ -50,6 +50,7 @@ def written(market: Any) -> dict[tuple[Any, ...], Any]:
     return {row[:2]: row[2] for row in rows}
 
 
+@pytest.mark.long
 def test_changes_rebuild_what_they_reach_with_the_bits_of_a_full_build(
     market: Any, build: Callable[..., None]
 ) -> None:

@@ -192,6 +192,7 @@ def spooled(home: Path) -> set[int]:
     return found
 
 
+@pytest.mark.long
 def test_quotes_that_a_killed_streamer_had_spooled_are_replayed_once_whatever_kills_follow(
     tmp_path: Path,
 ) -> None:

@@ -114,6 +114,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION public.no_space();
 """
 
 
+@pytest.mark.long
 async def test_a_full_disk_is_waited_out_in_bounded_memory(
     database_url: str, log: CapturingLogger
 ) -> None:

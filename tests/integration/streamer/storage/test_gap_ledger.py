@@ -48,8 +48,12 @@ async def until_gaps(database_url: str, hold: Callable[[list[Row]], bool]) -> li
     return gaps
 
 
+def none_open(gaps: list[Row]) -> bool:
+    return all(gap["repaired_at"] for gap in gaps)
+
+
 def all_closed(gaps: list[Row]) -> bool:
-    return bool(gaps) and all(gap["repaired_at"] for gap in gaps)
+    return bool(gaps) and none_open(gaps)
 
 
 async def broken_ids(database_url: str) -> list[tuple[Any, ...]]:

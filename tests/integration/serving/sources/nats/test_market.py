@@ -143,6 +143,7 @@ async def assert_nothing_is_lost(exchange: Exchange, reader: Reader, symbols: li
         assert any(one.status == pb.STATUS_VERIFIED for one in told.values()), symbol
 
 
+@pytest.mark.long
 async def test_servers_lose_nothing_of_several_streamers_when_nats_and_a_streamer_start_anew(
     database_url: str,
 ) -> None:
