@@ -1,10 +1,11 @@
 """Ten minutes of 1,500 symbols at 20,000 frames a second: memory, lag, and every candle compared.
 
-``candelabra stream`` runs in a process of its own with aggTrades and klines of all symbols. Its
-memory comes from the kernel, everything else from its own metrics: the lag is from a frame's event
-time, which is the time of sending, to its handling, for every 64th frame; the loop's delay is how
-late its ticks of at most 20 ms are. Percentiles are upper bounds of the metrics' buckets. At the
-end each minute of each symbol is compared with the market's own candle.
+``candelabra stream`` runs in its own process with the aggTrades and klines of all symbols. The
+kernel reports its memory; its own metrics report everything else. The lag is the time from a
+frame's event time, which is its time of sending, until the frame is handled; every 64th frame is
+sampled. The loop's delay says how late the event loop's ticks of at most 20 ms are. Percentiles are
+upper bounds of the metrics' buckets. At the end the benchmark compares each minute of each symbol
+with the market's own candle.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from benchmarks.load.stage import Stage, expected, minute_end_us, stage, stored,
 
 SYMBOLS = 1_500
 TRADES_PER_S = 19_250
-"""Rate of trades; with the open klines, 20,000 frames a second."""
+"""Trades a second; with the klines of open minutes this makes 20,000 frames a second."""
 KLINE_EVERY_S = 2.0
 SECONDS = 600
 LOOKS = 20
-"""Number of readings in the whole time."""
+"""Number of readings over the whole run."""
 RSS_GOAL_MB = 250.0
 RSS_GROWTH_GOAL = 1.05
-"""Allowed ratio of peak memory in the last quarter to that in the second."""
+"""Maximum ratio of the peak memory in the last quarter of the run to that in the second quarter."""
 RATE_GOAL = 0.99
 START_TIMEOUT_S = 60.0
 
@@ -40,7 +41,7 @@ Buckets = Counter[float]
 
 @dataclass(slots=True)
 class Look:
-    """One sample; counters count from the start of the process."""
+    """One sample of memory and metrics; counters start at the start of the process."""
 
     at_s: float
     rss_mb: float
@@ -77,7 +78,7 @@ def bound_ms(later: Buckets, earlier: Buckets, share: float) -> float:
 
 
 def run(seconds: int = SECONDS) -> None:
-    """Print what was seen at intervals, and the verdict."""
+    """Run the benchmark: print readings at intervals, then the verdict."""
     options = (
         "--symbols", str(SYMBOLS), "--trades-per-s", str(TRADES_PER_S),
         "--kline-every-s", str(KLINE_EVERY_S),
@@ -107,7 +108,7 @@ def _wait_until_ready(url: str) -> None:
             if httpx.get(f"{url}/ready", timeout=5).status_code == 200:
                 return
         except httpx.TransportError:
-            pass  # it does not listen yet
+            pass  # the streamer does not listen yet
         if time.monotonic() > give_up_s:
             raise TimeoutError(f"the streamer is not ready after {START_TIMEOUT_S} s")
         time.sleep(0.2)
@@ -146,7 +147,7 @@ def _judge(looks: list[Look]) -> None:
 
 
 def _check(live: Stage, first_us: int) -> None:
-    """Every whole minute of every symbol is verified and the market's own."""
+    """Check that every whole minute of every symbol is verified and equals the market's candle."""
     last_us = minute_end_us(time.time_ns() // 1_000) - 2 * MINUTE_US
     if last_us <= first_us:
         print("breadth: too short for a whole minute, no candle was compared")

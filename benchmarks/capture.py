@@ -1,11 +1,14 @@
-"""Captured rows a second into PostgreSQL, sustained, against bare COPY of the same rows.
+"""Sustained rate of captured rows into PostgreSQL, against bare COPY of the same rows.
 
-Combined frames, prepared ahead, go through a capture connection's ``on_text`` as fast as the
-bound of its memory lets them: decode, look at the id, make the line, queue, COPY. Measured beside
-it: the same from trades and quotes that are decoded already; bare COPY, which is given the same
-rows as ready text in one statement, into a table with the same columns and key but without
-partitions and checks; and what one would write first, ``executemany`` of ``INSERT … ON CONFLICT
-DO NOTHING``, in transactions of as many rows, from rows that are decoded.
+Prepared combined frames go through a capture connection's ``on_text`` as fast as its memory bound
+allows: decode, check the id, format the line, queue, COPY. Three other ways are measured for
+comparison:
+
+- the same path from trades and quotes that are already decoded;
+- bare COPY of the same rows as prepared text in one statement, into a table with the same columns
+  and key but without partitions and checks;
+- the obvious first implementation: ``executemany`` of ``INSERT … ON CONFLICT DO NOTHING`` from
+  decoded rows, in transactions of the same number of rows.
 """
 
 from __future__ import annotations
@@ -37,24 +40,24 @@ from streamer.capture.spool.spool import Spool
 from streamer.capture.writer import CaptureWriter
 
 ROWS = 3_000_000
-"""Rows of the sustained run."""
+"""Number of rows of the sustained run."""
 DECODED_ROWS = 600_000
 NAIVE_ROWS = 60_000
 SYMBOLS = 100
 START_US = 1_763_716_800_000_000
 BATCH_ROWS = 20_000
 BUFFER_ROWS = 100_000
-"""Defaults of the settings."""
+"""Batch size and memory bound: the defaults of the settings."""
 MAX_WAITING = 2 * BATCH_ROWS
-"""Frames come while no more wait: one batch on its way to PostgreSQL, one being filled."""
+"""Send frames while at most this many rows wait: one batch being written and one being filled."""
 FRAMES_A_TURN = 200
-"""Frames that a busy socket delivers between two turns of other tasks."""
+"""Frames that a busy socket delivers before the event loop runs other tasks."""
 
 NOON = datetime(2025, 11, 21, 12, tzinfo=UTC)
 
 
 def agg_trades(rows: int) -> list[bytes]:
-    """aggTrade frames of many symbols, in turn."""
+    """Return aggTrade frames of many symbols, round-robin."""
     made = []
     for number in range(rows):
         at, name = START_US + number * 5, f"SYM{number % SYMBOLS}USDT"
@@ -68,7 +71,7 @@ def agg_trades(rows: int) -> list[bytes]:
 
 
 def quotes(rows: int) -> list[bytes]:
-    """bookTicker frames of many symbols, in turn."""
+    """Return bookTicker frames of many symbols, round-robin."""
     made = []
     for number in range(rows):
         name = f"SYM{number % SYMBOLS}USDT"
@@ -83,7 +86,7 @@ def quotes(rows: int) -> list[bytes]:
 
 @dataclass
 class Run:
-    """Figures of a run, and how its end compares with its beginning."""
+    """Rate, late rate and memory of a run."""
 
     rows: int
     took_s: float
@@ -128,7 +131,7 @@ def _measure(url: str, table: RawTable, frames: Sequence[bytes], home: Path) -> 
 
 
 async def _captured(url: str, table: RawTable, given: Sequence[Any], home: Path) -> Run:
-    """Frames, or what they decode to, until all are in the table."""
+    """Send frames, or the decoded values, until all rows are in the table."""
     losses, spool = Losses(home / "losses.json"), Spool(home, max_bytes=1 << 30)
     received = iter(range(START_US, START_US + 5 * len(given), 5))
     intake = Intake(
@@ -191,7 +194,7 @@ def _columns(table: RawTable) -> sql.Composed:
 
 
 def _bare(url: str, table: RawTable) -> float:
-    """COPY of the rows that were captured, as text that is ready."""
+    """Return the seconds of a COPY of the captured rows, prepared as text."""
     columns = _columns(table)
     with psycopg.connect(url) as connection:
         with connection.cursor().copy(
@@ -213,7 +216,7 @@ def _bare(url: str, table: RawTable) -> float:
 
 
 def _day_of(connection: psycopg.Connection[Any], table: RawTable) -> sql.Identifier:
-    """The partition that holds all rows, copied in the order of arrival."""
+    """Return the name of the partition that holds all captured rows, in order of arrival."""
     found = connection.execute(
         "SELECT ops.ensure_partition(%s::regclass, %s)", (f"market.{table.name}", NOON)
     ).fetchone()
@@ -222,7 +225,7 @@ def _day_of(connection: psycopg.Connection[Any], table: RawTable) -> sql.Identif
 
 
 def _naive(url: str, table: RawTable, decoded: Sequence[Any]) -> float:
-    """The same rows of another day, by INSERT."""
+    """Return the seconds to insert the same rows, dated to the next day, by INSERT."""
     rows = [_row(one, n) for n, one in enumerate(decoded)]
     statement = sql.SQL("INSERT INTO {} ({}) VALUES ({}) ON CONFLICT DO NOTHING").format(
         table.path, _columns(table), sql.SQL(", ").join([sql.Placeholder()] * len(table.columns))
@@ -241,7 +244,7 @@ def _naive(url: str, table: RawTable, decoded: Sequence[Any]) -> float:
 
 
 def _row(one: AggTrade | BookTicker, number: int) -> tuple[Any, ...]:
-    """Values in the order of the table's columns."""
+    """Return the row's values in the order of the table's columns."""
     at = NOON + timedelta(days=1, microseconds=number)
     if isinstance(one, AggTrade):
         return (

@@ -1,9 +1,9 @@
-"""What a row costs on disk: in each table of market data with its index, and in the archive.
+"""Cost of a row on disk: in each market data table with its index, and in the archive.
 
-Rows of simulated spot symbols enter as the streamer writes them: candles minute by minute for all
-symbols by the merge, captured rows in batches of the order in which they came. What is then taken
-is PostgreSQL's own account of the partitions (heap, index, maps), and the size of the Parquet files
-that ``archive_days`` makes of them. From the bytes of a row follows a table of what a year costs.
+Rows of simulated spot symbols are written as the streamer writes them: candles by the merge, minute
+by minute for all symbols; captured rows in batches, in order of arrival. The benchmark then reads
+the size of the partitions (heap, index, maps) from PostgreSQL, and the size of the Parquet files
+that ``archive_days`` writes. From the bytes of a row it computes the cost of a year.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ BEGIN_US = to_us(DAY)
 CANDLE_MINUTES = 3 * 1_440
 MINUTES_A_BATCH = 5
 RAW_ROWS = 400_000
-"""Rows of each table of raw capture."""
+"""Rows in each table of raw capture."""
 BATCH_ROWS = 20_000
-"""Default of the setting."""
+"""Rows of one COPY: the default of the setting."""
 
 BUSIEST_ROWS_A_DAY = 1_000_000
-"""aggTrades of the busiest symbol; BTCUSDT's months have about 30 million."""
+"""aggTrades a day of the busiest symbol; BTCUSDT has about 30 million a month."""
 YEAR_DAYS = 365
 COUNTS = (1, 100, 1_500)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Bytes of a row.
+    """Bytes that one row takes.
 
     Attributes:
-        heap: of the table itself, with its maps.
-        index: of its primary key.
-        file: of the archive; None where nothing is archived.
+        heap: in the table itself, with its maps.
+        index: in its primary key.
+        file: in the archive; None if the table is not archived.
     """
 
     heap: float
@@ -74,12 +74,12 @@ class Cost:
 
     @property
     def table(self) -> float:
-        """Bytes of a row in PostgreSQL."""
+        """Bytes of a row in PostgreSQL: heap and index."""
         return self.heap + self.index
 
 
 def run() -> None:
-    """Print bytes a row, and what a year of some numbers of symbols costs."""
+    """Print the bytes of a row, and the cost of a year for some numbers of symbols."""
     instruments = select_instruments(
         "spot", DEFAULT_SPOT, generated=max(0, SYMBOLS - len(DEFAULT_SPOT)), seed=SEED
     )
@@ -131,9 +131,9 @@ def measure(url: str, market: SimulatedMarket, home: Path) -> dict[str, Cost]:
 
 
 def table_of_a_year(costs: dict[str, Cost]) -> str:
-    """A table in Markdown: what a year costs in gigabytes (10⁹ bytes) by number of symbols.
+    """Return a Markdown table: gigabytes (10⁹ bytes) of a year by number of symbols.
 
-    The number of a symbol's trades falls as its rank grows, as 1/rank; candles are one a minute.
+    A symbol's number of trades falls with its rank, as 1/rank; each symbol has one candle a minute.
     """
     lines = [
         "| a year of | rows | "
@@ -169,7 +169,7 @@ def _in_gb(size_bytes: float) -> str:
 
 
 def _candidates(market: SimulatedMarket, start_us: int) -> Iterator[CandleCandidate]:
-    """Closed candles of all symbols, as the closed kline confirms them."""
+    """Yield closed candles of all symbols, as the closed kline confirms them."""
     end_us = start_us + MINUTES_A_BATCH * MINUTE_US
     for symbol in market:
         instrument = market.instrument(symbol)
@@ -191,7 +191,7 @@ def _candidates(market: SimulatedMarket, start_us: int) -> Iterator[CandleCandid
 
 
 Lines = Iterator[tuple[int, str]]
-"""Times (µs) and lines of COPY, in the order of their times."""
+"""Times (µs) and COPY lines, sorted by time."""
 
 
 def _minutes(market: SimulatedMarket, symbol: str) -> Iterator[int]:
@@ -213,7 +213,7 @@ def _agg_trades(market: SimulatedMarket, symbol: str) -> Lines:
 
 
 def _trades(market: SimulatedMarket, symbol: str) -> Lines:
-    """Without the quote amount, as in the stream."""
+    """Yield lines without the quote amount, which the stream does not send."""
     history = market.history(symbol)
     for minute in _minutes(market, symbol):
         for row in trade_rows(history.minute(minute), unit_us=1):
@@ -227,7 +227,7 @@ def _trades(market: SimulatedMarket, symbol: str) -> Lines:
 
 
 def _quotes(market: SimulatedMarket, symbol: str) -> Lines:
-    """Spot book tickers: they have no event time, so the time of receipt counts."""
+    """Yield spot book tickers. They have no event time, so the time of receipt is used."""
     book, instrument = market.book(symbol), market.instrument(symbol)
     price, quantity = instrument.format_price, instrument.format_quantity
     step, last = book.step_at(BEGIN_US), book.step_at(BEGIN_US + 86_399_000_000)
@@ -251,7 +251,7 @@ async def _write(url: str, table: RawTable, lines: Iterable[str]) -> None:
 
 
 def _sizes(url: str) -> dict[str, tuple[int, int, int]]:
-    """Rows, bytes of the table and bytes of its index, over all partitions."""
+    """Return rows, bytes of the table and bytes of its index, over all partitions."""
     found: dict[str, tuple[int, int, int]] = {}
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("VACUUM ANALYZE")

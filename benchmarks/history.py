@@ -1,12 +1,12 @@
 """History into the table: monthly dumps and REST, against bare tools on the same rows.
 
-- Dumps: fetch, checksum, unzip, check, COPY, merge and ledgers of a year, one file after the other,
-  against COPY and the same merge of rows already parsed and written as CSV. In turns, month by
-  month, each into its own database.
-- Dumps as ``candelabra backfill`` loads them, four at a time; its peak memory.
+- Dumps, one file after the other: download, checksum, unzip, check, COPY, merge and ledgers of a
+  year. The comparison is COPY and the same merge of rows that are already parsed and written as
+  CSV. Both take turns, month by month, each in its own database.
+- Dumps as ``candelabra backfill`` loads them, four at a time, with peak memory.
 - The plain way: pandas' ``read_csv`` and ``to_sql`` of one month into a table without keys.
-- REST: pages a second from a server without limits, against the exchange's limit, and the processor
-  time of a page. The table in docs/history.md uses these rates.
+- REST: pages a second from a server without limits, against the exchange's limit, and the CPU time
+  of a page. The table in docs/history.md uses these rates.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from include.store.migrate import migrate
 from include.store.postgres.pools import connect
 
 CEILING_S = 3_000 / 60
-"""Requests a second that spot's weight allows: 6,000 a minute, 2 a page."""
+"""Requests a second that spot's request weight allows: 6,000 a minute, 2 for each page."""
 
 REST_PIECES = 40
 REST_PIECE_ROWS = 10_000
@@ -59,7 +59,7 @@ REST_PIECE_ROWS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Rows, and the seconds they took."""
+    """Number of rows and seconds of a load."""
 
     rows: int
     seconds: float
@@ -71,7 +71,7 @@ class Loaded:
 
 
 def run() -> None:
-    """Print rates, their ratios, and what a full history costs at these rates."""
+    """Print rates, their ratios, and the cost of a full history at these rates."""
     with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -140,7 +140,7 @@ def _quiet() -> None:
 
 
 def pieces() -> list[DumpPiece]:
-    """The year's monthly files."""
+    """Return the year's monthly files."""
     found = []
     for month in range(1, 13):
         start_ms, end_ms = month_bounds_ms(month)
@@ -169,7 +169,7 @@ def _year_by_turns(site: Path, ours: Settings, bare: Settings) -> tuple[Loaded, 
 
 
 def _rendered(file: Path) -> list[bytes]:
-    """The rows of a file as CSV of the merge's columns, in its chunks."""
+    """Yield the rows of a file as CSV with the merge's columns, in the file's chunks."""
     chunks = []
     for block in read_klines(file, SYMBOL):
         candidates = as_candidates(
@@ -197,7 +197,7 @@ def _copy_and_merge(connection: psycopg.Connection, chunk: bytes) -> None:
 
 
 def _in_a_process(settings: Settings) -> tuple[Loaded, float]:
-    """The year by four workers, in a process whose memory is its own."""
+    """Load the year with four workers in a separate process, to measure its memory."""
     command = [sys.executable, "-c", "from benchmarks.history import load_four; load_four()"]
     told = subprocess.run(
         command, input=settings.model_dump_json(), capture_output=True, text=True, check=True
@@ -219,7 +219,7 @@ def load_four() -> None:
 
 
 def _pandas(site: Path, url: str) -> Loaded:
-    """One month: ``read_csv`` from the zip, ``to_sql`` as its documentation shows it."""
+    """Load one month as pandas documents it: ``read_csv`` from the zip, then ``to_sql``."""
     import pandas as pd
     from sqlalchemy import create_engine
 
@@ -240,10 +240,10 @@ def _pandas(site: Path, url: str) -> Loaded:
 
 
 def _rest(settings: Settings) -> tuple[Loaded, float]:
-    """Fetch pages of REST with four workers and an unlimited budget.
+    """Fetch REST pages with four workers and an unlimited budget.
 
-    The server and PostgreSQL share the cores, so the processor time (s) of a page in this process,
-    from parsing to COPY, is printed as well.
+    The server and PostgreSQL share the cores, so the benchmark also prints the CPU time (s) of a
+    page in this process, from parsing to COPY.
     """
     start_us = month_bounds_ms(1)[0] * 1_000
     width_us = REST_PIECE_ROWS * MINUTE_MS * 1_000

@@ -1,4 +1,4 @@
-"""What a full history of N symbols costs in time, disk and weight, from measured rates."""
+"""Time, disk and request weight of a full history of N symbols, from measured rates."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from include.jobs.klines.estimates import REQUESTS_A_FILE, WEIGHT_SHARE, Rates, 
 
 SYMBOLS = (1, 10, 100, 500, 1_500)
 YEARS = 4
-"""Mean age of a listing that is assumed; the oldest are of 2017."""
+"""Assumed mean age of a listing; the oldest listings are from 2017."""
 
 DAYS = YEARS * 365
 MONTHS = YEARS * 12
 TAIL_DAYS = 15
-"""Days of the present month, which come from daily files, on average."""
+"""Average number of days of the current month; they are loaded from daily files."""
 
 TAIL_MINUTES = 2_160
-"""Minutes that no file has yet: a day is published in the course of the next one."""
+"""Minutes without a file yet: a day's file is published during the next day."""
 
 ROW_BYTES = 255
-"""Of a stored row with its index, as ``python -m benchmarks disk`` measures it on rows that came
-minute by minute; a symbol's history loaded in order takes a little less."""
+"""Bytes of a stored row with its index, as ``python -m benchmarks disk`` measures them on rows that
+came minute by minute. A history that is loaded in order takes a little less."""
 
 
 def costs_table(rates: Rates, zip_bytes: float) -> str:
-    """The table of docs/history.md, in Markdown.
+    """Return the table of docs/history.md in Markdown.
 
     Args:
-        zip_bytes: of a row in a dump file.
+        zip_bytes: bytes of a row in a dump file.
     """
     measured = (
         f"Measured: {rates.dump_rows_s:,.0f} rows/s from dumps, {rates.rest_rows_s:,.0f} rows/s "

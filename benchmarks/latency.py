@@ -1,20 +1,20 @@
 """Latency from the exchange's side to readers of the hub and of the table.
 
-A live market of 1,500 symbols sends over loopback to the streamer, in three processes with
-PostgreSQL; event times are the times of sending, by the same clock that the readers use. Each run
-spans the end of a minute: all symbols close together, and their closed klines are sent at one
-instant.
+A generated live market of 1,500 symbols sends over loopback to the streamer. Market, streamer and
+queries are separate processes. Event times are the times of sending, by the same clock that the
+readers use. Each run spans the end of a minute: all symbols close together, and the
+market sends all closed klines at once.
 
 - Trades: from the event time until a reader of the hub, in the streamer's process, has a candle
-  with that trade; up to the minute's end, while nothing queries the database.
+  with that trade. Measured up to the minute's end, while nothing queries the database.
 - Closed: from the minute's end to the first query of ``market.candles_1m_live`` that shows the
   candle as closed.
 - Verified: from the event time of the closed kline to the first query of ``market.candles_1m`` that
-  shows it.
+  shows the candle.
 
-Queries come from a connection in another process, one after the other; a row counts when the answer
-with it is complete. That is late by up to the time of a query and a pause, which are printed, and
-uses CPU: figures err on the high side.
+Another process queries over one connection, one query after the other. A row counts when the answer
+that contains it is complete. So a figure is too high by at most a query and a pause, both of which
+are printed; the queries also use CPU.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from include.config import Settings
 
 SYMBOLS = 1_500
 TRADES_PER_S = 9_250
-"""Rate of trades; with the open klines, 10,000 frames a second."""
+"""Trades a second; with the klines of open minutes this makes 10,000 frames a second."""
 KLINE_EVERY_S = 2.0
 CLOSING_MS = 1_500
-"""So late come the closed klines: the clock closes the candles before them."""
+"""Delay of the closed klines after the minute's end; the clock closes the candles before them."""
 MEASURED_S = 12
 PAUSE_S = 0.005
 PATIENCE_S = 10.0
@@ -76,7 +76,7 @@ class Watched:
 
 
 def watch(connection: psycopg.Connection[Any], query: str, open_us: int) -> Watched:
-    """Ask again and again until all symbols are there."""
+    """Query repeatedly until all symbols are found."""
     watched = Watched()
     give_up_s = time.monotonic() + PATIENCE_S
     opened = connection.execute("SELECT to_timestamp(%s)", (open_us / SECOND_US,)).fetchone()
@@ -95,7 +95,7 @@ def watch(connection: psycopg.Connection[Any], query: str, open_us: int) -> Watc
 
 
 def run() -> None:
-    """Print the figures beside the goals."""
+    """Print the measured latencies and the goals."""
     options = (
         "--symbols", str(SYMBOLS), "--trades-per-s", str(TRADES_PER_S),
         "--kline-every-s", str(KLINE_EVERY_S),
@@ -149,7 +149,7 @@ def _report(what: str, watched: Watched, goal_ms: float, since: Callable[[int], 
 
 
 def _check(live: Stage, open_us: int) -> None:
-    """The hub's last word and the table's row of each symbol are the market's own candle."""
+    """Check the hub's last state and the table's row of each symbol against the market's candle."""
     told = {
         (symbol, at_us): (status, tuple(map(Decimal, values)))
         for symbol, at_us, status, *values in live.streamer.wait("candles")["rows"]

@@ -19,7 +19,7 @@ CLOSING_SPREAD_US = 200_000
 MINUTES_KEPT = 240
 
 Row = tuple[object, ...]
-"""A kline as REST has it."""
+"""A kline in the format of REST."""
 
 
 def _price(cents: int) -> str:
@@ -35,7 +35,7 @@ def _quote(hundred_thousandths: int) -> str:
 
 
 class _Symbol:
-    """One symbol: its last price, its ids and its open minute, in whole ticks and steps."""
+    """One symbol: its last price, its ids and its open minute, in integer ticks and steps."""
 
     __slots__ = (
         "agg_id", "buy_quote", "buy_volume", "close", "count", "first_id", "high", "last_id",
@@ -50,7 +50,7 @@ class _Symbol:
         self.begin()
 
     def begin(self) -> None:
-        """A new minute."""
+        """Start a new minute."""
         self.open = self.high = self.low = self.close = self.price
         self.volume = self.quote = self.buy_volume = self.buy_quote = self.count = 0
         self.first_id = self.last_id + 1
@@ -86,7 +86,7 @@ class _Symbol:
         ).encode()
 
     def row(self, open_us: int) -> Row:
-        """The minute as a kline of REST."""
+        """Return the minute as a kline in the format of REST."""
         return (
             open_us, _price(self.open), _price(self.high), _price(self.low), _price(self.close),
             _volume(self.volume), open_us + MINUTE_US - 1, _quote(self.quote), self.count,
@@ -94,7 +94,7 @@ class _Symbol:
         )  # fmt: skip
 
     def kline(self, open_us: int, *, is_closed: bool) -> str:
-        """The minute as a kline frame; its event time is left open, as ``%d``."""
+        """Return the minute as a kline frame, with ``%d`` as placeholder of its event time."""
         first, last = (self.first_id, self.last_id) if self.count else (-1, -1)
         return (
             f'{{"stream":"{self.stream}@kline_1m","data":{{"e":"kline","E":%d,"s":"{self.name}",'
@@ -108,25 +108,26 @@ class _Symbol:
 
 
 class MadeMarket:
-    """Frames of all symbols, in the order in which the exchange would send them.
+    """Generates the frames of all symbols, in the order in which the exchange would send them.
 
     Args:
-        symbols: their number.
-        start_us: before the first trade.
-        trades_per_s: of all symbols together, by the market's own clock.
-        kline_every_s: interval of each symbol's open kline; None: closed ones only.
-        closing_us: delay of the first closed kline after the minute's end …
-        closing_spread_us: … and of the last one after the first.
-        on_trade: receives for each trade the index of its symbol, its minute, the count of trades
-            with it, and its time of sending (µs).
+        symbols: number of symbols.
+        start_us: time before the first trade.
+        trades_per_s: rate of all symbols together, by the market's own clock.
+        kline_every_s: interval between klines of each symbol's open minute; None sends closed
+            klines only.
+        closing_us: delay of the first closed kline after the minute's end.
+        closing_spread_us: delay of the last closed kline after the first one.
+        on_trade: receives for each trade the index of its symbol, its minute, the number of trades
+            in that minute so far, and its time of sending (µs).
 
     Attributes:
-        symbols: their names, in the order of ``exchangeInfo``.
-        streams: names of the streams; a frame has its stream's index, ``2 n`` for the aggTrades of
+        symbols: names of the symbols, in the order of ``exchangeInfo``.
+        streams: names of the streams. A frame has its stream's index: ``2 n`` for the aggTrades of
             the n-th symbol and ``2 n + 1`` for its klines.
         now_us: the market's time.
-        closed: rows of closed minutes by open time, in the order of ``symbols``; of the last four
-            hours.
+        closed: rows of closed minutes of the last four hours by open time, in the order of
+            ``symbols``.
     """
 
     def __init__(
@@ -164,10 +165,10 @@ class MadeMarket:
         self._closing: deque[tuple[int, int, str]] = deque()
 
     def advance(self, until_us: int) -> list[tuple[int, bytes]]:
-        """What is sent at ``until_us`` of all that happened since the last call.
+        """Return the frames up to ``until_us`` since the last call.
 
         Returns:
-            Frames in order, each with its stream's place in ``streams``.
+            Frames in order, each with its stream's index in ``streams``.
         """
         frames: list[tuple[int, bytes]] = []
         while (end_us := self._minute_us + MINUTE_US) <= until_us:
@@ -184,7 +185,7 @@ class MadeMarket:
         return frames
 
     def _trade(self, until_us: int, sent_us: int, frames: list[tuple[int, bytes]]) -> None:
-        """Trades at even distances after ``now_us``, up to and with ``until_us``."""
+        """Generate evenly spaced trades after ``now_us``, up to and including ``until_us``."""
         span_us = until_us - self.now_us
         self._owed_trades += span_us * self._trades_per_s
         count, self._owed_trades = divmod(self._owed_trades, SECOND_US)
@@ -214,7 +215,7 @@ class MadeMarket:
         self._minute_us = end_us
 
     def _show(self, until_us: int, every_us: int, frames: list[tuple[int, bytes]]) -> None:
-        """Open klines, one symbol after the other."""
+        """Return the klines of the open minute, one symbol after the other."""
         count = len(self._symbols)
         self._owed_klines += (until_us - self.now_us) * count
         due, self._owed_klines = divmod(self._owed_klines, every_us)
@@ -226,7 +227,7 @@ class MadeMarket:
 
 
 def exchange_info(market: MadeMarket) -> dict[str, object]:
-    """``exchangeInfo`` with the fields that clients need."""
+    """Return ``exchangeInfo`` with the fields that clients need."""
     return {
         "timezone": "UTC",
         "serverTime": market.now_us // 1_000,

@@ -1,4 +1,4 @@
-"""Processes of a benchmark: started, read line by line, pinned to a core, ended."""
+"""Start a benchmark's processes, read their output by line, pin them to a core, and stop them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 CORES = sorted(os.sched_getaffinity(0))
-"""The last one is the exchange's side, the first one the reader's: the same where one is alone."""
+"""The last core runs the exchange's side, the first one the reader; both are the same if there is
+only one."""
 NICENESS = -10
 
 
 class Talking:
-    """A process that prints events as lines of JSON and takes words on standard input."""
+    """A process that prints events as lines of JSON and reads commands from standard input."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -30,14 +31,14 @@ class Talking:
 
     @property
     def pid(self) -> int:
-        """Its id."""
+        """Process id."""
         return self._process.pid
 
     def wait(self, event: str, *, timeout_s: float = 60.0) -> dict[str, Any]:
-        """The next event of this name; others before it are passed over.
+        """Wait for the next event of this name and discard others before it.
 
         Raises:
-            TimeoutError: it did not come.
+            TimeoutError: the event did not come.
             ChildProcessError: the process ended.
         """
         while True:
@@ -51,7 +52,7 @@ class Talking:
                 return told
 
     def tell(self, words: str) -> None:
-        """Write a line to it."""
+        """Write a line to the process."""
         assert self._process.stdin is not None
         self._process.stdin.write(words + "\n")
         self._process.stdin.flush()
@@ -72,7 +73,7 @@ def talking(
     python: str = sys.executable,
     environment: dict[str, str] | None = None,
 ) -> Iterator[Talking]:
-    """A Python process, by its arguments; ended at the latest when the block is left."""
+    """Start a Python process with these arguments; it is stopped at the end of the block."""
     process = subprocess.Popen(
         [python, *command],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -93,7 +94,7 @@ def talking(
 
 
 def sender(*options: str) -> Any:
-    """``benchmarks.load.sender`` with these options, on the exchange's core; see there."""
+    """Start ``benchmarks.load.sender`` with these options on the exchange's core."""
     return talking(
         ["-m", "benchmarks.load.sender", *options],
         core=CORES[-1],
@@ -102,41 +103,41 @@ def sender(*options: str) -> Any:
 
 
 def stand_for_other_machines() -> None:
-    """Have this process go before PostgreSQL, which shares its core with it, where one may.
+    """Raise this process's priority above PostgreSQL's on their shared core, if permitted.
 
-    The exchange and the readers are elsewhere in truth: how long they wait for a core here is none
-    of what is measured.
+    In production the exchange and the readers have their own machines, so their wait for a core
+    must not be measured.
     """
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
 
 
 def cpu_s(process_id: int) -> float:
-    """Seconds that a process has had a core, in steps of the kernel's clock (10 ms)."""
+    """CPU seconds that a process has used, in steps of the kernel's clock (10 ms)."""
     text = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(text[11]) + int(text[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def waited_s(process_id: int) -> float:
-    """Seconds that threads of a process were ready to run and had to wait for their core."""
+    """Seconds in which threads of a process were ready to run and waited for their core."""
     total = 0
     for folder in Path(f"/proc/{process_id}/task").iterdir():
         try:
             total += int((folder / "schedstat").read_text().split()[1])
         except OSError:
-            continue  # it ended
+            continue  # the thread or process has ended
     return total / 1e9
 
 
 def tree_cpu_s(process_id: int) -> float:
-    """The same of a process and its children, the ended ones included."""
+    """CPU seconds of a process and its children, including ended ones."""
     total = 0.0
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 text = (folder / "stat").read_text().rpartition(")")[2].split()
             except OSError:
-                continue  # it ended
+                continue  # the thread or process has ended
             if int(folder.name) == process_id:
                 total += sum(map(int, text[11:15]))
             elif int(text[1]) == process_id:

@@ -1,10 +1,10 @@
-"""The exchange's side of the benchmarks, as a process of its own: streams and REST on one port.
+"""The exchange's side of the benchmarks in its own process: streams and REST on one port.
 
-``python -m benchmarks.load.sender --tape FOLDER --streams N`` sends a tape as fast as it is read,
-once N of its streams are subscribed, over any number of connections; again for each set of
-connections. ``python -m benchmarks.load.sender --symbols N --trades-per-s N`` is a live market by
-this machine's clock: each frame has its time of sending as event time. Output is lines of JSON;
-commands are words on a line:
+``python -m benchmarks.load.sender --tape FOLDER --streams N`` sends a tape as fast as the reader
+reads, once N of its streams are subscribed over any number of connections. It sends the tape again
+for each further set of connections. ``python -m benchmarks.load.sender --symbols N --trades-per-s
+N`` is a live market by this machine's clock: the event time of each frame is its time of sending.
+Output is lines of JSON; commands are words on a line:
 
 - ``cut SECONDS``: close all connections and refuse new ones for this time (live market only);
 - ``stats``: print what was sent and requested so far.
@@ -39,7 +39,7 @@ from simulator.streams.hub import encode_text_frame
 
 TICK_S = 0.001
 SETTLE_S = 0.5
-"""Between the last subscription and the first frame of a tape: answers are read by then."""
+"""Pause between the last subscription and the first frame of a tape, in which answers are read."""
 WRITE_LIMIT_BYTES = 1 << 20
 MAX_UNREAD_BYTES = 64 << 20
 """A live connection whose reader lags by this much is closed, as the exchange does."""
@@ -52,7 +52,8 @@ def tell(event: str, **fields: object) -> None:
 
 
 def write(connection: ServerConnection, frames: bytes) -> bool:
-    """Write past the library, which would frame them again; whether the reader is still there."""
+    """Write frames without the library, which would frame them again; return False if the reader
+    left."""
     if connection.state is not State.OPEN or connection.transport.is_closing():
         return False
     connection.transport.write(frames)
@@ -60,7 +61,7 @@ def write(connection: ServerConnection, frames: bytes) -> bool:
 
 
 class Rest:
-    """The few answers of REST that a streamer asks for."""
+    """Answers the few REST requests that a streamer makes."""
 
     def __init__(self, market: MadeMarket) -> None:
         self._market = market
@@ -70,11 +71,11 @@ class Rest:
 
     @property
     def weight(self) -> int:
-        """Weight of all requests."""
+        """Request weight of all requests so far."""
         return sum(count * WEIGHTS[method] for method, count in self.asked.items())
 
     def answer(self, connection: ServerConnection, request: Request) -> Response:
-        """The answer to ``GET /api/v3/…``."""
+        """Return the answer to ``GET /api/v3/…``."""
         url = urlsplit(request.path)
         method = url.path.removeprefix("/api/v3/")
         in_us = request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
@@ -115,7 +116,7 @@ class Rest:
 
 
 class Sender:
-    """Connections, their subscriptions, and what was sent."""
+    """Tracks connections, their subscriptions, and what was sent."""
 
     def __init__(self, market: MadeMarket, *, wanted: int, tape: Tape | None) -> None:
         self.market = market
@@ -132,7 +133,7 @@ class Sender:
     # --- connections
 
     def on_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer REST, refuse, or accept (None) a WebSocket."""
+        """Answer a REST request, refuse, or return None to accept a WebSocket."""
         if request.path.startswith("/api/"):
             return self.rest.answer(connection, request)
         if asyncio.get_running_loop().time() < self.refused_until_s:
@@ -209,7 +210,7 @@ class Sender:
                 await asyncio.sleep(0.02)
 
     async def live(self) -> None:
-        """Send frames as they happen."""
+        """Send the frames of the live market as its trades happen."""
         while True:
             await asyncio.sleep(TICK_S)
             parts: dict[ServerConnection, list[bytes]] = {}

@@ -1,7 +1,7 @@
-"""When each trade of a made market was sent, in memory that two processes share.
+"""Times at which a generated market sent each trade, in memory that two processes share.
 
-A candle names no trade, but its count of trades says which one was its last: by symbol, minute and
-that count the moment of sending is found. Two minutes are kept, the running one and the one before.
+A candle does not name its trades, but its trade count identifies its last one: symbol, minute and
+count give the time of sending. The file holds two minutes: the current one and the one before.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 from benchmarks.load.market import MINUTE_US
 
 MAX_TRADES = 1 << 19
-"""Trades of one symbol in one minute."""
+"""Maximum number of trades of one symbol in one minute."""
 BYTES = 8
 
 
 class SentTimes:
-    """A file of times (µs); only written parts use space.
+    """File of times (µs); only written parts use space.
 
     Args:
-        path: of the file; its creator passes ``symbols``, readers pass the same.
+        path: path of the file. Its creator passes ``symbols``, and readers pass the same list.
     """
 
     def __init__(self, path: Path, symbols: int) -> None:
@@ -37,7 +37,8 @@ class SentTimes:
             self._moments[self._first(place, minute_us) + count] = sent_us
 
     def of(self, place: int, minute_us: int, after: int, upto: int) -> list[int]:
-        """When the trades were sent that brought a minute from one count to another."""
+        """Return when the trades were sent that raised a minute's trade count from one value to
+        another."""
         first = self._first(place, minute_us)
         upto = min(upto, MAX_TRADES - 1)
         # anything older than its minute was written two minutes ago

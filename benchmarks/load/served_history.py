@@ -1,7 +1,7 @@
-"""A year of klines as the exchange serves it: monthly dumps with checksums, and pages of REST.
+"""Serve a year of klines as the exchange does: monthly dumps with checksums, and REST pages.
 
 ``python -m benchmarks.load.served_history FOLDER`` serves both without limits and prints its URL.
-It makes the rows of REST's pages on the fly, so that the client is what is measured.
+It generates the rows of REST pages on the fly, so that the client is the bottleneck.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ PUBLISHED = datetime(YEAR + 1, 1, 2, tzinfo=UTC)
 
 
 def month_bounds_ms(month: int) -> tuple[int, int]:
-    """First and next month's first millisecond."""
+    """Return the first millisecond of a month and of the next month."""
     start = datetime(YEAR, month, 1, tzinfo=UTC)
     end = datetime(YEAR + month // 12, month % 12 + 1, 1, tzinfo=UTC)
     return int(start.timestamp()) * 1_000, int(end.timestamp()) * 1_000
 
 
 def line(open_ms: int) -> str:
-    """A row of the dump format: eight decimals, values that differ from minute to minute."""
+    """Return a row of the dump format: eight decimals, values that differ from minute to minute."""
     n = open_ms // MINUTE_MS
     base = 60_000 + n * 7 % 9_973
     close = base + n * 13 % 29
@@ -47,12 +47,12 @@ def line(open_ms: int) -> str:
 
 
 def dump_path(month: int) -> str:
-    """Where a month lies on the dump site."""
+    """Return the path of a month on the dump site."""
     return f"data/spot/monthly/klines/{SYMBOL}/1m/{SYMBOL}-1m-{YEAR}-{month:02d}.zip"
 
 
 def write_year(folder: Path) -> None:
-    """The twelve monthly files, each with its checksum."""
+    """Write the twelve monthly files, each with its checksum."""
     for month in range(1, 13):
         start_ms, end_ms = month_bounds_ms(month)
         text = "\n".join(line(at) for at in range(start_ms, end_ms, MINUTE_MS)) + "\n"
@@ -65,7 +65,7 @@ def write_year(folder: Path) -> None:
 
 
 def page(query: dict[str, list[str]]) -> bytes:
-    """Rows of ``GET /api/v3/klines`` in µs, as the header asks for."""
+    """Return the rows of ``GET /api/v3/klines`` in µs, as the request's header selects."""
     start_ms, limit = int(query["startTime"][0]), int(query["limit"][0])
     end_ms = min(int(query["endTime"][0]), start_ms + limit * MINUTE_MS - 1)
     rows = []
@@ -80,7 +80,7 @@ def page(query: dict[str, list[str]]) -> bytes:
 
 
 class _Site(asyncio.Protocol):
-    """One connection of HTTP/1.1 with keep-alive; GET alone."""
+    """Serve one HTTP/1.1 connection with keep-alive; supports GET only."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

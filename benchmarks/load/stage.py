@@ -1,4 +1,4 @@
-"""The setup of the live path's benchmarks: a database, an exchange's side, a streamer."""
+"""Setup of the live benchmarks: a database, an exchange's side and a streamer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FROM market.candles_1m
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """The processes at work."""
+    """The running processes."""
 
     exchange: Talking
     streamer: Talking
@@ -45,14 +45,14 @@ def stage(
     streamer_command: Sequence[str],
     settings: Mapping[str, str] | None = None,
 ) -> Iterator[Stage]:
-    """A live market, PostgreSQL and a streamer of all its symbols.
+    """Run a live market, PostgreSQL and a streamer of all its symbols.
 
     The streamer has one core; the market, PostgreSQL and the measurement share the other.
 
     Args:
-        settings: of the streamer, besides the addresses.
+        settings: the streamer's settings besides the addresses.
     """
-    os.sched_setaffinity(0, CORES[-1:])  # processes started from here on inherit it
+    os.sched_setaffinity(0, CORES[-1:])  # processes started from here on inherit the affinity
     with tempfile.TemporaryDirectory(prefix="candelabra-bench-") as folder:
         Path(folder).chmod(0o755)
         with EmbeddedPostgres(Path(folder) / "pg") as server, sender(*sender_options) as exchange:
@@ -76,10 +76,10 @@ def stage(
 def expected(
     rest_url: str, symbols: Iterable[str], start_us: int, end_us: int
 ) -> dict[tuple[str, int], Values]:
-    """The market's own candles by REST: nine values by symbol and open time.
+    """Return the market's candles from REST: nine values by symbol and open time.
 
     Args:
-        start_us, end_us: first open time, and the first no longer asked for.
+        start_us, end_us: half-open range of open times.
     """
     found: dict[tuple[str, int], Values] = {}
     with httpx.Client(base_url=rest_url, timeout=30) as client:
@@ -95,7 +95,7 @@ def expected(
 
 
 def stored(database_url: str) -> dict[tuple[str, int], tuple[str, Values]]:
-    """Status and nine values of all rows, by symbol and open time."""
+    """Return the status and nine values of all rows, by symbol and open time."""
     with psycopg.connect(database_url) as connection:
         return {
             (symbol, open_us): (status, tuple(values))
@@ -104,20 +104,20 @@ def stored(database_url: str) -> dict[tuple[str, int], tuple[str, Values]]:
 
 
 def minute_end_us(after_us: int) -> int:
-    """The end of the minute in which a moment lies."""
+    """Return the end of the minute that contains this time."""
     return after_us // MINUTE_US * MINUTE_US + MINUTE_US
 
 
 def wait_until(moment_us: int) -> None:
-    """Sleep until a moment of the wall clock."""
+    """Sleep until a wall-clock time."""
     time.sleep(max(0.0, moment_us / 1e6 - time.time()))
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value that this share of the ordered ones do not exceed."""
+    """Return this quantile of sorted values."""
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def verdict(measured: float, goal: float) -> str:
-    """Whether a goal of at most so much is met."""
+    """Describe whether a value is within its goal."""
     return "met" if measured < goal else "MISSED"

@@ -1,4 +1,4 @@
-"""Frames of a generated market: made once, sent to each reader as fast as it reads."""
+"""Frames of a generated market: generated once, sent to each reader as fast as it reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from simulator.streams.hub import encode_text_frame
 
 STEP_US = 10_000
 BLOCK_FRAMES = 2_000
-"""Frames sent in turn to readers with several connections."""
+"""Frames sent to one of several connections before the next one's turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,9 @@ class Tape:
     """Frames in order.
 
     Attributes:
-        wire: all frames as they go over the socket, heads included.
-        ends: where each ends in ``wire``.
-        places: of each frame's stream in ``streams``.
+        wire: all frames as sent over the socket, with their headers.
+        ends: end of each frame in ``wire``.
+        places: index of each frame's stream in ``streams``.
         closed: rows of the minutes that are over at the end, by open time.
     """
 
@@ -42,12 +42,13 @@ class Tape:
         return len(self.ends)
 
     def count(self, kind: str) -> int:
-        """Frames of one kind of stream, ``aggTrade`` or ``kline_1m``."""
+        """Number of frames of one kind of stream, ``aggTrade`` or ``kline_1m``."""
         wanted = {place for place, name in enumerate(self.streams) if name.endswith(f"@{kind}")}
         return sum(place in wanted for place in self.places)
 
     def select(self, wanted: Collection[str]) -> list[bytes]:
-        """Blocks of the frames of some streams; of all such lists the n-th blocks are of one time.
+        """Return the frames of some streams in blocks; the n-th block spans the same time for any
+        streams.
 
         Blocks may be empty.
         """
@@ -66,7 +67,7 @@ class Tape:
         return blocks
 
     def save(self, folder: Path) -> None:
-        """Write it where another process can read it."""
+        """Save the tape for another process to read."""
         (folder / "wire").write_bytes(self.wire)
         (folder / "ends").write_bytes(self.ends.tobytes())
         (folder / "places").write_bytes(self.places.tobytes())
@@ -81,7 +82,7 @@ class Tape:
 
 
 def load_tape(folder: Path) -> Tape:
-    """Read a tape that was saved."""
+    """Load a saved tape."""
     about = json.loads((folder / "about.json").read_text())
     ends, places = array("Q"), array("I")
     ends.frombytes((folder / "ends").read_bytes())
@@ -99,7 +100,7 @@ def load_tape(folder: Path) -> Tape:
 
 
 def make_tape(market: MadeMarket, until_us: int) -> Tape:
-    """All frames of a market from its start until a time."""
+    """Record all frames of a market from its start until a time."""
     ends, places = array("Q"), array("I")
     start_us = market.now_us
     wire = bytearray()
