@@ -46,6 +46,8 @@ def read_plain(block: bytes, layout: Layout) -> PlainRows | None:
     has_flags = "is_buyer_maker" in layout.columns
     if block.translate(None, _CHARACTERS_OF_TRADES if has_flags else _CHARACTERS):
         return None
+    if b"-0" in block:
+        return None  # a negative zero is no plain number, and equals 0 once it is typed
     schema = pl.Schema(
         {name: pl.Int64() if name in COUNTS else pl.String() for name in layout.columns}
     )

@@ -171,6 +171,15 @@ def test_both_ways_tell_the_same_of_any_file(
         assert fast == told(TradeReader(symbol, layout, keep_rows=True), lines, [])
 
 
+def test_a_negative_zero_is_rejected_like_any_negative_number() -> None:
+    lines = [
+        "1,1,1,-0.00,1735725600000000,True,True",
+        "2,1,1,1.00,1735725600000000,True,True",
+    ]
+    fast = told(TradeReader("X", SPOT_TRADES, keep_rows=True), lines, [])
+    assert fast == told(CarefulReader("X", SPOT_TRADES, keep_rows=True), lines, [])
+
+
 @settings(max_examples=60, deadline=None)
 @given(files(), st.lists(st.integers(1, 24), max_size=4))
 def test_the_fast_way_equals_the_row_by_row_fold(
