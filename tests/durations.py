@@ -17,7 +17,8 @@ import pytest
 TABLE = Path(__file__).with_name("slowest.tsv")
 ROWS = 50
 ALLOWED = 1.5
-NOISE_S = 5.0
+NOISE_S = 30.0
+"""A single test may wait this much longer on a busy machine: for a reconnect, or for a core."""
 WHOLE = "whole suite"
 
 
