@@ -84,18 +84,18 @@ class SymbolAggregator:
         self._next_minute = last_stored_us + MINUTE_US
 
     def connected(self, exchange_us: int) -> None:
-        """Expect every trade made after ``exchange_us``."""
+        """Expect every trade made after ``exchange_us`` to arrive."""
         self._delivers_since_us = self._complete_since_us = exchange_us
         if self._next_minute is None:
             self._next_minute = minute_of(exchange_us)
         if self.ids.next_id is None or not self._timing.has_contiguous_ids:
-            self._is_proven = True  # for trades from now on
+            self._is_proven = True  # applies to trades from now on
             self._seek_seed()
 
     def disconnected(self) -> None:
-        """Claim no minute to be whole until ids or a kline prove it."""
+        """Treat no minute as whole until ids or a kline prove it."""
         self._stop_waiting()
-        self.ids.may_wait = False  # for at most a minute: what does not arrive soon is missing
+        self.ids.may_wait = False  # for at most a minute: later ones are missing
         self._is_proven = False
         if self._silence.minutes and self._complete_since_us is not None:
             self._end_silence(None)  # without a frame since the last disconnect it continues
@@ -120,7 +120,7 @@ class SymbolAggregator:
             self._collect_for_seed(self._seed, trade, trade_us)
 
     def _is_usable(self, order: IdOrder, trade: AggTrade | Trade, trade_us: int) -> bool:
-        """Handle a trade that does not follow; returns whether to aggregate it now."""
+        """Handle a trade whose id is not the next one; returns whether to aggregate it now."""
         if order is IdOrder.REPEATS:
             self.duplicates += 1
         elif order is IdOrder.VOID:
@@ -141,7 +141,7 @@ class SymbolAggregator:
         return False
 
     def _add_again(self, *trades: AggTrade | Trade) -> None:
-        """Add these trades and those that waited for them."""
+        """Add the released trades and those that waited for them."""
         for trade in (*trades, *self.ids.release()):
             self.on_trade(trade)
 
@@ -156,7 +156,7 @@ class SymbolAggregator:
             self._stop_waiting()
 
     def _start_over(self, order: IdOrder, trade: AggTrade | Trade, trade_us: int) -> None:
-        """Ids are not continuous: no minute is whole, and the next candle needs a seed."""
+        """Handle ids that skip or restart: no minute is whole, and the next candle needs a seed."""
         expected, previous_us = self.ids.broken_at
         if expected is None:
             return
@@ -196,7 +196,7 @@ class SymbolAggregator:
                 self._close_if_complete(minute)
 
     def _break_minutes(self) -> None:
-        """Trades are missing: no minute is whole, and the exchange's klines are shown instead."""
+        """Handle missing trades: no minute is whole; the exchange's klines are shown instead."""
         for minute in self.minutes.values():
             minute.is_whole = False
             self._changed(minute)
@@ -337,11 +337,11 @@ class SymbolAggregator:
 
     @property
     def unfinished_since_us(self) -> int | None:
-        """The first minute that is neither emitted nor requested from REST."""
+        """Open time of the first minute that is neither emitted nor requested from REST."""
         return self._silence.unrequested_since_us if self._silence.minutes else self._next_minute
 
     def _skip_unknown(self, exchange_us: int) -> None:
-        """Request a long time without frames (a disconnect, a stop) in one range."""
+        """Request the minutes of a long silence (a disconnect, a stop) in one range."""
         if self._next_minute is None:
             return
         overdue_us = self._timing.grace_us + self._timing.kline_timeout_us + MINUTE_US

@@ -42,7 +42,8 @@ MAX_DOUBTED = 8
 MAX_UNKNOWN = 1_000
 """Distinct unknown frames remembered, each logged once."""
 BATCH_FRAMES = 64
-"""Decoded at a time: enough to spread the cost of a call, few enough for the core's cache."""
+"""Frames decoded at a time: enough to spread the cost of a call, few enough for the core's cache.
+"""
 LAG_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
 LAG_MASK = 63
 """Measure the lag of every 64th frame: 1 % of a frame's time instead of 15 %."""
@@ -112,13 +113,14 @@ class CandleFeed(Feed):
         self._has_disconnected = False
         self._disconnected_us = -1  # exchange time of the last disconnect
         self._reported_us = 0
-        """First event time after it: the gap up to here has been reported for all symbols."""
+        """First event time after the disconnect: the gap up to here has been reported for all
+        symbols."""
         # Without klines a minute must not wait for the next trade to close.
         self._clock = ExchangeClock(begin_us=begin_us, lag_s=CARRIED_LAG_S if klines else 0.0)
         self._plausible_us = 0  # event times before this one need no check
         self._doubted_ahead: list[str] = []  # symbols of frames too far in the future
         self._aggregators = dict(aggregators)
-        self._removed: set[str] = set()  # frames of these may still arrive
+        self._removed: set[str] = set()  # frames of these symbols may still arrive
         self._not_delivering: set[str] = set()
         self._to_resubscribe: list[str] = []
         self.connection = StreamConnection(
@@ -190,7 +192,8 @@ class CandleFeed(Feed):
             self._on_frames(decode_all(messages[first : first + BATCH_FRAMES]))
 
     def _on_frames(self, frames: Sequence[Frame | PermanentError]) -> None:
-        """Inline whatever needs no symbol's state: a call costs a fortieth of a frame."""
+        """Handle the messages. Inlined where no symbol's state is needed: a call costs a fortieth
+        of a frame."""
         aggregators, capture = self._aggregators, self._capture
         on_trade = self._trade_tap.on_trade
         numbered = enumerate(frames, self.frames)
@@ -225,7 +228,8 @@ class CandleFeed(Feed):
                     aggregator.on_kline(frame)  # type: ignore[arg-type]
 
     def _is_plausible(self, symbol: str, event_us: int) -> bool:
-        """Whether a frame may set the clock; far ahead, a second symbol must confirm it."""
+        """Whether a frame may set the clock; an event time far ahead needs a second symbol to
+        confirm it."""
         latest_us = self._clock.latest_us(self.exchange_us)
         if latest_us and event_us - latest_us > MAX_AHEAD_US:
             doubted = self._doubted_ahead

@@ -15,8 +15,8 @@ so within milliseconds; a longer wait delays the repair of trades that really ar
 MAX_OVERTAKEN = 64  # a larger skip of ids is missing trades, not reordering
 MAX_HELD = 256  # trades that wait; beyond this the wait ends
 WAITING = -2
-"""Value of ``next_id`` while trades wait. No trade has this id, so every trade takes the slow path,
-and the usual case, in which none waits, pays nothing."""
+"""Value of ``next_id`` while trades wait. No trade has this id, so every trade takes the slow path
+until the wait ends; the usual case, without waiting trades, needs no extra check."""
 REMEMBERED = 256
 """Recent ids kept where ids skip by design; an older id counts as a repeat."""
 
@@ -27,22 +27,23 @@ class IdOrder(enum.Enum):
     FIRST = enum.auto()
     FOLLOWS = enum.auto()
     SKIPS = enum.auto()
-    """Ids lie between; on streams whose ids skip by design this means nothing."""
+    """Ids between this trade and the previous one are missing, except on streams that skip ids by
+    design."""
     REPEATS = enum.auto()
     VOID = enum.auto()
-    """Not a real trade: no price or quantity, or marked so by its trade ids."""
+    """Not a real trade: it has no price or quantity, or its trade ids mark it as void."""
     RESTARTS = enum.auto()
     WAITS = enum.auto()
-    """Smaller ids may still arrive: the trade is held until they do or time is up."""
+    """Smaller ids may still arrive: the trade is held until they do or the wait times out."""
     OVERTAKEN = enum.auto()
-    """The trade that others wait for: add it again, then the released ones."""
+    """The trade that held trades wait for: add it again, then the released ones."""
     PRECEDES = enum.auto()
-    """Overtaken by the first trade received; it is ``first_id`` now unless ids lie between."""
+    """Overtaken by the first trade received; becomes ``first_id`` unless ids lie between."""
 
 
 FOLLOWS = IdOrder.FOLLOWS  # alias: enum lookup is slow on this path
 _LEAVE_NEXT_ID = frozenset({IdOrder.REPEATS, IdOrder.WAITS, IdOrder.OVERTAKEN, IdOrder.PRECEDES})
-"""Orders that do not change ``next_id``; some of these trades are added again later."""
+"""Classifications that do not change ``next_id``; some of these trades are added again later."""
 
 
 class TradeIds:

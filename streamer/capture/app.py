@@ -1,4 +1,4 @@
-"""Raw capture: taps the candle feeds, opens further streams, stores the rows."""
+"""Raw capture: taps the candle feeds, opens further streams and stores the rows."""
 
 from __future__ import annotations
 
@@ -181,7 +181,8 @@ class Capture:
                 self.trading_stopped(instrument.symbol, exchange_us=exchange_us)
 
     def add(self, symbols: Sequence[str]) -> None:
-        """Capture further symbols, from their last rows on; those that are captured go on."""
+        """Capture further symbols from their last stored rows on; captured symbols are not
+        affected."""
         if self._datasets:
             self._join(symbols)
 
@@ -218,8 +219,8 @@ class Capture:
         )
 
     async def stop(self, timeout_s: float) -> None:
-        """Write what is left; rows that PostgreSQL does not store and that cannot be requested
-        again go to disk."""
+        """Write the remaining rows. Rows that PostgreSQL does not store and that cannot be
+        requested again go to disk."""
         if self._lock is None:
             return
         try:
@@ -239,11 +240,11 @@ class Capture:
 
     @property
     def feeds(self) -> Sequence[CaptureFeed]:
-        """Its own connections, in the list that grows and shrinks with them."""
+        """Present connections of raw capture; the list object is never replaced."""
         return self._feeds.feeds
 
     def report(self) -> Mapping[str, int]:
-        """Figures for logs and metrics; empty where nothing is captured."""
+        """Figures for logs and metrics; empty if nothing is captured."""
         if not self._datasets:
             return {}
         return {
@@ -318,8 +319,8 @@ class Capture:
         )
 
     def _delivers_since_us(self, dataset: str, symbol: str) -> int | None:
-        """Since when the exchange delivers it; 0 if a candle feed is tapped, or nothing is
-        subscribed."""
+        """Wall clock since which the exchange delivers a dataset of a symbol; 0 if a candle feed is
+        tapped, or nothing is subscribed."""
         try:
             return self._feeds.delivers_since_us(
                 market_of(symbol), STREAM_OF[dataset], exchange_symbol_of(symbol)
@@ -349,7 +350,7 @@ class Capture:
     def _stayed_silent(
         self, feed: CaptureFeed, kind: str, name: str, from_us: int, to_us: int
     ) -> None:
-        """One stream of a connection was dead; as above."""
+        """Record the loss of one stream of a connection that was dead."""
         self.losses.add(
             Loss(dataset, symbol_of(feed.market, name), SILENT, from_us, to_us)
             for dataset in self._datasets

@@ -39,21 +39,21 @@ BACKOFF = Backoff(first_s=0.4, max_s=10.0, min_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
 LAST_DISK_S = 1.5
-"""Time for the disk at a stop whose own time is up."""
+"""Seconds for the disk at a stop whose own time is over."""
 POLL_S = 0.05
 SPILL_INTERVAL_S = 0.25
 SPILL_SHARE = 0.5
-"""Rows go to the disk once so much of the memory is taken, though writing does not fail."""
+"""Share of the memory bound at which rows go to disk even if writing does not fail."""
 REPEATS_EXPECTED_S = 30.0
-"""After a row came twice, the next ones of this time are expected to."""
+"""Seconds after a duplicate row in which further duplicates are expected."""
 DISK_REFUSED = "the disk took no spool while the database was away"
 
 
 class CaptureWriter:
-    """Writes what waits in the lanes.
+    """Writes the rows that wait in the lanes.
 
     Args:
-        database_url: of the role candelabra_streamer.
+        database_url: login of the role candelabra_streamer.
         batch_rows: rows of one write.
         flush_timeout_s: longest wait before a write.
         acknowledged: records stored rows, and checks whether they still exist.
@@ -72,12 +72,12 @@ class CaptureWriter:
         acknowledged: StoredRowsCheck | None = None,
     ) -> None:
         self.written: dict[str, int] = dict.fromkeys(RAW_TABLES, 0)
-        """New rows by table."""
+        """Number of new rows by table."""
         self.repeated = 0
         self.refused = 0
         self.replayed = 0
         self.is_spooling = not spool.is_empty
-        """Whether rows that cannot be asked for again go to the disk."""
+        """Whether rows that cannot be requested again go to disk."""
         self._url = database_url
         self._lanes = lanes
         self._spool = spool
@@ -99,14 +99,13 @@ class CaptureWriter:
         await run_together(self._write_on(), self._spill_on(), name="capture_writer")
 
     async def flush(self) -> None:
-        """Write what waits in memory, for a clean stop; the rest goes to disk.
+        """Write the rows in memory, for a clean stop; the rest goes to disk.
 
-        Rows already on disk stay there for the next start.
-
-        If cancelled, because its time is up, it uses ``LAST_DISK_S`` for the disk.
+        Rows already on disk stay there for the next start. If this call is cancelled because its
+        time is up, it uses ``LAST_DISK_S`` for the disk.
 
         Raises:
-            TransientError: the database is away, or the disk hangs.
+            TransientError: PostgreSQL is unreachable, or the disk hangs.
             TimeoutError: the disk hangs.
         """
         is_written = False
@@ -167,13 +166,13 @@ class CaptureWriter:
 
     @property
     def _is_behind(self) -> bool:
-        """Whether there is work that waits for no batch to fill: the disk's rows come back."""
+        """Whether rows on disk are due, for which no batch has to fill."""
         if self._spool.is_empty:
             return self.is_spooling
         return asyncio.get_running_loop().time() >= self._replay_from_s
 
     async def _write_round(self) -> None:
-        """Write a batch of every queue, and of the disk; each has its turn and its own time."""
+        """Write a batch of each queue, and of the disk; each has its own turn and timeout."""
         if not (self._lanes.waiting or self._is_behind or len(self._losses)):
             return
         async with asyncio.timeout(WRITE_TIMEOUT_S):
@@ -240,7 +239,7 @@ class CaptureWriter:
             self._losses.add(found)
 
     async def _write(self, table: RawTable, lines: list[str]) -> None:
-        """Write rows; one that PostgreSQL refuses does not take its neighbours with it."""
+        """Write rows; if PostgreSQL refuses one of them, the others are still stored."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
@@ -252,7 +251,7 @@ class CaptureWriter:
                 )
         except PermanentError as error:
             if not isinstance(error.__cause__, (errors.DataError, errors.IntegrityError)):
-                raise  # nothing about the rows: a right or a table is missing
+                raise  # the rows are fine: a grant or a table is missing
             if len(lines) == 1:
                 self.refused += 1
                 log.error(  # noqa: TRY400 - the message says it all
@@ -304,7 +303,7 @@ class CaptureWriter:
                 log.error("capture_disk_hangs", error=str(error))  # noqa: TRY400
 
     async def _put_aside(self) -> None:
-        """Have on the disk what the next start needs."""
+        """Save to disk what the next start needs."""
         while await self._spill():
             pass
         await self._save_losses()
@@ -314,23 +313,23 @@ class CaptureWriter:
             log.error("spool_not_synced", error=str(error))  # noqa: TRY400
 
     async def _spill(self) -> bool:
-        """Move a batch of each queue that needs it to the disk; whether there was one."""
+        """Move a batch of each queue that needs it to disk; returns whether there was one."""
         moved = False
         for lane in self._lanes.lanes:
             if lane.can_be_asked or not lane.rows or not self.is_spooling:
                 continue
             moved = True
-            # Where this is ended midway they may be on the disk too: the table takes one of them.
+            # If this is cancelled midway, the rows may be on disk too; the table stores them once.
             with self._lanes.taken(lane, self._batch_rows) as lines:
                 await self._save_losses()
-                if lane.in_flight:  # older ones: the write that has them may be lost with us
+                if lane.in_flight:  # older rows: a kill may end the write in progress
                     earlier, lane.in_flight = lane.in_flight, []
                     await self._append(Record(lane.table.name, earlier), is_in_memory=True)
                 await self._append(Record(lane.table.name, lines))
         return moved
 
     async def _append(self, record: Record, *, is_in_memory: bool = False) -> None:
-        """Put rows on the disk; where it does not take them they are lost, if nowhere else."""
+        """Put rows on disk; rows that the disk refuses and that exist nowhere else are lost."""
         try:
             dropped = await self._disk.call(
                 partial(self._spool.append, record), name="spool", on_late=self._losses.add
@@ -345,7 +344,7 @@ class CaptureWriter:
         self._losses.add(dropped)
 
     async def _save_losses(self) -> None:
-        """Have the list of losses on disk, as far as that takes it."""
+        """Save the list of losses, unless the disk refuses."""
         if self._losses.is_saved:
             return
         try:

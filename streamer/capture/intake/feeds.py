@@ -10,7 +10,8 @@ from streamer.capture.intake.feed import CaptureFeed
 from streamer.exchange.connection_pool import ConnectionPool
 
 MakeFeed = Callable[[Market, str, Sequence[str], Collection[str], str], CaptureFeed]
-"""Makes a feed of market, URL, kinds of streams, the exchange's symbol names and its own name."""
+"""Makes a feed from market, URL, kinds of streams, the exchange's symbol names and the feed's name.
+"""
 
 
 class CaptureFeeds:

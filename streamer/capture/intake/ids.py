@@ -1,11 +1,11 @@
-"""Ids of one symbol: which arrived, and which ranges are missing.
+"""Track one symbol's ids: which arrived, and which ranges are missing.
 
-Pure. Trades may arrive in any order and any number of times; each id counts once. Missing ranges
-are bounded in number: beyond the bound the two nearest are joined, so that ids between them are
-requested again, and the table stores them once.
+Pure. Trades may arrive in any order and any number of times; each id counts once. The number of
+missing ranges is bounded: beyond the bound the two nearest ranges are joined. The ids between them
+are then requested again, and the table stores them once.
 
-A ticker may be given to another instrument whose ids restart. Missing trades of the former one
-cannot be requested any more, because their ids now belong to the other: they are lost.
+A ticker may be given to another instrument whose ids restart. Missing trades of the previous
+instrument are lost: their ids now belong to the new instrument, so they cannot be requested.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from include.domain.instruments import REUSED_AFTER_US
 
 MAX_MISSING_RANGES = 64
-"""Maximum missing ranges of a symbol."""
+"""Maximum number of missing ranges of a symbol."""
 OVERTAKING_IDS = 100
 """Trades overtake each other on their way: the last one that was stored may not be the highest."""
 
@@ -42,16 +42,16 @@ class MissingRange:
 
     @property
     def ids(self) -> int:
-        """Number of ids."""
+        """Number of missing ids."""
         return self.last_id - self.first_id + 1
 
 
 class IdSequence:
-    """The ids of one symbol so far.
+    """Tracks the ids of one symbol.
 
     Args:
         settle_s: how long a missing id may still arrive by itself.
-        max_missing_ranges: maximum missing ranges.
+        max_missing_ranges: maximum number of missing ranges.
     """
 
     __slots__ = (
@@ -73,18 +73,18 @@ class IdSequence:
         self.highest: int | None = None
         self.highest_us = 0
         self.missing_ranges: list[MissingRange] = []
-        """Disjoint ranges, ascending."""
+        """Missing ranges: disjoint, ascending."""
         self._first_us = 0
         self._anew_us = 0
-        """Time of the first trade of the present instrument, where it is not the name's first."""
+        """Time of the present instrument's first trade; set only if the ticker was reused."""
         self._proven_id: int | None = None
-        """The exchange confirms that there is no later trade."""
+        """Last id for which the exchange confirmed that there is no later trade."""
         self._lost: list[MissingRange] = []
         self._settle_s = settle_s
         self._max_missing_ranges = max_missing_ranges
 
     def take(self, number: int, time_us: int, now_s: float) -> bool:
-        """Note an id; whether it is new.
+        """Record an id; returns whether it is new.
 
         Args:
             now_s: monotonic clock.
@@ -96,7 +96,7 @@ class IdSequence:
             pass  # the usual case
         elif number > highest:
             if time_us + REUSED_AFTER_US < self.highest_us:
-                return True  # a straggler of the instrument before
+                return True  # a late trade of the previous instrument
             missing_range = MissingRange(
                 highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s
             )
@@ -127,7 +127,7 @@ class IdSequence:
             self._begin_anew(stored_id, stored_us, self._first_us)
 
     def miss(self, missing_range: MissingRange) -> None:
-        """Note ids as missing: found so in the table, or lost on the way to it."""
+        """Record ids as missing: the table lacks them, or they were lost on the way to it."""
         if missing_range.ids == 0:
             self._begin_anew(missing_range.last_id, missing_range.from_us, missing_range.to_us)
         elif missing_range.to_us < self._anew_us:
@@ -140,7 +140,7 @@ class IdSequence:
 
         Args:
             stored: id and time (µs) of the last remaining row; None if there is none.
-            last_id: of the last row before the loss.
+            last_id: id of the last row before the loss.
         """
         if self.highest is None or self.first_id is None:
             return
@@ -150,27 +150,26 @@ class IdSequence:
             self.miss(MissingRange(left_id + 1, last_id, from_us, self.highest_us, now_s))
 
     def advance(self, last_id: int, last_us: int) -> None:
-        """All up to this one came some other way, and are in the table."""
+        """Record that all ids up to this one are in the table, by another way."""
         if self.highest is None or last_id > self.highest:
             self.highest, self.highest_us = last_id, max(last_us, self.highest_us)
 
     def prove(self, last_id: int) -> None:
-        """Whether the exchange confirmed that nothing follows this id while the symbol does not
-        trade."""
+        """Record that the exchange has no trade after this id while the symbol is not trading."""
         self._proven_id = last_id
 
     @property
     def missing(self) -> list[MissingRange]:
-        """Return what is missing, and what is lost and not reported yet."""
+        """Return the missing ranges, and the lost ones that are not reported yet."""
         return [*self.missing_ranges, *self._lost]
 
     def take_lost(self) -> list[MissingRange]:
-        """Remove and return what cannot be requested any more."""
+        """Remove and return the ranges that cannot be requested any more."""
         lost, self._lost = self._lost, []
         return lost
 
     def take_due(self, now_s: float, max_ids: int) -> MissingRange | None:
-        """Remove and return ids to ask for, neighbours within ``max_ids`` joined."""
+        """Remove and return a range of ids to request; neighbours are joined up to ``max_ids``."""
         due = next(
             (n for n, one in enumerate(self.missing_ranges) if one.not_before_s <= now_s), None
         )
@@ -190,11 +189,11 @@ class IdSequence:
     # --- inside
 
     def _begin_anew(self, last_id: int, last_us: int, first_us: int) -> None:
-        """Another instrument has the name; what is missing of the one before is lost.
+        """Handle a reused ticker: missing trades of the previous instrument are lost.
 
         Args:
-            last_id, last_us: its last trade that is known.
-            first_us: the first trade of the one that follows.
+            last_id, last_us: the previous instrument's last known trade.
+            first_us: time of the new instrument's first trade.
         """
         self._anew_us = max(self._anew_us, first_us)
         self._lost += [
@@ -230,7 +229,7 @@ class IdSequence:
             ]
 
     def _fill(self, number: int) -> bool:
-        """Whether the id was missing; it no longer is."""
+        """Remove an id from the missing ones; returns whether it was missing."""
         missing_ranges = self.missing_ranges
         at = bisect_right(missing_ranges, number, key=lambda one: one.first_id) - 1
         if at < 0 or number > missing_ranges[at].last_id:

@@ -1,4 +1,4 @@
-"""Captured rows on their way to PostgreSQL: queues in memory, bounded together."""
+"""Queues of captured rows on their way to PostgreSQL, with a common memory bound."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LEAVE_ROWS = 1_000
 
 @dataclass(slots=True)
 class Lane:
-    """Rows of one table that wait, as lines of COPY.
+    """Rows of one table that wait, as COPY lines.
 
     Attributes:
-        can_be_asked: whether the exchange serves them again by id.
-        in_flight: rows that are being written, and nowhere but in memory yet.
+        can_be_asked: whether the exchange serves these rows again by id.
+        in_flight: rows that are being written, and are still only in memory.
     """
 
     table: RawTable
@@ -34,7 +34,7 @@ class Lanes:
 
     Args:
         lanes: the queues.
-        max_rows: of all together.
+        max_rows: maximum rows in all queues together.
         on_leave: receives the lane and its oldest rows when they must leave.
     """
 

@@ -1,8 +1,8 @@
-"""Convert frames to lines of COPY: each trade once by its id, missing ids recorded, void trades
+"""Convert frames to COPY lines: each trade once by its id; missing ids are recorded, void trades
 skipped.
 
-A line is made on arrival and not when it is written: it needs a third of the memory of a row of
-Decimals, is invisible to the garbage collector, and is ready for the next write.
+A line is formatted on arrival, not when it is written. It needs a third of the memory of a row of
+Decimals, the garbage collector does not scan it, and it is ready for the next write.
 """
 
 from __future__ import annotations
@@ -139,8 +139,9 @@ class Intake:
         """Add a book ticker; the table removes duplicates of two processes.
 
         Args:
-            age_us: its age, if it was held during a handover: what the other connection delivered
-                is a repeat, though it may have another date.
+            age_us: its age, if it was held during a handover. A message that the other connection
+                has delivered already is a repeat, even if its time of receipt falls on another
+                date.
         """
         known, name, number = self._last_quotes[market], quote.symbol, quote.update_id
         symbol, last = known.get(name) or (symbol_of(market, name), None)
@@ -172,7 +173,8 @@ class Intake:
         return found
 
     def _leave(self, lane: Lane, lines: list[str]) -> None:
-        """Rows that memory has no room for: to be asked for later, or lost."""
+        """Handle rows that must leave memory: request them later if possible, otherwise record the
+        loss."""
         table = lane.table
         if not lane.can_be_asked:
             counted: dict[tuple[str, str], list[int]] = {}

@@ -1,9 +1,9 @@
-"""Detect streams of raw capture that the exchange acknowledged and does not deliver.
+"""Detect streams of raw capture that the exchange acknowledged but does not deliver.
 
-While its neighbours on the same connection deliver, nothing else shows it: a market may be quiet.
-The symbol's candle stream is the witness. If that brought trades repeatedly, and this stream
-nothing at all, it is dead: each trade appears here as well, and changes the best price. It is
-resubscribed, and if that does not help, its connection is replaced.
+Other streams on the same connection deliver, and a quiet market looks the same, so the symbol's
+candle stream serves as evidence. If the candle stream brought trades repeatedly and this stream
+brought nothing, this stream is dead: every trade appears here too, or changes the best price. The
+watch resubscribes the stream. If that does not help, it replaces the connection.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_S = 5.0
 DEAD_AFTER_S = 30.0
-"""A stream is dead after this silence since the first trade that it should have shown."""
+"""A stream is dead after this silence, counted from the first trade that it should have shown."""
 MIN_LOOKS = 3
-"""Polls that must show trades: a single trade may leave the book ticker unchanged."""
+"""Polls with new trades before a stream is dead: a single trade may leave the book ticker
+unchanged."""
 LONGEST_PAUSE_S = 960.0
 ROTATE_EVERY_S = 300.0
-"""A connection is succeeded for the sake of dead streams no more often."""
+"""Minimum pause between replacements of one connection because of dead streams."""
 
 
 @dataclass(slots=True)
 class _Stream:
-    """One symbol's stream of one kind.
+    """State of one symbol's stream of one kind.
 
     Attributes:
-        told_us: everything before is recorded or arrived; wall clock.
-        traded_us: the candle stream's last trade at the last poll.
+        told_us: everything before this time arrived or was recorded as lost; wall clock.
+        traded_us: time of the candle stream's last trade at the last poll.
         looks: polls with new trades since this stream's last message.
-        since_s: time of the first of them; monotonic.
-        acted: number of actions; 0 while it is not known to be dead.
+        since_s: time of the first of these polls; monotonic.
+        acted: number of actions; 0 while the stream is not known to be dead.
     """
 
     told_us: int
@@ -53,11 +54,11 @@ class StreamWatch:
     """Polls the streams of capture's own connections.
 
     Args:
-        feeds: the present ones.
+        feeds: the present feeds.
         traded_us: returns the time (µs) of the last trade on a symbol's candle stream; 0 if there
             is none.
         on_lost: receives feed, kind of stream, exchange's name and the times (µs, wall clock)
-            between which it delivered nothing.
+            between which the stream delivered nothing.
         now_us: wall clock.
     """
 
@@ -70,7 +71,7 @@ class StreamWatch:
         now_us: Callable[[], int],
     ) -> None:
         self.dead = 0
-        """Streams that were found dead, so far."""
+        """Number of streams found dead so far."""
         self._feeds = feeds
         self._traded_us = traded_us
         self._on_lost = on_lost
@@ -86,7 +87,7 @@ class StreamWatch:
             self.look(asyncio.get_running_loop().time())
 
     def look(self, now_s: float) -> None:
-        """Look at all streams once.
+        """Check all streams once.
 
         Args:
             now_s: monotonic clock.

@@ -1,10 +1,11 @@
 """Find trades that candles contain and raw capture lacks.
 
-Missing trades show by the id of the next one. A symbol may trade once in hours, and until then
-nothing shows a lost last trade. Its candles do: each is verified against the exchange's kline. If a
-stored candle extends beyond the stored trades of a quiet symbol, the exchange is asked for later
-trades, as for a symbol that stopped. A lagging server may answer: while the candle contradicts the
-answer, it is asked again, less and less often, and in the end a gap is recorded.
+A missing trade shows by the id of the next trade. A symbol may trade once in hours, so a lost last
+trade may stay unnoticed for as long. Candles reveal it, because each candle is verified against the
+exchange's kline. If a stored candle of a quiet symbol extends beyond its stored trades, later
+trades are requested from the exchange, as for a symbol that stopped trading. A lagging server may
+answer that there are none. While the candle contradicts the answer, the request is repeated at
+growing intervals; in the end a gap is recorded.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_S = 30.0
-"""A symbol that brought something since the last look is quiet no longer."""
+"""Interval of the check. A symbol with new trades since the last check is not quiet."""
 MAX_CALL_S = 300.0
 """Timeout for reading the last candles of all symbols; beyond it PostgreSQL hangs."""
 LAST_LOOK = {Market.SPOT: 65, Market.UM: 3}
-"""Answers compared with a candle, over half an hour. USD-M candles include fills that no aggTrade
-has, of the insurance fund and of liquidations: they are no proof."""
+"""Checks of one candle before requests end; a gap is then recorded for spot, after half an hour.
+USD-M candles include fills of the insurance fund and of liquidations, which no aggTrade has, so
+they prove nothing."""
 NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
 
 
 @dataclass(slots=True)
 class _Standing:
-    """A candle that reaches further than the trades, and in how many looks it has."""
+    """A candle that extends beyond the trades, and the number of checks that found it."""
 
     candle: CandleBeyond
     looks: int = 0
@@ -52,13 +54,13 @@ class ExpectedTrades:
     Args:
         database_url: PostgreSQL with the candles and the trades.
         sequences: ids by dataset and symbol, for rows that can be requested by id.
-        is_looked_at: whether a symbol is captured, and its last stored row is known.
+        is_looked_at: whether a symbol is captured and its last stored row is known.
         since_us: candles before this time are ignored.
-        on_beyond: receives dataset, symbol and the end (µs) of a minute with missing trades; the
-            exchange is to be asked.
-        is_asked: whether the exchange is being asked already.
-        on_given_up: receives dataset, symbol, what is missing and the reason, if the exchange never
-            had it.
+        on_beyond: receives dataset, symbol and the end (µs) of a minute with missing trades, which
+            are to be requested from the exchange.
+        is_asked: whether a request for a symbol is pending already.
+        on_given_up: receives dataset, symbol, the missing trades and the reason, if the exchange
+            never returned them.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class ExpectedTrades:
                     self._hold_against(dataset, one, candle)
 
     def _hold_against(self, dataset: str, last: Reached, candle: CandleBeyond) -> None:
-        """Have the exchange asked, where it is time for that."""
+        """Request later trades of a symbol if the next request is due."""
         symbol, end_us = last.symbol, candle.open_us + MINUTE_US
         standing = self._standing.get((dataset, symbol))
         if standing is None or standing.candle != candle:

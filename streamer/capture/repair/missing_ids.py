@@ -32,12 +32,13 @@ class MissingIdsQueue:
 
     Attributes:
         sequences: ids by dataset and symbol.
-        fetch: dataset, symbol, first and last id, and the time of a later trade (µs); blocking.
-            Raises TransientError to retry later, PermanentError if the exchange does not serve
-            them.
+        fetch: receives dataset, symbol, first and last id, and the time of a later trade (µs);
+            blocking. Raises TransientError to retry later, PermanentError if the exchange does not
+            serve the ids.
         on_given_up: receives dataset, symbol, the missing ids and the reason.
-        horizon_us: how far back the start looked. Older parts of a long range are not requested;
-            nor, if an exchange fails or refuses for long, what a start at that time would skip.
+        horizon_us: how far back a start looks. Older parts of a long range are not requested. If an
+            exchange fails or refuses for long, ids that a start at that time would skip are given
+            up as well.
         calls: timeout, retries and refusals, shared by all requests.
     """
 
@@ -50,14 +51,14 @@ class MissingIdsQueue:
     given_up: int = 0
     _asked: tuple[str, str, MissingRange] | None = None
     _database_failures: int = 0
-    """Consecutive failures of PostgreSQL, of any range."""
+    """Consecutive failures of PostgreSQL, over all ranges."""
     _began_s: float = 0.0
-    """When requests began; monotonic."""
+    """Monotonic time at which requests began."""
 
     @property
     def missing(self) -> list[tuple[str, str, MissingRange]]:
-        """All that is missing and not given up, by dataset and symbol, including running requests
-        and losses not reported yet."""
+        """Missing ids that are not given up, by dataset and symbol, including running requests and
+        losses not reported yet."""
         missing_ranges = [
             (dataset, symbol, missing_range)
             for (dataset, symbol), sequence in self.sequences.items()
@@ -78,7 +79,7 @@ class MissingIdsQueue:
         return sum(missing_range.ids for missing_range in missing_ranges)
 
     async def run(self) -> None:
-        """Fill until cancelled."""
+        """Request missing ids until cancelled."""
         self._began_s = asyncio.get_running_loop().time()
         while True:
             for (dataset, symbol), sequence in list(self.sequences.items()):
@@ -150,7 +151,10 @@ class MissingIdsQueue:
         first_id: int,
         first_us: int | None,
     ) -> None:
-        """Record what precedes the fetched ids, the first of them at this time (µs)."""
+        """Keep the ids before the fetched ones as missing, or give them up if they are too old.
+
+        ``first_us`` is the time (µs) of the first fetched trade.
+        """
         to_us = missing_range.to_us if first_us is None else first_us
         before = replace(
             missing_range, last_id=first_id - 1, to_us=to_us, not_before_s=0.0, attempts=0
@@ -190,12 +194,12 @@ class MissingIdsQueue:
         )
 
     def _let_go(self, dataset: str, symbol: str, sequence: IdSequence, reason: str) -> None:
-        """Give up what is too old, the oldest first, without a request for each."""
+        """Give up ids that are too old, the oldest first, without a request for each."""
         while sequence.missing_ranges and self._is_past(sequence.missing_ranges[0]):
             self._give_up(dataset, symbol, sequence.missing_ranges.pop(0), reason)
 
     def _is_past(self, missing_range: MissingRange) -> bool:
-        """Whether a start at this moment would leave it out."""
+        """Whether a start at this moment would skip the range."""
         now_s = asyncio.get_running_loop().time()
         return missing_range.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
 

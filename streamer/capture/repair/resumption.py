@@ -39,7 +39,7 @@ MAX_CALL_S = 600.0
 
 
 def cannot_be_asked(dataset: str, market: Market) -> bool:
-    """Whether the exchange serves no past rows of it by id."""
+    """Whether the exchange does not serve past rows of this dataset by id."""
     return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
 
 
@@ -80,9 +80,9 @@ class Resumption:
         """
         self._has_joined = asyncio.Event()
         self._own: set[Loss] = set()
-        """Losses that this process opened; the others are of processes that ended."""
+        """Open losses that this process recorded; other open losses are of ended processes."""
         self.since_us = 0
-        """Rows since then are read, and missing ids since then are requested."""
+        """Time since which rows are read and missing ids are requested."""
         self._lookback_us = self._look_since_us = 0
         self._whole_until_us: int | None = None
         self._began_us = self._exchange_began_us = 0
@@ -90,7 +90,7 @@ class Resumption:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all is known that is missing in the rows of the symbols that joined."""
+        """Whether all missing rows of the symbols that joined are known."""
         return self._has_begun and not self._joined and not self._is_cut_short
 
     def begin(
@@ -126,10 +126,10 @@ class Resumption:
         self._has_joined.set()
 
     def look_again(self, symbols: Sequence[str]) -> None:
-        """Read the rows of these symbols as a start would: some may be gone.
+        """Read the rows of these symbols again as a start would: PostgreSQL may have lost some.
 
-        What earlier processes did not find is known if all rows were read since. Reading those days
-        again would only find what waits to be requested, or was given up.
+        If all rows since then were read before, the ids that earlier processes missed are known.
+        Reading those days again would only find ids that wait to be requested or were given up.
         """
         if self.is_complete:
             self._whole_until_us = None
@@ -150,7 +150,7 @@ class Resumption:
     # --- inside
 
     async def _look_back(self) -> None:
-        """Ids after the last stored ones, and those missing between."""
+        """Read the ids after the last stored ones, and the missing ids between."""
         await self._has_joined.wait()
         loop = asyncio.get_running_loop()
         joined = dict(self._joined)
@@ -206,7 +206,7 @@ class Resumption:
             self._own.discard(loss)
 
     def _end_us(self, loss: Loss) -> int | None:
-        """Latest time at which rows arrived again; None while they do not."""
+        """Latest time at which rows arrive again; None while they do not."""
         if loss not in self._own:
             return loss.to_us
         since_us = self._delivers_since_us(loss.dataset, loss.symbol)
@@ -215,14 +215,15 @@ class Resumption:
         return max(loss.to_us, self._clock_us(loss.dataset, since_us - self._began_us))
 
     def _clock_us(self, dataset: str, after_us: int) -> int:
-        """A time after the start: quotes bear that of their receipt, trades the exchange's."""
+        """Return a time (µs) after the start: the time of receipt for quotes, the exchange's for
+        trades."""
         is_quotes = dataset == BOOK_TICKERS.name
         return (self._began_us if is_quotes else self._exchange_began_us) + after_us
 
     def _stored(
         self, dataset: str, symbols: Sequence[str]
     ) -> tuple[dict[str, tuple[int, int]], list[MissingIdRange]]:
-        """Last rows of symbols, however old, and ids that are missing before them."""
+        """Read the last rows of symbols, however old, and the ids that are missing before them."""
         table = RAW_TABLES[dataset]
         with connect(self._url, application_name="candelabra-capture") as connection:
             last, missing_ranges = stored_ids(connection, table, symbols, self._look_since_us)
@@ -230,7 +231,7 @@ class Resumption:
             return last | last_rows(connection, table, others, None), missing_ranges
 
     def _missing_earlier(self, dataset: str, symbols: Sequence[str]) -> list[MissingIdRange]:
-        """Ids that earlier processes were about to find missing when they ended."""
+        """Ids that earlier processes had not yet detected as missing when they ended."""
         from_us = self._whole_until_us
         if from_us is None or from_us >= self._look_since_us:
             return []

@@ -1,8 +1,8 @@
-"""Compare acknowledged rows with what PostgreSQL has after it was away.
+"""Compare acknowledged rows with the rows that PostgreSQL has after an outage.
 
-A standby that takes over may lack the last commits of the primary. Acknowledged rows wait nowhere
-any more, and once newer ones are stored nothing shows what is gone: so both are compared before the
-first write on a new connection.
+A standby that takes over may lack the last commits of the primary. The streamer no longer holds
+acknowledged rows, and once newer rows are stored nothing shows the loss. So both are compared
+before the first write on a new connection.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ class StoredRowsCheck:
         self._url = database_url
         self._on_behind = on_behind
         self._lines: dict[str, dict[str, str]] = {name: {} for name in RAW_TABLES}
-        """As they were written: they are read when they are needed, which is seldom."""
+        """COPY lines of these rows as written; parsed only when needed, which is rare."""
 
     def note(self, table: RawTable, lines: Sequence[str]) -> None:
-        """These were stored, in the order in which they came."""
-        # The later one of a symbol stays: a tenth of a microsecond a row.
+        """Record stored rows, in the order in which they arrived."""
+        # The last line of a symbol wins: this costs a tenth of a microsecond a row.
         self._lines[table.name].update({line.partition("\t")[0]: line for line in lines})
 
     async def check(self) -> None:
-        """Report what is gone; one statement for all symbols of a dataset.
+        """Report lost rows; one statement checks all symbols of a dataset.
 
-        If another process has stored later rows of a symbol, the loss does not show.
+        A loss does not show if another process has stored later rows of the symbol.
 
         Raises:
             TransientError, PermanentError, TimeoutError: PostgreSQL failed.
@@ -109,7 +109,7 @@ def _behind_in(
     stored = last_rows(connection, table, list(lines), None)
     for symbol, (number, at_us) in own.items():
         last = stored.get(symbol)
-        # A smaller id that came later is of another instrument with the name.
+        # A smaller id that came later belongs to another instrument of the same ticker.
         is_behind = last is None or (last[0] < number and last[1] <= at_us)
         if is_behind and date.fromisoformat(lines[symbol].split("\t", 2)[1]) not in archived:
             yield Behind(table.name, symbol, number, at_us, last)

@@ -7,14 +7,14 @@ from streamer.runtime.refusals import Refusals
 from streamer.runtime.rest_calls import RestCalls
 
 CALL_TIMEOUT_S = 900.0
-"""Pages of a long range, each waiting for weight: longer than that, a call hangs."""
+"""Timeout of a call: each page of a long range waits for request weight."""
 QUICK_ATTEMPTS = 10
-"""Quick attempts at the exchange; failures of PostgreSQL and refusals of this address do not
-count."""
+"""Quick attempts after failures of the exchange; failures of PostgreSQL and refusals of this
+address do not count."""
 BACKOFF = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
 SLOW_BACKOFF = Backoff(first_s=660.0, max_s=660.0, min_s=540.0)
-"""About ten minutes: REST may be away for hours, and streams not. A market that refuses this
-address is left alone for as long."""
+"""Slow attempts every ten minutes or so: REST may be down for hours while streams work. A market
+that refuses this address is left alone for as long."""
 
 
 def trade_calls() -> RestCalls:

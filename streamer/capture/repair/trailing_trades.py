@@ -1,8 +1,8 @@
-"""The last trades of symbols that have stopped trading.
+"""Fetch the last trades of symbols that have stopped trading.
 
 Missing trades before a halt show by the ids of the first trade after it. No id follows the last
-trade of a delisted symbol, and a halted one looks the same: the exchange is asked for later trades
-until it answers that there are none.
+trade of a delisted symbol, and a halted symbol looks the same. So later trades are requested from
+the exchange until it answers that there are none.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ log = structlog.get_logger(__name__)
 
 POLL_S = 0.5
 SETTLE_S = 5.0
-"""REST has the last trades by then."""
+"""Delay of the first request, after which REST has the last trades."""
 PACE_S = 0.5
-"""Between two requests: a market may halt with all its symbols, and there is no hurry."""
+"""Pause between two requests: a market may halt with all its symbols, and nothing is urgent."""
 MAX_S = 86_400.0
-"""Time for which a failing exchange is asked again; a start looks back as far by default."""
+"""Seconds of retries while the exchange fails; a start looks back as far by default."""
 PROOFS = 2
-"""Answers without a further trade: one may come from a cache that lags."""
+"""Answers without a further trade that end the requests: one may come from a lagging cache."""
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A symbol to ask for.
+    """A symbol whose later trades are to be requested.
 
     Attributes:
         stopped_us: when the symbol was found not to trade.
-        due_s: earliest time; monotonic.
+        due_s: earliest time of the next request; monotonic.
         until_s: end of the attempts if the exchange fails; monotonic.
         proofs: consecutive answers without later trades.
     """
@@ -55,9 +55,9 @@ class TrailingTrades:
     Args:
         sequences: ids by dataset and symbol.
         is_known: whether a symbol's stored rows have been read, so that its last id is known.
-        fetch: dataset, symbol, id and time (µs) of the last known trade; blocking. Raises
+        fetch: receives dataset, symbol, id and time (µs) of the last known trade; blocking. Raises
             TransientError to retry later, PermanentError if the exchange does not serve them.
-        on_given_up: receives dataset, symbol, what may be missing and the reason.
+        on_given_up: receives dataset, symbol, the trades that may be missing and the reason.
         calls: timeout, retries and refusals, shared by all requests.
     """
 
@@ -79,20 +79,21 @@ class TrailingTrades:
 
     @property
     def waiting(self) -> int:
-        """Symbols and datasets that are still to be asked for."""
+        """Number of symbols and datasets with pending requests."""
         return len(self._asked)
 
     def is_asked(self, dataset: str, symbol: str) -> bool:
-        """Whether a symbol is still to be asked for."""
+        """Whether requests for a symbol are pending."""
         return (dataset, symbol) in self._asked
 
     def stopped(self, dataset: str, symbol: str, stopped_us: int) -> None:
-        """A symbol does not trade (any more), as was found at this time of the exchange (µs)."""
+        """Request the last trades of a symbol that was found not to trade at this exchange time
+        (µs)."""
         now_s = asyncio.get_running_loop().time()
         self._asked[dataset, symbol] = _Asked(stopped_us, now_s + SETTLE_S, now_s + MAX_S)
 
     async def run(self) -> None:
-        """Ask until cancelled."""
+        """Request trades until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(POLL_S)
@@ -103,7 +104,7 @@ class TrailingTrades:
     async def _ask(self, dataset: str, symbol: str, asked: _Asked) -> None:
         sequence = self._sequences.get((dataset, symbol))
         if sequence is None or sequence.highest is None:
-            self._done(dataset, symbol, asked)  # nothing of it was ever captured
+            self._done(dataset, symbol, asked)  # no row of it was ever captured
             return
         loop = asyncio.get_running_loop()
         after_id, after_us = sequence.highest, sequence.highest_us
@@ -177,5 +178,5 @@ class TrailingTrades:
         self._on_given_up(dataset, symbol, missing_range, reason)
 
     def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
-        if self._asked.get((dataset, symbol)) is asked:  # else it has stopped once more
+        if self._asked.get((dataset, symbol)) is asked:  # else it has stopped again
             del self._asked[dataset, symbol]

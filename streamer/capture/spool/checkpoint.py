@@ -1,9 +1,9 @@
-"""Time up to which all ids are stored or known to be missing: kept on disk between starts.
+"""Time up to which all ids are stored or known to be missing, saved on disk between starts.
 
 A start looks for missing ids in the rows of the last day or so. Ids found earlier that still wait
-to be requested must outlive the process; and what a killed process did not find lies after the time
-up to which it had found everything, however long ago. A file that is too old makes a start look
-further back, and hides nothing.
+to be requested must survive the process. A killed process may have missed ids after the time up to
+which it had found everything, however long ago that was. A file that is too old only makes a start
+look further back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 WHOLE_FILE = "whole.json"
 SAVE_INTERVAL_S = 10.0
 MARGIN_US = 2 * MINUTE_US
-"""Late rows, and rows being written, are younger than this."""
+"""Age in µs beyond which no row is late or still being written."""
 
 
 class MissingIds(msgspec.Struct, frozen=True):

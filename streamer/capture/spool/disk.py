@@ -1,4 +1,4 @@
-"""Calls to a disk that may hang, beside the event loop, each with an end to its waiting."""
+"""Run disk calls that may hang beside the event loop, each with a timeout."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Losses:
 
     @property
     def is_saved(self) -> bool:
-        """Whether the file has them all."""
+        """Whether the file contains all losses."""
         return self._saved_changes == self._changes
 
     def load(self) -> None:
@@ -133,7 +133,7 @@ class Losses:
         ]
 
     def forget(self, recorded: Iterable[RawGap]) -> None:
-        """Remove those that have not grown since ``take``."""
+        """Remove the losses that have not grown since ``take``."""
         for gap in recorded:
             key = (gap.dataset, gap.symbol, gap.cause)
             loss = self._kept.get(key)
@@ -146,13 +146,13 @@ class Losses:
                 self._changes += 1
 
     def save(self) -> None:
-        """Write them to disk, if anything has changed.
+        """Write the losses to disk if anything has changed.
 
         Raises:
-            OSError: the disk does not take them.
+            OSError: the disk refuses the write.
         """
         with self._saving:  # the writer and the spiller save, each in a thread
-            changes = self._changes  # before: later additions are not saved
+            changes = self._changes  # taken before the write: later additions are not saved
             if changes == self._saved_changes:
                 return
             self._write(msgspec.json.encode([*self._kept.values(), *self.open]))

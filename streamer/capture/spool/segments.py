@@ -1,8 +1,8 @@
 """Files of the spool: a sequence of records, each with its length and CRC-32.
 
-A power cut or a bad disk may leave zeros, half a record, or a flipped bit. If the lengths lead over
-it to a whole record, it ends there; otherwise the start of the next record is unknown, and it ends
-with the file.
+A power cut or a bad disk may leave zeros, half a record, or a flipped bit. If the lengths lead past
+the damage to a whole record, the damage ends there. Otherwise the start of the next record is
+unknown, and the damage extends to the end of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 MAX_RECORD_BYTES = 64 * 1024 * 1024
-"""A length beyond this is not one: the bytes are damaged."""
+"""Maximum length of a record; a larger length means that the bytes are damaged."""
 
 SUFFIX = ".spool"
 
@@ -49,12 +49,12 @@ _ENCODER = msgspec.msgpack.Encoder()
 
 
 def name_of(number: int) -> str:
-    """A file's name; they are numbered in the order in which they were begun."""
+    """Return a file's name; files are numbered in order of creation."""
     return f"{number:010d}{SUFFIX}"
 
 
 def last_number(folder: Path) -> int:
-    """The greatest number in a folder; 0 where it has no file."""
+    """Return the greatest file number in a folder; 0 without files."""
     return max((int(path.stem) for path in folder.glob(f"*{SUFFIX}")), default=0)
 
 
@@ -65,7 +65,7 @@ def encoded(record: Record) -> bytes:
 
 
 def write_whole(file: FileIO, data: bytes) -> None:
-    """Write all bytes: a disk that fills up accepts some of them, and fails the next write.
+    """Write all bytes; a full disk accepts some of them and fails the next write.
 
     Raises:
         OSError: the disk refuses them; some may be in the file.
@@ -114,7 +114,7 @@ def _piece(file: BinaryIO, offset: int, size: int) -> Piece:
 
 
 def _record_at(file: BinaryIO, offset: int, size: int) -> Piece:
-    """The record that begins there, if it is whole; its end by its length, if that can be one."""
+    """Return the record at this offset if it is whole, and its end if its length is plausible."""
     file.seek(offset)
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:

@@ -50,7 +50,7 @@ GONE = "a file of the spool was deleted"
 
 
 class _Place(NamedTuple):
-    """A record's place: its segment and the offset behind it."""
+    """Place of a record: its segment and the offset after it."""
 
     segment: int
     end: int
@@ -58,12 +58,12 @@ class _Place(NamedTuple):
 
 @dataclass(slots=True)
 class _Segment:
-    """A file of the queue.
+    """A segment file of the queue.
 
     Attributes:
-        size: bytes of whole records, as far as this process wrote it.
+        size: bytes of whole records, as far as this process wrote the file.
         modified_us: when an earlier process last wrote it.
-        times_us: of the first and the last row of each dataset, where this process wrote it.
+        times_us: times of the first and the last row of each dataset, if this process wrote them.
     """
 
     size: int = 0
@@ -75,10 +75,10 @@ class Spool:
     """A bounded queue of records on disk.
 
     Args:
-        folder: of this process alone.
-        max_bytes: of all segments together.
+        folder: folder of this process alone.
+        max_bytes: maximum bytes of all segments together.
         segment_bytes: size at which a segment is full.
-        sync_interval_s: see above.
+        sync_interval_s: seconds between syncs of a growing segment.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class Spool:
         self._sync_interval_s = sync_interval_s
         self._lock = threading.Lock()
         self._segments: dict[int, _Segment] = {}
-        """The oldest first."""
+        """Segments, oldest first."""
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             found = path.stat()
             self._segments[int(path.stem)] = _Segment(found.st_size, found.st_mtime_ns // 1000)
         self._left: dict[int, int] = {}
-        """Bytes of segments that are done with, and that the disk did not remove yet."""
+        """Bytes of finished segments that the disk has not removed yet."""
         self._number = last_number(folder)
         self._file: FileIO | None = None
         self._offset = 0
@@ -111,7 +111,7 @@ class Spool:
         self._appended: dict[str, set[str]] = {}
         """Symbols with rows from this process, by dataset."""
         self._found: dict[str, set[str]] = {}
-        """The same for rows that were read."""
+        """Symbols with rows that were read, by dataset."""
         self._synced_s = float("-inf")
 
     @property
@@ -121,14 +121,14 @@ class Spool:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing waits."""
+        """Whether the queue is empty."""
         return not self._segments
 
     def append(self, record: Record) -> list[Loss]:
-        """Put a record at the end; returns what had to be dropped to keep the bound.
+        """Append a record; returns the losses of segments that were dropped to keep the bound.
 
         Raises:
-            OSError: the disk does not take it; the record is not in the spool.
+            OSError: the disk refuses the write; the record is not in the spool.
         """
         data = encoded(record)
         with self._lock:
@@ -153,12 +153,12 @@ class Spool:
             return self._keep_bound()
 
     def read(self) -> Record | list[Loss] | None:
-        """Return the oldest record, until ``done`` is called; None if nothing waits.
+        """Return the oldest record, until ``done`` is called; None if the queue is empty.
 
-        If it is damaged or gone, return its losses; the next call continues after it.
+        If the record is damaged or gone, return its losses; the next call continues after it.
 
         Raises:
-            OSError: the disk does not return it.
+            OSError: the disk does not return the record.
         """
         with self._lock:
             self._reading = None
@@ -188,7 +188,7 @@ class Spool:
             return None
 
     def done(self) -> None:
-        """The record that ``read`` returned is stored: go on behind it."""
+        """Mark the record that ``read`` returned as stored, and continue after it."""
         with self._lock:
             if self._reading is None:
                 raise ValueError("done() without a record that was read")
@@ -198,10 +198,10 @@ class Spool:
                 self._remove(number)
 
     def close(self) -> None:
-        """Sync and close; the next process replays what waits.
+        """Sync and close; the next process replays the remaining records.
 
         Raises:
-            OSError: the disk refuses what it was given.
+            OSError: the disk refuses the sync.
         """
         with self._lock:
             self._close()
@@ -214,12 +214,12 @@ class Spool:
 
     def _writable(self) -> FileIO:
         if self._file is not None and not os.fstat(self._file.fileno()).st_nlink:
-            self._let_go()  # it was deleted from outside
+            self._let_go()  # the file was deleted from outside
         if self._file is None:
             if sum(self._left.values()) > self._max_bytes:
                 raise OSError(errno.ENOSPC, "files of the spool cannot be removed", self._folder)
             self._number += 1
-            # Without a buffer, which keeps what the disk refuses and writes it where it closes.
+            # Unbuffered: a buffer would hold bytes that the disk refused and write them at close.
             self._file = self._path(self._number).open("xb", buffering=0)
             self._segments[self._number] = _Segment()
         return self._file
@@ -234,7 +234,7 @@ class Spool:
                 os.fsync(file.fileno())
 
     def _let_go(self) -> None:
-        """Close without a sync what is not read again."""
+        """Close a segment without a sync, because it is not read again."""
         if self._file is not None:
             file, self._file = self._file, None
             with contextlib.suppress(OSError):
@@ -252,7 +252,7 @@ class Spool:
             self._close()
 
     def _remove(self, number: int) -> None:
-        """Drop a segment, and its file as soon as the disk lets us."""
+        """Drop a segment, and delete its file as soon as the disk allows it."""
         if number == self._number:
             self._let_go()
         if number == next(iter(self._segments)):
@@ -272,7 +272,7 @@ class Spool:
     def _keep_bound(self) -> list[Loss]:
         losses: list[Loss] = []
         while self._waiting_bytes > self._max_bytes:
-            # The record that is being stored at this moment is not lost: the next one goes.
+            # The record that is being stored now is not lost, so the next one is dropped.
             held = self._reading.segment if self._reading is not None else None
             oldest = next((one for one in self._segments if one != held), None)
             if oldest is None or (oldest == self._number and self._file is not None):
@@ -326,13 +326,13 @@ class Spool:
         return losses
 
     def _first_behind(self, number: int, end: int) -> dict[str, int]:
-        """Time of each dataset's first row behind a place, in the first file that has any."""
+        """Times of each dataset's first row after a place, from the first file that has one."""
         found: dict[str, int] = {}
         for later, segment in self._segments.items():
             if later < number:
                 continue
             offset = end if later == number else 0
-            with contextlib.suppress(OSError):  # reported in its turn
+            with contextlib.suppress(OSError):  # that loss is reported separately
                 for record, _ in pieces(self._path(later), offset, segment.size):
                     if record is not None:
                         found.setdefault(record.dataset, _note(record, self._found)[0])
@@ -378,7 +378,7 @@ def tally(dataset: str, lines: Sequence[str], into: dict[tuple[str, str], list[i
 
 
 def losses_of(counted: dict[tuple[str, str], list[int]], cause: str) -> list[Loss]:
-    """A count of rows as losses."""
+    """Convert a count of rows to losses."""
     return [
         Loss(dataset, symbol, cause, first_us, last_us, rows)
         for (dataset, symbol), (rows, first_us, last_us) in counted.items()
