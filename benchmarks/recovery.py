@@ -1,14 +1,17 @@
-"""How long it takes until a cut of ten seconds has left no trace.
+"""Time until a ten-second disconnect has left no trace.
 
-A live market of 1,500 symbols at 20,000 frames a second ends all connections a little before a
-minute's end and takes no others for ten seconds: every symbol misses trades of two minutes and the
-closed kline of the first. The open minute goes on from kline frames without a request, and is
-proven by its closed klines at its end: nothing can be sooner. The one before comes by REST, which
-may still miss trades until the minute is 30 s old.
+A live market of 1,500 symbols at 20,000 frames a second closes all connections a little before a
+minute's end and refuses new ones for ten seconds. So every symbol misses trades of two minutes and
+the closed kline of the first minute. The second minute continues from kline frames without a
+request, and its closed klines verify it at its end, which is the earliest possible time. The first
+minute is fetched by REST, which may still miss trades until the minute is 30 s old.
 
-Counted from the moment at which connections are taken again: until all streams are acknowledged
-and deliver; until every gap is closed in ``ops.gaps``; and, held to the market's own candles in
-nine values, that all minutes of all symbols are there and verified.
+Times count from the moment at which connections are accepted again:
+
+- until all streams are acknowledged and deliver;
+- until every gap in ``ops.gaps`` is closed;
+- until all minutes of all symbols are stored and verified, and equal the market's candles in nine
+  values.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from benchmarks.load.stage import Stage, expected, minute_end_us, stage, stored,
 
 SYMBOLS = 1_500
 TRADES_PER_S = 19_250
-"""Rate of trades; with the open klines, 20,000 frames a second."""
+"""Trades a second; with the klines of open minutes this makes 20,000 frames a second."""
 KLINE_EVERY_S = 2.0
 CUT_S = 10
 BEFORE_END_S = 5
@@ -43,7 +46,7 @@ def run() -> None:
     with stage(options, ["-m", "benchmarks.readers.hub"]) as live:
         live.streamer.wait("streaming_started")
         first_us = minute_end_us(time.time_ns() // 1_000)
-        """The first minute that is streamed whole."""
+        """Open time of the first minute that is streamed completely."""
         cut_us = minute_end_us(time.time_ns() // 1_000 + (BEFORE_END_S + 3) * SECOND_US)
         wait_until(cut_us - BEFORE_END_S * SECOND_US)
         live.exchange.tell("stats")
@@ -70,7 +73,7 @@ def run() -> None:
 
 
 def _open_gaps(connection: psycopg.Connection[tuple[int, int]]) -> int | None:
-    """Number of gaps once all are closed; None before."""
+    """Return the number of gaps once all are closed; None before."""
     row = connection.execute(OPEN_GAPS).fetchone()
     assert row is not None
     open_, all_ = row
@@ -86,7 +89,7 @@ def _until(done: Callable[[], int | None], back_s: float) -> int:
 
 
 def _check(live: Stage, first_us: int, cut_us: int) -> None:
-    """Every minute from the first whole one to that after the cut's end is the market's own."""
+    """Check every minute from the first whole one to the one after the disconnect's end."""
     rows = stored(live.database_url)
     symbols = {symbol for symbol, _ in rows}
     assert len(symbols) == SYMBOLS

@@ -1,10 +1,10 @@
 """Live serving: readers, latency and cost: ``python -m benchmarks.serving``.
 
-Parts, by name, or all: ``readers`` (WebSockets at 10,000 trades/s), ``broadcast`` (the price of a
+Parts, by name, or all: ``readers`` (WebSockets at 10,000 trades/s), ``broadcast`` (the cost of a
 message against a bare broadcast), ``forms`` (binary against JSON), ``rest`` (500 candles for 50
 clients) and ``grpc`` (one reader of all symbols).
 
-Everything shares two cores: what serves has one; the exchange, PostgreSQL and the readers have the
+All processes share two cores: the server has one; the exchange, PostgreSQL and the readers have the
 other.
 """
 
@@ -121,8 +121,7 @@ def _print_readers(
 
 
 def broadcast(count: int = 1_000, seconds: float = 8.0) -> None:
-    """Print what a message costs the server, and what the library's broadcast of as many bytes
-    costs."""
+    """Print the server's cost of a message, and that of the library's broadcast of as many bytes."""
     costs = {}
     for which in ("ours", "bare"):
         command = [

@@ -1,15 +1,15 @@
 """Frames a second from a socket to candles in PostgreSQL, against a bare loop and cryptofeed.
 
 One tape of combined aggTrade frames of 1,500 symbols (Zipf), with the closed kline of each symbol
-and minute, is sent over loopback as fast as it is read. Three kinds of reader take turns, each in a
-process on its own core; the sender and PostgreSQL have the other:
+and minute, is sent over loopback as fast as the reader reads. Three kinds of reader take turns,
+each in a process on its own core; the sender and PostgreSQL share the other core:
 
-- the streamer, complete: until every frame was handled and every candle is in the table. Each row
-  is compared with the market's own, in nine values, and each candle must have agreed with its
-  closed kline;
-- the bare loop: receive by the same library, decode into the same structs, count;
-- cryptofeed's current release in an environment of its own: its trade callback counts, without a
-  database. It does not subscribe to the klines, one frame in five hundred.
+- the complete streamer: until every frame was handled and every candle is in the table. The
+  benchmark compares each row with the market's row in nine values, and each candle must have agreed
+  with its closed kline;
+- the bare loop: receives with the same library, decodes into the same structs, and counts;
+- cryptofeed's current release in its own environment: its trade callback counts, without a
+  database. It does not subscribe to the klines, which are one frame in five hundred.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from include.store.migrate import migrate
 
 SYMBOLS = 1_500
 TRADES_PER_S = 20_000
-"""Trades a second of the market's clock: the more, the fewer minutes end in the run."""
+"""Trades a second of the market's clock; a higher rate means fewer minutes end in the run."""
 MINUTES = 1
 ROUNDS = 3
 START_US = 29_395_280 * MINUTE_US - 2 * SECOND_US
@@ -51,24 +51,24 @@ FROM market.candles_1m
 
 @dataclass(slots=True)
 class Reader:
-    """What one kind of reader did, round by round.
+    """Results of one kind of reader, round by round.
 
     Attributes:
         rates: frames a second.
-        cpu_us: its own time on a core, a frame.
+        cpu_us: CPU time (µs) of a frame on the reader's core.
     """
 
     rates: list[float] = field(default_factory=list)
     cpu_us: list[float] = field(default_factory=list)
 
     def note(self, frames: int, took_s: float, busy_s: float) -> None:
-        """One round."""
+        """Add the result of one round."""
         self.rates.append(frames / took_s)
         self.cpu_us.append(busy_s / frames * 1e6)
 
     @property
     def rate(self) -> float:
-        """The median."""
+        """Median of the rates."""
         return statistics.median(self.rates)
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ class Rounds:
         """Timeout from the last frame to the last row."""
 
     def streamer(self, into: Reader) -> None:
-        """The whole path."""
+        """Measure the complete streamer."""
         tape = self._tape
         self._databases += 1
         url = self._server.create_database(f"throughput_{self._databases}")
@@ -123,7 +123,7 @@ class Rounds:
         self._check(url, told, rows)
 
     def bare(self, into: Reader) -> None:
-        """Receive, decode, count."""
+        """Measure the bare loop: receive, decode, count."""
 
         def start(ws_url: str, rest_url: str) -> AbstractContextManager[Talking]:
             options = [f"{ws_url}/stream", str(self._names), str(self._tape.frames)]
@@ -132,7 +132,7 @@ class Rounds:
         self._round(into, start, frames=self._tape.frames, streams=len(self._tape.streams))
 
     def cryptofeed(self, into: Reader) -> None:
-        """Its feed and its trade callback."""
+        """Measure cryptofeed's feed and its trade callback."""
         trades = self._tape.count("aggTrade")
 
         def start(ws_url: str, rest_url: str) -> AbstractContextManager[Talking]:
@@ -170,7 +170,7 @@ class Rounds:
         kline.
 
         Raises:
-            AssertionError: one does not; the message says which.
+            AssertionError: a candle does not; the message names it.
         """
         expected = {
             (name, open_us): (*row[1:6], *row[7:11])
@@ -184,7 +184,7 @@ class Rounds:
             right = [Decimal(str(value)) for value in expected[symbol, open_us]]
             assert values == right, f"{symbol} {open_us}: {values} in place of {right}"
             assert status == "verified", f"{symbol} {open_us} is {status}"
-        # the minute joined midway has nothing to compare but where its first trade was seen
+        # The minute joined midway is compared only if its first trade was seen.
         least = rows - len(self._tape.symbols)
         assert told["compared"] >= least, f"{told['compared']} folds of {least} were compared"  # type: ignore[operator]
         assert not told["bad_frames"], told

@@ -1,10 +1,10 @@
-"""A month of BTCUSDT aggTrades from the dump site: zip to candles, against reading it alone.
+"""A month of BTCUSDT aggTrades from the dump site: zip to candles, against only reading the zip.
 
-Three million rows by default (``ROWS=30000000`` for a whole month: 30 million rows, 3 GB unpacked),
-each step in a process of its own, so that its peak memory is its own. Measured: ``TradeReader``
-from the zip to candles; polars reading the unpacked CSV into a frame; polars reading the same CSV
-out of the same zip; and inflating that zip alone, in the reader's block size, which no reader of
-the zip can beat.
+The default is three million rows (``ROWS=30000000`` for a whole month: 30 million rows, 3 GB
+unpacked). Each step runs in its own process, to measure its peak memory. Measured are:
+``TradeReader`` from the zip to candles; polars reading the unpacked CSV into a frame; polars
+reading the same CSV out of the zip; and inflating the zip in the reader's block size, which is the
+limit for any reader of the zip.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from include.binance.files.trade_files import SPOT_AGG_TRADES, TradeReader
 ROWS = 3_000_000
 CHUNK_ROWS = 500_000
 FIRST_US = 1_730_419_200_000_000
-"""2024-11-01; times are in ms, as in files of that month."""
+"""2024-11-01; times are in ms, as in that month's files."""
 STEP_US = 86_400
-"""Between two rows: 30 million fill a month of 30 days."""
+"""Microseconds between two rows: 30 million rows fill a month of 30 days."""
 SYMBOL = "BTCUSDT"
 GOAL = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a process read.
+    """Result of reading a file in one process.
 
     Attributes:
-        rows: of the file.
+        rows: rows of the file.
         minutes: resulting candles; 0 if none were made.
-        took_s: from opening the file to the last row's end.
-        cpu_s: processor time of all its threads.
+        took_s: seconds from opening the file to the end of the last row.
+        cpu_s: CPU seconds of all its threads.
         peak_mb: largest resident memory of the process; at_start_mb: before it opened the file.
     """
 
@@ -60,7 +60,7 @@ class Reading:
 def write_month(folder: Path, rows: int, *, seed: int = 7) -> tuple[Path, Path]:
     """Write aggTrades of one symbol as a zip and as the CSV in it.
 
-    Prices walk by cents, most rows are one trade, and the amounts have a market's spread.
+    Prices move by cents, most rows are one trade, and the amounts are spread as in a real market.
     """
     name = f"{SYMBOL}-aggTrades-2024-11"
     unpacked, packed = folder / f"{name}.csv", folder / f"{name}.zip"
@@ -113,7 +113,7 @@ def _padded(column: str, digits: int) -> pl.Expr:
 
 
 def fold(packed: Path) -> tuple[int, int]:
-    """Rows and candles of a zip, by our reader."""
+    """Read rows and candles of a zip with our reader."""
     rows = minutes = 0
     for block in TradeReader(SYMBOL, SPOT_AGG_TRADES).read_file(packed):
         rows += block.trades
@@ -122,19 +122,19 @@ def fold(packed: Path) -> tuple[int, int]:
 
 
 def read_unpacked(unpacked: Path) -> tuple[int, int]:
-    """Rows of a CSV file, by polars."""
+    """Read the rows of a CSV file with polars."""
     return pl.read_csv(unpacked, has_header=False, new_columns=_names(SPOT_AGG_TRADES)).height, 0
 
 
 def read_packed(packed: Path) -> tuple[int, int]:
-    """Rows of the CSV in a zip, by polars."""
+    """Read the rows of the CSV in a zip with polars."""
     with zipfile.ZipFile(packed) as archive:
         content = archive.read(archive.namelist()[0])
     return pl.read_csv(content, has_header=False, new_columns=_names(SPOT_AGG_TRADES)).height, 0
 
 
 def inflate(packed: Path) -> tuple[int, int]:
-    """Rows of a zip, by their line ends and nothing else."""
+    """Count the rows of a zip by their line ends only."""
     return sum(block.count(b"\n") for block in read_blocks(packed)), 0
 
 
@@ -151,7 +151,7 @@ READERS: dict[str, Callable[[Path], tuple[int, int]]] = {
 
 
 def measured(reader: str, path: Path) -> Reading:
-    """Run a reader in a process of its own."""
+    """Run a reader in its own process."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.trade_dumps", reader, str(path)],
         stdout=subprocess.PIPE, check=True, timeout=600,

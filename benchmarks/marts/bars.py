@@ -1,9 +1,11 @@
 """Marts: the full build, five minutes of 1,500 symbols, one changed minute, and reads.
 
-Sizes by the environment, since the largest take an hour: ``MARTS_SYMBOLS`` of the year that is
-built in full (10), ``MARTS_MILLIONS`` of the longer history in which a minute changes (10),
-``MARTS_CAPTURED`` of the 1,500 symbols whose trades are kept as well (100), twenty in each minute,
-``MARTS_PARTS`` of this benchmark to run (full,five_minutes,one_minute,reads).
+The environment sets the sizes, because the largest take an hour:
+
+- ``MARTS_SYMBOLS``: symbols of the year that is built in full (10);
+- ``MARTS_MILLIONS``: million minutes of the longer history in which a minute changes (10);
+- ``MARTS_CAPTURED``: symbols of the 1,500 with captured trades, twenty in each minute (100);
+- ``MARTS_PARTS``: parts of this benchmark to run (full,five_minutes,one_minute,reads).
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ def _prepared(environment: dict[str, str]) -> None:
 
 
 def _statements_s(environment: dict[str, str]) -> float:
-    """Seconds that the models of the last run took, without dbt around them."""
+    """Return the seconds that the models of the last run took, without dbt's own time."""
     results = json.loads(Path(environment["DBT_TARGET_PATH"], "run_results.json").read_text())
     return sum(result["execution_time"] for result in results["results"])
 
@@ -122,7 +124,7 @@ def _one_changed_minute(server: EmbeddedPostgres, folder: Path) -> None:
     sizes = (1.0, float(os.environ.get("MARTS_MILLIONS", "10")))
     with ExitStack() as stack:
         histories = [stack.enter_context(_history(server, folder, size)) for size in sizes]
-        # in turn, so that whatever else the machine does meets either history alike
+        # in turn, so that other load on the machine affects both histories alike
         for number in range(ROUNDS):
             for history in histories:
                 history.change_a_minute(number)
@@ -143,7 +145,7 @@ def _spread(seconds: list[float]) -> str:
 
 @dataclass
 class _History:
-    """A database with some years of minutes and built marts, and the time of one changed minute."""
+    """A database with years of minutes and built marts; times the rebuild of one changed minute."""
 
     connection: psycopg.Connection
     environment: dict[str, str]
@@ -231,7 +233,7 @@ def _five_minutes(environment: dict[str, str], with_trades: str) -> None:
 
 
 def _read(connection: psycopg.Connection, name: str, suffix: str, dense: str, sparse: str) -> None:
-    """500 bars of a timeframe while the last five minutes are not built."""
+    """Read 500 bars of a timeframe while the last five minutes are not built."""
     width = timedelta(minutes=MINUTES.get(name, 43_830))
     symbol = dense if width <= timedelta(minutes=60) else sparse
     query = (

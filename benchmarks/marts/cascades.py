@@ -1,7 +1,7 @@
-"""The same bars by other means: SQL written by hand, polars, DuckDB.
+"""Build the same bars by other means: hand-written SQL, polars, DuckDB.
 
-None of them knows outages or listings; each rolls every timeframe up from the next finer one that
-divides it, prices from bars with trades alone, as the marts do.
+These ignore outages and listings. Like the marts, each rolls every timeframe up from the next finer
+one that divides it, and takes prices only from bars with trades.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def digests_of(connection: psycopg.Connection, schema: str) -> dict[str, str]:
 
 
 def export(connection: psycopg.Connection, path: Path) -> pl.DataFrame:
-    """The minutes as a frame with exact decimals, kept as a Parquet file too."""
+    """Return the minutes as a frame with exact decimals, and save them as a Parquet file."""
     names = ("symbol", *DECIMALS, "trade_count", "first_trade_id", "last_trade_id")
     columns = ", ".join(names)
     buffer = bytearray()

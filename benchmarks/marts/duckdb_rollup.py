@@ -1,6 +1,6 @@
-"""The cascade in DuckDB: ``python marts_duckdb.py PARQUET``, in an environment that has it.
+"""The roll-up in DuckDB: ``python marts_duckdb.py PARQUET``, in an environment with DuckDB.
 
-Reads the minutes into memory first; prints the seconds of the cascade alone and what came of it.
+Reads the minutes into memory first; prints the seconds of the roll-up alone and its results.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ ALTER TABLE candles_{name} RENAME bar TO open_time
 
 
 def bar_of(name: str) -> str:
-    """The expression of a bar's open time."""
+    """Return the SQL expression of a bar's open time."""
     if name == "1mo":
         return "date_trunc('month', open_time)"
     return f"time_bucket(INTERVAL '{MINUTES[name]} minutes', open_time, TIMESTAMP '2001-01-01')"
 
 
 def main(path: str) -> None:
-    """Run the cascade and print seconds, and of each timeframe bars and sums, as JSON."""
+    """Run the roll-up; print seconds, and the bars and sums of each timeframe, as JSON."""
     import duckdb  # not in the environment that imports the tables above
 
     database = duckdb.connect()

@@ -1,13 +1,14 @@
-"""Footprint and volume profile of a million trades against polars, and what COPY pays for them.
+"""Footprint and volume profile of a million trades against polars, and their cost to COPY.
 
-The marts are built by dbt as always, in full: footprint, profile and sessions of one symbol's day;
-the time is that of the models, without the start of dbt. Polars groups the same rows, which it has
-in memory already as integers (PostgreSQL reads them from its table, and sums ``numeric``), by the
-same buckets, on all cores. Then five of those minutes get a late trade each, and are rebuilt.
+dbt builds the marts in full, as always: footprint, profile and sessions of one symbol's day. The
+time is that of the models, without the start of dbt. Polars groups the same rows by the same
+buckets on all cores. It has the rows in memory already as integers, while PostgreSQL reads them
+from its table and sums ``numeric``. Then five of those minutes get a late trade each, and are
+rebuilt.
 
-So that a build finds what is new, each row has the transaction that wrote it, with a block range
-index. What that costs COPY is measured against the same table without either, and against the
-trigger on insert that would do the same (as candles have one); the three take turns.
+Each row stores the transaction that wrote it, with a block range index, so that a build finds new
+rows. The benchmark measures the cost of this to COPY against the same table without either, and
+against a trigger on insert that would do the same (candles have one). The three take turns.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TURNS = 7
 DAY = "2025-11-21"
 START = "2025-11-21T00:00:00Z"
 STEP = 2_000
-"""The bucket of prices around 60,000 at a tick of 0.01, in ticks."""
+"""Bucket of prices around 60,000 at a tick of 0.01, in ticks."""
 MODELS = ("footprint_1m", "int_trades__hours", "volume_profile", "trade_sessions")
 COLUMNS = (
     "symbol, day, agg_trade_id, price, quantity, first_trade_id, last_trade_id, trade_time, "
@@ -131,7 +132,7 @@ def _grouped_s(frame: pl.DataFrame) -> float:
 def _dbt(
     server: EmbeddedPostgres, connection: psycopg.Connection[Any], home: Path
 ) -> Iterator[Any]:
-    """dbt in this process; a call returns the seconds that its models took together."""
+    """Prepare dbt in this process; a call returns the seconds that its models took together."""
     from dbt.cli.main import dbtRunner
 
     connection.execute("ALTER ROLE candelabra_dbt PASSWORD 'bench'")
@@ -184,7 +185,7 @@ def _measure_copy(server: EmbeddedPostgres) -> None:
 
 
 def _batches(frame: pl.DataFrame, symbol: str | None, rows: int) -> Iterator[bytes]:
-    """Lines of COPY; of a hundred symbols in turn if none is given."""
+    """Return COPY lines; of a hundred symbols in turn if none is given."""
     name = pl.lit(symbol) if symbol else pl.format("SYM{}USDT", pl.col("id") % 100)
     moment = pl.from_epoch(pl.col("time_us"), time_unit="us")
     table = frame.select(

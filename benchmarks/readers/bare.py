@@ -1,8 +1,8 @@
-"""Receive, decode, count: the least that a reader of trades does, with the streamer's library.
+"""Receive, decode, count: the minimum work of a trade reader, with the streamer's library.
 
-``python -m benchmarks.readers.bare URL STREAM_FILE FRAMES``: the names of the streams are in the
-file, a line for each connection. Frames are taken where the streamer takes them, and decoded into
-its structs.
+``python -m benchmarks.readers.bare URL STREAM_FILE FRAMES``: the file contains the stream names,
+one line for each connection. Frames are received at the same point as in the streamer, and decoded
+into its structs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from include.binance.streams.messages import Combined
 
 
 class Counter:
-    """Counts frames, and notes when the first and the last one came."""
+    """Counts frames, and records when the first and the last one arrived."""
 
     def __init__(self, wanted: int) -> None:
         self.count = 0

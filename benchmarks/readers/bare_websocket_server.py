@@ -1,8 +1,8 @@
-"""Servers of WebSockets for the price of a message: ours, and a bare broadcast of the same bytes.
+"""Two WebSocket servers to compare the cost of a message: ours, and a bare broadcast.
 
-``python -m benchmarks.readers.bare_websocket_server
-ours|bare --symbols NAME,… --each N``: prints ``ready`` with its
-address, changes all symbols ``--hz`` times a second, and lives until standard input ends.
+``python -m benchmarks.readers.bare_websocket_server ours|bare --symbols NAME,… --each N`` prints
+``ready`` with its address, changes all symbols ``--hz`` times a second, and runs until standard
+input ends.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Changes:
         return Batch(made, {})
 
     def leave(self) -> None:
-        """Want no more."""
+        """Unsubscribe."""
 
 
 async def ours(names: list[str], hz: float) -> None:
@@ -84,7 +84,7 @@ async def ours(names: list[str], hz: float) -> None:
 
 
 async def bare(names: list[str], hz: float, each: int) -> None:
-    """The library's broadcast: one message, as large as ours, to all connections."""
+    """Serve the library's broadcast: one message, as large as ours, to all connections."""
     bars = [candle_of(BarUpdate("1m", candle(one, 1))) for one in names[:each]]
     text = b'{"type":"candles","data":[' + b",".join(bars) + b"]}"
     connections: set[ServerConnection] = set()

@@ -20,7 +20,7 @@ from cryptofeed.exchanges import Binance
 
 
 def feed_class(ws_url: str, rest_url: str) -> type[Binance]:
-    """Its Binance feed with other endpoints."""
+    """cryptofeed's Binance feed with other endpoints."""
 
     class Local(Binance):
         def connect(self):

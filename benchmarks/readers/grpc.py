@@ -1,4 +1,4 @@
-"""One reader of ``StreamCandles`` of all symbols: updates a second, and how soon they come.
+"""One reader of ``StreamCandles`` of all symbols: updates a second, and their latency.
 
 ``python -m benchmarks.readers.grpc --address HOST:PORT --symbols NAME,… --sent-times FILE``.
 """

@@ -1,9 +1,9 @@
 """The streamer with a reader of its hub: time from sending a trade to its candle update.
 
-A process of its own: ``python -m benchmarks.readers.hub`` with the streamer's settings in the
-environment. Each trade is recorded when it is aggregated; it is out with the first update whose
-last trade id is not smaller. Words on standard input: ``begin`` and ``pause`` measuring, and
-``end``, after which it prints all latencies in µs and the last candles it received.
+It runs in its own process: ``python -m benchmarks.readers.hub`` with the streamer's settings in the
+environment. Each trade is recorded when it is aggregated. The trade's latency ends with the first
+update whose last trade id is not smaller. Commands on standard input: ``begin`` and ``pause``
+measuring, and ``end``, after which it prints all latencies in µs and the last candles it received.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOK_S = 0.05
 
 
 class Reader:
-    """Records trades on their way in, and finds them in the updates."""
+    """Records incoming trades and finds them in the updates."""
 
     def __init__(self, streamer: Streamer) -> None:
         self.streamer = streamer
@@ -81,7 +81,7 @@ class Reader:
         ]
 
     async def begin(self) -> None:
-        """Wait until all symbols deliver, and begin to note their trades."""
+        """Wait until all symbols deliver, then start to record their trades."""
         feeds = self.streamer.telemetry.feeds
         while not feeds or any(feed.delivering_since_us is None for feed in feeds):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)

@@ -1,8 +1,8 @@
 """Clients that request 500 candles by REST, each over a persistent connection.
 
 ``python -m benchmarks.readers.rest --url URL --symbols NAME,… --rate N``: requests are due at even
-intervals, whether earlier ones were answered or not; latency counts from the due time. Cold ranges
-are new; hot ones are the same few again.
+intervals, whether earlier requests were answered or not. Latency counts from the due time. Cold
+ranges were not requested before; hot requests repeat the same few ranges.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GIVE_UP = 2.0
 
 
 class Client:
-    """One connection, one request after the other."""
+    """Sends one request after the other over one connection."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host, self._port = host, port
@@ -40,7 +40,7 @@ class Client:
         )
 
     async def ask(self, path: str) -> tuple[int, int]:
-        """Status and bytes of an answer."""
+        """Status and size in bytes of a response."""
         self._writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         head = await self._reader.readuntil(b"\r\n\r\n")
         size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
@@ -54,7 +54,7 @@ class Client:
 
 
 def paths(options: argparse.Namespace, count: int) -> list[str]:
-    """The requests, in order."""
+    """Yield the requests, in order."""
     dice = random.Random(7)
     names = options.symbols.split(",")
     last_ms = options.to_ms - CANDLES * MINUTE_MS

@@ -1,7 +1,7 @@
-"""The streamer as a reader of a tape: ends once all of it is in PostgreSQL.
+"""The streamer as a reader of a tape; ends once the whole tape is in PostgreSQL.
 
 ``python -m benchmarks.readers.streamer FRAMES ROWS`` with the streamer's settings in the
-environment; FRAMES that must have come, ROWS that must have been written.
+environment. FRAMES is the number of frames to receive, ROWS the number of rows to write.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOOK_S = 0.005
 
 
 async def read(frames: int, rows: int) -> None:
-    """Stream all symbols until a number of frames was handled and of rows written."""
+    """Stream all symbols until this many frames were handled and this many rows written."""
     streamer = Streamer(load_settings(), StreamOptions(symbols=("*USDT",)), BESIDE_STREAMER)
     running = asyncio.ensure_future(streamer.run())
     feeds, writer = streamer.telemetry.feeds, streamer.telemetry.writer

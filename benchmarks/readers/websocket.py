@@ -1,11 +1,11 @@
-"""Readers of ``/api/v1/ws``, many in one process, each of some symbols.
+"""Readers of ``/api/v1/ws``: many in one process, each with some symbols.
 
-``python -m benchmarks.readers.websocket --url URL --readers N --symbols NAME,NAME …``: connects
-them, prints ``ready``, and after the word ``begin`` counts until ``end``. Most only receive, as raw
-sockets, so that they cost the core they share with the exchange little: their messages, their
-bytes, and the longest pause between two messages. A few decode: each of their trades is out with
-the first state that counts it, however many others that state includes; the latency of a state's
-newest trade is printed as well.
+``python -m benchmarks.readers.websocket --url URL --readers N --symbols NAME,NAME …`` connects the
+readers, prints ``ready``, and after the word ``begin`` counts until ``end``. Most readers are raw
+sockets that only receive, because they share their core with the exchange: they count messages and
+bytes, and the longest pause between two messages. A few readers decode. A trade's latency ends with
+the first state that counts the trade, however many other trades that state includes. The latency of
+a state's newest trade is printed as well.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Taker(asyncio.Protocol):
     """One reader: shakes hands, subscribes, and receives messages.
 
     Args:
-        on_message: receives each message; None only counts them.
+        on_message: receives each message; None only counts messages.
     """
 
     def __init__(self, url: str, subscription: bytes, probe: Probe | None) -> None:
@@ -140,7 +140,7 @@ class Taker(asyncio.Protocol):
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether this is one message of 126 bytes to 64 KiB, and nothing else."""
+    """Whether the data is exactly one message of 126 bytes to 64 KiB."""
     size = len(data)
     return (
         size >= 4
@@ -151,7 +151,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 def _masked(text: bytes) -> bytes:
-    """A frame of a client, with a mask of zeros."""
+    """Return a client's frame, with a mask of zeros."""
     size = len(text)
     head = bytes([0x81, 0x80 | size]) if size < 126 else b"\x81\xfe" + size.to_bytes(2)
     return head + bytes(4) + text
@@ -180,7 +180,7 @@ class Probe:
             minute_us = bar.open_time * 1_000
             key = bar.symbol, minute_us
             known = self._counts.get(key)
-            if known is None:  # the state that a reader begins with, or the first of a minute
+            if known is None:  # the first state of a reader or of a minute
                 self._counts.pop((bar.symbol, minute_us - 2 * MINUTE_US), None)
                 is_begun = (bar.symbol, minute_us - MINUTE_US) in self._counts
                 known = 0 if is_begun else bar.trade_count
@@ -205,7 +205,8 @@ async def run(options: argparse.Namespace) -> None:
         asked = {"type": "subscribe", "channel": options.channel, "symbols": chosen}
         if options.binary:
             asked["format"] = "binary"
-        # evenly among the first and last to connect: a round serves one after the other
+        # Probes are spread evenly over the order of connection, in which a round serves the
+        # readers.
         place, rest = divmod(number, apart)
         probe = probes[place] if rest == 0 and place < len(probes) else None
         takers.append(Taker(options.url, json.dumps(asked).encode(), probe))

@@ -1,8 +1,8 @@
-"""Prices in binary against JSON: bytes, and how fast each is decoded.
+"""Prices in binary against JSON: size and decoding time.
 
-Fifty prices, one message. JSON is decoded by the standard library, by msgspec without and with a
-type, and by JavaScript's ``JSON.parse``; the binary form by the reference decoders of both
-languages, and by ``numpy.frombuffer``, which is what a program would use that wants arrays.
+One message has fifty prices. JSON is decoded by the standard library, by msgspec without and with a
+type, and by JavaScript's ``JSON.parse``. The binary form is decoded by the reference decoders of
+both languages, and by ``numpy.frombuffer``, which a program that needs arrays would use.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ console.log(JSON.stringify({ parse, binary: best(() => decodePrices(buffer)) }))
 
 
 class Price(msgspec.Struct):
-    """One of the JSON form."""
+    """One price in the JSON form."""
 
     symbol: str
     price: str
@@ -75,7 +75,7 @@ class Prices(msgspec.Struct):
 
 
 def messages() -> tuple[bytes, bytes]:
-    """The same fifty prices as JSON and in binary."""
+    """Return the same fifty prices as JSON and in binary."""
     updates = [
         BarUpdate("1m", silent_candle(f"SYM{n}USDT", MINUTE_US, Decimal(6_000_000 + n).scaleb(-2)))
         for n in range(MAX_ITEMS)
@@ -85,7 +85,7 @@ def messages() -> tuple[bytes, bytes]:
 
 
 def best_us(work: Callable[[], object]) -> float:
-    """The best of some rounds, in µs a call."""
+    """Return the best of some rounds, in µs a call."""
     least = float("inf")
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -114,7 +114,7 @@ def run() -> None:
 
 
 def _javascript(text: bytes, binary: bytes) -> dict[str, float]:
-    """The same in Node.js, where there is one."""
+    """Print the same for Node.js, if it is installed."""
     node = shutil.which("node")
     if node is None:
         print("serving: no Node.js here, so nothing of JavaScript")

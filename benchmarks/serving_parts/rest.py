@@ -26,7 +26,7 @@ DAYS = 2
 FIRST = datetime(2026, 3, 2, tzinfo=UTC)
 CLIENTS = 50
 RATE = 500.0
-"""Requests a second; cold ones at half of it too."""
+"""Hot requests a second; cold requests also run at half this rate."""
 TRADES_PER_S = 100
 GOALS_MS = {"cold": 50.0, "hot": 5.0}
 RUNS = (("cold", 0.5), ("cold", 1.0), ("hot", 1.0))
@@ -51,7 +51,7 @@ FROM generate_series(1, %(symbols)s) AS s, generate_series(0, %(minutes)s - 1) A
 
 
 def fill(url: str) -> None:
-    """Two days of a hundred symbols."""
+    """Store two days of a hundred symbols."""
     values = {"first": FIRST, "symbols": SYMBOLS, "minutes": DAYS * 1_440}
     with psycopg.connect(url) as connection:
         connection.execute(
@@ -73,7 +73,7 @@ def fill(url: str) -> None:
 
 @contextmanager
 def serving() -> Iterator[tuple[int, str]]:
-    """A streamer before filled tables: its process, and where it answers."""
+    """Run a streamer on filled tables; yield its process id and the URL of its API."""
     with served(trades_per_s=TRADES_PER_S) as to:
         fill(to.live.database_url)
         yield to.live.streamer.pid, to.api_url

@@ -1,4 +1,4 @@
-"""A live market and a streamer that serves it, for the benchmarks of what is served."""
+"""A live market and a streamer that serves it, for the serving benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.load.stage import Stage, stage
 
 SYMBOLS = 100
 NAMES = ",".join(f"S{number:04d}USDT" for number in range(1, SYMBOLS + 1))
-"""All symbols, by comma."""
+"""All symbols, separated by commas."""
 TRADES_PER_S = 10_000
 KLINE_EVERY_S = 2.0
 SETTLE_S = 3.0
@@ -27,7 +27,7 @@ class Served:
     """A streamer that serves a live market.
 
     Attributes:
-        sent_times: the file that says when each trade was sent.
+        sent_times: file with the time at which each trade was sent.
     """
 
     live: Stage
@@ -38,7 +38,7 @@ class Served:
 
 @contextmanager
 def served(trades_per_s: int = TRADES_PER_S) -> Iterator[Served]:
-    """A market, PostgreSQL, and a streamer that serves it."""
+    """Run a market, PostgreSQL, and a streamer that serves the market."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
     with tempfile.TemporaryDirectory(prefix="candelabra-bench-", dir="/dev/shm") as folder:
@@ -71,10 +71,10 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until_open(ports: Sequence[int]) -> None:
-    """Wait until all of them accept connections.
+    """Wait until all ports accept connections.
 
     Raises:
-        TimeoutError: they do not.
+        TimeoutError: some do not.
     """
     give_up_s = time.monotonic() + CONNECT_TIMEOUT_S
     for port in ports:

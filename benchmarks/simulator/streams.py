@@ -1,10 +1,10 @@
 """Frames a second from the simulator to one reader over loopback, against a plain socket.
 
-The simulated market's aggTrades are recorded to a file and replayed at ``--speed max`` by the
-simulator's own process; the bare limit is a process that does nothing but send the same bytes by
-large writes. The server is pinned to one core and the reader to another, where there are two. The
-reader takes bytes from the socket and walks from head to head of the WebSocket frames; nothing is
-decoded, so that mostly the reader is what is measured. Each run must deliver every frame of the
+The simulated market's aggTrades are recorded to a file. The simulator replays the file in its own
+process at ``--speed max``. The bare limit is a process that only sends the same bytes in large
+writes. The server and the reader are pinned to two different cores if there are two. The reader
+reads bytes from the socket and walks from header to header of the WebSocket frames. It decodes
+nothing, and is still the larger part of the measured cost. Each run must deliver every frame of the
 recording, to the byte.
 """
 
@@ -33,10 +33,11 @@ ROUNDS = 3
 RECEIVE_BYTES = 1 << 18
 START = datetime(2026, 1, 5, tzinfo=UTC)
 LISTED = 50
-"""Symbols of the recording with many of them, from silent to busy."""
+"""Number of symbols in the large recording, from silent to busy."""
 
 CORES = sorted(os.sched_getaffinity(0))
-"""The last one is the server's, the first one the reader's: the same where there is one alone."""
+"""The last core runs the server, the first one the reader; both are the same if there is only one.
+"""
 
 BARE_SERVER = """
 import socket, sys
@@ -64,8 +65,9 @@ class Case:
     """What one reader requests, and what it must receive.
 
     Attributes:
-        path: the expected bytes, for the plain socket.
-        memory_mib: what the simulator may prepare; 0: it reads the file while it plays.
+        path: file with the expected bytes, for the plain socket.
+        memory_mib: memory in which the simulator may prepare frames; 0: it reads the file while it
+            replays.
     """
 
     name: str
@@ -100,7 +102,7 @@ def make_recording(folder: Path, *, listed: int, days: int) -> Recorded:
 def make_case(
     name: str, recorded: Recorded, streams: Sequence[str], *, combined: bool, memory_mib: int = 512
 ) -> Case:
-    """The frames of some streams of a recording, combined or raw."""
+    """Return the frames of some streams of a recording, combined or raw."""
     path = recorded.path.with_name(f"{name.replace(' ', '-')}.wire")
     frames = 0
     with path.open("wb") as file:
@@ -113,7 +115,7 @@ def make_case(
 
 
 def make_cases(folder: Path) -> list[Case]:
-    """One symbol and many, both forms, a part of the streams, and without preparation."""
+    """Return the cases: one symbol and many, both formats, some of the streams, no preparation."""
     one = make_recording(folder, listed=1, days=3)
     many = make_recording(folder, listed=LISTED, days=1)
     return [
@@ -175,7 +177,7 @@ def open_stream(port: int, target: str) -> tuple[socket.socket, bytes]:
 
 @contextmanager
 def serving(command: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """A server process on its core: its id and the first line that it prints."""
+    """Start a server process on its core; yield its id and the first line that it prints."""
     process = subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -189,13 +191,14 @@ def serving(command: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def cpu_s(process_id: int) -> float:
-    """Seconds that a process has had a core, in steps of the kernel's clock (10 ms)."""
+    """CPU seconds that a process has used, in steps of the kernel's clock (10 ms)."""
     text = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()
     return (int(text[11]) + int(text[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def simulator_run(case: Case) -> tuple[float, float]:
-    """One replay: seconds from the first byte to the last frame, and the server's on its core."""
+    """Replay once; return seconds from the first byte to the last frame, and the server's CPU
+    seconds."""
     options = ["--replay", str(case.recorded.path), "--speed", "max", "--log-level", "error"]
     options += ["--replay-memory-mib", str(case.memory_mib)]
     with serving(["-m", "simulator", *options]) as (process_id, ready):
@@ -208,7 +211,7 @@ def simulator_run(case: Case) -> tuple[float, float]:
 
 
 def bare_run(case: Case) -> float:
-    """The same bytes, sent by a process that does nothing else: seconds."""
+    """Return the seconds in which a process that does nothing else sends the same bytes."""
     with (
         serving(["-c", BARE_SERVER, str(case.path)]) as (_, port),
         socket.create_connection(("127.0.0.1", int(port)), timeout=60) as connection,
