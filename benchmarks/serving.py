@@ -121,7 +121,7 @@ def _print_readers(
 
 
 def broadcast(count: int = 1_000, seconds: float = 8.0) -> None:
-    """Print the server's cost of a message, and that of the library's broadcast of as many bytes."""
+    """Print a message's cost for the server and for the library's broadcast of as many bytes."""
     costs = {}
     for which in ("ours", "bare"):
         command = [

@@ -1,6 +1,6 @@
-"""The ``candelabra`` command line. Each command is one function in a module of this room.
+"""The ``candelabra`` command line. Each command is one function in a module of this package.
 
-Modules are imported when their command runs: ``--help`` is quick, and the streamer's small
+A module is imported when its command runs. So ``--help`` is quick, and the streamer's small
 environment needs neither alembic nor the simulator's libraries.
 """
 

@@ -51,20 +51,20 @@ def create_app(
     allowed_origins: Sequence[str] = (),
     requests_per_minute: int,
 ) -> FastAPI:
-    """The application.
+    """Build the HTTP application.
 
     Args:
-        streamed: symbols that are streamed.
-        now_us: the exchange's time.
-        newest: the newest minute of a symbol; None where none is in memory.
-        prices: of the day.
-        ticks: trades and best prices; None where there are none.
-        statistics: figures of the market.
-        condition: how the market is: ``status`` ("well" or not), and what else is worth knowing.
+        streamed: returns the streamed symbols.
+        now_us: returns the exchange's time.
+        newest: returns the newest minute of a symbol; None if none is in memory.
+        prices: prices of the last 24 hours.
+        ticks: trades and best prices; None if they are not served.
+        statistics: returns the market's figures.
+        condition: returns the market's health: ``status`` ("well" or not), and details.
         auth: authenticates requests; None: everyone may read, without accounts.
         is_remote: the market comes from another process.
-        allowed_origins: of other sites whose pages may ask.
-        requests_per_minute: that a client may make.
+        allowed_origins: other sites whose pages may send requests.
+        requests_per_minute: maximum requests of a client in a minute.
     """
     app = FastAPI(
         title="Candelabra",

@@ -25,7 +25,7 @@ async def observed_by_http(settings: Settings, observed: TelemetrySources) -> As
     """Serve a streamer's metrics and probes, from before its start until after its end.
 
     Raises:
-        PermanentError: the host or the port of the settings cannot be had.
+        PermanentError: the host or port of the settings is unavailable.
     """
     if not settings.streamer_http:
         yield
@@ -45,7 +45,7 @@ def observability_routes(observed: TelemetrySources) -> list[Route]:
 
     async def metrics(request: Request) -> Response:
         text, content_type = exposition.text(request.headers.get("accept", ""))
-        # As a header: a media type would be given a charset a second time.
+        # Set as a header: the framework would add a second charset to a media type.
         return Response(text, headers={"content-type": content_type})
 
     def judged(judge: Callable[[TelemetrySources], Verdict], well: str, not_well: str) -> Any:

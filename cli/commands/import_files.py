@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from include.jobs.files.imports import ImportSummary
 
 REFUSED = 1
-"""Exit code where a file was refused, or nothing of it could be used."""
+"""Exit code if a file was refused, or none of its rows could be used."""
 ROWS_REJECTED = 3
-"""Exit code where all files were loaded, but not all of their rows."""
+"""Exit code if all files were loaded, but some rows were rejected."""
 
 
 def import_files(

@@ -1,4 +1,4 @@
-"""``candelabra migrate``: schema and roles, and what an Airflow of the user's needs."""
+"""``candelabra migrate``: schema and roles, and the pools and connections of a user's Airflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AIRFLOW_VARIABLES = (
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_CMD",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_SECRET",
 )
-"""Airflow's own: any of them says that there is an Airflow, and where."""
+"""Airflow's own variables: any of them shows that there is an Airflow, and where."""
 
 
 def migrate() -> None:
@@ -52,7 +52,7 @@ def migrate() -> None:
 
 
 def why_no_airflow() -> str:
-    """Why there is no Airflow to set up; empty where there is one."""
+    """Return why there is no Airflow to set up; empty if there is one."""
     if importlib.util.find_spec("airflow") is None:
         return "Airflow is not installed in this environment"
     if not any(os.environ.get(name) for name in AIRFLOW_VARIABLES):

@@ -19,7 +19,7 @@ def run_psql(command: str) -> NoReturn:
     parts = urlsplit(url)
     environment = {**os.environ, "PGTZ": "UTC"}
     if parts.password:
-        # By the environment, so that the password does not stand in the list of processes.
+        # Passed in the environment, so that the password does not appear in the process list.
         environment["PGPASSWORD"] = unquote(parts.password)
         login = f"{parts.username}@" if parts.username else ""
         hosts = parts.netloc.rpartition("@")[2]

@@ -1,4 +1,4 @@
-"""``candelabra status``: how the database in use is, for people and for machines."""
+"""``candelabra status``: state of the database, for people and for machines."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def status(
 
 
 def window_of(text: str) -> timedelta:
-    """The length of ``90m``, ``24h`` or ``7d``.
+    """Parse a duration such as ``90m``, ``24h`` or ``7d``.
 
     Raises:
-        PermanentError: it is none of these.
+        PermanentError: the text is not a duration.
     """
     from include.errors import PermanentError
 
@@ -78,7 +78,7 @@ def window_of(text: str) -> timedelta:
 
 
 def as_mapping(found: Status) -> dict[str, Any]:
-    """The status in terms of JSON: times in ISO 8601, durations in seconds."""
+    """Return the status as JSON values: times in ISO 8601, durations in seconds."""
     return {"healthy": not found.findings, **_plain(asdict(found))}
 
 
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
 
 
 def show(found: Status, console: Console, *, show_all: bool) -> None:
-    """Print it, readable at 80 columns."""
+    """Print the status, readable at 80 columns."""
     from include.jobs.status import worst_first
 
     schema = f"schema {found.revision or 'none'}"
@@ -190,7 +190,7 @@ def _coloured(text: str, *, is_bad: bool) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time in at most five characters: ``42 s``, ``17 m``, ``5.2 h``, ``12 d``."""
+    """Format a duration in at most five characters: ``42 s``, ``17 m``, ``5.2 h``, ``12 d``."""
     if seconds is None:
         return "–"
     if seconds < 100:

@@ -223,7 +223,7 @@ def list_watched(
 
 @contextmanager
 def _database() -> Iterator[Connection]:
-    """The owner's connection: only the operator manages accounts."""
+    """Connect as the database's owner: only the operator manages accounts."""
     from cli.local.location import settings_here
     from include.store.postgres.pools import connect
 
@@ -233,7 +233,7 @@ def _database() -> Iterator[Connection]:
 
 
 def _new_password_hash(name: str) -> str:
-    """Asked twice on a terminal; else one line of the standard input."""
+    """Read a password: twice on a terminal, otherwise from one line of standard input."""
     from include.domain.accounts import checked_password
     from include.store.accounts.credentials import hash_password
 
@@ -253,7 +253,7 @@ def _day(moment_us: int) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, none: str) -> None:
-    """Columns that line up, for people and for awk."""
+    """Print aligned columns, for people and for awk."""
     if not rows:
         typer.echo(none, err=True)
         return

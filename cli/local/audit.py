@@ -1,7 +1,7 @@
 """Compare every stored minute and bar with the simulated exchange's own klines.
 
-The simulator computes its klines with code of its own from its own trades: two independent ways to
-the same nine values.
+The simulator computes klines from its own trades with separate code, so the nine values come from
+two independent implementations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from include.store.postgres.pools import translated
 Values = tuple[Decimal, ...]
 
 _COLUMNS = (1, 2, 3, 4, 5, 7, 8, 9, 10)
-"""Places of the nine values in a kline array, in the order of ``VALUE_NAMES``."""
+"""Positions of the nine values in a kline array, in the order of ``VALUE_NAMES``."""
 
 _TIMEOUT_S = 120.0
 MAX_SHOWN = 5
@@ -85,7 +85,7 @@ def audit(
 def compare(
     symbol: str, timeframe: str, ours: dict[int, Values], theirs: dict[int, Values]
 ) -> AuditLine:
-    """Hold two sets of bars, by open time in µs, against each other."""
+    """Compare two sets of bars, by open time in µs."""
     line = AuditLine(symbol, timeframe)
     for open_us in sorted(ours.keys() | theirs.keys()):
         at = from_us(open_us).strftime("%Y-%m-%d %H:%M")

@@ -120,7 +120,7 @@ def run_up(*, symbols: Sequence[str]) -> int:
 
 
 def _quiet(level: LogLevel) -> LogLevel:
-    """The screen is for the steps; their logs go to files, and DEBUG asks for more."""
+    """Return the screen's log level: INFO becomes WARNING, because the screen shows the steps."""
     return "WARNING" if level == "INFO" else level
 
 
@@ -249,7 +249,7 @@ def _complete_until(
 ) -> int:
     """Return the end of the last minute that is verified for every symbol, in µs.
 
-    The audit finds minutes missing before it.
+    Earlier minutes may be missing; the audit finds them.
     """
     query = """
         SELECT min(newest) FROM (

@@ -1,4 +1,4 @@
-"""The live candles as a table in the terminal, read from PostgreSQL like any reader would."""
+"""The live candles as a table in the terminal, read from PostgreSQL as any reader does."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from include.store.postgres.pools import connect
 REFRESH_S = 0.5
 MAX_ROWS = 30
 WIDE = 100
-"""Columns that a table with all four prices needs."""
+"""Terminal columns that a table with all four prices needs."""
 
 _QUERY = """
     SELECT DISTINCT ON (symbol)
@@ -40,7 +40,7 @@ _COUNTS = """
 def live_table(
     rows: list[tuple[Any, ...]], counts: list[tuple[str, int]], *, width: int = WIDE
 ) -> Table:
-    """One row a symbol: its newest candle.
+    """Return a table with one row a symbol: its newest candle.
 
     Args:
         width: columns of the terminal; below ``WIDE`` there is no room for high and low.
@@ -78,7 +78,7 @@ def live_table(
 
 
 def _plain(value: Decimal) -> str:
-    """A number without the zeros at its end, and without an exponent."""
+    """Format a number without trailing zeros and without an exponent."""
     return f"{value.normalize():f}"
 
 

@@ -7,7 +7,7 @@ from include.config import Settings, load_settings
 
 
 def settings_here() -> Settings:
-    """The environment's settings; where they name no database, those of a running stack.
+    """Return the environment's settings; without a database in them, those of a running stack.
 
     Raises:
         PermanentError: a setting is wrong, or two stacks run.

@@ -36,10 +36,10 @@ class LocalStack:
     """Services below one folder; use it as a context manager.
 
     Args:
-        home: state of the services; one stack at a time.
-        fresh: forget what an earlier run left in ``home``.
-        database_url: a PostgreSQL of the user's; empty for the embedded one.
-        role_urls: logins of the user's for that PostgreSQL, by role name.
+        home: folder with the services' state; one stack at a time.
+        fresh: delete what an earlier run left in ``home``.
+        database_url: URL of the user's PostgreSQL; empty for the embedded one.
+        role_urls: the user's logins for that PostgreSQL, by role name.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LocalStack:
     ) -> None:
         self.home = home.absolute()
         self.environment: dict[str, str] = {}
-        """Settings of the children, by variable."""
+        """Environment variables of the children."""
         self.airflow: LocalAirflow | None = None
         self._database_url = database_url
         self._role_urls = role_urls or {}
@@ -147,7 +147,8 @@ class LocalStack:
         self._spawn("streamer", ["-m", "cli", "stream", *arguments], STREAMER_STOP_S)
 
     def streamer_serves(self) -> dict[str, str]:
-        """Where the streamer serves REST (``API``) and gRPC (``GRPC``), as far as its log says."""
+        """Return where the streamer serves REST (``API``) and gRPC (``GRPC``), as its log says so
+        far."""
         found: dict[str, str] = {}
         try:
             lines = (self.logs / "streamer.log").read_text(errors="replace").splitlines()
@@ -233,7 +234,7 @@ class LocalStack:
 
     def _stop_child(self, child: SupervisedProcess, stop_s: float) -> None:
         self._children.remove(child)
-        # Only this child: the marker is shared with those that stop later.
+        # Kill only this child: later children have the same marker.
         stop_all([child], marker=f"{self._marker}-none", term_timeout_s=stop_s)
 
     def _tell_commands(self) -> None:
@@ -291,7 +292,7 @@ def _write_secret(file: Path, text: str) -> None:
 
 
 def remove_state(home: Path) -> list[Path]:
-    """Remove what embedded services keep for this home; returns the folders removed."""
+    """Remove the state of the embedded services of this home; return the removed folders."""
     removed = []
     for folder in (home.absolute(), *state_folders(home.absolute())):
         if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Ctrl-C in a command that loads: it ends immediately, with one line, and does no harm."""
+"""Ctrl-C in a loading command: the command ends at once with one line and leaves no damage."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 INTERRUPTED = 130
-"""Exit code of a program that ended by SIGINT, as shells have it."""
+"""Exit code of a program that ended by SIGINT, by the convention of shells."""
 
 
 @contextmanager
 def promptly_stopped(consequence: str) -> Iterator[None]:
     """Run a block that Ctrl-C ends within a moment.
 
-    Threads may be in the middle of a request or a merge. They are not waited for: the process
-    ends, the database undoes what was not committed, and whatever they were writing to disk lies
-    in a folder of this process that is removed.
+    Threads may be in the middle of a request or a merge, and are not waited for. The process ends,
+    the database rolls back uncommitted changes, and files being written are in a folder of this
+    process that is removed.
 
     Args:
-        consequence: what the person should know or do then.
+        consequence: message that says what the user should know or do next.
     """
     before = tempfile.tempdir
     scratch = tempfile.mkdtemp(prefix="candelabra-")

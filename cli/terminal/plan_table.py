@@ -1,4 +1,4 @@
-"""A plan of a backfill as tables: a row for each piece, and what all of it costs."""
+"""A backfill plan as tables: a row for each piece, and the total cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: per cent, rows and rows a second; bars, or lines where no terminal is."""
+"""Progress on stderr: per cent, rows and rows a second; bars on a terminal, otherwise lines."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from rich.text import Text
 log = structlog.get_logger(__name__)
 
 LINE_EACH_S = 10.0
-"""Between two lines about a work where no terminal is."""
+"""Seconds between two lines about a task without a terminal."""
 
 Shown = Callable[[float, int], None]
 """Receives the share done (0..1) and the rows so far."""
 
 
 class RowsColumn(ProgressColumn):
-    """Rows so far and rows a second, from the task's field ``rows``."""
+    """Shows the rows so far and rows a second, from the task's field ``rows``."""
 
     def render(self, task: Task) -> Text:
-        """The text of one task."""
+        """Return the text of one task."""
         rows = int(task.fields.get("rows", 0))
         elapsed_s = task.finished_time if task.finished else task.elapsed
         per_s = rows / elapsed_s if elapsed_s else 0.0
@@ -55,11 +55,11 @@ def rows_progress(console: Console) -> Progress:
 def rows_watched(
     console: Console, *, line_each_s: float = LINE_EACH_S
 ) -> Generator[Callable[[str], AbstractContextManager[Shown]], None, None]:
-    """Shows works one after the other: ``with watch("a.csv") as shown: shown(0.5, 1_000)``.
+    """Shows tasks one after the other: ``with watch("a.csv") as shown: shown(0.5, 1_000)``.
 
     Args:
-        console: bars on it where it is a terminal; else log lines.
-        line_each_s: least time between two lines about a work.
+        console: shows bars if it is a terminal; otherwise log lines are written.
+        line_each_s: least time between two lines about a task.
     """
     if not console.is_terminal:
         yield lambda name: _lines(name, line_each_s=line_each_s)

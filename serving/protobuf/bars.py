@@ -1,4 +1,4 @@
-"""Between our values and the messages of ``candelabra/v1/market_data.proto``."""
+"""Convert between domain values and messages of ``candelabra/v1/market_data.proto``."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ STATUSES: dict[Status | None, pb.Status] = {
 }
 _STATUS_OF = {value: status for status, value in STATUSES.items()}
 EARLIEST_US = -62_135_596_800 * SECOND_US
-"""The year 1: messages say nothing before it."""
+"""The year 1: messages cannot represent earlier times."""
 LATEST_US = 253_402_300_800 * SECOND_US
-"""The year 10000: nothing from here on."""
+"""The year 10000: messages cannot represent times from here on."""
 
 
 def plain(value: Decimal) -> str:
-    """A decimal without an exponent: ``1E-8`` is ``0.00000001``."""
+    """Format a decimal without an exponent: ``1E-8`` is ``0.00000001``."""
     return format(value, "f")
 
 
 def time_of(moment_us: int) -> Timestamp:
-    """A time as a message has it."""
+    """Encode a time."""
     return Timestamp(seconds=moment_us // SECOND_US, nanos=moment_us % SECOND_US * 1_000)
 
 
 def microseconds_of(time: Timestamp) -> int:
-    """A message's time in µs; what is finer is cut."""
+    """Decode a time to µs; nanoseconds are truncated."""
     return int(time.seconds) * SECOND_US + int(time.nanos) // 1_000
 
 
@@ -62,7 +62,7 @@ def message_of(
     source: Source | None,
     has_quotes: bool = True,
 ) -> pb.Candle:
-    """A bar as a message."""
+    """Encode a bar."""
     message = pb.Candle(
         symbol=candle.symbol,
         timeframe=timeframe,
@@ -90,7 +90,7 @@ def message_of(
 
 
 def update_of(update: BarUpdate) -> pb.CandleUpdate:
-    """A live bar as a message."""
+    """Encode a live bar."""
     return pb.CandleUpdate(
         candle=message_of(
             update.candle,
@@ -106,7 +106,7 @@ def update_of(update: BarUpdate) -> pb.CandleUpdate:
 
 
 def stored_of(bar: StoredBar, timeframe: str) -> pb.Candle:
-    """A stored bar as a message."""
+    """Encode a stored bar."""
     return message_of(
         bar.candle,
         timeframe,
@@ -132,8 +132,8 @@ def bar_update_of(message: pb.CandleUpdate) -> BarUpdate:
     """Decode a bar.
 
     Raises:
-        ValueError: its status or source is none.
-        decimal.InvalidOperation: a number is none.
+        ValueError: its status or source is unknown. decimal.InvalidOperation: a value is not a
+            number.
     """
     said = message.candle
     if said.status not in _STATUS_OF:
@@ -167,7 +167,7 @@ def bar_update_of(message: pb.CandleUpdate) -> BarUpdate:
 
 
 def instrument_of(listing: Listing) -> pb.Instrument:
-    """A listing as a message."""
+    """Encode a listing."""
     instrument = listing.instrument
     message = pb.Instrument(
         symbol=instrument.symbol,

@@ -1,4 +1,4 @@
-"""Between trades, best prices and the messages of ``candelabra/v1/market_data.proto``."""
+"""Convert between trades, best prices and messages of ``candelabra/v1/market_data.proto``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
 
 
 def trade_of(trade: TradeTick) -> pb.Trade:
-    """A trade as a message."""
+    """Encode a trade."""
     return pb.Trade(
         symbol=trade.symbol,
         id=trade.id,
@@ -60,7 +60,7 @@ def missed_range_of(message: pb.MissedTrades) -> MissedTrades:
 
 
 def book_ticker_of(book_ticker: BookTickerUpdate) -> pb.BookTicker:
-    """Best prices as a message."""
+    """Encode best prices."""
     message = pb.BookTicker(
         symbol=book_ticker.symbol,
         update_id=book_ticker.update_id,

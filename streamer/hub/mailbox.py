@@ -165,7 +165,7 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         return missed
 
     def unsubscribe(self) -> None:
-        """Want nothing more; a pending receive gets what waits, then the end."""
+        """Unsubscribe; a pending receive gets the waiting items, then the end."""
         if self._on_unsubscribe is not None:
             self._on_unsubscribe(self)
         self.close()

@@ -74,7 +74,7 @@ class Changes(Protocol):
         """Wait until something changed; None once nothing will."""
 
     def unsubscribe(self) -> None:
-        """Want nothing more."""
+        """Unsubscribe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Subscription(Mailbox[Key, "Minute | Settled", str, TimeRange]):
         self.enqueue(key, state)
 
     def report_streamed(self) -> None:
-        """Have the reader receive the streamed symbols again: they have changed."""
+        """Deliver the streamed symbols to the reader again, because they have changed."""
         if self._streamed is not None:
             self._is_streamed_new = True
             self.wake()

@@ -1,7 +1,7 @@
 """Markets that refuse this address: all requests to them pause.
 
-A firewall releases an address that has been quiet. Missing ids and trailing trades are requested
-concurrently, up to thousands of each: one refusal applies to all of them.
+A firewall releases an address that has been quiet. Thousands of missing ids and trailing trades may
+be requested concurrently, so one refusal pauses all of them.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Refusal:
 
 
 class Refusals:
-    """Which markets refuse this address, for all who ask them."""
+    """Tracks which markets refuse this address, for all requests of the process."""
 
     def __init__(self) -> None:
         self._refusals: dict[Market, Refusal] = {}
 
     def note(self, market: Market, reason: str, *, now_s: float, wait_s: float) -> bool:
-        """A market refused; whether that is news.
+        """Record a refusal by a market; returns whether it is the market's first.
 
         Args:
             now_s: monotonic clock.
-            wait_s: how long to leave it alone.
+            wait_s: seconds for which the market is left alone.
         """
         before = self._refusals.get(market)
         times = 1 if before is None else before.times
@@ -56,10 +56,10 @@ class Refusals:
         return before is None
 
     def served(self, market: Market) -> None:
-        """A market serves this address."""
+        """Record that a market serves this address."""
         self._refusals.pop(market, None)
 
     def at(self, market: Market, now_s: float) -> Refusal | None:
-        """Return the refusal of a market during its pause; None if it may be asked."""
+        """Return the refusal of a market during its pause; None if requests are allowed."""
         refusal = self._refusals.get(market)
         return None if refusal is None or now_s >= refusal.until_s else refusal

@@ -203,7 +203,7 @@ class RemoteChanges(CandleMailbox):
         return batch
 
     def unsubscribe(self) -> None:
-        """Want nothing more."""
+        """Unsubscribe."""
         self._task.cancel()
         super().unsubscribe()
 
