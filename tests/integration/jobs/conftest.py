@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from simulator.server import ExchangeThread
 from tests.integration.jobs.faulty_host import FaultyHost, faulty_host
 
 CLOCK_START = datetime(2026, 11, 20, 6, tzinfo=UTC)
+QUICK_KILLS = 2
 HISTORY_START = datetime(2026, 11, 17, tzinfo=UTC)
 
 
@@ -136,3 +138,14 @@ def oracle(exchange: ExchangeThread) -> Callable[[str, int, int], list[Candle]]:
         ]
 
     return candles
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run two kill points of each job in `make test`, and all of them with the long tests."""
+    here, seen = Path(__file__).parent, Counter[str]()
+    for item in items:
+        if here in item.path.parents and item.path.stem.endswith("_kills"):
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            if seen[name] > QUICK_KILLS:
+                item.add_marker(pytest.mark.long)
