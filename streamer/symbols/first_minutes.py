@@ -46,48 +46,66 @@ was cached or could not be read."""
 
 def find_begins(
     settings: Settings,
-    instruments: Sequence[Instrument],
-    stored_us: Mapping[str, int],
+    added: Sequence[Instrument],
+    last_us: Mapping[str, int],
     now_us: Mapping[Market, int],
-) -> dict[str, int]:
-    """Find the first minutes (µs) of symbols without rows; omits those that begin now.
+    unlisted_us: Mapping[str, int] | None = None,
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Find the minute (µs) with which each added symbol begins.
+
+    A symbol with rows continues after its newest row. The first minute of a symbol without rows is
+    in the gap ledger or is requested from REST.
 
     Args:
-        instruments: all streamed symbols.
-        stored_us: open time of the newest row of each symbol with rows.
+        added: symbols to stream, at a start all of them.
+        last_us: open time of the newest row of each symbol with rows.
         now_us: exchange time by market.
+        unlisted_us: exchange time at which each symbol was not listed or not selected yet; None at
+            a start, where the newest row of the market is the best estimate.
+
+    Returns:
+        The minutes, without symbols that begin now, and the reasons for which REST refused symbols.
 
     Raises:
         TransientError: PostgreSQL or the exchange does not answer.
     """
-    new = [one for one in instruments if one.symbol not in stored_us]
     lookback_us = settings.fill_lookback_minutes * MINUTE_US
-    since_us = min(now_us.values()) - lookback_us
+    new = [one for one in added if one.symbol not in last_us]
+    since_us = min([*now_us.values(), *(unlisted_us or {}).values()]) - lookback_us
     with connect(
         settings.url_for("streamer"), application_name="candelabra-streamer"
     ) as connection:
-        gap_us = unknown_since(connection, [one.symbol for one in new], since_us)
+        gaps_us = unknown_since(connection, [one.symbol for one in new], since_us)
     begins: dict[str, int] = {}
+    refused: dict[str, str] = {}
     for market, market_us in now_us.items():
-        horizon_us = minute_of(market_us) - lookback_us
+        symbols = [one.symbol for one in added if one.market is market]
+        lasts_us = {symbol: last_us[symbol] for symbol in symbols if symbol in last_us}
+        begins |= {symbol: at_us + MINUTE_US for symbol, at_us in lasts_us.items()}
         of_market = [one for one in new if one.market is market]
-        lasts = [
-            stored_us[one.symbol]
-            for one in instruments
-            if one.market is market and one.symbol in stored_us
-        ]
-        with_gaps = [one for one in of_market if one.symbol in gap_us]
-        without_gaps = [one for one in of_market if one.is_trading and one.symbol not in gap_us]
-        firsts = _first_minutes(settings, market, with_gaps)
-        if lasts:
-            firsts |= _first_minutes(settings, market, without_gaps)
-        for one in of_market:
-            begin_us = begin_of(
-                firsts.get(one.symbol), gap_us.get(one.symbol), max(lasts, default=market_us)
-            )
+        asked = of_market if unlisted_us else _asked_at_start(of_market, gaps_us, bool(lasts_us))
+        firsts_us, unknown = _fetch_first_minutes(settings, market, asked)
+        refused |= unknown
+        for symbol in (one.symbol for one in of_market):
+            first_us = firsts_us.get(symbol)
+            seen_us = (unlisted_us or {}).get(symbol) or max(lasts_us.values(), default=market_us)
+            begin_us = begin_of(first_us, gaps_us.get(symbol), seen_us)
+            if begin_us is None and unlisted_us:  # it has not traded yet, or has traded for long
+                begin_us = minute_of(market_us if first_us is None else seen_us)
             if begin_us is not None:
-                begins[one.symbol] = max(begin_us, horizon_us)
-    return begins
+                begins[symbol] = begin_us
+        horizon_us = minute_of(market_us) - lookback_us
+        begins |= {one: max(begins[one], horizon_us) for one in symbols if one in begins}
+    return begins, refused
+
+
+def _asked_at_start(
+    new: Sequence[Instrument], gaps_us: Mapping[str, int], has_rows: bool
+) -> list[Instrument]:
+    """Symbols without rows whose first minute is worth a request; none of too many."""
+    with_gaps = [one for one in new if one.symbol in gaps_us]
+    others = [one for one in new if has_rows and one.is_trading and one.symbol not in gaps_us]
+    return [one for some in (with_gaps, others) if len(some) <= MAX_REQUESTS for one in some]
 
 
 def begin_of(first_us: int | None, gap_us: int | None, seen_us: int) -> int | None:
@@ -127,13 +145,23 @@ def find_missing_beginnings(
         with connect(url, application_name="candelabra-streamer") as connection:
             stored_us = first_minutes(connection, of_market, horizon_us)
         incomplete = [of_market[symbol] for symbol in sorted(stored_us)]
-        firsts = _first_minutes(settings, market, incomplete, have_traded=True)
+        if len(incomplete) > MAX_REQUESTS:
+            continue
+        firsts, unknown = _fetch_first_minutes(settings, market, incomplete)
+        silent = stored_us.keys() - firsts.keys() - unknown.keys()
+        log_unknown(unknown | dict.fromkeys(sorted(silent), "REST has no kline"))
         found |= {
             symbol: (first_us, stored_us[symbol])
             for symbol, first_us in firsts.items()
             if horizon_us <= first_us < stored_us[symbol]
         }
     return found
+
+
+def log_unknown(reasons: Mapping[str, str]) -> None:
+    """Log symbols whose first minute is unknown; they are streamed all the same."""
+    for symbol, reason in reasons.items():
+        log.warning("first_minute_unknown", symbol=symbol, error=reason)
 
 
 def fetch_first_minutes(
@@ -164,25 +192,13 @@ def fetch_first_minutes(
     return firsts, refused
 
 
-def _first_minutes(
-    settings: Settings,
-    market: Market,
-    instruments: Sequence[Instrument],
-    *,
-    have_traded: bool = False,
-) -> dict[str, int]:
-    """The first minutes (µs) of symbols that REST knows; empty for too many symbols."""
-    if not 0 < len(instruments) <= MAX_REQUESTS:
-        return {}
+def _fetch_first_minutes(
+    settings: Settings, market: Market, instruments: Sequence[Instrument]
+) -> tuple[dict[str, int], dict[str, str]]:
+    if not instruments:
+        return {}, {}
     with open_shared_rest(settings, market, settings.url_for("streamer")) as rest:
-        firsts, unknown = fetch_first_minutes(rest, instruments)
-    if have_traded:
-        silent = [one.symbol for one in instruments if one.symbol not in firsts.keys() | unknown]
-        unknown |= dict.fromkeys(silent, "REST has no kline")
-    for symbol, error in unknown.items():
-        # It is streamed all the same, and does not delay the others.
-        log.warning("first_minute_unknown", symbol=symbol, error=error)
-    return firsts
+        return fetch_first_minutes(rest, instruments)
 
 
 def _first_minute(rest: BinanceRest, one: Instrument) -> int | None:

@@ -14,17 +14,14 @@ import structlog
 
 from include.config import Settings
 from include.domain.instruments import Instrument, Market, market_of, unknown_symbol
-from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles.live import remove_left_live
-from include.store.ledgers.gaps import unknown_since
 from include.store.postgres.pools import connect
-from streamer.symbols.first_minutes import begin_of, fetch_first_minutes
+from streamer.symbols.first_minutes import find_begins
 from streamer.symbols.startup import (
     StoppedError,
     StoredState,
-    begins_after,
     find_stored,
     retry_until_stopped,
 )
@@ -227,23 +224,28 @@ class Listings:
             return []
         since_us = {one.symbol: self._unseen_us.pop(one.symbol, seen_us) for one in added}
         begins: dict[str, int] = {}
+        refused: dict[str, str] = {}
         stored = StoredState({}, {}, [])
         try:
             stored = await find_stored(self._settings, added, {market: now_us}, self._stop)
             begins, refused = await retry_until_stopped(
                 "first_minutes",
-                lambda: self._begins(market, added, since_us, stored.last_us),
+                lambda: find_begins(
+                    self._settings, added, stored.last_us, {market: now_us}, since_us
+                ),
                 self._stop,
             )
+            reasons = [f"{symbol}: {reason}" for symbol, reason in refused.items()]
         except PermanentError as error:
-            refused = [str(error)]
+            reasons = [str(error)]
+        begins = {symbol: at_us for symbol, at_us in begins.items() if symbol not in refused}
         postponed = since_us.keys() - begins.keys()
         selection.postpone(postponed)
         self._unseen_us.update((symbol, since_us[symbol]) for symbol in postponed)
         begun = [one for one in added if one.symbol in begins]
         self._on_changes(market, SelectionChanges(added=begun), begins)
         self._on_stored(stored.of(begins))
-        return refused
+        return reasons
 
     def _log_unlisted(self, selection: SymbolSelection, listed: Sequence[Instrument]) -> None:
         """Log once that a watched symbol does not exist."""
@@ -268,40 +270,3 @@ class Listings:
             listed = rest.exchange_info()
             is_ranked = selection is not None and selection.has_candidates(listed)
             return listed, now_us, rest.quote_volumes_24h() if is_ranked else None
-
-    def _begins(
-        self,
-        market: Market,
-        added: Sequence[Instrument],
-        seen_us: Mapping[str, int],
-        last_us: Mapping[str, int],
-    ) -> tuple[dict[str, int], list[str]]:
-        """Find the first minute of each symbol: after its stored rows, or its first at all.
-
-        Args:
-            seen_us: exchange time at which each symbol was not listed yet.
-            last_us: open time of the newest row of each symbol with rows.
-
-        Returns:
-            the minutes (µs), and the reasons why others were refused.
-        """
-        lookback_us = self._settings.fill_lookback_minutes * MINUTE_US
-        new = [one for one in added if one.symbol not in last_us]
-        with connect(self._url, application_name="candelabra-streamer") as connection:
-            gaps_us = unknown_since(
-                connection, [one.symbol for one in new], min(seen_us.values()) - lookback_us
-            )
-        with open_shared_rest(self._settings, market, self._url) as rest:
-            now_us = rest.server_time_us()
-            firsts_us, refused = fetch_first_minutes(rest, new)
-        begins: dict[str, int] = {}
-        for symbol in (one.symbol for one in new if one.symbol not in refused):
-            first_us = firsts_us.get(symbol)
-            begin_us = begin_of(first_us, gaps_us.get(symbol), seen_us[symbol])
-            if begin_us is None:  # it has not traded yet, or has traded for long
-                begin_us = minute_of(now_us if first_us is None else seen_us[symbol])
-            begins[symbol] = begin_us
-        horizon_us = minute_of(now_us) - lookback_us
-        begins = {symbol: max(begin_us, horizon_us) for symbol, begin_us in begins.items()}
-        begins |= begins_after(last_us, now_us, self._settings)
-        return begins, [f"{symbol}: {error}" for symbol, error in refused.items()]

@@ -23,7 +23,7 @@ from include.store.ledgers.gaps import Gap, claim_gaps, close_proven_gaps, unkno
 from include.store.postgres.pools import connect
 from streamer.candles.minutes import Timing
 from streamer.runtime.threads import in_thread
-from streamer.symbols.first_minutes import find_begins, find_missing_beginnings
+from streamer.symbols.first_minutes import find_begins, find_missing_beginnings, log_unknown
 from streamer.symbols.symbols_file import WantedSymbols
 from streamer.symbols.universe import choose, markets_of, not_trading
 
@@ -96,7 +96,7 @@ class StreamStart:
     """Where the streamer begins.
 
     Attributes:
-        begins_us: the first minute of each symbol that does not begin now.
+        begins_us: the minute with which each symbol begins that does not begin now.
         now_us: exchange time by market.
     """
 
@@ -163,12 +163,10 @@ async def find_start(
         if not one.is_trading:
             log.warning("symbol_not_trading", symbol=one.symbol, status=one.status)
     stored = await find_stored(settings, chosen, now_us, stop)
-    begins = await retry_until_stopped(
+    begins, unknown = await retry_until_stopped(
         "first_minutes", lambda: find_begins(settings, chosen, stored.last_us, now_us), stop
     )
-    for market, market_us in now_us.items():
-        of_market = {one.symbol for one in chosen if one.market is market}
-        begins |= begins_after(stored.of(of_market).last_us, market_us, settings)
+    log_unknown(unknown)
     return StreamStart(chosen, stored, begins, now_us)
 
 
@@ -191,7 +189,8 @@ async def find_stored(
     """
     url = settings.url_for("streamer")
     symbols = [one.symbol for one in instruments]
-    horizon_us = min(_horizon_us(settings, market_us) for market_us in now_us.values())
+    lookback_us = settings.fill_lookback_minutes * MINUTE_US
+    horizon_us = min(map(minute_of, now_us.values())) - lookback_us
     stored = await retry_until_stopped(
         "stored_minutes", lambda: _stored_minutes(url, symbols, horizon_us), stop
     )
@@ -201,16 +200,6 @@ async def find_stored(
     for symbol, span in missed.items():
         stored.unsure_us.setdefault(symbol, []).append(span)
     return stored
-
-
-def begins_after(last_us: Mapping[str, int], now_us: int, settings: Settings) -> dict[str, int]:
-    """The minutes (µs) after the newest rows, within the lookback."""
-    horizon_us = _horizon_us(settings, now_us)
-    return {symbol: max(at_us + MINUTE_US, horizon_us) for symbol, at_us in last_us.items()}
-
-
-def _horizon_us(settings: Settings, now_us: int) -> int:
-    return minute_of(now_us) - settings.fill_lookback_minutes * MINUTE_US
 
 
 async def retry_until_stopped(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:

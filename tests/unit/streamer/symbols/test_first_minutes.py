@@ -109,7 +109,21 @@ def begun(
     known = {"BTCUSDT": LAST_US} if stored_us is None else stored_us
     instruments = [*map(instrument, known), *(instrument(symbol, status) for symbol in symbols)]
     now_us = {one.market: NOW_US for one in instruments}
-    return find_begins(settings, instruments, known, now_us)
+    begins, _ = find_begins(settings, instruments, known, now_us)
+    return {symbol: begins[symbol] for symbol in symbols if symbol in begins}
+
+
+def test_a_symbol_with_rows_continues_after_them_within_the_lookback(played: Played) -> None:
+    old_us = MINUTE - 1_441 * MINUTE_US
+    known = {"BTCUSDT": LAST_US, "ETHUSDT.P": old_us}
+    begins, refused = find_begins(
+        cast("Any", Settings()),
+        [*map(instrument, known)],
+        known,
+        {Market.SPOT: NOW_US, Market.UM: NOW_US},
+    )
+    assert begins == {"BTCUSDT": LAST_US + MINUTE_US, "ETHUSDT.P": MINUTE - 1_440 * MINUTE_US}
+    assert (refused, played.asked) == ({}, [])
 
 
 def test_a_symbol_listed_between_two_streamers_begins_with_its_first_minute(
@@ -197,15 +211,14 @@ def test_where_many_have_no_row_others_are_wanted_than_before(played: Played) ->
     assert len(begun(*names[1:])) == MAX_REQUESTS
 
 
-def test_one_that_the_exchange_refuses_holds_up_no_other(
-    played: Played, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = CapturingLogger()
-    monkeypatch.setattr(module, "log", log)
+def test_a_refused_symbol_is_reported_and_delays_no_other(played: Played) -> None:
     played.firsts_us, played.refused = {"NEWUSDT": LAST_US}, {"ODDUSDT"}
-    assert begun("ODDUSDT", "NEWUSDT") == {"NEWUSDT": LAST_US}
-    [warning] = log.calls
-    assert (warning.args, warning.kwargs["symbol"]) == (("first_minute_unknown",), "ODDUSDT")
+    known = {"BTCUSDT": LAST_US}
+    added = [*map(instrument, [*known, "ODDUSDT", "NEWUSDT"])]
+    settings: Any = Settings()
+    begins, refused = find_begins(settings, added, known, {Market.SPOT: NOW_US})
+    assert begins == {"BTCUSDT": LAST_US + MINUTE_US, "NEWUSDT": LAST_US}
+    assert refused == {"ODDUSDT": "HTTP 400: Invalid symbol"}
 
 
 def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(

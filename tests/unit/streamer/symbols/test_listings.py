@@ -19,9 +19,8 @@ from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.errors import PermanentError, TransientError
 from include.store.ledgers.gaps import Gap
-from streamer.symbols import first_minutes as newcomers
+from streamer.symbols import first_minutes, startup
 from streamer.symbols import listings as module
-from streamer.symbols import startup
 from streamer.symbols.listings import Listings
 from streamer.symbols.startup import StoredState
 from streamer.symbols.symbol_selection import SelectionChanges, SymbolSelection
@@ -139,9 +138,11 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(startup, "_stored_minutes", played.stored_minutes)
     monkeypatch.setattr(startup, "find_missing_beginnings", lambda *_: {})
     monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
-    monkeypatch.setattr(module, "unknown_since", played.unknown_since)
+    monkeypatch.setattr(first_minutes, "open_shared_rest", played.open_rest)
+    monkeypatch.setattr(first_minutes, "connect", played.connect)
+    monkeypatch.setattr(first_minutes, "unknown_since", played.unknown_since)
     monkeypatch.setattr(module, "remove_left_live", played.remove_left_live)
-    monkeypatch.setattr(newcomers, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
+    monkeypatch.setattr(first_minutes, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
     return played
 
 

@@ -20,6 +20,7 @@ from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, RateLimitedError, TransientError
 from include.store.ledgers.gaps import Gap
+from streamer.symbols import first_minutes
 from streamer.symbols import startup as module
 from streamer.symbols.startup import (
     StoppedError,
@@ -187,7 +188,7 @@ async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_do
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.3)
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
     monkeypatch.setattr(module, "_stored_minutes", lambda *_: StoredState({}, {}, []))
-    monkeypatch.setattr(module, "find_begins", lambda *_: {})
+    monkeypatch.setattr(module, "find_begins", lambda *_: ({}, {}))
     monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {})
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     async with asyncio.timeout(30):
@@ -196,28 +197,25 @@ async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_do
     assert log.calls[0].kwargs["error"] == "exchange_info: no answer within 0.3 s"
 
 
-async def test_a_start_goes_on_behind_the_newest_rows_as_far_back_as_is_looked(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+async def test_start_streams_a_symbol_whose_first_minute_is_refused_and_warns(
+    log: CapturingLogger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     @contextlib.contextmanager
     def open_rest(*_: object) -> Iterator[Client]:
         yield Client(None)
 
-    lookback_us = 1_440 * MINUTE_US
-    stored = StoredState({}, {}, [])
+    found = {"NEWUSDT": T0}, {"BTCUSDT": "HTTP 400"}
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
-    monkeypatch.setattr(module, "_stored_minutes", lambda *_: stored)
-    monkeypatch.setattr(module, "find_begins", lambda *_: {"NEWUSDT": T0})
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_: StoredState({}, {}, []))
+    monkeypatch.setattr(module, "find_begins", lambda *_: found)
     monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {})
+    monkeypatch.setattr(first_minutes, "log", log)
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
-    for last_us, begin_us in (
-        (T0 - 2 * MINUTE_US, T0 - MINUTE_US),
-        (T0 - 2 * lookback_us, T0 - lookback_us),
-    ):
-        stored.last_us["BTCUSDT"] = last_us
-        async with asyncio.timeout(30):
-            start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
-        assert start.begins_us == {"BTCUSDT": begin_us, "NEWUSDT": T0}
+    async with asyncio.timeout(30):
+        start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
+    assert (start.instruments, start.begins_us) == ([BTC], {"NEWUSDT": T0})
+    [warning] = log.calls
+    assert (warning.args, warning.kwargs["symbol"]) == (("first_minute_unknown",), "BTCUSDT")
 
 
 async def test_what_the_table_lacks_is_found_again_and_again_with_the_beginnings(
