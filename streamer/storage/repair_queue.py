@@ -10,6 +10,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
@@ -18,7 +19,13 @@ from include.domain.instruments import market_of
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
 from include.jobs.klines.pieces import LoadCounts
 from streamer.runtime.heartbeat import Heartbeat
-from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
+from streamer.runtime.rest_queue import (
+    Failures,
+    RestCalls,
+    RestQueue,
+    RestRequest,
+    RetryLaterError,
+)
 from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -135,33 +142,32 @@ class RepairQueue:
 
     async def run(self) -> None:
         """Repair until cancelled."""
-        loop = asyncio.get_running_loop()
-        working: set[asyncio.Task[None]] = set()
-        is_open = False
-        try:
-            while True:
-                while len(working) < MAX_CALLS and (due := self._take_due(loop.time())):
-                    working.add(asyncio.create_task(self._try(due, loop)))
-                if working:
-                    is_open = True
-                    done, working = await asyncio.wait(
-                        working, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    for task in done:
-                        task.result()
-                    if not done:
-                        continue  # without a beat: the heartbeat shows calls that hang
-                elif is_open:
-                    is_open = False
-                    with contextlib.suppress(TimeoutError):  # closes them one by one
-                        async with asyncio.timeout(RELEASE_TIMEOUT_S):
-                            await in_thread(self.release, name="release")
-                else:
-                    await asyncio.sleep(POLL_S)
-                self.heartbeat.beat(CALL_TIMEOUT_S)
-        finally:
-            for task in working:
-                task.cancel()
+        await RestQueue(
+            self.calls,
+            self._request_due,
+            poll_s=POLL_S,
+            max_calls=MAX_CALLS,
+            on_idle=self._release_connections,
+            heartbeat=self.heartbeat,
+        ).run()
+
+    async def _release_connections(self) -> None:
+        with contextlib.suppress(TimeoutError):  # closes them one by one
+            async with asyncio.timeout(RELEASE_TIMEOUT_S):
+                await in_thread(self.release, name="release")
+
+    def _request_due(self, now_s: float) -> RestRequest[LoadCounts] | None:
+        due = self._take_due(now_s)
+        if due is None:
+            return None
+        return RestRequest(
+            market_of(due.symbol),
+            due.failures,
+            fetch=lambda: self.repair(due.symbol, due.start_us, due.end_us),
+            on_fetched=partial(self._repaired, due),
+            on_retry=partial(self._postpone, due),
+            on_given_up=partial(self._give_up, due),
+        )
 
     def _take_due(self, now_s: float) -> RepairRequest | None:
         """The next range, or part of one, whose minutes are complete at REST."""
@@ -188,37 +194,26 @@ class RepairQueue:
                 return part
         return None
 
-    async def _try(self, request: RepairRequest, loop: asyncio.AbstractEventLoop) -> None:
+    def _repaired(self, request: RepairRequest, counts: LoadCounts) -> None:
         minutes = (request.end_us - request.start_us) // MINUTE_US
-        try:
-            counts = await self.calls.call(
-                lambda: self.repair(request.symbol, request.start_us, request.end_us),
-                request.failures,
-                market=market_of(request.symbol),
-            )
-        except RetryLaterError as retry:
-            self._postpone(request, retry, loop.time())
-        except GiveUpError as error:
-            self._give_up(request, str(error))
-        else:
-            self.repaired_minutes += minutes
-            self.on_repaired(request, counts)
-            log.info(
-                "minutes_repaired",
-                symbol=request.symbol,
-                start=from_us(request.start_us).isoformat(),
-                minutes=minutes,
-                cause=request.cause,
-            )
+        self.repaired_minutes += minutes
+        self.on_repaired(request, counts)
+        log.info(
+            "minutes_repaired",
+            symbol=request.symbol,
+            start=from_us(request.start_us).isoformat(),
+            minutes=minutes,
+            cause=request.cause,
+        )
 
     def _give_up(self, request: RepairRequest, reason: str) -> None:
         """Leave the range to the gap ledger."""
         self.given_up_minutes += (request.end_us - request.start_us) // MINUTE_US
         self.on_given_up(request, reason)
 
-    def _postpone(self, request: RepairRequest, retry: RetryLaterError, now_s: float) -> None:
+    def _postpone(self, request: RepairRequest, retry: RetryLaterError) -> None:
         self.failures += 1
-        request.not_before_s = now_s + retry.wait_s
+        request.not_before_s = asyncio.get_running_loop().time() + retry.wait_s
         self._insert(request)
         log.warning(
             "repair_postponed",

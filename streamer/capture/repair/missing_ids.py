@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
@@ -14,7 +15,13 @@ from include.domain.timeframes import from_us
 from include.jobs.trades.by_id import FetchCounts
 from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.repair.trade_calls import trade_calls
-from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
+from streamer.runtime.rest_queue import (
+    Failures,
+    RestCalls,
+    RestQueue,
+    RestRequest,
+    RetryLaterError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +57,10 @@ class MissingIdsQueue:
     filled_rows: int = 0
     given_up: int = 0
     _asked: tuple[str, str, MissingRange] | None = None
-    _database_failures: int = 0
-    """Consecutive failures of PostgreSQL, over all ranges."""
+    _failures: Failures = field(default_factory=Failures)
+    """Of the current request; those of PostgreSQL count over all ranges."""
+    _round: Iterator[tuple[tuple[str, str], IdSequence]] = field(default_factory=lambda: iter(()))
+    """The sequences not visited yet, one request for each."""
     _began_s: float = 0.0
     """Monotonic time at which requests began."""
 
@@ -81,66 +90,74 @@ class MissingIdsQueue:
     async def run(self) -> None:
         """Request missing ids until cancelled."""
         self._began_s = asyncio.get_running_loop().time()
-        while True:
-            for (dataset, symbol), sequence in list(self.sequences.items()):
-                for lost in sequence.take_lost():
-                    self._give_up(dataset, symbol, lost, REUSED)
-                if sequence.missing_ranges:
-                    await self._fill(dataset, symbol, sequence)
-            await asyncio.sleep(POLL_S)
+        await RestQueue(self.calls, self._request_due, poll_s=POLL_S).run()
 
-    async def _fill(self, dataset: str, symbol: str, sequence: IdSequence) -> None:
-        now_s, market = asyncio.get_running_loop().time(), market_of(symbol)
-        if self.calls.refusals is not None:
-            refusal = self.calls.refusals.at(market, now_s)
+    def _request_due(self, now_s: float) -> RestRequest[FetchCounts] | None:
+        for (dataset, symbol), sequence in self._round:
+            for lost in sequence.take_lost():
+                self._give_up(dataset, symbol, lost, REUSED)
+            if not sequence.missing_ranges:
+                continue
+            refusal = self.calls.refusal_by(market_of(symbol), now_s)
             if refusal is not None:
                 if refusal.is_lasting:
                     self._let_go(dataset, symbol, sequence, refusal.reason)
-                return
-        missing_range = sequence.take_due(now_s, MAX_TRADES)
-        if missing_range is None:
-            return
+                continue
+            missing_range = sequence.take_due(now_s, MAX_TRADES)
+            if missing_range is not None:
+                return self._request(dataset, symbol, sequence, missing_range)
+        self._round = iter(list(self.sequences.items()))
+        return None
+
+    def _request(
+        self, dataset: str, symbol: str, sequence: IdSequence, missing_range: MissingRange
+    ) -> RestRequest[FetchCounts]:
         self._asked = (dataset, symbol, missing_range)
+        self._failures.exchange = missing_range.attempts
         first_id = max(missing_range.first_id, missing_range.last_id + 1 - MAX_IDS_AT_ONCE)
-        failures = Failures(missing_range.attempts, self._database_failures)
-        try:
-            counts = await self.calls.call(
-                lambda: self.fetch(
-                    dataset, symbol, first_id, missing_range.last_id, missing_range.to_us
-                ),
-                failures,
-                market=market,
-                is_past=lambda: self._is_past(missing_range),
-            )
-        except RetryLaterError as retry:
-            missing_range.attempts = failures.exchange
-            self._postpone(dataset, symbol, sequence, missing_range, retry)
-        except GiveUpError as error:
-            self._give_up(dataset, symbol, missing_range, str(error))
-        except asyncio.CancelledError:
-            sequence.miss(missing_range)
-            raise
-        else:
-            self.filled_rows += counts.written
-            log.info(
-                "trades_fetched",
-                table=dataset,
-                symbol=symbol,
-                first_id=first_id,
-                last_id=missing_range.last_id,
-                written=counts.written,
-                void=counts.void,
-            )
-            if counts.absent:
-                absent = replace(
-                    missing_range, first_id=first_id, last_id=first_id + counts.absent - 1
-                )
-                self.on_given_up(dataset, symbol, absent, ABSENT)
-            if missing_range.first_id < first_id:
-                self._go_back(dataset, symbol, sequence, missing_range, first_id, counts.first_us)
-        finally:
-            self._database_failures = failures.database
-            self._asked = None
+        source = dataset, symbol, sequence, missing_range
+        return RestRequest(
+            market_of(symbol),
+            self._failures,
+            fetch=lambda: self.fetch(
+                dataset, symbol, first_id, missing_range.last_id, missing_range.to_us
+            ),
+            is_past=lambda: self._is_past(missing_range),
+            on_fetched=partial(self._fetched, *source, first_id),
+            on_retry=partial(self._postpone, *source),
+            on_given_up=partial(self._give_up, dataset, symbol, missing_range),
+            on_cancelled=partial(self._put_back, sequence, missing_range),
+        )
+
+    def _put_back(self, sequence: IdSequence, missing_range: MissingRange) -> None:
+        self._asked = None
+        sequence.miss(missing_range)
+
+    def _fetched(
+        self,
+        dataset: str,
+        symbol: str,
+        sequence: IdSequence,
+        missing_range: MissingRange,
+        first_id: int,
+        counts: FetchCounts,
+    ) -> None:
+        self._asked = None
+        self.filled_rows += counts.written
+        log.info(
+            "trades_fetched",
+            table=dataset,
+            symbol=symbol,
+            first_id=first_id,
+            last_id=missing_range.last_id,
+            written=counts.written,
+            void=counts.void,
+        )
+        if counts.absent:
+            absent = replace(missing_range, first_id=first_id, last_id=first_id + counts.absent - 1)
+            self.on_given_up(dataset, symbol, absent, ABSENT)
+        if missing_range.first_id < first_id:
+            self._go_back(dataset, symbol, sequence, missing_range, first_id, counts.first_us)
 
     def _go_back(
         self,
@@ -172,6 +189,7 @@ class MissingIdsQueue:
         missing_range: MissingRange,
         retry: RetryLaterError,
     ) -> None:
+        missing_range.attempts = self._failures.exchange
         if retry.is_overdue:
             log.warning(
                 "trades_overdue",
@@ -183,7 +201,7 @@ class MissingIdsQueue:
                 error=str(retry),
             )
         missing_range.not_before_s = asyncio.get_running_loop().time() + retry.wait_s
-        sequence.miss(missing_range)
+        self._put_back(sequence, missing_range)
         log.info(
             "trades_postponed",
             table=dataset,
@@ -204,6 +222,8 @@ class MissingIdsQueue:
         return missing_range.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
 
     def _give_up(self, dataset: str, symbol: str, missing_range: MissingRange, reason: str) -> None:
+        if self._asked is not None and self._asked[2] is missing_range:
+            self._asked = None
         self.given_up += missing_range.ids
         log.error(
             "trades_not_fetched",

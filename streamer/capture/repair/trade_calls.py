@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from include.backoff import Backoff
 from streamer.runtime.refusals import Refusals
-from streamer.runtime.rest_calls import RestCalls
+from streamer.runtime.rest_queue import RestCalls
 
 CALL_TIMEOUT_S = 900.0
 """Timeout of a call: each page of a long range waits for request weight."""

@@ -8,15 +8,22 @@ the exchange until it answers that there are none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from include.domain.instruments import market_of
 from include.jobs.trades.by_id import Tail
 from streamer.capture.intake.ids import IdSequence, MissingRange
-from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
+from streamer.runtime.rest_queue import (
+    Failures,
+    RestCalls,
+    RestQueue,
+    RestRequest,
+    RetryLaterError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +83,8 @@ class TrailingTrades:
         self._on_given_up = on_given_up
         self._calls = calls
         self._asked: dict[tuple[str, str], _Asked] = {}
+        self._round: Iterator[tuple[tuple[str, str], _Asked]] = iter(())
+        """The symbols not visited yet, one request for each."""
 
     @property
     def waiting(self) -> int:
@@ -94,46 +103,39 @@ class TrailingTrades:
 
     async def run(self) -> None:
         """Request trades until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(POLL_S)
-            for (dataset, symbol), asked in list(self._asked.items()):
-                if asked.due_s <= loop.time() and self._is_known(symbol):
-                    await self._ask(dataset, symbol, asked)
+        await RestQueue(self._calls, self._request_due, poll_s=POLL_S, pause_s=PACE_S).run()
 
-    async def _ask(self, dataset: str, symbol: str, asked: _Asked) -> None:
-        sequence = self._sequences.get((dataset, symbol))
-        if sequence is None or sequence.highest is None:
-            self._done(dataset, symbol, asked)  # no row of it was ever captured
-            return
+    def _request_due(self, now_s: float) -> RestRequest[Tail] | None:
+        for (dataset, symbol), asked in self._round:
+            if asked.due_s > now_s or not self._is_known(symbol):
+                continue
+            sequence = self._sequences.get((dataset, symbol))
+            if sequence is None or sequence.highest is None:
+                self._done(dataset, symbol, asked)  # no row of it was ever captured
+                continue
+            after = sequence.highest, sequence.highest_us
+            refusal = self._calls.refusal_by(market_of(symbol), now_s)
+            if refusal is None:
+                return self._request(dataset, symbol, asked, after)
+            if now_s >= asked.until_s:
+                self._give_up(dataset, symbol, asked, after, refusal.reason)
+        self._round = iter(list(self._asked.items()))
+        return None
+
+    def _request(
+        self, dataset: str, symbol: str, asked: _Asked, after: tuple[int, int]
+    ) -> RestRequest[Tail]:
         loop = asyncio.get_running_loop()
-        after_id, after_us = sequence.highest, sequence.highest_us
-        if self._calls.refusals is not None:
-            refusal = self._calls.refusals.at(market_of(symbol), loop.time())
-            if refusal is not None:
-                if loop.time() >= asked.until_s:
-                    self._give_up(dataset, symbol, asked, (after_id, after_us), refusal.reason)
-                return
-        try:
-            tail = await self._calls.call(
-                lambda: self._fetch(dataset, symbol, after_id, after_us),
-                asked.failures,
-                market=market_of(symbol),
-                is_past=lambda: loop.time() >= asked.until_s,
-            )
-        except RetryLaterError as retry:
-            self._postpone(dataset, symbol, asked, after_id, retry)
-        except GiveUpError as error:
-            self._give_up(dataset, symbol, asked, (after_id, after_us), str(error))
-        else:
-            self._take(dataset, symbol, tail)
-            asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
-            if asked.proofs >= PROOFS:
-                sequence.prove(tail.last_id)
-                self._done(dataset, symbol, asked)
-            else:
-                asked.due_s = loop.time() + SETTLE_S
-        await asyncio.sleep(PACE_S)
+        source = dataset, symbol, asked
+        return RestRequest(
+            market_of(symbol),
+            asked.failures,
+            fetch=lambda: self._fetch(dataset, symbol, *after),
+            is_past=lambda: loop.time() >= asked.until_s,
+            on_fetched=partial(self._fetched, *source, after[0]),
+            on_retry=partial(self._postpone, *source, after[0]),
+            on_given_up=partial(self._give_up, *source, after),
+        )
 
     def _postpone(
         self, dataset: str, symbol: str, asked: _Asked, after_id: int, retry: RetryLaterError
@@ -157,9 +159,10 @@ class TrailingTrades:
             retry_in_s=round(retry.wait_s, 1),
         )
 
-    def _take(self, dataset: str, symbol: str, tail: Tail) -> None:
+    def _fetched(self, dataset: str, symbol: str, asked: _Asked, after_id: int, tail: Tail) -> None:
         self.filled_rows += tail.counts.written
-        self._sequences[dataset, symbol].advance(tail.last_id, tail.last_us)
+        sequence = self._sequences[dataset, symbol]
+        sequence.advance(tail.last_id, tail.last_us)
         log.info(
             "tail_fetched",
             table=dataset,
@@ -168,6 +171,12 @@ class TrailingTrades:
             written=tail.counts.written,
             void=tail.counts.void,
         )
+        asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
+        if asked.proofs >= PROOFS:
+            sequence.prove(tail.last_id)
+            self._done(dataset, symbol, asked)
+        else:
+            asked.due_s = asyncio.get_running_loop().time() + SETTLE_S
 
     def _give_up(
         self, dataset: str, symbol: str, asked: _Asked, after: tuple[int, int], reason: str

@@ -1,4 +1,8 @@
-"""Call REST in a thread: one timeout, one way to retry, one pause for markets that refuse us.
+"""Queue REST requests and run them in threads: one timeout, one way to retry, one pause for markets
+that refuse us.
+
+A source of work (candles to repair, missing trade ids, last trades of stopped symbols) hands out
+what is due; the queue calls, and reports to the source how each request ended.
 
 Failures are of three kinds. Those of PostgreSQL, to which a call writes, do not concern the request
 and are retried without end. A market that refuses this address pauses all its requests. Those of
@@ -8,18 +12,22 @@ the exchange are counted: after some quick attempts they are retried slowly, or 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
 from include.backoff import Backoff
 from include.domain.instruments import Market
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.store.postgres.pools import is_of_database
-from streamer.runtime.refusals import Refusals
+from streamer.runtime.heartbeat import Heartbeat
+from streamer.runtime.refusals import Refusal, Refusals
 from streamer.runtime.threads import in_thread
 
 Value = TypeVar("Value")
+
+CANCEL_TIMEOUT_S = 1.0
+"""Time that cancelled requests have to end."""
 
 
 @dataclass(slots=True)
@@ -82,6 +90,10 @@ class RestCalls:
     slow_backoff: Backoff | None = None
     refusals: Refusals | None = field(default=None)
 
+    def refusal_by(self, market: Market, now_s: float) -> Refusal | None:
+        """Return why no request to a market may be made now; None if one may."""
+        return None if self.refusals is None else self.refusals.at(market, now_s)
+
     async def call(
         self,
         work: Callable[[], Value],
@@ -141,3 +153,94 @@ class RestCalls:
             return GiveUpError(str(error))
         wait_s = self.slow_backoff.wait_s(1, error)
         return RetryLaterError(error, wait_s, is_overdue=failures.exchange == self.quick_attempts)
+
+
+@dataclass(slots=True)
+class RestRequest(Generic[Value]):
+    """A request that is due, and what its source does with the outcome.
+
+    Attributes:
+        fetch: blocking; raises TransientError to be repeated, PermanentError if that is pointless.
+        on_fetched: receives the value.
+        on_retry: puts the request back.
+        on_given_up: receives the reason.
+        on_cancelled: puts the request back when the queue is stopped during the call.
+        is_past: whether it is too late for slow attempts.
+    """
+
+    market: Market
+    failures: Failures
+    fetch: Callable[[], Value]
+    on_fetched: Callable[[Value], None]
+    on_retry: Callable[[RetryLaterError], None]
+    on_given_up: Callable[[str], None]
+    on_cancelled: Callable[[], None] = lambda: None
+    is_past: Callable[[], bool] = lambda: True
+
+
+@dataclass(slots=True)
+class RestQueue:
+    """Runs the requests that a source hands out, a few at a time.
+
+    Attributes:
+        take_due: receives the time (monotonic, s) and returns a request; None if none is due.
+        poll_s: interval at which the source is polled while it has nothing due.
+        pause_s: pause after each request.
+        max_calls: calls at a time.
+        on_idle: awaited once after the last of some requests.
+        heartbeat: beats while the queue advances, not while all calls hang.
+    """
+
+    calls: RestCalls
+    take_due: Callable[[float], RestRequest[Any] | None]
+    poll_s: float
+    pause_s: float = 0.0
+    max_calls: int = 1
+    on_idle: Callable[[], Awaitable[None]] | None = None
+    heartbeat: Heartbeat = field(default_factory=Heartbeat)
+
+    async def run(self) -> None:
+        """Run requests until cancelled."""
+        loop = asyncio.get_running_loop()
+        working: set[asyncio.Task[None]] = set()
+        was_working = False
+        try:
+            while True:
+                while len(working) < self.max_calls and (due := self.take_due(loop.time())):
+                    working.add(asyncio.create_task(self._try(due)))
+                if working:
+                    was_working = True
+                    done, working = await asyncio.wait(
+                        working, timeout=self.poll_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in done:
+                        task.result()
+                    if not done:
+                        continue  # without a beat: the heartbeat shows calls that hang
+                elif was_working and self.on_idle is not None:
+                    was_working = False
+                    await self.on_idle()
+                else:
+                    await asyncio.sleep(self.poll_s)
+                self.heartbeat.beat(self.calls.timeout_s)
+        finally:
+            for task in working:
+                task.cancel()
+            if working:
+                await asyncio.wait(working, timeout=CANCEL_TIMEOUT_S)  # they put requests back
+
+    async def _try(self, request: RestRequest[Any]) -> None:
+        try:
+            value = await self.calls.call(
+                request.fetch, request.failures, market=request.market, is_past=request.is_past
+            )
+        except RetryLaterError as retry:
+            request.on_retry(retry)
+        except GiveUpError as error:
+            request.on_given_up(str(error))
+        except asyncio.CancelledError:
+            request.on_cancelled()
+            raise
+        else:
+            request.on_fetched(value)
+        await asyncio.sleep(self.pause_s)

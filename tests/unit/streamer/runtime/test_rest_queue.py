@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 
 import psycopg
 import pytest
@@ -14,7 +17,14 @@ from include.domain.instruments import Market
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.store.postgres.pools import translated
 from streamer.runtime.refusals import Refusals
-from streamer.runtime.rest_calls import Failures, GiveUpError, RestCalls, RetryLaterError
+from streamer.runtime.rest_queue import (
+    Failures,
+    GiveUpError,
+    RestCalls,
+    RestQueue,
+    RestRequest,
+    RetryLaterError,
+)
 
 QUICK = Backoff(first_s=1.0, max_s=4.0, uniform=lambda _least, most: most)
 SLOW = Backoff(first_s=600.0, max_s=600.0, uniform=lambda _least, most: most)
@@ -103,3 +113,70 @@ async def test_a_call_that_hangs_counts_as_a_failure() -> None:
         await one.call(lambda: ended.wait(30), failures, market=Market.SPOT)
     ended.set()
     assert failures.exchange == 1
+
+
+async def test_queue_runs_at_most_max_calls_at_a_time_and_reports_idle_once() -> None:
+    running, most, fetched, idle = 0, 0, list[int](), 0
+    lock = threading.Lock()
+
+    def fetch(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return number
+
+    async def on_idle() -> None:
+        nonlocal idle
+        idle += 1
+
+    left = list(range(6))
+
+    def take_due(_now_s: float) -> RestRequest[int] | None:
+        if not left:
+            return None
+        return RestRequest(
+            Market.SPOT,
+            Failures(),
+            fetch=partial(fetch, left.pop(0)),
+            on_fetched=fetched.append,
+            on_retry=lambda retry: pytest.fail(str(retry)),
+            on_given_up=pytest.fail,
+        )
+
+    queue = RestQueue(calls(), take_due, poll_s=0.005, max_calls=2, on_idle=on_idle)
+    task = asyncio.create_task(queue.run())
+    async with asyncio.timeout(30):
+        while len(fetched) < 6 or not idle:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.03)
+    task.cancel()
+    assert (sorted(fetched), most, idle) == ([0, 1, 2, 3, 4, 5], 2, 1)
+
+
+async def test_request_is_put_back_if_the_queue_stops_during_its_call() -> None:
+    begun, ended, put_back = threading.Event(), threading.Event(), list[str]()
+    requests = [
+        RestRequest(
+            Market.SPOT,
+            Failures(),
+            fetch=lambda: (begun.set(), ended.wait(30)),
+            on_fetched=lambda _value: pytest.fail("it hangs"),
+            on_retry=lambda retry: pytest.fail(str(retry)),
+            on_given_up=pytest.fail,
+            on_cancelled=lambda: put_back.append("request"),
+        )
+    ]
+    queue = RestQueue(calls(), lambda _now_s: requests.pop() if requests else None, poll_s=0.005)
+    task = asyncio.create_task(queue.run())
+    async with asyncio.timeout(30):
+        while not begun.is_set():
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    ended.set()
+    assert put_back == ["request"]
