@@ -121,7 +121,7 @@ def _market(
         now_us=remote.now_us,
         newest=remote.newest,
         condition=remote.condition,
-        on_settled=remote.listen_settled,
+        on_closed=remote.listen_closed,
         is_remote=True,
         ticks=ticks,
         statistics=statistics,

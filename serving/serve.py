@@ -50,7 +50,7 @@ class ServedMarket:
         now_us: returns the exchange's time.
         newest: returns the newest minute of a symbol; None if none is in memory.
         condition: returns its health: ``status`` ("well" or not), and details.
-        on_settled: sets the function that is called with each closed or revised minute.
+        on_closed: sets the function that is called with each closed or revised minute.
         is_remote: the changes come from another process, and are always subscribed.
         ticks: trades and book tickers; None if they are not served.
         statistics: returns figures of the source.
@@ -61,7 +61,7 @@ class ServedMarket:
     now_us: Callable[[], int]
     newest: Callable[[str], Candle | None]
     condition: Callable[[], dict[str, Any]]
-    on_settled: Callable[[Callable[[Candle], None]], None]
+    on_closed: Callable[[Callable[[Candle], None]], None]
     is_remote: bool = False
     ticks: TickHubs | None = None
     statistics: Callable[[], dict[str, Any]] = dict
@@ -116,7 +116,7 @@ async def served(settings: Settings, market: ServedMarket, *, url: str) -> Async
     prices = DayPriceCache(
         history, streamed=market.streamed, newest=market.newest, now_us=market.now_us
     )
-    market.on_settled(prices.settled)
+    market.on_closed(prices.candle_closed)
     listening = asyncio.create_task(live_bars.run(), name="board")
     reading = asyncio.create_task(prices.run(), name="prices")
     hearing = asyncio.create_task(auth.run(), name="access")
@@ -150,7 +150,7 @@ async def serve_hub(
         now_us=now_us,
         newest=hub.newest,
         condition=lambda: condition(observed),
-        on_settled=lambda tell: setattr(hub, "on_settled", tell),
+        on_closed=lambda tell: setattr(hub, "on_closed", tell),
         ticks=observed.ticks,
         statistics=lambda: statistics(observed),
     )

@@ -154,7 +154,7 @@ class Streamer:
         self._counts[candidate.status.value] += 1
         self._watchdog.candle_closed(candidate)
         self._writer.enqueue(candidate)
-        self.hub.settle(candidate)
+        self.hub.publish_closed(candidate)
 
     def rest_needed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
         """Open a gap and queue its repair by REST."""
@@ -421,7 +421,7 @@ class Streamer:
     def _publish_repaired(self, candidates: Sequence[CandleCandidate]) -> None:
         def publish() -> None:
             for candidate in candidates:
-                self.hub.settle(candidate)
+                self.hub.publish_closed(candidate)
 
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(publish)

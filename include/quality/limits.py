@@ -29,7 +29,7 @@ class Limits:
     Attributes:
         stale_after: maximum age of the last row of a trading, streamed symbol.
         unverified_after: how long a streamed minute may be unconfirmed, and a gap open.
-        settled_after: minimum age of a gap's end: younger ones are the streamer's.
+        min_age: minimum age of a gap's end: younger ones are the streamer's.
         followed_for: how long a symbol without rows still counts as loaded every day.
         jump_multiple: how many usual ranges a close may differ from the one before.
         min_jump: smaller relative moves are ignored.
@@ -41,7 +41,7 @@ class Limits:
 
     stale_after: timedelta = timedelta(minutes=10)
     unverified_after: timedelta = timedelta(hours=1)
-    settled_after: timedelta = timedelta(minutes=10)
+    min_age: timedelta = timedelta(minutes=10)
     followed_for: timedelta = timedelta(days=1)
     jump_multiple: Decimal = Decimal(20)
     min_jump: Decimal = Decimal("0.02")

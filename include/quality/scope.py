@@ -93,7 +93,7 @@ WHERE
     changes.changed_by >= pg_snapshot_xmin({cursor}::pg_snapshot)
     AND NOT pg_visible_in_snapshot(changes.changed_by, {cursor}::pg_snapshot)
 UNION ALL
-SELECT symbol, tstzrange({last_end} - {settled_after} - interval '5 minutes', {end})
+SELECT symbol, tstzrange({last_end} - {min_age} - interval '5 minutes', {end})
 FROM quality_symbols
 UNION ALL
 SELECT
@@ -230,7 +230,7 @@ def values_of(
         "since": sql.Literal(end - limits.followed_for),
         "all_symbols": sql.Literal(symbols is None),
         "symbols": array(list(symbols or ())),
-        "settled_after": sql.Literal(limits.settled_after),
+        "min_age": sql.Literal(limits.min_age),
         "unverified_after": sql.Literal(limits.unverified_after),
         "stale_after": sql.Literal(limits.stale_after),
         "followed_for": sql.Literal(limits.followed_for),

@@ -111,7 +111,7 @@ class DayPriceCache:
         self._changed = asyncio.Event()
         """Set, and replaced by a new event, after each read of a day."""
 
-    def settled(self, candle: Candle) -> None:
+    def candle_closed(self, candle: Candle) -> None:
         """Add a minute that was closed or revised."""
         symbol, open_time_us = candle.symbol, candle.open_time_us
         if candle.last_trade_id is not None:
@@ -150,7 +150,7 @@ class DayPriceCache:
             if index % SYMBOLS_A_TURN == 0:
                 await asyncio.sleep(0)
             if (newest := self._newest(symbol)) is not None:
-                self.settled(newest)  # the open minute counts as far as it has come
+                self.candle_closed(newest)  # the open minute counts as far as it has come
             day = self._days.get(symbol)
             if day is not None and (prices := day.minutes.prices()) is not None:
                 found.append((prices, day.is_read))

@@ -30,7 +30,7 @@ class BarUpdate:
     Attributes:
         minute_count: minutes that the bar holds so far.
         is_closed: its last minute is over.
-        status, source: of a settled minute; None for anything else.
+        status, source: of a closed minute; None for anything else.
         is_revision: the reader received the bar as closed before, with other values, or may have,
             if the bar is older than what is remembered of this reader.
         has_quotes: False if the quote volumes are not known yet.

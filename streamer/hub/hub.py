@@ -24,9 +24,9 @@ from include.domain.merge import order_key
 from include.domain.timeframes import MINUTE_US
 from streamer.candles.aggregation import MINUTES_KEPT, SymbolAggregator
 from streamer.candles.minutes import Minute
-from streamer.hub.subscription import FORGOTTEN, DeliveryCounts, Settled, Subscription
+from streamer.hub.subscription import FORGOTTEN, ClosedCandle, DeliveryCounts, Subscription
 
-SETTLED_MINUTES = MINUTES_KEPT + 1
+CLOSED_MINUTES = MINUTES_KEPT + 1
 """Closed minutes remembered of each symbol: all that the aggregator may still publish."""
 MINUTES_PER_SYMBOL = 10
 """Candles that may wait for a reader, for each symbol."""
@@ -37,7 +37,7 @@ class _Listed:
     """A symbol's state in the hub."""
 
     aggregator: SymbolAggregator
-    settled: dict[int, CandleCandidate] = field(default_factory=dict)
+    closed: dict[int, CandleCandidate] = field(default_factory=dict)
     """The winning candidates of the last minutes, by open time."""
     listeners: list[Subscription] = field(default_factory=list)
 
@@ -46,7 +46,7 @@ class Hub:
     """Receives changes of candles from aggregators and passes them to subscriptions."""
 
     def __init__(self) -> None:
-        self.on_settled: Callable[[Candle], None] | None = None
+        self.on_closed: Callable[[Candle], None] | None = None
         """Called with each closed candle that beats the previous one of its minute."""
         self._listed: dict[str, _Listed] = {}
         self._subscriptions: list[Subscription] = []
@@ -83,7 +83,7 @@ class Hub:
         for _, minute in sorted(listed.aggregator.minutes.items(), reverse=True):
             if (candle := minute.shown(symbol)) is not None:
                 return candle
-        return listed.settled[max(listed.settled)].candle if listed.settled else None
+        return listed.closed[max(listed.closed)].candle if listed.closed else None
 
     # --- for the streamer
 
@@ -103,29 +103,29 @@ class Hub:
         for one in self._subscriptions:
             one.report_streamed()
 
-    def settle(self, offer: CandleCandidate) -> None:
+    def publish_closed(self, candidate: CandleCandidate) -> None:
         """Publish a candidate: from the stream, or from REST."""
-        candle = offer.candle
+        candle = candidate.candle
         listed = self._listed.get(candle.symbol)
         if listed is None:
             return
-        settled, open_time_us = listed.settled, candle.open_time_us
-        horizon_us = max(settled, default=open_time_us) - SETTLED_MINUTES * MINUTE_US
+        closed, open_time_us = listed.closed, candle.open_time_us
+        horizon_us = max(closed, default=open_time_us) - CLOSED_MINUTES * MINUTE_US
         before = None if open_time_us >= horizon_us else FORGOTTEN
-        if (known := settled.get(open_time_us)) is not None:
-            if order_key(offer) <= order_key(known):
+        if (known := closed.get(open_time_us)) is not None:
+            if order_key(candidate) <= order_key(known):
                 return
             before = known.candle.values
         if open_time_us >= horizon_us:
-            settled[open_time_us] = offer
+            closed[open_time_us] = candidate
             for old_us in [
-                one for one in settled if one < open_time_us - SETTLED_MINUTES * MINUTE_US
+                one for one in closed if one < open_time_us - CLOSED_MINUTES * MINUTE_US
             ]:
-                del settled[old_us]
+                del closed[old_us]
         for listener in listed.listeners:
-            listener.enqueue_settled((candle.symbol, open_time_us), Settled(offer, before))
-        if self.on_settled is not None:
-            self.on_settled(candle)
+            listener.enqueue_closed((candle.symbol, open_time_us), ClosedCandle(candidate, before))
+        if self.on_closed is not None:
+            self.on_closed(candle)
 
     def close(self) -> None:
         """End all subscriptions; readers still receive what waits."""
@@ -170,7 +170,8 @@ class Hub:
             listed.listeners.append(subscription)
             self._listen(listed)
             states = listed.aggregator.minutes | {
-                open_time_us: Settled(offer) for open_time_us, offer in listed.settled.items()
+                open_time_us: ClosedCandle(candidate)
+                for open_time_us, candidate in listed.closed.items()
             }
             for open_time_us, state in sorted(states.items()):
                 subscription.enqueue((symbol, open_time_us), state)
@@ -216,6 +217,6 @@ class Hub:
         for symbol, minute in marked:
             minute.is_marked = False
             listed = self._listed.get(symbol)
-            if listed is not None and minute.open_time_us not in listed.settled:
+            if listed is not None and minute.open_time_us not in listed.closed:
                 for listener in listed.listeners:
                     listener.enqueue((symbol, minute.open_time_us), minute)

@@ -26,9 +26,9 @@ class CandleUpdate:
 
     Attributes:
         is_closed: the minute is over by the exchange's clock.
-        status: None until the candle is settled.
-        source: of a settled candle.
-        is_revision: the reader received a settled candle with other values before, or may have,
+        status: None while late trades or the closed kline may still change the candle.
+        source: None as long as the status.
+        is_revision: the reader received other values with a status before, or may have,
             if the minute is older than the hub remembers.
         has_quotes: False if the quote volumes cannot be aggregated and await the closed kline.
     """
@@ -78,14 +78,14 @@ class Changes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """A settled candle on its way to a reader.
+class ClosedCandle:
+    """A closed candle on its way to a reader.
 
     Attributes:
-        before: values of the settled candle that the reader received before; None for the first.
+        before: values of the closed candle that the reader received before; None for the first.
     """
 
-    offer: CandleCandidate
+    candidate: CandleCandidate
     before: Values | None = None
 
 
@@ -104,7 +104,7 @@ class DeliveryCounts:
     missed: int = 0
 
 
-class Subscription(Mailbox[Key, "Minute | Settled", str, TimeRange]):
+class Subscription(Mailbox[Key, "Minute | ClosedCandle", str, TimeRange]):
     """Candle changes of some symbols, or of all, for one reader. Iterate it, or call ``receive``.
 
     ``Hub.subscribe`` makes it.
@@ -136,7 +136,7 @@ class Subscription(Mailbox[Key, "Minute | Settled", str, TimeRange]):
         if self._is_streamed_new:
             self.wake()
         self._delivered: dict[str, tuple[int, int]] = {}
-        """Open time and last trade id of the last unsettled state delivered, by symbol."""
+        """Open time and last trade id of the last open state delivered, by symbol."""
 
     async def receive(self, limit: int = BATCH_UPDATES) -> Batch | None:
         """Wait until something changed.
@@ -165,14 +165,14 @@ class Subscription(Mailbox[Key, "Minute | Settled", str, TimeRange]):
         streamed = self._streamed() if is_new and self._streamed is not None else None
         return Batch(updates, self.take_missed(), streamed, is_cut=self.waiting > 0)
 
-    def enqueue_settled(self, key: Key, state: Settled) -> None:
-        """Add a settled candle, unless a more authoritative one waits."""
+    def enqueue_closed(self, key: Key, state: ClosedCandle) -> None:
+        """Add a closed candle, unless a more authoritative one waits."""
         waiting = self._items.get(key)
-        if isinstance(waiting, Settled):
-            if order_key(state.offer) <= order_key(waiting.offer):
+        if isinstance(waiting, ClosedCandle):
+            if order_key(state.candidate) <= order_key(waiting.candidate):
                 self.conflated += 1
                 return
-            state = Settled(state.offer, waiting.before)
+            state = ClosedCandle(state.candidate, waiting.before)
         self.enqueue(key, state)
 
     def report_streamed(self) -> None:
@@ -181,20 +181,20 @@ class Subscription(Mailbox[Key, "Minute | Settled", str, TimeRange]):
             self._is_streamed_new = True
             self.wake()
 
-    def _missed_by_eviction(self, key: Key, item: Minute | Settled) -> tuple[str, TimeRange]:
+    def _missed_by_eviction(self, key: Key, item: Minute | ClosedCandle) -> tuple[str, TimeRange]:
         symbol, open_time_us = key
         return symbol, TimeRange(open_time_us, open_time_us + MINUTE_US)
 
-    def _update(self, symbol: str, state: Minute | Settled) -> CandleUpdate | None:
+    def _update(self, symbol: str, state: Minute | ClosedCandle) -> CandleUpdate | None:
         """The state as it is now; None where the reader has it already."""
-        if isinstance(state, Settled):
-            offer = state.offer
+        if isinstance(state, ClosedCandle):
+            candidate = state.candidate
             return CandleUpdate(
-                offer.candle,
+                candidate.candle,
                 is_closed=True,
-                status=offer.status,
-                source=offer.source,
-                is_revision=state.before not in (None, offer.candle.values),
+                status=candidate.status,
+                source=candidate.source,
+                is_revision=state.before not in (None, candidate.candle.values),
             )
         candle = state.shown(symbol)
         if candle is None:

@@ -30,7 +30,7 @@ from streamer.runtime.threads import in_thread
 
 log = structlog.get_logger(__name__)
 
-REST_SETTLES_US = 30 * SECOND_US
+REST_DELAY_US = 30 * SECOND_US
 """REST may miss trades of a minute that closed more recently than this."""
 
 MAX_MINUTES_PER_CALL = 1_000
@@ -173,7 +173,7 @@ class RepairQueue:
         """The next range, or part of one, whose minutes are complete at REST."""
         exchange_us = self.exchange_us()
         for symbol, requests in self._requests.items():
-            complete_us = exchange_us - REST_SETTLES_US - self.patience_us(symbol)
+            complete_us = exchange_us - REST_DELAY_US - self.patience_us(symbol)
             for index, request in enumerate(requests):
                 if request.not_before_s > now_s:
                     continue

@@ -207,4 +207,4 @@ def _first_minute(rest: BinanceRest, one: Instrument) -> int | None:
     if page.candles:
         return page.candles[0].open_time_us
     # the first minute is open, or has just ended
-    return minute_of(page.server_time_us) - MINUTE_US if page.unsettled else None
+    return minute_of(page.server_time_us) - MINUTE_US if page.not_final else None

@@ -41,7 +41,7 @@ from tests.integration.faults.staging import minutes_of, oracle, read_rows
 
 CALM_MINUTES = 6
 """Simulated: a halt is sure after five minutes."""
-SETTLE_TIMEOUT_S = 180.0
+EQUALITY_TIMEOUT_S = 180.0
 START_TIMEOUT_S = 60.0
 REPAIR_EVERY_S = 1.0
 REPAIR_AFTER_S = 10.0
@@ -82,7 +82,7 @@ class Outcome:
     gaps: GapCounts = field(default_factory=GapCounts)
     max_rss_bytes: int = 0
     seconds: float = 0.0
-    settled_after_s: float = 0.0
+    equal_after_s: float = 0.0
 
     def __str__(self) -> str:
         strikes = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(self.strikes).items()))
@@ -93,7 +93,7 @@ class Outcome:
             f"{strikes}; {self.gaps.opened} gaps, {self.gaps.of_jobs} closed by jobs, "
             f"{self.gaps.silent} of them not given up; "
             f"{self.max_rss_bytes / 1e6:.0f} MB; "
-            f"settled {self.settled_after_s:.1f} s after the calm; {self.seconds:.1f} s"
+            f"equal {self.equal_after_s:.1f} s after the calm; {self.seconds:.1f} s"
         )
 
 
@@ -170,7 +170,7 @@ class _Run:
         self._outcome.listed = len(new)
         began_us |= new
         true = truth(self._exchange, began_us, until_us)
-        self._settle(true, began_us, until_us)
+        self._await_equality(true, began_us, until_us)
         self._streamer.terminate()
         self._check_that_nothing_is_left()
         self._report(true, began_us, until_us)
@@ -256,12 +256,12 @@ class _Run:
             if name not in SYMBOLS and (minutes := oracle(self._exchange, name, 0, until_us))
         }
 
-    def _settle(self, true: Truth, began_us: dict[str, int], until_us: int) -> None:
+    def _await_equality(self, true: Truth, began_us: dict[str, int], until_us: int) -> None:
         found: list[str] = []
         url, reused = self._database.url, reused_tickers(self._exchange)
         ended, judge = given_up(self._exchange), Judge(self._exchange)
 
-        def is_settled() -> bool:
+        def is_equal() -> bool:
             self._repair()
             found[:] = differences(
                 url, true, began_us, until_us, reused=reused, given_up=ended
@@ -270,13 +270,13 @@ class _Run:
 
         calm_s = time.monotonic()
         try:
-            self._until(is_settled, "the table of the exchange", SETTLE_TIMEOUT_S)
+            self._until(is_equal, "the table of the exchange", EQUALITY_TIMEOUT_S)
         except TimeoutError as error:
             raise AssertionError(
-                f"{len(found)} differences after {SETTLE_TIMEOUT_S:g} s of calm:\n"
+                f"{len(found)} differences after {EQUALITY_TIMEOUT_S:g} s of calm:\n"
                 f"{shortened(found)}"
             ) from error
-        self._outcome.settled_after_s = time.monotonic() - calm_s
+        self._outcome.equal_after_s = time.monotonic() - calm_s
 
     def _repair(self) -> None:
         """Repair periodically, like the DAG ``repair_gaps``."""

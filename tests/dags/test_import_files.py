@@ -21,7 +21,7 @@ def inbox(database_url, tmp_path, monkeypatch):
 
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("CANDELABRA_HOME", str(tmp_path))
-    monkeypatch.setitem(inbox_folder.find_files.__kwdefaults__, "settled_after_s", 0.0)
+    monkeypatch.setitem(inbox_folder.find_files.__kwdefaults__, "unchanged_for_s", 0.0)
     folder = tmp_path / "inbox"
     folder.mkdir()
     return folder

@@ -15,7 +15,7 @@ import structlog
 from include.backoff import Backoff, retried
 from include.binance.endpoints import Endpoints
 from include.binance.rest.answers import UNREADABLE, error_of, retry_after_s, used_weight
-from include.binance.rest.klines import KLINE_ROWS, KlinePage, page_of, settled_until
+from include.binance.rest.klines import KLINE_ROWS, KlinePage, final_until, page_of
 from include.binance.rest.listing import EXCHANGE_INFO, instruments_of
 from include.binance.rest.weights import (
     AGG_TRADES_WEIGHT,
@@ -263,7 +263,7 @@ class BinanceRest:
 
     def _server_time_for(self, end_us: int | None) -> int:
         is_old = time.monotonic() >= self._server_time_until_s
-        if is_old or end_us is None or end_us > settled_until(self._server_time_us):
+        if is_old or end_us is None or end_us > final_until(self._server_time_us):
             return self.server_time_us()
         return self._server_time_us
 

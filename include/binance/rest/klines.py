@@ -11,7 +11,7 @@ from include.binance.streams.messages import microseconds
 from include.domain.candles import Candle
 from include.domain.timeframes import SECOND_US, Timeframe
 
-SETTLING_US = 30 * SECOND_US
+FINAL_AFTER_US = 30 * SECOND_US
 """REST can still miss trades of a bar that closed less than this long ago."""
 
 LAG_IS_OVER_US = 600 * SECOND_US
@@ -63,7 +63,7 @@ class KlinePage:
         candles: rows that count: their bar closed at least 30 s before ``server_time_us``.
         server_time_us: the server's time, asked for before the page and so never later than it:
             the evidence of its rows.
-        unsettled: rows left out because their bar was open or closed too recently.
+        not_final: rows left out because their bar was open or closed too recently.
         next_start_us: where the next page begins; None where this one was not full.
         is_followed: whether rows lie behind ``candles`` in this answer, whether they count or not.
         is_last_sure: whether the last of ``candles`` was surely closed where the answer comes
@@ -72,7 +72,7 @@ class KlinePage:
 
     candles: list[Candle]
     server_time_us: int
-    unsettled: int
+    not_final: int
     next_start_us: int | None
     is_followed: bool = False
     is_last_sure: bool = False
@@ -83,9 +83,9 @@ class KlinePage:
         return self.candles if self.is_last_sure else self.candles[:-1]
 
 
-def settled_until(server_time_us: int) -> int:
+def final_until(server_time_us: int) -> int:
     """Bars that end at or before this moment count."""
-    return server_time_us - SETTLING_US
+    return server_time_us - FINAL_AFTER_US
 
 
 def page_of(
@@ -104,17 +104,17 @@ def page_of(
     """
     told = [row.candle(symbol) for row in rows]
     candles = [one for one in told if end_us is None or one.open_time_us < end_us]
-    until_us = settled_until(server_time_us)
-    settled = candles
+    until_us = final_until(server_time_us)
+    final = candles
     if candles and timeframe.next_open_us(candles[-1].open_time_us) > until_us:
-        settled = [one for one in candles if timeframe.next_open_us(one.open_time_us) <= until_us]
-    is_followed = len(settled) < len(told)
-    last_end_us = timeframe.next_open_us(settled[-1].open_time_us) if settled else 0
+        final = [one for one in candles if timeframe.next_open_us(one.open_time_us) <= until_us]
+    is_followed = len(final) < len(told)
+    last_end_us = timeframe.next_open_us(final[-1].open_time_us) if final else 0
     is_full = len(rows) >= limit and not is_followed
     return KlinePage(
-        settled,
+        final,
         server_time_us,
-        len(candles) - len(settled),
+        len(candles) - len(final),
         last_end_us if is_full else None,
         is_followed=is_followed,
         is_last_sure=is_followed or last_end_us <= server_time_us - LAG_IS_OVER_US,

@@ -27,7 +27,7 @@ from include.jobs.files.user_files import SUFFIXES
 
 CLAIMED, DONE, FAILED = ".claimed", "done", "failed"
 
-SETTLED_AFTER_S = 10.0
+UNCHANGED_FOR_S = 10.0
 """A file that was written, moved or touched since then may still be on its way."""
 
 MAX_FILES = 200
@@ -37,7 +37,7 @@ _MAX_NAMESAKES = 10_000
 
 
 def find_files(
-    inbox: Path, *, settled_after_s: float = SETTLED_AFTER_S, most: int = MAX_FILES
+    inbox: Path, *, unchanged_for_s: float = UNCHANGED_FOR_S, most: int = MAX_FILES
 ) -> list[InboxFile]:
     """Return the files that wait in the inbox, no longer written to, and those a dead run has
     claimed.
@@ -46,14 +46,14 @@ def find_files(
 
     Args:
         inbox: the folder.
-        settled_after_s: how long size, contents and name must be unchanged.
+        unchanged_for_s: how long size, contents and name must be unchanged.
 
     Raises:
         PermanentError: the folder cannot be created or read.
     """
     try:
         inbox.mkdir(parents=True, exist_ok=True)
-        found = [*_left(inbox), *_settled(inbox, settled_after_s)]
+        found = [*_left(inbox), *_unchanged(inbox, unchanged_for_s)]
     except OSError as error:
         raise PermanentError(
             f"the inbox {inbox} cannot be read ({error.strerror}): give INBOX_FOLDER to the user "
@@ -66,7 +66,7 @@ def find_files(
 # --- finding
 
 
-def _settled(inbox: Path, settled_after_s: float) -> Iterator[InboxFile]:
+def _unchanged(inbox: Path, unchanged_for_s: float) -> Iterator[InboxFile]:
     now_s = time.time()
     for folder, folders, names in os.walk(inbox):
         here = Path(folder)
@@ -87,7 +87,7 @@ def _settled(inbox: Path, settled_after_s: float) -> Iterator[InboxFile]:
             # Tools that copy set the time of modification as they like, to one to come as well;
             # that of the change they cannot.
             modified_s = stat.st_mtime if stat.st_mtime <= now_s else 0.0
-            if not path.is_file() or max(modified_s, stat.st_ctime) > now_s - settled_after_s:
+            if not path.is_file() or max(modified_s, stat.st_ctime) > now_s - unchanged_for_s:
                 continue
             yield InboxFile(path.relative_to(inbox).as_posix(), stat.st_size)
 

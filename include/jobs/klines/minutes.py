@@ -10,13 +10,13 @@ import structlog
 
 from include.backoff import Backoff
 from include.binance.rest.client import BinanceRest
-from include.binance.rest.klines import KlinePage, settled_until
+from include.binance.rest.klines import KlinePage, final_until
 from include.binance.rest.weights import klines_rows
 from include.domain.candles import CandleCandidate, Source, Status
 from include.domain.instruments import exchange_symbol_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.jobs.klines.pieces import LoadCounts, Ranges, gaps_in, minutes_in, ranges_of
-from include.store.candles.live import remove_settled_live
+from include.store.candles.live import remove_closed_live
 from include.store.candles.merging import Connection
 from include.store.candles.minutes import (
     MergeCounts,
@@ -112,9 +112,9 @@ def fetch_minutes(
         _ask(connection, rest, symbol, start_us, end_us, answers, on_merged)
     finally:  # also if a later page failed: earlier pages stay
         _merge(connection, symbol, answers, on_merged)
-    remove_settled_live(connection, symbol, start_us, end_us)
+    remove_closed_live(connection, symbol, start_us, end_us)
     counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
-    ripe_us = max(start_us, min(end_us, minute_of(settled_until(answers.server_time_us))))
+    ripe_us = max(start_us, min(end_us, minute_of(final_until(answers.server_time_us))))
     sure_us = answers.sure_until_us(ripe_us)
     for gap in gaps_in(answers.ranges, start_us, sure_us):
         counts += _judge(connection, rest, symbol, gap, answers)

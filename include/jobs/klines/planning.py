@@ -9,7 +9,7 @@ import structlog
 
 from include.binance.files.dumps import DumpEntry, DumpSite, daily_path, klines_prefix, monthly_path
 from include.binance.rest.client import BinanceRest
-from include.binance.rest.klines import settled_until
+from include.binance.rest.klines import final_until
 from include.config import Settings
 from include.domain.candles import Source
 from include.domain.instruments import Market, exchange_symbol_of, market_of, unknown_symbol
@@ -292,7 +292,7 @@ class _Planner:
         name = exchange_symbol_of(symbol)
         oldest = self._rest.klines(name, "1m", start_us, None, limit=1).candles
         newest = self._rest.klines(name, "1m", None, None, limit=1)
-        last_us = minute_of(settled_until(newest.server_time_us))
+        last_us = minute_of(final_until(newest.server_time_us))
         if newest.candles and last_us - newest.candles[0].open_time_us > DAY_US:
             last_us = newest.candles[0].open_time_us + MINUTE_US  # it trades no more
         if end_us is not None:

@@ -86,7 +86,7 @@ class Repairs:
         if counts.pending_minutes:
             raise TransientError(
                 f"{label_of(symbol, start_us, end_us)}: {counts.pending_minutes} minutes have no "
-                "row that counts yet; REST settles a minute 30 s after its end"
+                "row that counts yet; REST has a minute complete 30 s after its end"
             )
         return counts
 

@@ -24,7 +24,7 @@ from include.errors import CandelabraError, PermanentError, RejectedInputError, 
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.klines.dump_files import REPLACED_BY, download_folder, record_unusable
 from include.jobs.klines.dump_loading import window_of
-from include.jobs.trades.file_edges import IS_SETTLED
+from include.jobs.trades.file_edges import EDGES_CHECKED
 from include.jobs.trades.folds import KEEPS_RAW, FoldedTrades, fold_blocks, store_folded, told
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 from include.jobs.trades.rest import RestTrades, served_kind
@@ -77,7 +77,7 @@ def load_trade_dump(*, settings: Settings, piece: TradeDumpPiece) -> TradeDumpCo
         )
         if _is_cut(connection, piece, content):
             log.warning("trades_cut_short", path=piece.path, trades=content.trades)
-            entry = replace(entry, detail={"is_cut": True, IS_SETTLED: False})
+            entry = replace(entry, detail={"is_cut": True, EDGES_CHECKED: False})
             record_dump_file(connection, entry)
             counts = _stand_in(settings, connection, piece, entry)
             if not counts.unusable:
@@ -161,7 +161,7 @@ def _load_days(
             **entry.detail,
             REPLACED_BY: Source.DUMP_DAILY.value,
             KEEPS_RAW: piece.keep_raw,
-            IS_SETTLED: True,
+            EDGES_CHECKED: True,
         }
         record_dump_file(connection, replace(entry, detail=detail))
     log.info("trades_replaced", path=piece.path, source=Source.DUMP_DAILY.value, **told(counts))

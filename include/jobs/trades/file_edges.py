@@ -19,7 +19,7 @@ from include.store.candles.merging import Connection
 from include.store.ledgers.files import DumpFile, find_dump_beside, find_dump_file
 
 EDGES = "edges"
-IS_SETTLED = "is_settled"
+EDGES_CHECKED = "edges_checked"
 """Whether the edges of a loaded file were checked; if not, its load was interrupted."""
 _BEGIN, _END = "begin", "end"
 
@@ -40,7 +40,7 @@ def edges_of(fold: TradeFold, partial: pl.DataFrame) -> dict[str, dict[str, obje
     return edges
 
 
-def settle_edges(
+def prove_edges(
     connection: Connection, path: str, symbol: str, kind: str, *, start_us: int, end_us: int
 ) -> list[tuple[int | None, pl.DataFrame]]:
     """Candles at the seams of a file and its neighbours that are proven whole now.

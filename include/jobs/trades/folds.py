@@ -17,7 +17,7 @@ from include.domain.instruments import QUOTE_DECIMALS
 from include.domain.timeframes import from_us
 from include.errors import RejectedInputError
 from include.jobs.klines.pieces import ranges_of
-from include.jobs.trades.file_edges import EDGES, IS_SETTLED, edges_of, settle_edges
+from include.jobs.trades.file_edges import EDGES, EDGES_CHECKED, edges_of, prove_edges
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 from include.store.candles.merging import Connection
 from include.store.candles.minutes import MergeCounts, merge_frame
@@ -144,13 +144,13 @@ def store_folded(
     record_dump_file(connection, entry)
     # after the ledger's entry: of two neighbours loaded concurrently, the later one sees both
     start_us, end_us = content.window
-    seams = settle_edges(
+    seams = prove_edges(
         connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
     )
     for published_at_us, candles in seams:
         merged += _candidate(connection, piece.symbol, candles, published_at_us)
     # last: a load that is killed before this is repeated
-    record_dump_file(connection, replace(entry, detail={**entry.detail, IS_SETTLED: True}))
+    record_dump_file(connection, replace(entry, detail={**entry.detail, EDGES_CHECKED: True}))
     return TradeDumpCounts(
         trades=content.trades,
         raw_rows=content.raw_rows,
@@ -181,7 +181,7 @@ def _detail(
         KEEPS_RAW: piece.keep_raw,
         "is_folded": is_foldable,
         EDGES: edges_of(fold, content.partial) if is_foldable and has_ids else {},
-        IS_SETTLED: False,
+        EDGES_CHECKED: False,
     }
 
 

@@ -26,10 +26,10 @@ from include.jobs.klines.dump_files import REPLACED_BY
 from include.jobs.klines.pieces import Moment, market_from, moment_us, symbols_of
 from include.jobs.klines.planning import FAULTS, MAX_PIECES_TOLD
 from include.jobs.trades.dumps import day_of
-from include.jobs.trades.file_edges import IS_SETTLED
+from include.jobs.trades.file_edges import EDGES_CHECKED
 from include.jobs.trades.folds import KEEPS_RAW
 from include.jobs.trades.pieces import TradeDumpPiece
-from include.jobs.trades.rest import SETTLED_AFTER_US, UM_SERVED_US, served_kind
+from include.jobs.trades.rest import FINAL_AFTER_US, UM_SERVED_US, served_kind
 from include.store.candles.merging import Connection
 from include.store.ledgers.files import DumpFile, find_dump_file
 from include.store.postgres.pools import connect
@@ -180,7 +180,7 @@ class _Planner:
         """
         if known is None or not (known.verdict == "loaded" or REPLACED_BY in known.detail):
             return False
-        if known.detail.get(IS_SETTLED) is False:
+        if known.detail.get(EDGES_CHECKED) is False:
             return False
         if self._keep_raw and not known.detail.get(KEEPS_RAW):
             return False
@@ -221,7 +221,7 @@ class _Planner:
             log.warning("rest_does_not_answer", symbol=symbol, error=str(error))
             return 0, 0
         last_day_us = _DAY.open_time_us(microseconds(newest[0].trade_time))
-        return first_us, min(now_us - SETTLED_AFTER_US, last_day_us + DAY_US)
+        return first_us, min(now_us - FINAL_AFTER_US, last_day_us + DAY_US)
 
     def _path(self, symbol: str, period: str, moment_us: int) -> str:
         return dump_path(symbol, KINDS[self._kind], period, from_us(moment_us))

@@ -33,7 +33,7 @@ BLOCK_ROWS = 20_000
 UM_SERVED_US = 47 * 3_600_000_000
 """USD-M serves aggTrades of 48 hours; an hour is left for asking."""
 
-SETTLED_AFTER_US = 60_000_000
+FINAL_AFTER_US = 60_000_000
 """Age at which all trades of a day are served."""
 
 
@@ -103,7 +103,7 @@ class RestTrades:
             TransientError, RateLimitedError: as ``BinanceRest``.
         """
         answered_us = rest.server_time_us()
-        if window[1] + SETTLED_AFTER_US > answered_us:
+        if window[1] + FINAL_AFTER_US > answered_us:
             raise PermanentError(f"{symbol}: the day is not over; its trades can be had then")
         is_aggregate = kind == AGG_TRADES
         found = rest.agg_trades(exchange_symbol_of(symbol), start_us=window[0])

@@ -90,7 +90,7 @@ HALTS = Suite(
             ) AS trade ON true
             WHERE
                 NOT noted.has_trades
-                AND noted.open_time < {end} - {settled_after}
+                AND noted.open_time < {end} - {min_age}
                 AND trade.is_there IS NULL
         ),
 
@@ -99,7 +99,7 @@ HALTS = Suite(
             FROM (
                 SELECT range_agg(tstzrange(
                     open_time - interval '1 minute',
-                    least(open_time + {silence_before}, {end} - {settled_after})
+                    least(open_time + {silence_before}, {end} - {min_age})
                 )) AS spans
                 FROM silent
             ) AS looked_at
@@ -138,7 +138,7 @@ HALTS = Suite(
                 coalesce(traded.from_time, lower(seen.minutes) - {longest_halt}),
                 least(
                     coalesce(traded.to_time, upper(seen.minutes) + {longest_halt}),
-                    {end} - {settled_after}
+                    {end} - {min_age}
                 )
             ) AS found
         )

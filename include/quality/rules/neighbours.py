@@ -62,7 +62,7 @@ NO_MINUTE_IS_MISSING = Check(
                 '{{{{}}}}'
             ) AS missing
         FROM neighbours
-        WHERE minute > previous + interval '1 minute' AND minute <= {end} - {settled_after}
+        WHERE minute > previous + interval '1 minute' AND minute <= {end} - {min_age}
     )
 
     SELECT
@@ -108,7 +108,7 @@ FIRST_MINUTES_ARE_THERE = Check(
             )
         ) AS gap
     WHERE
-        begun.minute <= {end} - {settled_after}
+        begun.minute <= {end} - {min_age}
         AND NOT EXISTS (
             SELECT FROM market.candles_1m AS earlier
             WHERE earlier.symbol = begun.symbol AND earlier.open_time < begun.minute

@@ -184,12 +184,12 @@ def _bar(row: Sequence[Any]) -> StoredBar:
     has_quotes = values[5] is not None and values[8] is not None
     if not has_quotes:
         values[5] = values[8] = ZERO
-    is_settled = status in set(Status)
+    has_status = status in set(Status)
     return StoredBar(
         Candle(row[0], to_us(row[1]), *values),
         minute_count=minute_count,
-        status=Status(status) if is_settled else None,
-        source=Source(source) if is_settled else None,
+        status=Status(status) if has_status else None,
+        source=Source(source) if has_status else None,
         is_closed=is_closed,
         has_quotes=has_quotes,
     )

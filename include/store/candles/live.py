@@ -58,7 +58,7 @@ WHERE
     )
 """
 
-_REMOVE_SETTLED = """
+_REMOVE_CLOSED = """
 DELETE FROM market.live_candles AS l
 USING market.candles_1m AS c
 WHERE
@@ -114,7 +114,7 @@ async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandl
             return cursor.rowcount
 
 
-def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
+def remove_closed_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
     """Remove open candles whose minute ``candles_1m`` now contains.
 
     Args:
@@ -125,7 +125,7 @@ def remove_settled_live(connection: Connection, symbol: str, start_us: int, end_
     """
     with translated(connection):
         return connection.execute(
-            _REMOVE_SETTLED, (symbol, from_us(start_us), from_us(end_us))
+            _REMOVE_CLOSED, (symbol, from_us(start_us), from_us(end_us))
         ).rowcount
 
 

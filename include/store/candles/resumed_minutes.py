@@ -40,7 +40,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class SettledMinute:
+class StoredMinute:
     """A row of ``market.candles_1m`` with its status and source."""
 
     candle: Candle
@@ -50,7 +50,7 @@ class SettledMinute:
 
 def read_minutes_since(
     connection: Connection, asked: Mapping[str, Asked], *, first_us: int
-) -> list[SettledMinute]:
+) -> list[StoredMinute]:
     """Read minutes, ordered by symbol and time.
 
     Args:
@@ -69,6 +69,6 @@ def read_minutes_since(
     with translated(connection):
         rows = connection.execute(_SINCE, arguments).fetchall()
     return [
-        SettledMinute(Candle(row[0], to_us(row[1]), *row[2:13]), Status(row[13]), Source(row[14]))
+        StoredMinute(Candle(row[0], to_us(row[1]), *row[2:13]), Status(row[13]), Source(row[14]))
         for row in rows
     ]

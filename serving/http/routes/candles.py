@@ -27,7 +27,7 @@ router = APIRouter(tags=["candles"])
 
 DEFAULT_LIMIT = 500
 MAX_LIMIT = 10_000
-SETTLED_US = 10 * MINUTE_US
+FINAL_AFTER_US = 10 * MINUTE_US
 """Older bars change only by repairs."""
 CLOSED_FOR_S = 60
 """Time for which caches may store a closed range; then they revalidate by ETag."""
@@ -140,7 +140,7 @@ async def candles(
     if limit == 1 and start is None and end is None and cursor is None:
         return await _newest(request, symbol, frame, further={"next_cursor": None})
 
-    is_over = end is not None and end <= context.now_us() - SETTLED_US
+    is_over = end is not None and end <= context.now_us() - FINAL_AFTER_US
     headers = {"cache-control": f"public, max-age={CLOSED_FOR_S}" if is_over else "no-cache"}
     page_request = _PageRequest(symbol, frame, start, end, limit, first, resumed_us)
     if accepted(request.headers.get("accept", "")) is Format.JSON:

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US
-from include.store.candles.resumed_minutes import Asked, SettledMinute, read_minutes_since
+from include.store.candles.resumed_minutes import Asked, StoredMinute, read_minutes_since
 from include.store.postgres.pools import connect
 from serving.protobuf.bars import microseconds_of
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
@@ -92,7 +92,7 @@ class NatsMarket:
         self._resumption = Resumption(
             self._states, self._mailbox, read, self._publish, wall_us=wall_us
         )
-        self._on_settled: Callable[[Candle], None] | None = None
+        self._on_closed: Callable[[Candle], None] | None = None
 
     # --- for what is served
 
@@ -118,9 +118,9 @@ class NatsMarket:
         """The newest minute of a symbol; None if none was received."""
         return self._states.newest(symbol)
 
-    def listen_settled(self, call: Callable[[Candle], None]) -> None:
+    def listen_closed(self, call: Callable[[Candle], None]) -> None:
         """Set the function that is called with each closed minute."""
-        self._on_settled = call
+        self._on_closed = call
 
     def changes(self) -> CandleMailbox:
         """Changes of all symbols; for one reader."""
@@ -347,8 +347,8 @@ class NatsMarket:
             return
         self._resumption.note_received(changed.candle.symbol)
         self._mailbox.publish(changed)
-        if changed.is_closed and self._on_settled is not None:
-            self._on_settled(changed.candle)
+        if changed.is_closed and self._on_closed is not None:
+            self._on_closed(changed.candle)
 
 
 def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarket:
@@ -359,7 +359,7 @@ def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMark
     """
     url = settings.url_for("reader")
 
-    def read(requests: Mapping[str, Asked], first_us: int) -> list[SettledMinute]:
+    def read(requests: Mapping[str, Asked], first_us: int) -> list[StoredMinute]:
         with connect(url, application_name="candelabra-resumption") as connection:
             return read_minutes_since(connection, requests, first_us=first_us)
 

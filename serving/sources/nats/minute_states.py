@@ -1,7 +1,7 @@
 """The newest known states of minutes, which decide what is new in a message.
 
 Messages come twice, late, or from two streamers of one symbol, so states are compared with the
-known ones. Unsettled states only move forward. A settled state never loses to a less authoritative
+known ones. Open states only move forward. A closed state never loses to a less authoritative
 source, nor an aggregate to one of fewer trades. Of two states from the same source the later one
 wins, because bars do not say when their evidence was made.
 """
@@ -49,8 +49,8 @@ class MinuteStates:
         """Open time of a symbol's oldest remembered minute."""
         return min(self._known.get(symbol, ()), default=None)
 
-    def unsettled(self, symbol: str, start_us: int, end_us: int) -> list[int]:
-        """Open times of the minutes in a range without a known settled state."""
+    def not_closed(self, symbol: str, start_us: int, end_us: int) -> list[int]:
+        """Open times of the minutes in a range without a known closed state."""
         known = self._known.get(symbol, {})
         return [
             one
@@ -66,7 +66,7 @@ class MinuteStates:
     def add(self, update: CandleUpdate) -> CandleUpdate | None:
         """Add a state; returns it as readers should receive it, or None if it is not new.
 
-        A settled minute that had other values before is marked as a revision.
+        A closed minute that had other values before is marked as a revision.
         """
         candle = update.candle
         known = self._known.setdefault(candle.symbol, {})

@@ -18,7 +18,7 @@ import structlog
 from include.backoff import Backoff, RetryLoop
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us_text
 from include.errors import PermanentError, TransientError
-from include.store.candles.resumed_minutes import Asked, SettledMinute
+from include.store.candles.resumed_minutes import Asked, StoredMinute
 from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats.minute_states import MinuteStates
 from streamer.hub.subscription import CandleUpdate
@@ -27,7 +27,7 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 OVERLAP_US = 10 * MINUTE_US
-"""Minutes before the newest that are read again: they may not have been settled."""
+"""Minutes before the newest that are read again: they may not have been closed."""
 MAX_BACK_US = 23 * 60 * MINUTE_US
 WRITTEN_BEFORE_US = 60 * SECOND_US
 """Margin for writes that began before the last message, and for clock differences."""
@@ -35,13 +35,13 @@ SYMBOLS_AT_ONCE = 50
 MAX_READ_S = 60.0
 MAX_ABSENT_S = 300.0
 """Time for which absent minutes are read again: a streamer may need to catch up with its writes."""
-SETTLING_US = MINUTE_US
-"""The streamer has yet to settle minutes this close to the newest."""
+FINAL_AFTER_US = MINUTE_US
+"""The streamer has yet to close minutes this close to the newest."""
 POLL_INTERVAL_S = 60.0
 """Fallback poll; requests normally wake us."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.05)
 
-Read = Callable[[Mapping[str, Asked], int], list[SettledMinute]]
+Read = Callable[[Mapping[str, Asked], int], list[StoredMinute]]
 """Reads minutes of symbols that open at or after a time (µs); blocking."""
 
 
@@ -181,8 +181,8 @@ class Resumption:
             self._mailbox.report_missed_minutes(symbol, one.requested.start_us, first_us)
             one = replace(one, requested=replace(one.requested, start_us=first_us))
         newest_us = self._states.newest_us_of(symbol) or 0
-        absent = self._states.unsettled(
-            symbol, max(one.requested.start_us, one.oldest_us), newest_us - SETTLING_US
+        absent = self._states.not_closed(
+            symbol, max(one.requested.start_us, one.oldest_us), newest_us - FINAL_AFTER_US
         )
         now_s = asyncio.get_running_loop().time()
         absent_s = now_s if one.absent_s is None else one.absent_s
@@ -204,7 +204,7 @@ class Resumption:
         del self._requests[symbol]
         self._states.release(symbol)
 
-    async def _deliver(self, rows: list[SettledMinute], newest: Mapping[str, int]) -> None:
+    async def _deliver(self, rows: list[StoredMinute], newest: Mapping[str, int]) -> None:
         for row in rows:
             await self._mailbox.room_for_past()
             symbol, open_time_us = row.candle.symbol, row.candle.open_time_us

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=0.25, max_s=15.0, min_s=0.05)
 OVERLAP_US = 10 * MINUTE_US
-"""Minutes before the newest that are requested again: they may not have been settled."""
+"""Minutes before the newest that are requested again: they may not have been closed."""
 MAX_RESUMED_S = 23 * 3_600.0
 """After a longer disconnect nothing is resumed: the other side resumes a day at most, and readers
 read the past from the table.
@@ -68,7 +68,7 @@ class RemoteMarket:
         self._newest_us = 0
         self._streamed: frozenset[str] | None = None
         """Streamed symbols; None if the streamer does not report them."""
-        self._on_settled: Callable[[Candle], None] | None = None
+        self._on_closed: Callable[[Candle], None] | None = None
         self.is_connected = False
         self.disconnects = 0
 
@@ -85,9 +85,9 @@ class RemoteMarket:
         known = self._newest.get(symbol)
         return None if known is None else bar_update_of(known).candle
 
-    def listen_settled(self, call: Callable[[Candle], None]) -> None:
+    def listen_closed(self, call: Callable[[Candle], None]) -> None:
         """Set the function that is called with each closed minute."""
-        self._on_settled = call
+        self._on_closed = call
 
     def condition(self) -> dict[str, Any]:
         """Health of the connection."""
@@ -179,8 +179,8 @@ class RemoteMarket:
             is_streamed = self._streamed is None or symbol in self._streamed
             if is_streamed and (known is None or open_us >= _open_us(known)):
                 self._newest[symbol] = update
-            if self._on_settled is not None and update.candle.is_closed:
-                self._on_settled(bar_update_of(update).candle)
+            if self._on_closed is not None and update.candle.is_closed:
+                self._on_closed(bar_update_of(update).candle)
 
 
 class RemoteChanges(CandleMailbox):

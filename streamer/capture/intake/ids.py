@@ -50,24 +50,24 @@ class IdSequence:
     """Tracks the ids of one symbol.
 
     Args:
-        settle_s: how long a missing id may still arrive by itself.
+        late_s: how long a missing id may still arrive by itself.
         max_missing_ranges: maximum number of missing ranges.
     """
 
     __slots__ = (
         "_anew_us",
         "_first_us",
+        "_late_s",
         "_lost",
         "_max_missing_ranges",
         "_proven_id",
-        "_settle_s",
         "first_id",
         "highest",
         "highest_us",
         "missing_ranges",
     )
 
-    def __init__(self, *, settle_s: float, max_missing_ranges: int = MAX_MISSING_RANGES) -> None:
+    def __init__(self, *, late_s: float, max_missing_ranges: int = MAX_MISSING_RANGES) -> None:
         self.first_id: int | None = None
         """The first id that arrived."""
         self.highest: int | None = None
@@ -80,7 +80,7 @@ class IdSequence:
         self._proven_id: int | None = None
         """Last id for which the exchange confirmed that there is no later trade."""
         self._lost: list[MissingRange] = []
-        self._settle_s = settle_s
+        self._late_s = late_s
         self._max_missing_ranges = max_missing_ranges
 
     def take(self, number: int, time_us: int, now_s: float) -> bool:
@@ -98,7 +98,7 @@ class IdSequence:
             if time_us + REUSED_AFTER_US < self.highest_us:
                 return True  # a late trade of the previous instrument
             missing_range = MissingRange(
-                highest + 1, number - 1, self.highest_us, time_us, now_s + self._settle_s
+                highest + 1, number - 1, self.highest_us, time_us, now_s + self._late_s
             )
             self._insert(missing_range)
         elif self._fill(number):

@@ -33,7 +33,7 @@ from streamer.capture.spool.spool import losses_of, tally
 
 log = structlog.get_logger(__name__)
 
-SETTLE_S = 2.0
+LATE_S = 2.0
 """Time for which missing ids may still arrive by themselves."""
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
 
@@ -59,7 +59,7 @@ class Intake:
         *,
         max_rows: int,
         on_losses: Callable[[list[Loss]], None],
-        settle_s: float = SETTLE_S,
+        late_s: float = LATE_S,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -78,7 +78,7 @@ class Intake:
             on_leave=self._leave,
         )
         self._on_losses = on_losses
-        self._settle_s = settle_s
+        self._late_s = late_s
         self._now_us = now_us
         self._monotonic_s = monotonic_s
         self._takes_agg_trades = self.takes(AGG_TRADES.name)
@@ -97,7 +97,7 @@ class Intake:
         key = (dataset, symbol)
         found = self.sequences.get(key)
         if found is None:
-            found = self.sequences[key] = IdSequence(settle_s=self._settle_s)
+            found = self.sequences[key] = IdSequence(late_s=self._late_s)
         return found
 
     def on_trade(self, market: Market, trade: AggTrade | Trade) -> None:

@@ -28,7 +28,7 @@ from streamer.runtime.rest_queue import (
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.5
-SETTLE_S = 5.0
+REST_DELAY_S = 5.0
 """Delay of the first request, after which REST has the last trades."""
 PACE_S = 0.5
 """Pause between two requests: a market may halt with all its symbols, and nothing is urgent."""
@@ -99,7 +99,7 @@ class TrailingTrades:
         """Request the last trades of a symbol that was found not to trade at this exchange time
         (µs)."""
         now_s = asyncio.get_running_loop().time()
-        self._asked[dataset, symbol] = _Asked(stopped_us, now_s + SETTLE_S, now_s + MAX_S)
+        self._asked[dataset, symbol] = _Asked(stopped_us, now_s + REST_DELAY_S, now_s + MAX_S)
 
     async def run(self) -> None:
         """Request trades until cancelled."""
@@ -176,7 +176,7 @@ class TrailingTrades:
             sequence.prove(tail.last_id)
             self._done(dataset, symbol, asked)
         else:
-            asked.due_s = asyncio.get_running_loop().time() + SETTLE_S
+            asked.due_s = asyncio.get_running_loop().time() + REST_DELAY_S
 
     def _give_up(
         self, dataset: str, symbol: str, asked: _Asked, after: tuple[int, int], reason: str

@@ -66,7 +66,7 @@ class Disk:
             await self._wait(task)
         except TransientError:
             self._hanging[name] = task
-            task.add_done_callback(lambda done: _settle(done, on_late))
+            task.add_done_callback(lambda done: _report_late(done, on_late))
             raise
         except asyncio.CancelledError:
             task.cancel()
@@ -79,6 +79,6 @@ class Disk:
             raise TransientError(f"the disk hangs for {MAX_CALL_S:g} s")
 
 
-def _settle(done: asyncio.Task[Result], on_late: Callable[[Result], None]) -> None:
+def _report_late(done: asyncio.Task[Result], on_late: Callable[[Result], None]) -> None:
     if not done.cancelled() and done.exception() is None:
         on_late(done.result())

@@ -55,14 +55,14 @@ def hurry(factor: float) -> None:
         module = importlib.import_module(name)
         setattr(module, wait, getattr(module, wait) / factor)
     tails = importlib.import_module("streamer.capture.repair.trailing_trades")
-    for wait in ("POLL_S", "SETTLE_S", "PACE_S"):
+    for wait in ("POLL_S", "REST_DELAY_S", "PACE_S"):
         setattr(tails, wait, getattr(tails, wait) / factor)
     calls = importlib.import_module("streamer.capture.repair.trade_calls")
     calls.SLOW_BACKOFF = _hurried(calls.SLOW_BACKOFF, factor)
     rotate_s = _of("streamer.health.watchdog", "ROTATE_INTERVAL_S") / factor
     _give("streamer.app", "Watchdog", rotate_interval_s=rotate_s)
-    settle_s = _of("streamer.capture.intake.rows", "SETTLE_S") / factor
-    _give("streamer.capture.app", "Intake", settle_s=settle_s)
+    late_s = _of("streamer.capture.intake.rows", "LATE_S") / factor
+    _give("streamer.capture.app", "Intake", late_s=late_s)
     limits = importlib.import_module("include.binance.rest.weights").WEIGHT_LIMITS
     for market in limits:
         limits[market] *= WEIGHT_FACTOR

@@ -26,7 +26,7 @@ def complete(monkeypatch):
     """Treat a file as complete immediately."""
     from include.jobs.files import inbox_folder
 
-    monkeypatch.setitem(inbox_folder.find_files.__kwdefaults__, "settled_after_s", 0.0)
+    monkeypatch.setitem(inbox_folder.find_files.__kwdefaults__, "unchanged_for_s", 0.0)
 
 
 def first_event(trigger):

@@ -309,7 +309,7 @@ async def test_all_interfaces_return_the_same_candles(market: Any) -> None:
 
             async with httpx.AsyncClient(base_url=exchange.control_url) as client:
                 assert (await client.post("/sim/stall")).json()["stalled"] > 0
-            await settled(received, ways, database_url, since_us)
+            await all_equal(received, ways, database_url, since_us)
             stop.set()
             compare_with_the_exchange(exchange, received[0], database_url, since_us)
 
@@ -319,7 +319,7 @@ def closed_minutes(received: LatestBars) -> int:
     return sum(key[:2] == (SYMBOLS[0], "1m") for key in received.bars) - 1
 
 
-async def settled(received: list[LatestBars], ways: Any, url: str, since_us: int) -> None:
+async def all_equal(received: list[LatestBars], ways: Any, url: str, since_us: int) -> None:
     """Wait until all interfaces agree; show the differences if they do not."""
     differs: dict[str, Any] = {}
     with contextlib.suppress(TimeoutError):

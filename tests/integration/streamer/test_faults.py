@@ -112,7 +112,7 @@ async def test_a_stop_soon_after_a_disconnect_leaves_no_missing_minute(
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         with monkeypatch.context() as patch:
-            patch.setattr(repair, "REST_SETTLES_US", 3_600 * SECOND_US)  # it stops before that
+            patch.setattr(repair, "REST_DELAY_US", 3_600 * SECOND_US)  # it stops before that
             async with streaming(settings, *symbols):
                 await wait_for_rows(
                     database_url, lambda rows: all(minutes_of(rows, s) for s in symbols)

@@ -80,7 +80,7 @@ async def assert_unnoticed(
     assert [feed.connection.reconnects for feed in streamer.telemetry.feeds] == [0, 0]
 
 
-async def settled(database_url: str, exchange: Exchange, noticed: Noticed) -> None:
+async def all_equal(database_url: str, exchange: Exchange, noticed: Noticed) -> None:
     """The start is over: its minutes are stored, and what it asked of REST is forgotten."""
     goal_us = minute_of(exchange.clock.now_us()) + MINUTE_US
     await wait_for_rows(
@@ -97,7 +97,7 @@ async def test_old_connections_are_rotated_without_a_gap(
     async with Exchange(config) as exchange:
         settings = settings_for(exchange, database_url, rotate_after_s=3)
         async with streaming(settings, *SYMBOLS) as streamer:
-            await settled(database_url, exchange, noticed)
+            await all_equal(database_url, exchange, noticed)
             await holds(lambda: min(rotations(streamer)) >= 4)
             await assert_unnoticed(noticed, exchange, streamer, database_url)
             times = [feed.connection._rotate_at_s for feed in streamer.telemetry.feeds]
@@ -112,7 +112,7 @@ async def test_a_socket_is_replaced_before_an_announced_shutdown(
         Exchange(SimulatorConfig(speed=SPEED)) as exchange,
         streaming(settings_for(exchange, database_url), *SYMBOLS) as streamer,
     ):
-        await settled(database_url, exchange, noticed)
+        await all_equal(database_url, exchange, noticed)
         async with httpx.AsyncClient(base_url=exchange.control_url) as control:
             answer = await control.post("/sim/shutdown", params={"market": market, "seconds": 10})
             answer.raise_for_status()
@@ -129,7 +129,7 @@ async def test_a_failed_rotation_is_retried_while_the_old_socket_serves(
         Exchange(SimulatorConfig(speed=SPEED)) as exchange,
         streaming(settings_for(exchange, database_url), *SYMBOLS) as streamer,
     ):
-        await settled(database_url, exchange, noticed)
+        await all_equal(database_url, exchange, noticed)
         exchange.faults.add([{"kind": "refuse", "market": "spot", "duration_s": 60}])
         connection = streamer.telemetry.feeds[0].connection
         connection.rotate("as a test")

@@ -41,7 +41,7 @@ class Database:
         self.connections.append(Connection())
         return self.connections[-1]
 
-    async def settle(self, connection: Connection, offers: Sequence[CandleCandidate]) -> None:
+    async def store(self, connection: Connection, offers: Sequence[CandleCandidate]) -> None:
         assert not connection.closed
         self.is_writing.set()
         if self.gate is not None:

@@ -151,5 +151,5 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def settled(ledger: GapLedger) -> None:
+async def all_written(ledger: GapLedger) -> None:
     await until(lambda: ledger.unwritten == 0)

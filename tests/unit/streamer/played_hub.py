@@ -28,7 +28,7 @@ class Heard(Results):
 
     def candle_closed(self, candidate: CandleCandidate) -> None:
         super().candle_closed(candidate)
-        self.hub.settle(candidate)
+        self.hub.publish_closed(candidate)
 
 
 def listed(hub: Hub, heard: Heard, *instruments: Instrument) -> list[SymbolAggregator]:

@@ -56,7 +56,7 @@ async def test_whatever_the_market_does_the_table_ends_as_the_exchange_has_it(
         until_us = minute_of(one.exchange.clock.now_us()) - MINUTE_US
         rows: Rows = {}
 
-        def is_settled() -> bool:
+        def is_equal() -> bool:
             rows.clear()
             rows.update(read_rows(database_url))
             return (
@@ -71,7 +71,7 @@ async def test_whatever_the_market_does_the_table_ends_as_the_exchange_has_it(
                 and bool(outages_of(database_url, GONE))
             )
 
-        await one.until(is_settled, "rows up to now, and outages for what the exchange lacks")
+        await one.until(is_equal, "rows up to now, and outages for what the exchange lacks")
         for symbol in SYMBOLS:
             assert_equal(one.exchange, rows, symbol, minutes_of(rows, symbol)[0], until_us)
         assert all(row["status"] == "verified" for (_, at), row in rows.items() if at < until_us)

@@ -50,12 +50,12 @@ def drop(settings: Settings) -> Callable[..., Path]:
 
 
 def found(settings: Settings) -> list[str]:
-    return [one.name for one in find_files(settings.inbox, settled_after_s=0)]
+    return [one.name for one in find_files(settings.inbox, unchanged_for_s=0)]
 
 
 def load_all(settings: Settings) -> list[InboxResult | Exception]:
     results: list[InboxResult | Exception] = []
-    for one in find_files(settings.inbox, settled_after_s=0):
+    for one in find_files(settings.inbox, unchanged_for_s=0):
         try:
             results.append(load_file(settings=settings, file=one))
         except PermanentError as error:
@@ -145,7 +145,7 @@ def test_runs_at_the_same_time_load_each_file_once(
     names = [f"ABC-1m-2025-01-{day:02}.csv" for day in range(1, 7)]
     for day, name in enumerate(names):
         drop(name, row(day * 1_440))
-    work = find_files(settings.inbox, settled_after_s=0) * 4
+    work = find_files(settings.inbox, unchanged_for_s=0) * 4
     with ThreadPoolExecutor(8) as pool:
         results = list(pool.map(lambda file: load_file(settings=settings, file=file), work))
     assert sorted(imported) == names
@@ -158,7 +158,7 @@ def test_a_file_waits_while_the_database_is_away_and_is_taken_up_again(
     settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
 ) -> None:
     drop("futures/um/ABC-1m-2025-01-01.csv", row(0))
-    (file,) = find_files(settings.inbox, settled_after_s=0)
+    (file,) = find_files(settings.inbox, unchanged_for_s=0)
     away = settings.model_copy(
         update={"jobs_database_url": "postgresql://candelabra@127.0.0.1:1/none"}
     )

@@ -19,8 +19,8 @@ def drop(inbox: Path, name: str) -> Path:
     return path
 
 
-def settled(inbox: Path) -> list[str]:
-    return [one.name for one in find_files(inbox, settled_after_s=0)]
+def unchanged(inbox: Path) -> list[str]:
+    return [one.name for one in find_files(inbox, unchanged_for_s=0)]
 
 
 def test_a_file_that_is_still_being_copied_waits(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_file_that_is_still_being_copied_waits(tmp_path: Path) -> None:
     drop(tmp_path, ".ABC-1m-2025-01-03.csv.x7Yz")
     drop(tmp_path, ".staging/ABC-1m-2025-01-04.csv")
     assert find_files(tmp_path) == []
-    assert settled(tmp_path) == ["ABC-1m-2025-01-01.csv"]
+    assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
 
 
 def test_a_file_with_a_time_in_the_future_is_ready_like_any_other(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_file_with_a_time_in_the_future_is_ready_like_any_other(tmp_path: Path
     ahead = time.time() + 10 * 86_400
     os.utime(path, (ahead, ahead))
     assert find_files(tmp_path) == []  # it was written a moment ago
-    assert settled(tmp_path) == ["ABC-1m-2025-01-01.csv"]
+    assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
 
 
 def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ OF_REST = [
     ("include.store.candles.merging", "_counts", "after", 2),
     ("include.jobs.klines.minutes", "merge_candidates", "after", 2),  # merged, not yet covered
     ("include.jobs.klines.minutes", "add_coverage", "after", 1),
-    ("include.jobs.klines.minutes", "remove_settled_live", "before", 1),
+    ("include.jobs.klines.minutes", "remove_closed_live", "before", 1),
 ]
 
 

@@ -46,7 +46,7 @@ STEPS = [
     ("add_coverage", "after", 1),
     ("record_dump_file", "before", 1),
     ("record_dump_file", "after", 1),  # loaded, its edges not proven yet
-    ("settle_edges", "after", 1),
+    ("prove_edges", "after", 1),
 ]
 
 CONTENT = (

@@ -23,7 +23,7 @@ async def test_lost_trades_are_fetched_though_no_id_follows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evidence, "POLL_INTERVAL_S", 0.2)
-    monkeypatch.setattr(tails, "SETTLE_S", 0.2)
+    monkeypatch.setattr(tails, "REST_DELAY_S", 0.2)
     async with Exchange(SimulatorConfig(speed=60, spot_symbols=("BTCUSDT", "ETHUSDT"))) as exchange:
         settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
 

@@ -92,12 +92,12 @@ def test_rows_count_when_their_minute_closed_thirty_seconds_before_the_servers_t
     )
     rest, _, _ = client(exchange)
     page = rest.klines("BTCUSDT", "1m", START)
-    assert (len(page.candles), page.unsettled) == (1, 1)
+    assert (len(page.candles), page.not_final) == (1, 1)
     exchange.handlers["time"] = lambda _: httpx.Response(
         200, json={"serverTime": START + 2 * MINUTE_US + 30_000_000}
     )
     page = rest.klines("BTCUSDT", "1m", START)
-    assert (len(page.candles), page.unsettled) == (2, 0)
+    assert (len(page.candles), page.not_final) == (2, 0)
 
 
 def test_the_servers_time_is_asked_before_the_page_and_kept_for_old_minutes() -> None:

@@ -7,7 +7,13 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from include.binance.rest.klines import KLINE_ROWS, LAG_IS_OVER_US, SETTLING_US, KlinePage, page_of
+from include.binance.rest.klines import (
+    FINAL_AFTER_US,
+    KLINE_ROWS,
+    LAG_IS_OVER_US,
+    KlinePage,
+    page_of,
+)
 from include.domain.timeframes import MINUTE_US, timeframe
 
 START = 1_735_689_600_000_000
@@ -24,18 +30,18 @@ def rows(count: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("late_us", "settled"), [(0, 3), (-1, 2), (-MINUTE_US, 2), (-MINUTE_US - 1, 1)]
+    ("late_us", "final"), [(0, 3), (-1, 2), (-MINUTE_US, 2), (-MINUTE_US - 1, 1)]
 )
-def test_the_last_bars_wait_until_they_are_settled(late_us: int, settled: int) -> None:
+def test_the_last_bars_wait_until_they_are_settled(late_us: int, final: int) -> None:
     page = page_of(
         KLINE_ROWS.decode(rows(3)),
         symbol="X",
         timeframe=timeframe("1m"),
-        server_time_us=START + 3 * MINUTE_US + SETTLING_US + late_us,
+        server_time_us=START + 3 * MINUTE_US + FINAL_AFTER_US + late_us,
         limit=3,
     )
-    assert (len(page.candles), page.unsettled) == (settled, 3 - settled)
-    assert (page.next_start_us is None) == (settled < 3)
+    assert (len(page.candles), page.not_final) == (final, 3 - final)
+    assert (page.next_start_us is None) == (final < 3)
 
 
 def sure_of(count: int, *, server_time_us: int, end_us: int | None = None) -> KlinePage:
@@ -50,20 +56,20 @@ def sure_of(count: int, *, server_time_us: int, end_us: int | None = None) -> Kl
 
 
 def test_a_row_is_sure_once_another_follows_it_in_the_same_answer() -> None:
-    settled_us = START + 2 * MINUTE_US + SETTLING_US
-    alone = sure_of(2, server_time_us=settled_us)
+    final_us = START + 2 * MINUTE_US + FINAL_AFTER_US
+    alone = sure_of(2, server_time_us=final_us)
     assert (len(alone.candles), len(alone.sure), alone.is_followed) == (2, 1, False)
-    before_an_open_one = sure_of(3, server_time_us=settled_us)
-    assert (len(before_an_open_one.sure), before_an_open_one.unsettled) == (2, 1)
+    before_an_open_one = sure_of(3, server_time_us=final_us)
+    assert (len(before_an_open_one.sure), before_an_open_one.not_final) == (2, 1)
     assert before_an_open_one.is_followed
 
 
 @pytest.mark.parametrize("behind_us", [0, MINUTE_US])
 def test_a_row_behind_the_range_tells_that_there_is_one_and_is_not_taken(behind_us: int) -> None:
-    server_time_us = START + 2 * MINUTE_US + SETTLING_US + behind_us
+    server_time_us = START + 2 * MINUTE_US + FINAL_AFTER_US + behind_us
     page = sure_of(3, server_time_us=server_time_us, end_us=START + 2 * MINUTE_US)
     assert page.sure == page.candles
-    assert (len(page.candles), page.unsettled, page.is_followed) == (2, 0, True)
+    assert (len(page.candles), page.not_final, page.is_followed) == (2, 0, True)
 
 
 @pytest.mark.parametrize(("early_us", "sure"), [(0, 2), (1, 1)])

@@ -75,7 +75,7 @@ async def until_whole(prices: DayPriceCache) -> DayPrices:
 
 async def test_what_came_live_is_not_overwritten_by_the_table() -> None:
     prices = prices_of(Table(candle(-1), candle(0, "2")))
-    prices.settled(candle(0, "3"))
+    prices.candle_closed(candle(0, "3"))
     async with reading(prices):
         [(day, is_whole)] = await prices.of(["BTCUSDT"])
     assert (day.open, day.last, day.minute_count, is_whole) == (1, 3, 2, True)
@@ -83,7 +83,7 @@ async def test_what_came_live_is_not_overwritten_by_the_table() -> None:
 
 async def test_the_open_minute_is_the_last_price() -> None:
     prices = prices_of(Table(), newest=candle(1, "9"))
-    prices.settled(candle(0))
+    prices.candle_closed(candle(0))
     [(day, is_whole)] = await prices.of(
         ["BTCUSDT"]
     )  # no task reads the table, so it is not waited for
@@ -123,7 +123,7 @@ async def test_a_table_that_lags_is_read_again(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     table = Table(candle(-9), candle(-8))
     prices = prices_of(table)
-    prices.settled(candle(0))
+    prices.candle_closed(candle(0))
     [(_, is_whole)] = await prices.of(["BTCUSDT"])
     assert not is_whole
     await prices._read_day("BTCUSDT", T0)
@@ -139,8 +139,8 @@ async def test_a_repaired_minute_of_long_ago_makes_nothing_of_the_day_missing() 
     table = Table(candle(-1))
     prices = prices_of(table)
     assert await prices.of(["BTCUSDT"]) == []
-    prices.settled(candle(0))
-    prices.settled(candle(-2 * DAY_US // MINUTE_US))
+    prices.candle_closed(candle(0))
+    prices.candle_closed(candle(-2 * DAY_US // MINUTE_US))
     async with reading(prices):
         day = await until_whole(prices)
     assert (day.minute_count, table.calls) == (2, 1)
@@ -152,7 +152,7 @@ async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     table = Table(candle(-9))
     prices = prices_of(table)
-    prices.settled(candle(0))
+    prices.candle_closed(candle(0))
     async with reading(prices):
         await until_whole(prices)
     assert table.calls == module.READS
@@ -180,7 +180,7 @@ async def test_the_day_begins_anew_where_the_ticker_was_given_to_another_instrum
         assert await prices.of(["BTCUSDT"]) == []
     for index, first_id, close in ((0, 70_000, "99"), (1, 70_100, "98"), (2, 5, "3"), (3, 9, "4")):
         ids = {"first_trade_id": first_id, "last_trade_id": first_id, "trade_count": 1}
-        prices.settled(replace(candle(index, close), **ids))
+        prices.candle_closed(replace(candle(index, close), **ids))
     [(day, is_whole)] = await prices.of(["BTCUSDT"])
     assert (day.open, day.high, day.last, day.minute_count) == (3, 4, 4, 2)
     assert is_whole == is_asked  # else the registry says which rows of the table are its own
@@ -203,7 +203,7 @@ async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.Monk
     minutes = 2 * module.RECENT
     for index in range(minutes):
         for name in names:
-            prices.settled(replace(candle(index, str(index + 1)), symbol=name))
+            prices.candle_closed(replace(candle(index, str(index + 1)), symbol=name))
     async with reading(prices):
         [(asked, _)] = await prices.of(["S07USDT"])
     assert made == ["S07USDT"]

@@ -5,25 +5,25 @@ from dataclasses import replace
 
 from include.domain.timeframes import MINUTE_US
 from serving.sources.candle_mailbox import MAX_WAITING_PAST, CandleMailbox
-from tests.unit.serving.sources.nats.test_minute_states import T0, live, settled
+from tests.unit.serving.sources.nats.test_minute_states import T0, closed, live
 
 
 async def test_newest_state_of_a_minute_is_delivered_and_a_revision_stays_one() -> None:
     mailbox = CandleMailbox()
     mailbox.publish(live(last_id=1))
     mailbox.publish(live(last_id=2))
-    mailbox.publish(settled(index=1, revision=True))
-    mailbox.publish(settled(index=1))
+    mailbox.publish(closed(index=1, revision=True))
+    mailbox.publish(closed(index=1))
     batch = await mailbox.receive()
     assert batch is not None
-    assert batch.updates == [live(last_id=2), settled(index=1, revision=True)]
+    assert batch.updates == [live(last_id=2), closed(index=1, revision=True)]
     assert (mailbox.conflated, mailbox.waiting, batch.missed) == (2, 0, {})
 
 
 async def test_evicted_minutes_are_reported_as_one_range() -> None:
     mailbox = CandleMailbox(max_waiting=2)
     for index in range(4):
-        mailbox.publish(settled(index=index))
+        mailbox.publish(closed(index=index))
     batch = await mailbox.receive()
     assert batch is not None
     assert [one.candle.open_time_us for one in batch.updates] == [
@@ -36,7 +36,7 @@ async def test_evicted_minutes_are_reported_as_one_range() -> None:
 async def test_reads_of_the_past_wait_for_room() -> None:
     mailbox = CandleMailbox()
     for index in range(MAX_WAITING_PAST):
-        mailbox.publish(replace(settled(), candle=replace(settled().candle, symbol=f"S{index}")))
+        mailbox.publish(replace(closed(), candle=replace(closed().candle, symbol=f"S{index}")))
     waiting = asyncio.create_task(mailbox.room_for_past())
     await asyncio.sleep(0)
     assert not waiting.done()

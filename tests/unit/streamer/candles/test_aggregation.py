@@ -195,7 +195,7 @@ def test_a_minute_without_kline_is_unconfirmed_and_requested(results: Results) -
     one.on_clock(T0 + MINUTE_US + GRACE - 1)
     assert not one.live_candles()[0][1]
     one.on_clock(T0 + MINUTE_US + GRACE)
-    assert one.live_candles()[0][1]  # closed and readable, not settled
+    assert one.live_candles()[0][1]  # closed and readable, not verified
     assert results.candidates == []
     one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
     assert [o.status for o in results.candidates] == [Status.UNCONFIRMED]

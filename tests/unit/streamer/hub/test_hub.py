@@ -9,7 +9,7 @@ import pytest
 
 from include.domain.candles import Status
 from include.domain.timeframes import MINUTE_US
-from streamer.hub.hub import MINUTES_PER_SYMBOL, SETTLED_MINUTES, Hub
+from streamer.hub.hub import CLOSED_MINUTES, MINUTES_PER_SYMBOL, Hub
 from tests.unit.streamer.played_exchange import (
     T0,
     kline_of,
@@ -50,9 +50,9 @@ async def test_a_reader_waits_until_a_trade_changes_a_candle(hub: Hub, heard: He
 async def test_a_repair_older_than_memory_may_be_a_revision(hub: Hub, heard: Heard) -> None:
     listed(hub, heard)
     with hub.subscribe() as subscription:
-        hub.settle(rest_offer(minute_trades(50, 1), 50))
-        hub.settle(rest_offer(minute_trades(49 - SETTLED_MINUTES, 1), 49 - SETTLED_MINUTES))
-        hub.settle(rest_offer(minute_trades(51 - SETTLED_MINUTES, 1), 51 - SETTLED_MINUTES))
+        hub.publish_closed(rest_offer(minute_trades(50, 1), 50))
+        hub.publish_closed(rest_offer(minute_trades(49 - CLOSED_MINUTES, 1), 49 - CLOSED_MINUTES))
+        hub.publish_closed(rest_offer(minute_trades(51 - CLOSED_MINUTES, 1), 51 - CLOSED_MINUTES))
         assert [update.is_revision for update in subscription.drain().updates] == [
             False,
             True,
@@ -66,8 +66,8 @@ async def test_what_is_in_memory_comes_first(hub: Hub, heard: Heard) -> None:
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
     one.on_trade(trade(7, T0 + MINUTE_US + 1))
     with hub.subscribe() as subscription:
-        settled, open_ = subscription.drain().updates
-    assert (settled.candle.open_time_us, settled.status) == (T0, Status.VERIFIED)
+        closed, open_ = subscription.drain().updates
+    assert (closed.candle.open_time_us, closed.status) == (T0, Status.VERIFIED)
     assert (open_.candle.open_time_us, open_.status) == (T0 + MINUTE_US, None)
 
 
@@ -96,7 +96,7 @@ async def test_symbols_come_and_go(hub: Hub, heard: Heard) -> None:
         for subscription in (one_symbol, everything):
             (update,) = subscription.drain().updates
             assert update.candle.symbol == "BTCUSDT"
-        hub.settle(rest_offer(minute_trades(0, 1), 0))
+        hub.publish_closed(rest_offer(minute_trades(0, 1), 0))
         await turn()
         assert not everything.drain()
 
@@ -106,7 +106,7 @@ async def test_what_waits_is_bounded_by_the_symbols(hub: Hub, heard: Heard) -> N
     listed(hub, heard, OTHER)
     with hub.subscribe() as subscription:
         for minute in range(100):
-            hub.settle(rest_offer(minute_trades(minute, 1), minute))
+            hub.publish_closed(rest_offer(minute_trades(minute, 1), minute))
         assert subscription.waiting == 2 * MINUTES_PER_SYMBOL
         missed = subscription.drain().missed
         assert missed == {"BTCUSDT": (T0, T0 + 80 * MINUTE_US)}
@@ -142,14 +142,14 @@ async def test_the_newest_minute_is_told_to_whoever_asks(hub: Hub, heard: Heard)
     (one,) = listed(hub, heard)
     assert hub.newest("BTCUSDT") is None
     assert hub.newest("NONE") is None
-    hub.settle(rest_offer(minute_trades(0, 1), 0))
-    settled = hub.newest("BTCUSDT")
-    assert settled is not None
+    hub.publish_closed(rest_offer(minute_trades(0, 1), 0))
+    closed = hub.newest("BTCUSDT")
+    assert closed is not None
     one.on_trade(trade(9, T0 + MINUTE_US + 1, price="12.5"))
     newest = hub.newest("BTCUSDT")
     assert newest is not None
     assert (newest.open_time_us, newest.close) == (T0 + MINUTE_US, Decimal("12.5"))
-    assert settled.open_time_us == T0
+    assert closed.open_time_us == T0
 
 
 async def test_the_closed_kline_is_newer_than_the_last_open_one(hub: Hub, heard: Heard) -> None:
@@ -170,9 +170,9 @@ async def test_each_settled_candle_is_told_once_to_whoever_keeps_the_day(
 ) -> None:
     listed(hub, heard)
     told: list[int] = []
-    hub.on_settled = lambda candle: told.append(candle.open_time_us)
+    hub.on_closed = lambda candle: told.append(candle.open_time_us)
     for _ in range(2):
-        hub.settle(rest_offer(minute_trades(3, 1), 3))
+        hub.publish_closed(rest_offer(minute_trades(3, 1), 3))
     assert told == [T0 + 3 * MINUTE_US]
 
 

@@ -88,7 +88,7 @@ async def test_better_evidence_for_the_same_values_is_told_and_no_revision(
             one.on_trade(each)
         one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
         assert [update.status for update in subscription.drain().updates] == [Status.UNCONFIRMED]
-        hub.settle(rest_offer(trades, 0))
+        hub.publish_closed(rest_offer(trades, 0))
         (update,) = subscription.drain().updates
         assert (update.status, update.source) == (Status.VERIFIED, Source.REST)
         assert not update.is_revision
@@ -104,7 +104,7 @@ async def test_other_values_are_a_revision_for_those_who_were_told_the_first(
     prompt, slow = hub.subscribe(), hub.subscribe()
     one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
     assert not prompt.drain().updates[0].is_revision
-    hub.settle(rest_offer(trades, 0))
+    hub.publish_closed(rest_offer(trades, 0))
     later = hub.subscribe()
     updates = [each.drain().updates for each in (prompt, slow, later)]
     assert [[update.is_revision for update in some] for some in updates] == [
@@ -122,7 +122,7 @@ async def test_a_revision_stays_one_while_it_waits(hub: Hub, heard: Heard) -> No
         one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
         subscription.drain()
         one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 5))
-        hub.settle(rest_offer(trades, 0))
+        hub.publish_closed(rest_offer(trades, 0))
         (update,) = subscription.drain().updates
     assert update.is_revision
     assert update.source is Source.REST
@@ -133,10 +133,10 @@ async def test_a_lesser_offer_is_not_told(hub: Hub, heard: Heard) -> None:
     trades = minute_trades(0, 1)
     fold = CandleCandidate(rest_offer(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM)
     with hub.subscribe() as subscription:
-        hub.settle(rest_offer(trades, 0))
+        hub.publish_closed(rest_offer(trades, 0))
         subscription.drain()
-        hub.settle(fold)
-        hub.settle(rest_offer(trades, 0))
+        hub.publish_closed(fold)
+        hub.publish_closed(rest_offer(trades, 0))
         assert not subscription.drain()
 
 
@@ -211,7 +211,7 @@ async def test_a_long_backlog_comes_in_parts_between_which_others_run(
     listed(hub, heard)
     with hub.subscribe(max_waiting=100) as subscription:
         for minute in range(25):
-            hub.settle(rest_offer(minute_trades(minute, 1), minute))
+            hub.publish_closed(rest_offer(minute_trades(minute, 1), minute))
         others = []
         told: list[CandleUpdate] = []
         while subscription.waiting:
@@ -250,7 +250,7 @@ class Reader:
         for update in batch.updates:
             before = self.last.get(update.candle.open_time_us)
             if before is not None and before.status is not None:
-                assert update.status is not None, "a settled candle is not opened again"
+                assert update.status is not None, "a closed candle is not opened again"
                 assert update.is_revision == (before.candle.values != update.candle.values)
             self.last[update.candle.open_time_us] = update
         for start_us, end_us in batch.missed.values():

@@ -17,7 +17,7 @@ from include.store.ledgers.gaps import Gap
 from streamer.candles.events import AFTER_DATABASE_OUTAGE, NO_CLOSED_KLINE, NO_FRAMES
 from streamer.storage import gap_ledger as module
 from streamer.storage.gap_ledger import MAX_GAPS_PER_SYMBOL, GapLedger
-from tests.unit.streamer.played_gaps import Row, Table, at, played_table, settled, until
+from tests.unit.streamer.played_gaps import Row, Table, all_written, at, played_table, until
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ async def test_a_gap_is_opened_at_once_and_closed_by_the_row_that_proves_it(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.missed("A", at(0.5), at(0.6), "connection lost")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 1, None)]
     assert table.rows[1].cause == "connection lost"
     ledger.stored([kline("B", 0), kline("A", 1), kline("A", 0, Source.STREAM)])
     assert ledger.unwritten == 0  # another symbol, another minute, and no word of the exchange
     ledger.stored([kline("A", 0)])
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 1, "kline")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
@@ -62,12 +62,12 @@ async def test_it_is_closed_only_when_every_minute_is_proven(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.missed("A", at(0), at(5), "not streamed")
-    await settled(ledger)
+    await all_written(ledger)
     ledger.proven("A", at(0), at(2), "rest")
     ledger.proven("A", at(3), at(5), "rest")
     assert ledger.unwritten == 0
     ledger.stored([kline("A", 2)])
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 5, "kline and rest")]
 
 
@@ -76,11 +76,11 @@ async def test_a_disconnect_is_one_row_for_each_symbol_however_it_grows(
 ) -> None:
     for number in range(500):
         ledger.missed(f"S{number}", at(0), at(1), "connection lost")
-    await settled(ledger)
+    await all_written(ledger)
     for number in range(500):
         ledger.missed(f"S{number}", at(1), at(180), "not streamed")
         ledger.missed(f"S{number}", at(180), at(181), "no closed kline")
-    await settled(ledger)
+    await all_written(ledger)
     assert len(table.rows) == 500
     assert set(table.told()) == {(f"S{number}", 0, 181, None) for number in range(500)}
     assert table.writes == 1
@@ -88,7 +88,7 @@ async def test_a_disconnect_is_one_row_for_each_symbol_however_it_grows(
 
 async def test_what_is_known_already_is_not_written_again(ledger: GapLedger, table: Table) -> None:
     ledger.missed("A", at(0), at(2), "missing trades")
-    await settled(ledger)
+    await all_written(ledger)
     ledger.missed("A", at(1.2), at(1.3), "missing trades")
     assert ledger.unwritten == 0
 
@@ -101,10 +101,10 @@ async def test_a_bad_connection_makes_a_new_row_after_five_minutes(
     for number in range(20):
         now_s[0] = number * 60.0
         ledger.missed("A", at(number), at(number + 1), "missing trades")
-        await settled(ledger)
+        await all_written(ledger)
         if number:
             ledger.stored([kline("A", number - 1)])
-    await settled(ledger)
+    await all_written(ledger)
     assert [(row.start, row.end) for row in table.rows.values()] == [
         (0, 5), (5, 10), (10, 15), (15, 20),
     ]  # fmt: skip
@@ -119,7 +119,7 @@ async def test_an_unproven_gap_of_hours_stays_one_row(
     ledger.missed("A", at(0), at(1), "connection lost")
     now_s[0] = 3 * 3_600.0
     ledger.missed("A", at(1), at(181), "not streamed")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 181, None)]
 
 
@@ -127,11 +127,11 @@ async def test_gaps_of_a_symbol_are_bounded(ledger: GapLedger, table: Table) -> 
     for number in range(100):
         ledger.missed("A", at(3 * number), at(3 * number + 1), "missing trades")
     assert ledger.open == MAX_GAPS_PER_SYMBOL
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told()[-1] == ("A", 3 * (MAX_GAPS_PER_SYMBOL - 1), 298, None)
     for number in range(100):
         ledger.stored([kline("A", 3 * number)])
-    await settled(ledger)
+    await all_written(ledger)
     assert ledger.open == 0
     assert {by for *_, by in table.told()} == {"kline"}
 
@@ -146,7 +146,7 @@ async def test_while_the_database_is_away_all_is_kept_and_written_as_it_is_then(
     await until(lambda: len(log.calls) == 1)
     ledger.missed("A", at(1), at(4), "not streamed")
     await until(lambda: len(log.calls) == 3)
-    await settled(ledger)
+    await all_written(ledger)
     assert [call.kwargs["error"] for call in log.calls] == [
         "away", "read the manual", "TimeoutError",
     ]  # fmt: skip
@@ -166,13 +166,13 @@ async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
     await until(lambda: len(table.rows) == 2)
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, None)]
     ledger.proven("A", at(0), at(1), "rest")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
 
 
 async def test_a_given_up_gap_stays_open_with_the_reason(ledger: GapLedger, table: Table) -> None:
     ledger.give_up("A", at(0), at(1), "no frames received", "the exchange refuses it")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 1, None)]
     assert table.rows[1].error == "the exchange refuses it"
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
@@ -182,10 +182,10 @@ async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, tab
     table.rows[1] = Row("A", 0, 3, "connection lost", opened_us=at(1))
     ledger.adopt([Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})])
     ledger.missed("A", at(3), at(5), "not streamed")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 5, None)]
     ledger.proven("A", at(0), at(5), "rest")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 5, "rest")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
@@ -195,13 +195,13 @@ async def test_a_known_gap_is_not_adopted_twice(ledger: GapLedger, table: Table)
     ledger.missed("A", at(0), at(3), "connection lost")
     known = Gap(1, "A", at(0), at(3), "connection lost", table.opened + 1, 1, {})
     ledger.adopt([known])  # its row is just being written
-    await settled(ledger)
+    await all_written(ledger)
     ledger.adopt([known])
     assert (table.told(), ledger.opened, ledger.open) == ([("A", 0, 3, None)], 1, 1)
     ledger.missed("A", at(3), at(5), "not streamed")
     ledger.adopt([known])  # read before it grew
     ledger.proven("A", at(0), at(5), "rest")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 5, "rest")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
@@ -210,12 +210,12 @@ async def test_a_range_that_another_streamer_opened_is_shared(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.missed("A", at(0), at(1), "connection lost")
-    await settled(ledger)
+    await all_written(ledger)
     table.rows[2] = Row("A", 0, 3, "connection lost")
     ledger.missed("A", at(1), at(3), "not streamed")
-    await settled(ledger)
+    await all_written(ledger)
     ledger.proven("A", at(0), at(3), "rest")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 3, "rest")]
 
 
@@ -226,7 +226,7 @@ async def test_what_was_lost_begins_after_the_last_proven_minute(
     ledger.trades_lost("A", at(0.5), at(5.5), "missing trades")  # without trades since
     ledger.trades_lost("A", at(2.1), at(4.9), "missing trades")
     ledger.trades_lost("B", at(2.1), at(4.9), "missing trades")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [("A", 5, 6, None), ("B", 2, 5, None)]
 
 
@@ -253,7 +253,7 @@ async def test_what_others_filled_is_found_in_the_table(
     task = asyncio.create_task(ledger.run())
     ledger.missed("A", at(0), at(1), "connection lost")
     ledger.missed("B", at(0), at(1), "connection lost")
-    await settled(ledger)
+    await all_written(ledger)
     table.filled = {1}
     await until(lambda: ledger.open == 1)
     assert table.told() == [("A", 0, 1, "rows"), ("B", 0, 1, None)]
@@ -287,6 +287,6 @@ async def test_a_silence_is_a_gap_where_rest_has_rows_for_it(
 ) -> None:
     ledger.repair_requested("A", at(0), at(1), NO_FRAMES)
     ledger.repaired("A", at(0), at(1), NO_FRAMES, rows)
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == told
     assert ledger.open == 0

@@ -10,7 +10,7 @@ import pytest
 from include.store.ledgers.gaps import Gap
 from streamer.storage import gap_ledger as module
 from streamer.storage.gap_ledger import GapLedger
-from tests.unit.streamer.played_gaps import Row, Table, at, played_table, settled, until
+from tests.unit.streamer.played_gaps import Row, Table, all_written, at, played_table, until
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ async def test_a_given_up_gap_counts_as_open_until_its_row_is_closed(
     monkeypatch.setattr(module, "BATCH_ROWS", 1)  # one row for each check
     for number in range(3):
         ledger.give_up("A", at(2 * number), at(2 * number + 1), "no frames received", "refused")
-    await settled(ledger)
+    await all_written(ledger)
     table.filled = {2}  # that is for repair_gaps to see
     table.rows[1].by = table.rows[3].by = "rest"  # as it closes them
     await until(lambda: ledger.open == 1)
@@ -49,7 +49,7 @@ async def test_a_given_up_gap_counts_as_open_until_its_row_is_closed(
 async def test_minutes_given_up_twice_share_a_row(ledger: GapLedger, table: Table) -> None:
     for _ in range(2):
         ledger.give_up("A", at(0), at(1), "no frames received", "refused")
-        await settled(ledger)
+        await all_written(ledger)
     assert table.told() == [("A", 0, 1, None)]
     assert ledger.opened - ledger.closed == ledger.open > 0
     table.rows[1].by = "rest"
@@ -61,17 +61,17 @@ async def test_what_others_closed_of_a_gap_in_two_rows_does_not_end_it(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.missed("A", at(0), at(1), "connection lost")
-    await settled(ledger)
+    await all_written(ledger)
     table.rows[1].by = "rest"
     ledger.missed("A", at(1), at(3), "not streamed")  # its row is closed: another one
     ledger.missed("B", at(0), at(1), "connection lost")
     await until(lambda: len(table.rows) == 3)
-    await settled(ledger)
+    await all_written(ledger)
     table.rows[3].by = "rest"
     await until(lambda: ledger.open == 1)
     assert table.told()[1] == ("A", 0, 3, None)
     ledger.proven("A", at(0), at(3), "rest")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told()[1] == ("A", 0, 3, "rest")
     assert (ledger.opened, ledger.closed, ledger.open) == (2, 2, 0)
 
@@ -82,13 +82,13 @@ async def test_a_gap_whose_row_is_gone_is_opened_once_more(
 ) -> None:
     """The server that took over had not got it, and has given its id to another."""
     ledger.missed("A", at(0), at(1), "connection lost")
-    await settled(ledger)
+    await all_written(ledger)
     table.rows = {1: Row(symbol, 7, 8, "not streamed", opened_us=77)}
     await until(lambda: len(table.rows) == 2)
-    await settled(ledger)
+    await all_written(ledger)
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
     ledger.proven("A", at(0), at(1), "rest")
-    await settled(ledger)
+    await all_written(ledger)
     assert table.told() == [(symbol, 7, 8, None), ("A", 0, 1, "rest")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
@@ -98,7 +98,7 @@ async def test_a_given_up_gap_without_row_is_no_longer_open(
 ) -> None:
     """Its minutes are found by the look at the table."""
     ledger.give_up("A", at(0), at(1), "no frames received", "refused")
-    await settled(ledger)
+    await all_written(ledger)
     assert ledger.open == 1
     table.rows.clear()
     await until(lambda: ledger.open == 0)
@@ -124,7 +124,7 @@ async def test_a_given_up_gap_that_is_adopted_again_is_counted_once(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.give_up("A", at(0), at(1), "no frames received", "refused")
-    await settled(ledger)
+    await all_written(ledger)
     ledger.adopt([Gap(1, "A", at(0), at(1), "no frames received", table.opened, 1, {})])
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
     table.filled = {1}
@@ -138,6 +138,6 @@ async def test_given_up_gaps_beyond_the_bound_are_not_counted(
     monkeypatch.setattr(module, "MAX_GIVEN_UP", 2)
     for number in range(3):
         ledger.give_up("A", at(2 * number), at(2 * number + 1), "no frames received", "refused")
-    await settled(ledger)
+    await all_written(ledger)
     assert len(table.open_ranges()) == 3
     assert ledger.open == 2

@@ -30,7 +30,7 @@ def offer(minute: int) -> CandleCandidate:
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
     monkeypatch.setattr(module, "connect_async", database.connect)
-    monkeypatch.setattr(module, "store_async", database.settle)
+    monkeypatch.setattr(module, "store_async", database.store)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.06, max_s=0.06, min_s=0.05))
     return database
@@ -386,11 +386,11 @@ async def test_each_batch_has_its_own_time(
 ) -> None:
     """A backlog may take longer than one write is given."""
     monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.5)
-    settle = database.settle
+    store = database.store
 
     async def slow(connection: Connection, offers: Sequence[CandleCandidate]) -> None:
         await asyncio.sleep(0.1)
-        await settle(connection, offers)
+        await store(connection, offers)
 
     monkeypatch.setattr(module, "store_async", slow)
     writer = writer_of(asked, batch_size=1)

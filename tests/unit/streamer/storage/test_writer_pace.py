@@ -27,7 +27,7 @@ OFFER = CandleCandidate(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINUTE_U
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
     monkeypatch.setattr(module, "connect_async", database.connect)
-    monkeypatch.setattr(module, "store_async", database.settle)
+    monkeypatch.setattr(module, "store_async", database.store)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
     return database
 
@@ -89,29 +89,29 @@ async def test_wait_for_write_returns_when_the_running_write_is_over(database: D
 
 
 class Order:
-    """What is written, in order; settled candles come in while open ones are written."""
+    """What is written, in order; closed candles come in while open ones are written."""
 
     def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
         self.done: list[str] = []
         self.comes: Callable[[], None] = lambda: None
         self._database = database
         monkeypatch.setattr(module, "write_live_async", self.write_live)
-        monkeypatch.setattr(module, "store_async", self.settle)
+        monkeypatch.setattr(module, "store_async", self.store)
 
     async def write_live(self, connection: Connection, rows: Sequence[LiveCandle]) -> int:
         self.comes()
         self.done.append("open")
         return await self._database.write_live(connection, rows)
 
-    async def settle(self, connection: Connection, offers: Sequence[CandleCandidate]) -> None:
-        self.done.append("settled")
-        await self._database.settle(connection, offers)
+    async def store(self, connection: Connection, offers: Sequence[CandleCandidate]) -> None:
+        self.done.append("closed")
+        await self._database.store(connection, offers)
 
 
 async def test_many_closed_candles_are_written_before_open_ones(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To write the open ones of a whole market takes as long as three batches of settled ones."""
+    """To write the open ones of a whole market takes as long as three batches of closed ones."""
     aggregators = [Aggregator() for _ in range(3 * module.LIVE_SYMBOLS)]
     writer, order = writer_of(*aggregators), Order(database, monkeypatch)
 
@@ -127,7 +127,7 @@ async def test_many_closed_candles_are_written_before_open_ones(
         while any(one.is_dirty for one in aggregators):
             await asyncio.sleep(0.001)
     batches = -(-module.LIVE_SYMBOLS // BATCH_SIZE)
-    assert order.done == ["open", *["settled"] * batches, "open", "open"]
+    assert order.done == ["open", *["closed"] * batches, "open", "open"]
 
 
 async def test_few_closed_candles_do_not_delay_open_ones(

@@ -43,7 +43,7 @@ class Played:
 
     firsts_us: dict[str, int | None] = field(default_factory=dict)
     told_us: dict[str, int] = field(default_factory=dict)
-    unsettled: set[str] = field(default_factory=set)
+    not_final: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     behind: dict[str, int] = field(default_factory=dict)
     """How many answers come from a lagging server without trades."""
@@ -79,7 +79,7 @@ class Played:
         if symbol in self.refused:
             raise PermanentError("HTTP 400: Invalid symbol")
         first_us = self.firsts_us[symbol]
-        if first_us is None or symbol in self.unsettled:
+        if first_us is None or symbol in self.not_final:
             return KlinePage([], NOW_US, 0 if first_us is None else 1, None)
         return KlinePage([silent_candle(symbol, first_us, Decimal(1))], NOW_US, 0, None)
 
@@ -194,7 +194,7 @@ def test_many_gaps_do_not_stop_requests_for_other_symbols(
 
 
 def test_a_first_minute_that_has_just_ended_is_had_whole(played: Played) -> None:
-    played.firsts_us, played.unsettled = {"NEWUSDT": MINUTE - MINUTE_US}, {"NEWUSDT"}
+    played.firsts_us, played.not_final = {"NEWUSDT": MINUTE - MINUTE_US}, {"NEWUSDT"}
     assert begun("NEWUSDT") == {"NEWUSDT": MINUTE - MINUTE_US}
 
 

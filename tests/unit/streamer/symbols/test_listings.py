@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from include.backoff import Backoff
-from include.binance.rest.klines import KlinePage, settled_until
+from include.binance.rest.klines import KlinePage, final_until
 from include.domain.candles import silent_candle
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
@@ -75,7 +75,7 @@ class Played:
         first_us = self.firsts_us.get(symbol, 0)
         if first_us is None or self.asked.count(symbol) <= self.behind.get(symbol, 0):
             return KlinePage([], self.now_us, 0, None)
-        if settled_until(self.now_us) < (row_us := max(first_us, start_us)) + MINUTE_US:
+        if final_until(self.now_us) < (row_us := max(first_us, start_us)) + MINUTE_US:
             return KlinePage([], self.now_us, 1, None)
         return KlinePage([silent_candle(symbol, row_us, Decimal(1))], self.now_us, 0, None)
 

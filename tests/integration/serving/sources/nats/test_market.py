@@ -46,7 +46,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nats, "BACKOFF", nats.Backoff(first_s=0.1, max_s=0.5, min_s=0.05))
     monkeypatch.setattr(nats, "CONNECT_TIMEOUT_S", 1)
     monkeypatch.setattr(nats, "ANSWER_TIMEOUT_S", 2)
-    monkeypatch.setattr(hub, "SETTLED_MINUTES", REMEMBERED_MINUTES)
+    monkeypatch.setattr(hub, "CLOSED_MINUTES", REMEMBERED_MINUTES)
 
 
 @dataclass
@@ -67,12 +67,12 @@ class Reader:
                 assert update.is_revision, (before, one)
             self.told[key] = one
 
-    def settled(self, symbol: str) -> list[int]:
+    def closed(self, symbol: str) -> list[int]:
         return sorted(us for (name, us), one in self.told.items() if name == symbol and one.status)
 
     def has(self, symbols: list[str], minutes: int, since_us: int = 0) -> bool:
         return all(
-            len([one for one in self.settled(symbol) if one >= since_us]) >= minutes
+            len([one for one in self.candle_closed(symbol) if one >= since_us]) >= minutes
             for symbol in symbols
         )
 
@@ -130,10 +130,10 @@ def shown(*readers: Reader) -> Callable[[], object]:
 
 
 async def assert_nothing_is_lost(exchange: Exchange, reader: Reader, symbols: list[str]) -> None:
-    """The reader received every minute up to the newest settled one, with the exchange's values."""
+    """The reader received every minute up to the newest closed one, with the exchange's values."""
     assert not reader.missed
     for symbol in symbols:
-        minutes = reader.settled(symbol)
+        minutes = reader.closed(symbol)
         told = {minute: reader.told[symbol, minute] for minute in minutes}
         theirs = await oracle(exchange, symbol, "1m")  # which goes on, and has all of these
         assert minutes == list(range(minutes[0], minutes[-1] + 1, MINUTE_US)), symbol
@@ -160,7 +160,7 @@ async def test_servers_lose_nothing_of_several_streamers_when_nats_and_a_streame
                 async with reading(exchange, database_url, nats.url) as late:
                     await until(lambda: late.has(SYMBOLS, 2), shown=shown(late))
                     for symbol in SYMBOLS:  # it received what came before it
-                        assert late.settled(symbol)[0] == early.settled(symbol)[0]
+                        assert late.closed(symbol)[0] == early.closed(symbol)[0]
                     nats.kill()
                     before_us = max(us for _, us in early.told)
                     away_us = before_us + AWAY_MINUTES * MINUTE_US
@@ -193,7 +193,7 @@ async def until_whole(reader: Reader, symbols: list[str]) -> None:
     """What the table is read for comes a little later."""
     await until(
         lambda: all(
-            (found := reader.settled(symbol)) == list(range(found[0], found[-1] + 1, MINUTE_US))
+            (found := reader.closed(symbol)) == list(range(found[0], found[-1] + 1, MINUTE_US))
             for symbol in symbols
         ),
         shown=shown(reader),

@@ -22,7 +22,7 @@ from serving.sources.nats.connection import NatsConnection
 from serving.sources.nats.publisher import NatsPublisher
 from streamer.hub.subscription import Batch, CandleUpdate
 from tests.nats_server import NatsServer, nats_server
-from tests.unit.serving.sources.nats.test_minute_states import T0, live, settled
+from tests.unit.serving.sources.nats.test_minute_states import T0, closed, live
 
 MAX_S = 30
 
@@ -119,7 +119,7 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None:
     five = timeframe("5m")
     async with both(timeframes=[five]) as (_, received, changes, publisher):
-        changes.tell(settled())
+        changes.tell(closed())
         changes.tell(live(1))
         await until(lambda: {"candles.1m.BTCUSDT", "candles.5m.BTCUSDT"} <= {
             subject for subject, _ in received.candles
@@ -128,7 +128,7 @@ async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None
         assert [one.total for one in minutes] == list(range(1, len(minutes) + 1))
         told = [bar_update_of(update) for one in minutes for update in one.updates]
         assert [(one.candle, one.is_closed) for one in told] == [
-            (settled().candle, True), (live(1).candle, False),
+            (closed().candle, True), (live(1).candle, False),
         ]  # fmt: skip
         await until(lambda: any(dict(one.totals)["1m"] >= 1 for one in received.heartbeats))
         assert publisher.condition()["status"] == "well"
@@ -138,7 +138,7 @@ async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None
 async def test_who_asks_is_told_all_states_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_UPDATES", 3)
     async with both() as (_, received, changes, publisher):
-        changes.tell(*(settled(index=index) for index in range(7)))
+        changes.tell(*(closed(index=index) for index in range(7)))
         await until(lambda: publisher.delivered == 7)
         for subject in ("candelabra.ask", "candelabra.ask.a"):
             received.states.clear()
@@ -163,7 +163,7 @@ async def test_many_who_ask_are_answered_by_one_telling_an_interval(
     monkeypatch.setattr(module, "STATES_INTERVAL_S", 3_600)
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
     async with both() as (_, received, changes, publisher):
-        changes.tell(settled())
+        changes.tell(closed())
         await until(lambda: publisher.delivered == 1)
         for _ in range(100):
             await received.client.publish("candelabra.ask", b"")
@@ -208,14 +208,14 @@ async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_tol
 
 async def test_each_connection_begins_with_the_present_states() -> None:
     async with nats_server() as server, publishing(server) as (changes, publisher):
-        changes.tell(settled())
+        changes.tell(closed())
         await until(lambda: publisher.delivered == 1)
         server.kill()
         await until(lambda: publisher.disconnects == 1)
         await server.start()
         async with hearing(server) as received:
             await until(lambda: publisher.is_connected)
-            changes.tell(settled(index=1))
+            changes.tell(closed(index=1))
             await until(lambda: publisher.delivered >= 2)
             await until(lambda: bool(received.candles))
             assert {one.connection for _, one in received.candles} == {2}

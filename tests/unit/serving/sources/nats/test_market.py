@@ -12,7 +12,7 @@ import pytest
 
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US
-from include.store.candles.resumed_minutes import SettledMinute
+from include.store.candles.resumed_minutes import StoredMinute
 from serving.bars.subscription import Bars, BarUpdate, Missed
 from serving.protobuf.bars import LATEST_US
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
@@ -142,7 +142,7 @@ async def test_an_odd_message_is_counted_and_passed_over(
 
 async def test_minutes_that_nobody_told_are_read_though_no_message_was_lost() -> None:
     """States after a disconnect begin later than the known ones."""
-    rows = [SettledMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in range(1, 5)]
+    rows = [StoredMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in range(1, 5)]
     async with playing(*rows) as one:
         told = streamer()
         await one.tell(told, BarUpdate("1m", minute()))
@@ -152,10 +152,10 @@ async def test_minutes_that_nobody_told_are_read_though_no_message_was_lost() ->
         assert set(await one.told()) == {("BTCUSDT", T0 + index * MINUTE_US) for index in range(6)}
 
 
-def last_minutes(symbol: str) -> list[SettledMinute]:
+def last_minutes(symbol: str) -> list[StoredMinute]:
     """What a streamer wrote of a symbol before it dropped it."""
     candles = [replace(minute(index), symbol=symbol) for index in range(3)]
-    return [SettledMinute(one, Status.VERIFIED, Source.KLINE) for one in candles]
+    return [StoredMinute(one, Status.VERIFIED, Source.KLINE) for one in candles]
 
 
 @pytest.mark.parametrize("falls_silent", [False, True])

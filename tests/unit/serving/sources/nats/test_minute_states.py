@@ -28,7 +28,7 @@ def live(index: int = 0, *, closed: bool = False, last_id: int | None = 1) -> Ca
     return CandleUpdate(minute(index, last_id=last_id), is_closed=closed)
 
 
-def settled(
+def closed(
     close: str = "1",
     *,
     index: int = 0,
@@ -45,10 +45,10 @@ def settled(
     )
 
 
-PARTIAL = settled("2", status=Status.PARTIAL, source=Source.STREAM)
-UNCONFIRMED = settled("3", status=Status.UNCONFIRMED, source=Source.STREAM)
-VERIFIED = settled("4")
-BY_REST = settled("5", source=Source.REST)
+PARTIAL = closed("2", status=Status.PARTIAL, source=Source.STREAM)
+UNCONFIRMED = closed("3", status=Status.UNCONFIRMED, source=Source.STREAM)
+VERIFIED = closed("4")
+BY_REST = closed("5", source=Source.REST)
 
 
 def test_any_order_of_a_minutes_states_ends_in_the_same() -> None:
@@ -64,7 +64,7 @@ def test_any_order_of_a_minutes_states_ends_in_the_same() -> None:
 @pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
 def test_of_two_folds_the_one_of_more_trades_stays_whoever_speaks_last(status: Status) -> None:
     """Two streamers stream a symbol, and one of them came late."""
-    told = settled(status=status, source=Source.STREAM)
+    told = closed(status=status, source=Source.STREAM)
     few = replace(told, candle=replace(told.candle, trade_count=5, last_trade_id=50))
     many = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=50))
     longer = replace(told, candle=replace(told.candle, trade_count=50, last_trade_id=60))
@@ -80,7 +80,7 @@ def test_of_two_folds_the_one_of_more_trades_stays_whoever_speaks_last(status: S
 def test_of_two_words_of_the_exchange_the_later_one_stands() -> None:
     states = MinuteStates()
     for close in ("5", "4"):
-        assert states.add(settled(close, source=Source.REST))
+        assert states.add(closed(close, source=Source.REST))
     assert states.newest("BTCUSDT") == minute(close="4")
 
 
@@ -100,15 +100,15 @@ def test_an_open_state_goes_forward_by_its_trades() -> None:
 
 
 def test_a_mark_of_a_revision_stays() -> None:
-    assert MinuteStates().add(settled(revision=True)).is_revision  # type: ignore[union-attr]
+    assert MinuteStates().add(closed(revision=True)).is_revision  # type: ignore[union-attr]
 
 
 def test_old_minutes_are_forgotten_unless_they_are_held() -> None:
     states = MinuteStates()
-    states.add(settled(index=0))
+    states.add(closed(index=0))
     states.hold("BTCUSDT")
     for index in range(1, 3 * MINUTES_KEPT):
-        states.add(settled(index=index))
+        states.add(closed(index=index))
     assert states.knows("BTCUSDT", T0)
     states.release("BTCUSDT")
     assert not states.knows("BTCUSDT", T0)
@@ -126,13 +126,13 @@ def test_of_an_unknown_symbol_there_is_nothing() -> None:
 
 def test_of_a_symbol_that_is_dropped_nothing_is_known_and_time_does_not_go_back() -> None:
     states = MinuteStates()
-    states.add(settled(index=7))
+    states.add(closed(index=7))
     states.hold("BTCUSDT")
     states.drop("BTCUSDT")
     states.release("BTCUSDT")
     assert (states.symbols, states.newest("BTCUSDT")) == ([], None)
     assert not states.knows("BTCUSDT", T0 + 7 * MINUTE_US)
     assert states.newest_us == T0 + 7 * MINUTE_US
-    told = states.add(settled("2", index=7))
+    told = states.add(closed("2", index=7))
     assert told is not None
     assert not told.is_revision

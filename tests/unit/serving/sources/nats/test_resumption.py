@@ -10,7 +10,7 @@ import pytest
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.errors import TransientError
-from include.store.candles.resumed_minutes import Asked, SettledMinute
+from include.store.candles.resumed_minutes import Asked, StoredMinute
 from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats import resumption as module
 from serving.sources.nats.minute_states import MinuteStates
@@ -21,20 +21,20 @@ from serving.sources.nats.resumption import (
     Resumption,
 )
 from streamer.hub.subscription import CandleUpdate
-from tests.unit.serving.sources.nats.test_minute_states import T0, live, minute, settled
+from tests.unit.serving.sources.nats.test_minute_states import T0, closed, live, minute
 
 WALL_US = 1_000 * SECOND_US
 
 
 class Table:
-    def __init__(self, *rows: SettledMinute, failures: int = 0) -> None:
+    def __init__(self, *rows: StoredMinute, failures: int = 0) -> None:
         self.rows = list(rows)
         self.failures = failures
         self.asked: list[tuple[dict[str, Asked], int]] = []
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def __call__(self, asked: Mapping[str, Asked], first_us: int) -> list[SettledMinute]:
+    def __call__(self, asked: Mapping[str, Asked], first_us: int) -> list[StoredMinute]:
         self.asked.append((dict(asked), first_us))
         if len(self.asked) <= self.failures:
             raise TransientError("PostgreSQL is away")
@@ -75,8 +75,8 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def row(index: int, close: str = "1") -> SettledMinute:
-    return SettledMinute(minute(index, close=close), Status.VERIFIED, Source.KLINE)
+def row(index: int, close: str = "1") -> StoredMinute:
+    return StoredMinute(minute(index, close=close), Status.VERIFIED, Source.KLINE)
 
 
 async def test_minutes_since_a_little_before_the_newest_are_told_and_changed_ones_are_marked() -> (
@@ -85,9 +85,9 @@ async def test_minutes_since_a_little_before_the_newest_are_told_and_changed_one
     table = Table(row(-50, "2"), row(0), row(1, "2"), *map(row, range(2, 29)))
     async with playing(table) as played:
         for index in (0, 1):
-            played.put(settled(index=index))
+            played.put(closed(index=index))
         played.resumption.request("BTCUSDT")
-        played.put(settled(index=30))  # it goes on meanwhile
+        played.put(closed(index=30))  # it goes on meanwhile
         await until(lambda: not played.resumption.waiting)
         assert played.resumption.resumed == 30
     newest_us = T0 + MINUTE_US
@@ -110,7 +110,7 @@ async def test_while_postgresql_is_away_it_is_tried_again(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
     table = Table(row(1), failures=2)
     async with playing(table) as played:
-        played.put(settled())
+        played.put(closed())
         played.resumption.request("BTCUSDT")
         await until(lambda: played.resumption.resumed == 1)
     assert len(table.asked) == 3
@@ -118,9 +118,9 @@ async def test_while_postgresql_is_away_it_is_tried_again(monkeypatch: pytest.Mo
 
 async def test_after_more_than_a_day_the_minutes_before_are_missed() -> None:
     async with playing(Table()) as played:
-        played.put(settled())
+        played.put(closed())
         played.resumption.request("BTCUSDT")
-        played.put(settled(index=3 * 1_440))
+        played.put(closed(index=3 * 1_440))
         batch = await asyncio.wait_for(played.mailbox.receive(), 30)
         assert batch is not None
         first_us = T0 + 3 * 1_440 * MINUTE_US - MAX_BACK_US
@@ -130,9 +130,9 @@ async def test_after_more_than_a_day_the_minutes_before_are_missed() -> None:
 async def test_what_is_asked_for_twice_is_read_from_the_earlier_of_both() -> None:
     table = Table()
     async with playing(table) as played:
-        played.put(settled())
+        played.put(closed())
         played.resumption.request("BTCUSDT")
-        played.put(settled(index=1))
+        played.put(closed(index=1))
         played.resumption.request("BTCUSDT")
         await until(lambda: not played.resumption.waiting)
     assert table.asked[0][0]["BTCUSDT"].start_us == T0 - OVERLAP_US
@@ -142,7 +142,7 @@ async def test_what_is_asked_for_during_a_read_is_read_again() -> None:
     table = Table()
     table.go_on.clear()
     async with playing(table) as played:
-        played.put(settled())
+        played.put(closed())
         played.resumption.request("BTCUSDT")
         await until(lambda: len(table.asked) == 1)
         table.rows = [row(1)]
@@ -163,7 +163,7 @@ async def test_minutes_that_are_not_in_the_table_yet_are_read_until_they_are(
         played.put(live())  # delivered open, and not closed yet
         played.resumption.request("BTCUSDT")
         for index in (*range(8, 15), 15):
-            played.put(settled(index=index))
+            played.put(closed(index=index))
         await until(lambda: len(table.asked) >= 3)
         table.rows = [row(index) for index in range(4)]
         await until(lambda: played.resumption.resumed >= 8)
@@ -185,7 +185,7 @@ async def test_minutes_that_never_come_are_missed(
     monkeypatch.setattr(module, "MAX_ABSENT_S", 0.1)
     table = Table(row(1), row(5))
     async with playing(table) as played:
-        played.put(settled())
+        played.put(closed())
         played.resumption.request("BTCUSDT")
         played.put(live(7))
         batch = await asyncio.wait_for(played.mailbox.receive(), 30)
@@ -199,8 +199,8 @@ async def test_minutes_that_never_come_are_missed(
 async def test_minutes_before_all_that_was_told_are_not_waited_for() -> None:
     table = Table()
     async with playing(table) as played:
-        played.put(settled(index=3))
-        played.put(settled(index=4))
+        played.put(closed(index=3))
+        played.put(closed(index=4))
         played.resumption.request("BTCUSDT")
         await until(lambda: not played.resumption.waiting)
     assert len(table.asked) == 1

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US
-from include.store.candles.resumed_minutes import Asked, SettledMinute
+from include.store.candles.resumed_minutes import Asked, StoredMinute
 from serving.bars.subscription import Bars, BarUpdate
 from serving.sources.nats.connection import NatsConnection
 from serving.sources.nats.market import NatsMarket
@@ -60,8 +60,8 @@ def test_symbols_of_a_silent_streamer_stay_for_long_but_not_for_ever() -> None:
 def market_of(*stored: int) -> NatsMarket:
     """A server, and the minutes that are in its table."""
 
-    def read(_requests: Mapping[str, Asked], _first_us: int) -> list[SettledMinute]:
-        return [SettledMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in stored]
+    def read(_requests: Mapping[str, Asked], _first_us: int) -> list[StoredMinute]:
+        return [StoredMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in stored]
 
     return NatsMarket(NatsConnection("nats://127.0.0.1:1", name="test"), read, clock=lambda: 0.0)
 

@@ -12,7 +12,7 @@ from streamer.capture.intake.ids import OVERTAKING_IDS, IdSequence, MissingRange
 
 
 def sequence(**options: int) -> IdSequence:
-    return IdSequence(settle_s=2.0, **options)
+    return IdSequence(late_s=2.0, **options)
 
 
 def missing(ids: IdSequence) -> set[int]:

@@ -50,7 +50,7 @@ class Watched:
     """Two symbols, one of them captured."""
 
     def __init__(self) -> None:
-        self.ids = {("trades", name): IdSequence(settle_s=0.0) for name in ("A", "B")}
+        self.ids = {("trades", name): IdSequence(late_s=0.0) for name in ("A", "B")}
         self.told: list[tuple[str, str, int]] = []
         self.asked: set[tuple[str, str]] = set()
         self.given_up: list[tuple[str, str, MissingRange, str]] = []
@@ -111,7 +111,7 @@ async def test_what_the_exchange_never_has_becomes_a_gap(table: Table) -> None:
 
 async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> None:
     watched = Watched()
-    watched.ids["trades", "A.P"] = IdSequence(settle_s=0.0)
+    watched.ids["trades", "A.P"] = IdSequence(late_s=0.0)
     watched.take("A.P", 11)
     for _ in range(100):
         await watched.evidence.look()

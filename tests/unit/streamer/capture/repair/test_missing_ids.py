@@ -79,7 +79,7 @@ def of_database(error: psycopg.Error) -> Exception:
 
 
 def missing(first_id: int, last_id: int) -> IdSequence:
-    ids = IdSequence(settle_s=0.0)
+    ids = IdSequence(late_s=0.0)
     ids.miss(MissingRange(first_id, last_id, 10, 20))
     return ids
 

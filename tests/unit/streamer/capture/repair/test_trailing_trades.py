@@ -67,7 +67,7 @@ class Exchange:
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("POLL_S", "SETTLE_S", "PACE_S"):
+    for name in ("POLL_S", "REST_DELAY_S", "PACE_S"):
         monkeypatch.setattr(module, name, 0.002)
     monkeypatch.setattr(trade_calls, "BACKOFF", Backoff(first_s=0.001, max_s=0.001))
     monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", Backoff(first_s=0.002, max_s=0.002))
@@ -75,7 +75,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ids() -> IdSequence:
-    sequence = IdSequence(settle_s=0.0)
+    sequence = IdSequence(late_s=0.0)
     sequence.take(7, 7, 0.0)
     return sequence
 
@@ -155,7 +155,7 @@ class Firewall:
     def __init__(self, refusals: Refusals) -> None:
         self.asked: list[str] = []
         self.given_up: list[str] = []
-        sequences = {("agg_trades", name): IdSequence(settle_s=0.0) for name in [*SPOT, "A.P"]}
+        sequences = {("agg_trades", name): IdSequence(late_s=0.0) for name in [*SPOT, "A.P"]}
         for ids in sequences.values():
             ids.take(7, 7, 0.0)
         calls = replace(trade_calls.trade_calls(), refusals=refusals)
@@ -271,7 +271,7 @@ async def test_it_is_asked_once_the_last_stored_row_is_known(ids: IdSequence) ->
 
 async def test_a_symbol_that_was_never_captured_is_not_asked_for() -> None:
     exchange = Exchange(9)
-    tails = exchange.tails(IdSequence(settle_s=0.0))
+    tails = exchange.tails(IdSequence(late_s=0.0))
     tails.stopped("agg_trades", "A", 50)
     await run_until(tails, lambda: not tails.waiting)
     assert exchange.asked == []
