@@ -1,4 +1,4 @@
-"""Post an alert to a webhook when a run fails: Slack's ``text``, and the facts as fields."""
+"""Post an alert to a webhook when a run fails: Slack's ``text``, and the details as fields."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ log = structlog.get_logger(__name__)
 TIMEOUT_S = 5.0
 ATTEMPTS = 3
 MAX_ELAPSED_S = 15.0
-"""A task's process waits for this: with the last request's timeout, half a minute at most."""
+"""The failed task's process waits this long, plus the last request's timeout."""
 BACKOFF = Backoff(first_s=0.5, max_s=4.0)
 
 MAX_ERROR_CHARACTERS = 1_500
-"""A failed dbt build prints pages of output; the log has them in full."""
+"""A failed dbt build prints pages of output; the task log has all of it."""
 
 _TITLES = {
     "task_failed": "task failed",
@@ -41,11 +41,12 @@ class Alert:
 
     Attributes:
         event: ``task_failed``, ``run_failed`` or ``run_timed_out``.
-        task_id: empty for a run as a whole.
-        map_index_label: which of a mapped task's pieces, in words; empty for other tasks.
+        task_id: empty for a whole run.
+        map_index_label: label of the mapped task's piece; empty for other tasks.
         try_number, max_tries: of the task; None for a run.
-        error_class, error: of the task's last try; of a run, Airflow's reason in ``error``.
-        log_url: where a person reads on.
+        error_class: exception class of the task's last try; empty for a run.
+        error: message of that exception; for a run, Airflow's reason.
+        log_url: link to the log.
         data_interval_start, data_interval_end: None where the run has none.
     """
 
@@ -72,9 +73,9 @@ def send_alert(
 ) -> bool:
     """Post an alert to ALERT_WEBHOOK_URL; return whether the webhook accepted it.
 
-    Does nothing if the setting is empty. A webhook that is unreachable, or refuses, is logged and
-    raises nothing: reporting a failure must not cause another one. The URL is a secret and appears
-    in no log; only its host is logged.
+    Does nothing if the setting is empty. If the webhook is unreachable or refuses, that is logged
+    and nothing is raised: reporting a failure must not cause another one. The URL is a secret, so
+    only its host is logged.
 
     Args:
         transport: None for the network.
@@ -83,7 +84,7 @@ def send_alert(
     url = settings.alert_webhook_url
     if not url:
         return False
-    # The transport itself, not a client: a client logs each request with its whole URL.
+    # Use the transport without a client: a client logs each request with its whole URL.
     with transport or httpx.HTTPTransport(proxy=settings.proxy_for(url) or None) as opened:
         try:
             retried(
@@ -102,8 +103,8 @@ def send_alert(
 
 
 def payload_of(alert: Alert) -> dict[str, object]:
-    """The JSON of an alert: ``text`` in Slack's markup, and the fields; times in ISO 8601."""
-    fields = asdict(alert) | {"error": _cut(alert.error)}
+    """Return the JSON of an alert: ``text`` in Slack's markup, and fields; times in ISO 8601."""
+    fields = asdict(alert) | {"error": _shortened(alert.error)}
     for name in ("data_interval_start", "data_interval_end"):
         moment = fields[name]
         fields[name] = moment.astimezone(UTC).isoformat() if moment else None
@@ -111,15 +112,15 @@ def payload_of(alert: Alert) -> dict[str, object]:
 
 
 def _text(alert: Alert) -> str:
-    what = f"`{_escaped(alert.dag_id)}`"
+    subject = f"`{_escaped(alert.dag_id)}`"
     if alert.task_id:
         label = f" ({_escaped(alert.map_index_label)})" if alert.map_index_label else ""
-        what = f"`{_escaped(alert.task_id)}`{label} of {what}"
+        subject = f"`{_escaped(alert.task_id)}`{label} of {subject}"
     tries = ""
     if alert.try_number is not None and alert.max_tries is not None:
         tries = f", try {alert.try_number} of {alert.max_tries}"
-    lines = [f"*Candelabra: {_TITLES.get(alert.event, alert.event)}* – {what}{tries}"]
-    reason = ": ".join(filter(None, [alert.error_class, _cut(alert.error)]))
+    lines = [f"*Candelabra: {_TITLES.get(alert.event, alert.event)}* – {subject}{tries}"]
+    reason = ": ".join(filter(None, [alert.error_class, _shortened(alert.error)]))
     if reason:
         lines.append(f"```{_escaped(reason)}```")
     lines.append(f"run `{_escaped(alert.run_id)}`")
@@ -129,11 +130,11 @@ def _text(alert: Alert) -> str:
 
 
 def _escaped(text: str) -> str:
-    """https://docs.slack.dev/messaging/formatting-message-text names these three."""
+    """Escape the three characters of https://docs.slack.dev/messaging/formatting-message-text."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]} …"
 
 
@@ -161,8 +162,8 @@ def _post(transport: httpx.BaseTransport, url: str, payload: dict[str, object]) 
         return
     message = f"the webhook at {_host(url)} answered {status}"
     if status == 429 or status >= 500:
-        asked = answer.headers.get("retry-after", "")
-        if asked.isdigit():
-            raise RateLimitedError(message, retry_after_s=float(asked))
+        retry_after = answer.headers.get("retry-after", "")
+        if retry_after.isdigit():
+            raise RateLimitedError(message, retry_after_s=float(retry_after))
         raise TransientError(message)
     raise PermanentError(f"{message}; ALERT_WEBHOOK_URL should take a POST of JSON")

@@ -13,12 +13,12 @@ DBT_PROJECT = Path(__file__).parents[2] / "dbt_project"
 
 
 def dbt_environment(database_url: str, *, home: Path) -> dict[str, str]:
-    """Environment of a dbt process, for ``dbt_project/profiles.yml``.
+    """Return the environment of a dbt process, for ``dbt_project/profiles.yml``.
 
     Args:
         database_url: libpq URL of the role that builds the marts.
-        home: folder under which dbt keeps its manifest and logs; two dbt processes that run at
-            the same time need two.
+        home: folder in which dbt stores its manifest and logs; concurrent dbt processes need one
+            each.
 
     Raises:
         PermanentError: the URL cannot be read or names no database.
@@ -26,7 +26,7 @@ def dbt_environment(database_url: str, *, home: Path) -> dict[str, str]:
     try:
         parts = conninfo_to_dict(database_url)
     except ProgrammingError:
-        # libpq quotes the offending part, which may be the password: its text is not passed on.
+        # libpq quotes the offending part, which may be the password, so omit its message.
         raise PermanentError(
             "the database URL of dbt cannot be read; it should be "
             "postgresql://user:password@host:port/database"
@@ -41,7 +41,7 @@ def dbt_environment(database_url: str, *, home: Path) -> dict[str, str]:
         "CANDELABRA_DBT_HOST": str(parts.get("host") or "localhost"),
         "CANDELABRA_DBT_PORT": str(parts.get("port") or 5432),
         "CANDELABRA_DBT_USER": str(parts["user"]),
-        # dbt keeps variables of this prefix out of its logs.
+        # dbt hides variables with this prefix from its logs.
         "DBT_ENV_SECRET_CANDELABRA_PASSWORD": str(parts.get("password") or ""),
         "CANDELABRA_DBT_NAME": str(parts["dbname"]),
         "CANDELABRA_DBT_SSLMODE": str(parts.get("sslmode") or "prefer"),

@@ -1,4 +1,4 @@
-"""The exchange's services as the settings name them, within the shared weight budget."""
+"""Open the exchange's REST and dump services from the settings, within the shared weight budget."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ log = structlog.get_logger(__name__)
 APPLICATION_NAME = "candelabra-jobs"
 RECONNECT_AFTER_S = 5.0
 MAX_PROCESSES = 8
-"""Concurrent clients of the exchange that are expected: a streamer, the tasks of the pool, some
-commands."""
+"""Expected concurrent REST clients: the streamer, the tasks of the pool and some commands."""
 
 _JITTER_S = 0.25
 
 
 def endpoints_of(settings: Settings, market: Market) -> Endpoints:
-    """Where the services of a market live."""
+    """Return the addresses of a market's services."""
     if market is Market.UM:
         return Endpoints(market, settings.binance_um_ws_url, settings.binance_um_rest_url)
     return Endpoints(market, settings.binance_ws_url, settings.binance_rest_url)
@@ -52,7 +51,8 @@ def open_rest(
     """Open a REST client; use it in ``with``.
 
     Args:
-        budget: None for a budget of this process alone, within what the shared one leaves.
+        budget: request weight the client may use; None for this process's share of the weight
+            outside the shared budget.
     """
     return BinanceRest(
         endpoints_of(settings, market),
@@ -66,7 +66,7 @@ def open_rest(
 def open_shared_rest(
     settings: Settings, market: Market, database_url: str
 ) -> Iterator[BinanceRest]:
-    """A REST client within the budget that all processes share through the database."""
+    """Open a REST client whose request weight is shared with all processes through the database."""
     budget = SharedBudget(
         lambda: connect(database_url, application_name=f"{APPLICATION_NAME}-budget"),
         host=urlsplit(endpoints_of(settings, market).rest_url).netloc,
@@ -81,7 +81,7 @@ def open_shared_rest(
 
 
 def open_dump_site(settings: Settings) -> DumpSite:
-    """A client of the dump site; use it in ``with``."""
+    """Open a client of the dump site; use it in ``with``."""
     return DumpSite(
         settings.binance_dump_url,
         settings.binance_dump_list_url,
@@ -90,13 +90,15 @@ def open_dump_site(settings: Settings) -> DumpSite:
 
 
 class SharedBudget:
-    """``ops.acquire_weight``; while the database is away, the reserve of this process.
+    """Request weight shared by all processes through ``ops.acquire_weight``.
+
+    While the database is unreachable, ``reserve`` is used instead.
 
     Args:
         connect: opens an autocommit connection.
         host: name of the budget: the service's address.
-        limit: weight a minute of all processes together.
-        reserve: used while the database is away.
+        limit: weight per minute for all processes together.
+        reserve: budget of this process alone.
     """
 
     def __init__(
@@ -120,7 +122,7 @@ class SharedBudget:
         self._granted = threading.local()
 
     def take(self, weight: int) -> None:
-        """Wait for the weight; see ``WeightBudget``."""
+        """Wait until this weight is available; see ``WeightBudget``."""
         waited_s = 0.0
         while True:
             connection = self._open()
@@ -131,7 +133,7 @@ class SharedBudget:
             try:
                 grant = acquire_weight(connection, self._host, weight, weight_limit=self._limit)
             except TransientError as error:
-                self._lose(error)
+                self._disconnect(error)
                 continue
             if grant.granted:
                 self._granted.window = grant.window
@@ -158,10 +160,10 @@ class SharedBudget:
                 window=getattr(self._granted, "window", None),
             )
         except TransientError as error:
-            self._lose(error)
+            self._disconnect(error)
 
     def close(self) -> None:
-        """Close its connection."""
+        """Close the database connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -171,20 +173,21 @@ class SharedBudget:
             try:
                 self._connection = self._connect()
             except TransientError as error:
-                self._lose(error)
+                self._disconnect(error)
         return self._connection
 
-    def _lose(self, error: TransientError) -> None:
+    def _disconnect(self, error: TransientError) -> None:
         self.close()
         self._away_until_s = time.monotonic() + RECONNECT_AFTER_S
         log.warning("weight_budget_away", host=self._host, error=str(error))
 
 
 def _reserve(settings: Settings, market: Market) -> LocalBudget:
-    """The weight that the shared budget leaves; this process gets its part of it.
+    """Return this process's share of the weight outside the shared budget.
 
     While the database is away, the exchange's headers are the only information about other
-    processes. If those are missing too, all processes together stay within what is left.
+    processes. If the headers are missing too, all processes together stay within the unshared
+    weight.
     """
-    left_over = max(100, round(WEIGHT_LIMITS[market] * (1 - settings.rest_weight_share)))
-    return LocalBudget(left_over, own_limit=left_over // MAX_PROCESSES)
+    unshared = max(100, round(WEIGHT_LIMITS[market] * (1 - settings.rest_weight_share)))
+    return LocalBudget(unshared, own_limit=unshared // MAX_PROCESSES)

@@ -1,4 +1,4 @@
-"""History of klines, or of trades as their check: plan, pieces, sum."""
+"""Load the history of klines, or of trades to check them: plan, load pieces, sum up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from include.jobs.klines.backfill import load_piece
 from include.jobs.klines.pieces import DumpPiece, LoadCounts, Moment, RestPiece, summarise
 from include.jobs.klines.planning import plan_backfill
 from include.jobs.trades.dumps import load_trade_dump
-from include.jobs.trades.folds import told
+from include.jobs.trades.folds import positive_counts
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 from include.jobs.trades.planning import plan_trade_dumps
 
@@ -34,21 +34,21 @@ def plan_history(
     start: Moment | None,
     end: Moment,
 ) -> Sequence[DumpPiece | RestPiece | TradeDumpPiece]:
-    """Plan the pieces of a time range; pieces of klines are logged, each with its reason.
+    """Plan the pieces of a time range; pieces of klines are logged with their reasons.
 
     Args:
         kind: ``klines``; or ``agg_trades`` or ``trades``, whose files are aggregated into candles.
         keep_raw: store the trades too.
         mode: klines only; see ``plan_backfill``.
-        start: None is the start of the symbol's history, for klines only.
+        start: None is the start of the symbol's history; klines only.
 
     Raises:
-        PermanentError: the request makes no sense; see ``plan_backfill`` too.
+        PermanentError: invalid arguments, or as ``plan_backfill``.
         TransientError, RateLimitedError: the exchange or the database is away.
     """
     if kind == KLINES:
         if keep_raw:
-            raise PermanentError("keep_raw keeps rows of trades: kind should be one of theirs")
+            raise PermanentError("keep_raw stores rows of trades: set kind to agg_trades or trades")
         return plan_backfill(
             settings=settings,
             symbols=symbols,
@@ -56,12 +56,12 @@ def plan_history(
             mode=mode,
             start=start,
             end=end,
-            tell_pieces=True,
+            log_pieces=True,
         ).pieces
     if start is None:
-        raise PermanentError(f"from is empty: say from which day on {kind} are to be loaded")
+        raise PermanentError(f"from is empty: set the first day of {kind} to load")
     if mode != FillMode.ALL:
-        raise PermanentError(f"mode {mode!r} is for klines; of {kind} all that is missing comes")
+        raise PermanentError(f"mode {mode!r} applies to klines only; all missing {kind} are loaded")
     return plan_trade_dumps(
         settings=settings,
         symbols=symbols,
@@ -79,9 +79,8 @@ def load_history_piece(
     """Load a piece of any kind.
 
     Raises:
-        PermanentError: a file of trades cannot be used and nothing stands in for it, or a setting
-            is wrong.
-        TransientError, RateLimitedError: the exchange or the database are away.
+        PermanentError: a file of trades is unusable and has no replacement, or a setting is wrong.
+        TransientError, RateLimitedError: the exchange or the database is away.
     """
     if not isinstance(piece, TradeDumpPiece):
         return load_piece(settings=settings, piece=piece)
@@ -98,5 +97,5 @@ def summarise_history(
     if not any(isinstance(one, TradeDumpCounts) for one in counts):
         return summarise(counts=cast("Sequence[LoadCounts]", counts))
     total = sum(cast("Sequence[TradeDumpCounts]", counts), TradeDumpCounts())
-    log.info("loads_summed", **told(total))
+    log.info("loads_summed", **positive_counts(total))
     return total

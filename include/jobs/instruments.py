@@ -1,4 +1,4 @@
-"""Synchronise the registry with the exchange's list of instruments."""
+"""Synchronise ``market.instruments`` with the exchange's list of instruments."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from include.store.postgres.pools import connect
 log = structlog.get_logger(__name__)
 
 MAX_NAMED = 100
-"""Symbols named in one line of the log; more are counted."""
+"""Maximum symbols named in one log line; the count covers all."""
 
-IDS_LOOKED_AT_US = 3 * DAY_US
+IDS_CHECKED_US = 3 * DAY_US
 """Age of minutes checked for restarted ids; the job runs daily."""
 
 
@@ -43,10 +43,10 @@ class InstrumentCounts:
 def sync_instruments(
     *, settings: Settings, markets: Sequence[Market | str] = (Market.SPOT, Market.UM)
 ) -> InstrumentCounts:
-    """Write what the exchange lists to ``market.instruments``.
+    """Write the exchange's list of instruments to ``market.instruments``.
 
     Raises:
-        TransientError, RateLimitedError: the exchange or the database are away.
+        TransientError, RateLimitedError: the exchange or the database is away.
         PermanentError: a blocked region, or an answer that lacks most of the market.
     """
     url = settings.url_for("jobs")
@@ -57,7 +57,7 @@ def sync_instruments(
         for name in markets:
             market = market_from(name)
             with open_shared_rest(settings, market, url) as rest:
-                # before the answer, so that an older answer never looks like the newer one
+                # Read before the list: an older answer must not get a later time than a newer one.
                 seen_at_us = rest.server_time_us()
                 instruments = rest.exchange_info()
             known = {one.symbol: one.status for one in read_instruments(connection, market=market)}
@@ -67,23 +67,25 @@ def sync_instruments(
             listed[market.value] = len(instruments)
             trading[market.value] = sum(one.is_trading for one in instruments)
             if known:
-                _tell_changes(market, known, {one.symbol: one.status for one in instruments})
+                _log_changes(market, known, {one.symbol: one.status for one in instruments})
     log.info("instruments_synchronised", listed=listed, trading=trading, ended=ended)
     return InstrumentCounts(listed, trading, ended)
 
 
 def _part_reused(connection: Connection, seen_at_us: int) -> int:
-    """Count tickers that were given to another instrument, which spot's list does not show; see
-    ``part_reused``."""
-    since_us = seen_at_us - IDS_LOOKED_AT_US
+    """Split listings of reused spot tickers, which the exchange's list does not show; count them.
+
+    See ``part_reused``.
+    """
+    since_us = seen_at_us - IDS_CHECKED_US
     reused = part_reused(connection, Market.SPOT, since_us=since_us, seen_at_us=seen_at_us)
     if reused:
         log.info("tickers_reused", count=len(reused), symbols=reused[:MAX_NAMED])
     return len(reused)
 
 
-def _tell_changes(market: Market, known: dict[str, str], now: dict[str, str]) -> None:
-    """Log new symbols, and those that started or stopped trading."""
+def _log_changes(market: Market, known: dict[str, str], now: dict[str, str]) -> None:
+    """Log new symbols, and symbols that started or stopped trading."""
     new = sorted(now.keys() - known.keys())
     if new:
         log.info("instruments_new", market=market.value, count=len(new), symbols=new[:MAX_NAMED])

@@ -1,4 +1,4 @@
-"""Check stored rows against the quality rules: the job behind the DAG and the command."""
+"""Check stored rows against the quality rules, for the DAG and the command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Scope(TypedDict):
-    """The arguments of ``hold_to_rules``."""
+    """Arguments of ``hold_to_rules``."""
 
     settings: Settings
     run_id: str
@@ -36,14 +36,14 @@ def hold_to_rules(
     end: datetime | None = None,
     symbols: Sequence[str] | None = None,
 ) -> QualityReport:
-    """Check what changed since the last run, everything, or a time range.
+    """Check rows changed since the last run, all rows, or a time range.
 
     Args:
-        start, end: of the range, ``end`` excluded; without an end up to now.
-        symbols: limits candles and trades to these; None: all.
+        start, end: half-open range; ``end`` None is now.
+        symbols: limits the check to candles and trades of these symbols; None: all.
 
     Returns:
-        The result; broken rules raise nothing.
+        The report; failed rules do not raise.
 
     Raises:
         TransientError: the database is away.
@@ -84,10 +84,10 @@ def hold_to_rules(
 
 
 def check_quality(**arguments: Unpack[Scope]) -> QualityReport:
-    """The same for a task: broken rules of severity error are its failure.
+    """Check like ``hold_to_rules``, and raise if a rule of severity error fails.
 
     Raises:
-        PermanentError: rules are broken; the message names them and rows that break them.
+        PermanentError: rules failed; the message names them and failing rows.
         TransientError: the database is away.
     """
     report = hold_to_rules(**arguments)

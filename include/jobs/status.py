@@ -1,4 +1,4 @@
-"""Health of the platform from the database, and what needs attention."""
+"""Read the platform's health from the database, and list what needs attention."""
 
 from __future__ import annotations
 
@@ -19,20 +19,26 @@ from include.store.ledgers.health import (
 from include.store.postgres.pools import connect, redact
 
 BEHIND_S = 180.0
-"""A minute is in the table within seconds, or within about 40 where REST has to confirm it."""
+"""A minute is stored within seconds, or within about 40 s if REST has to confirm it."""
 PATIENCE_S = 600.0
-"""The streamer repairs a gap within ten minutes; ``check_quality`` waits as long."""
+"""The streamer repairs a gap within ten minutes; ``check_quality`` allows the same time."""
 GAP_PATIENCE_S = 1_800.0
-"""``repair_gaps`` takes a gap after ten minutes and tries every five."""
+"""``repair_gaps`` starts with gaps ten minutes old and retries every five minutes."""
 MIN_DAYS_KNOWN = 31
-"""Age up to which symbols without new rows are reported."""
+"""Symbols whose newest row is older than this are not reported."""
 MAX_WINDOW = timedelta(days=31)
 MAX_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that wants attention: a word for machines, a sentence, the symbols it is about."""
+    """A finding that needs attention.
+
+    Attributes:
+        code: stable identifier.
+        message: sentence for the user.
+        symbols: symbols concerned.
+    """
 
     code: str
     message: str
@@ -46,11 +52,12 @@ class Status:
     Attributes:
         database: its URL without the password.
         server_version: of PostgreSQL.
-        revision, newest_revision: of the schema: the database's (None: never migrated), and
-            this program's.
-        now: the database's clock; ``since`` is where the window begins.
+        revision: of the database's schema; None if it was never migrated.
+        newest_revision: of the schema that this program needs.
+        now: the database's clock.
+        since: start of the window.
         health: None where there is no schema to read.
-        findings: empty where all is well.
+        findings: empty if all is well.
     """
 
     database: str
@@ -66,11 +73,11 @@ class Status:
 def read_status(
     *, settings: Settings, window: timedelta = timedelta(days=1), symbols: Sequence[str] = ()
 ) -> Status:
-    """Read the state of the database in use, as its reader.
+    """Read the state of the configured database, in the reader role.
 
     Args:
         window: how far back minutes are counted; at most 31 days.
-        symbols: these alone; none for all that are known.
+        symbols: limits the status to these; empty for all known symbols.
 
     Raises:
         PermanentError: the window is too long, or URL or login are wrong.
@@ -114,7 +121,7 @@ def read_status(
 
 
 def newest_revision() -> str:
-    """The revision that `candelabra migrate` of this program migrates to."""
+    """Return the revision to which this program's `candelabra migrate` migrates."""
     from alembic.script import ScriptDirectory
 
     from include.store.migrate import alembic_config
@@ -136,10 +143,10 @@ def schema_findings(revision: str | None, newest: str) -> list[Finding]:
 
 
 def findings_of(health: Health, *, now: datetime, wanted: Sequence[str] = ()) -> list[Finding]:
-    """Return what needs attention, the most urgent first.
+    """Return what needs attention, most urgent first.
 
     Args:
-        wanted: symbols named by the user: one without a row is reported.
+        wanted: symbols named by the user; those without a row are reported.
     """
     streamed = [one for one in health.symbols if one.is_streamed]
     found = []
@@ -178,7 +185,7 @@ def findings_of(health: Health, *, now: datetime, wanted: Sequence[str] = ()) ->
 
 
 def worst_first(symbols: Sequence[SymbolHealth]) -> list[SymbolHealth]:
-    """Streamed symbols before others, those in trouble first, then by name."""
+    """Sort symbols: streamed before others, then symbols with problems, then by name."""
 
     def trouble(one: SymbolHealth) -> tuple[object, ...]:
         behind_s = one.behind_s or 0.0

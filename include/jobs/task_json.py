@@ -1,4 +1,4 @@
-"""JSON that Airflow passes between tasks: pieces of work and results, each with its type's name."""
+"""Convert pieces of work and results to JSON for passing between Airflow tasks, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from include.jobs.klines.pieces import (
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 
 TYPE = "type"
-"""Key of the type's name; no field may have this name."""
+"""JSON key of the type's name; no field may have this name."""
 
 TYPES: dict[str, type[Any]] = {
     one.__name__: one
@@ -37,7 +37,7 @@ TYPES: dict[str, type[Any]] = {
         InboxResult,
     )
 }
-"""Types that a later task reads back."""
+"""Types that a later task reads."""
 
 
 def to_json(value: Any) -> Any:
@@ -62,13 +62,13 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """Return the pieces and results in JSON values; sequences become tuples.
+    """Convert JSON values back to pieces and results; sequences become tuples.
 
-    Values that ``to_json`` did not write, such as the parameters of a run, are returned as they
-    are.
+    Values not written by ``to_json``, such as the parameters of a run, are returned unchanged.
 
     Raises:
-        PermanentError: a type is unknown or has other fields, as after an upgrade within a run.
+        PermanentError: a type is unknown or has other fields, for example after an upgrade within a
+            run.
     """
     if isinstance(value, dict):
         parts = {key: from_json(part) for key, part in value.items()}

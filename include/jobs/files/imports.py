@@ -1,4 +1,4 @@
-"""Importing files that a user has: 1m klines, trades and aggTrades in the dump site's formats."""
+"""Import a user's files: 1m klines, trades and aggTrades in the dump site's formats."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 QUARANTINE = "quarantine"
 HOPELESS_ROWS = 1_000
-"""A file whose first rows are all wrong is another thing than it seems, and is refused."""
+"""A file is refused if this many rows are bad before the first good one: it has another format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class ImportSummary:
 
     Attributes:
         file: its name; the ledgers store it as ``symbol/name``.
-        rows: rows used: klines or trades.
-        rejected: unusable rows, kept in ``ops.rejected_rows`` and ``quarantine``.
-        partial: minutes that are not proven to contain all their trades.
+        rows: usable rows: klines or trades.
+        rejected: unusable rows, stored in ``ops.rejected_rows`` and ``quarantine``.
+        partial: minutes that may lack trades.
         merged: counts of the merge.
         quarantine: CSV of the rejected rows; None if there are none.
         reasons: number of rejected rows by reason.
@@ -89,8 +89,8 @@ def import_file(
     """Merge a user's file into ``market.candles_1m``; repeating it changes nothing.
 
     Rows are stored as unconfirmed, with source ``file``: every row of the exchange outranks them.
-    Bad rows are kept with file, line and reason; the others are loaded. An interrupted load that is
-    repeated ends in the same rows.
+    Bad rows are stored with file, line and reason; the others are loaded. Repeating an interrupted
+    load gives the same rows.
 
     Args:
         path: ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``; the columns decide the kind.
@@ -98,7 +98,7 @@ def import_file(
         on_progress: called after each block.
 
     Raises:
-        RejectedInputError: the file as a whole is unusable; nothing of it was loaded.
+        RejectedInputError: the whole file is unusable; nothing of it was loaded.
         PermanentError: the symbol is unknown or invalid.
         TransientError: the database is away; rows merged before stay.
     """
@@ -115,7 +115,8 @@ def import_file(
         _quarantine(quarantine) as keep,
     ):
         _check_foldable(connection, file)
-        forget_rejected_rows(connection, key)  # those of the file as it was, before it was mended
+        # An earlier import may have rejected rows that are corrected now.
+        forget_rejected_rows(connection, key)
         for part in read_parts(file):
             rows, rejected = rows + part.rows, rejected + len(part.rejections)
             first = first or next(iter(part.rejections), None)
@@ -192,14 +193,17 @@ def _check_foldable(connection: Connection, file: UserFile) -> None:
 
 def _hopeless(file: str, first: Rejection) -> RejectedInputError:
     return RejectedInputError(
-        f"{file}: none of its first {HOPELESS_ROWS} rows can be used; line {first.line}: "
+        f"{file}: none of its first {HOPELESS_ROWS} rows is usable; line {first.line}: "
         f"{first.reason}"
     )
 
 
 @contextmanager
 def _quarantine(path: Path) -> Iterator[Callable[[Iterable[Rejection]], None]]:
-    """A CSV file for rejected rows, made with the first one and replaced by a later import."""
+    """Yield a function that writes rejected rows to a CSV file, created with the first row.
+
+    An earlier import's file is removed.
+    """
     path.unlink(missing_ok=True)
     with ExitStack() as stack:
         opened: list[IO[str]] = []

@@ -1,4 +1,4 @@
-"""Loading files that were dropped into the inbox; see ``inbox_folder`` for what moves where."""
+"""Load files that were dropped into the inbox; see ``inbox_folder`` for the folders."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = structlog.get_logger(__name__)
 
 
 def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
-    """Load a file of the inbox and move it to ``done``, or with the reason to ``failed``.
+    """Load a file of the inbox and move it to ``done``, or to ``failed`` with the reason.
 
     Raises:
-        PermanentError: the file was refused, and lies in ``failed``.
-        TransientError: the database is away; the file waits for the next try.
+        PermanentError: the file was refused and is in ``failed``.
+        TransientError: the database is away; the file is loaded at the next try.
     """
     name = file.name
     inbox = settings.inbox
@@ -33,9 +33,9 @@ def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
         try:
             summary = _imported(settings, path)
         except TransientError:
-            raise  # it stays claimed; the next run loads it
+            raise  # the file stays claimed; the next run loads it
         except Exception as error:
-            # Report a defect of ours as loudly as a bad file, and do not retry either each minute.
+            # A defect of ours is reported like a bad file, and neither is retried every minute.
             place = set_aside(inbox, FAILED, name, path, f"{error}\n")
             log.error("inbox_file_failed", file=name, place=place, error=str(error))  # noqa: TRY400 - the task shows it
             raise
@@ -43,7 +43,7 @@ def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
             f"{count} rows rejected: {why}\n" for why, count in sorted(summary.reasons.items())
         )
         if summary.quarantine:
-            reason += f"they are kept in ops.rejected_rows and {summary.quarantine}\n"
+            reason += f"they are stored in ops.rejected_rows and {summary.quarantine}\n"
         place = set_aside(inbox, DONE, name, path, reason)
     return InboxResult(
         file=name,

@@ -1,4 +1,4 @@
-"""A folder whose files are loaded: anybody may drop files, each is loaded once, none is lost.
+"""The inbox folder: anybody may drop files, each is loaded once, none is lost.
 
 ::
 
@@ -7,8 +7,8 @@
     inbox/done/FILE         loaded; FILE.reason.txt beside it if rows were rejected
     inbox/failed/FILE       refused; FILE.reason.txt beside it
 
-Subfolders are kept, so that files below ``futures/um`` count as USD-M. A run that is killed leaves
-its file claimed, without its lock: the next run loads it.
+Subfolders are preserved, so files below ``futures/um`` count as USD-M. If a run is killed, its file
+stays claimed but loses its lock: the next run loads it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from include.jobs.files.user_files import SUFFIXES
 CLAIMED, DONE, FAILED = ".claimed", "done", "failed"
 
 UNCHANGED_FOR_S = 10.0
-"""A file that was written, moved or touched since then may still be on its way."""
+"""A file that was written, moved or touched within this time may still be incomplete."""
 
 MAX_FILES = 200
 """Maximum files of one run; the others wait for the next run."""
@@ -39,8 +39,7 @@ _MAX_NAMESAKES = 10_000
 def find_files(
     inbox: Path, *, unchanged_for_s: float = UNCHANGED_FOR_S, most: int = MAX_FILES
 ) -> list[InboxFile]:
-    """Return the files that wait in the inbox, no longer written to, and those a dead run has
-    claimed.
+    """Return complete files in the inbox, and files that a dead run had claimed.
 
     Hidden files and ``.part`` are unfinished copies. A missing folder is created.
 
@@ -53,7 +52,7 @@ def find_files(
     """
     try:
         inbox.mkdir(parents=True, exist_ok=True)
-        found = [*_left(inbox), *_unchanged(inbox, unchanged_for_s)]
+        found = [*_abandoned(inbox), *_unchanged(inbox, unchanged_for_s)]
     except OSError as error:
         raise PermanentError(
             f"the inbox {inbox} cannot be read ({error.strerror}): give INBOX_FOLDER to the user "
@@ -83,17 +82,17 @@ def _unchanged(inbox: Path, unchanged_for_s: float) -> Iterator[InboxFile]:
             try:
                 stat = path.stat()
             except FileNotFoundError:
-                continue  # claimed meanwhile
-            # Tools that copy set the time of modification as they like, to one to come as well;
-            # that of the change they cannot.
+                continue  # claimed in the meantime
+            # Copying tools set the modification time freely, even to the future; they cannot set
+            # ctime.
             modified_s = stat.st_mtime if stat.st_mtime <= now_s else 0.0
             if not path.is_file() or max(modified_s, stat.st_ctime) > now_s - unchanged_for_s:
                 continue
             yield InboxFile(path.relative_to(inbox).as_posix(), stat.st_size)
 
 
-def _left(inbox: Path) -> Iterator[InboxFile]:
-    """Claimed files of dead runs."""
+def _abandoned(inbox: Path) -> Iterator[InboxFile]:
+    """Yield claimed files of dead runs."""
     for path in (inbox / CLAIMED).glob("*/**/*"):
         if not path.is_file():
             continue
@@ -106,17 +105,17 @@ def _name_of(inbox: Path, claimed: Path) -> str:
     return Path(*claimed.relative_to(inbox / CLAIMED).parts[1:]).as_posix()
 
 
-# --- taking
+# --- claiming
 
 
 @contextmanager
 def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
     """Claim a file by moving and locking it; None if another run has claimed it."""
-    for left in sorted((inbox / CLAIMED).glob(f"*/{_escaped(name)}")):
-        with _locked(left) as is_ours:
+    for abandoned in sorted((inbox / CLAIMED).glob(f"*/{_escaped(name)}")):
+        with _locked(abandoned) as is_ours:
             if is_ours:
-                yield left
-                _remove_empty(left.parent, below=inbox / CLAIMED)
+                yield abandoned
+                _remove_empty(abandoned.parent, below=inbox / CLAIMED)
                 return
     claimed = inbox / CLAIMED / uuid4().hex / name
     claimed.parent.mkdir(parents=True)
@@ -127,14 +126,17 @@ def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
         yield None
         return
     with _locked(claimed) as is_ours:
-        # otherwise another run treated it as abandoned and took it
+        # another run may have taken it for abandoned
         yield claimed if is_ours else None
     _remove_empty(claimed.parent, below=inbox / CLAIMED)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether we hold the lock of a claimed file that is still there; it ends with the process."""
+    """Lock a claimed file; yield whether that worked and the file still exists.
+
+    The lock ends with the process.
+    """
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -152,7 +154,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _escaped(name: str) -> str:
-    """A name in which no sign means more than itself to ``glob``."""
+    """Return a name with the special characters of ``glob`` escaped."""
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
@@ -161,7 +163,7 @@ def _remove_empty(folder: Path, *, below: Path) -> None:
         try:
             folder.rmdir()
         except OSError:
-            return  # a file waits there for the next try, or another run made it
+            return  # not empty, or already removed by another run
         folder = folder.parent
 
 
@@ -169,7 +171,7 @@ def _remove_empty(folder: Path, *, below: Path) -> None:
 
 
 def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> str:
-    """Move a file to a folder, next to earlier ones of its name, and write the reason beside it.
+    """Move a file to a folder without replacing earlier ones, and write the reason beside it.
 
     Returns:
         Its path relative to the inbox.
@@ -182,7 +184,7 @@ def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> st
 
 
 def _free_place(wanted: Path) -> Path:
-    """A name that no file has, held by an empty file: ``a.zip``, else ``a (2).zip``."""
+    """Reserve an unused name by an empty file: ``a.zip``, else ``a (2).zip``."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
     suffix = next((one for one in SUFFIXES if wanted.name.endswith(one)), wanted.suffix)
     stem = wanted.name.removesuffix(suffix)
@@ -194,5 +196,5 @@ def _free_place(wanted: Path) -> Path:
             continue
         return place
     raise PermanentError(
-        f"{wanted.parent} holds {_MAX_NAMESAKES} files called {wanted.name}: clear it"
+        f"{wanted.parent} has {_MAX_NAMESAKES} files called {wanted.name}: remove some"
     )

@@ -10,7 +10,7 @@ class InboxFile:
     """A file that can be loaded.
 
     Attributes:
-        name: its place below the inbox, such as ``futures/um/ABC-1m-2025-01.zip``.
+        name: its path below the inbox, such as ``futures/um/ABC-1m-2025-01.zip``.
         size: in bytes.
     """
 
@@ -23,7 +23,7 @@ class InboxResult:
     """Result of loading a file from the inbox.
 
     Attributes:
-        state: ``loaded``, or ``gone`` if another run took it first.
+        state: ``loaded``, or ``gone`` if another run claimed it first.
         place: its present path, relative to the inbox.
     """
 
@@ -40,7 +40,7 @@ class InboxResult:
 
 @dataclass(frozen=True, slots=True)
 class InboxCounts:
-    """Counts of a run; they go with the event that candles were written."""
+    """Counts of a run; the DAG attaches them to the asset event."""
 
     files: int = 0
     rows: int = 0

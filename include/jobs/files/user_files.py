@@ -1,4 +1,4 @@
-"""Detect the contents of a user's file: symbol, kind, and the candles it yields."""
+"""Detect the contents of a user's file (symbol and kind) and read its candles."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class UserFile:
     Attributes:
         symbol: platform symbol of its rows.
         kind: ``klines``, ``trades`` or ``agg_trades``.
-        key: how ledgers know it; dumps of spot and USD-M share their names.
+        key: its name in the ledgers; includes the symbol, because dumps of spot and USD-M have the
+            same file names.
     """
 
     path: Path
@@ -79,7 +80,7 @@ class UserFile:
 
     @property
     def key(self) -> str:
-        """The symbol and the file's name."""
+        """Return the file's name in the ledgers: symbol and file name."""
         return f"{self.symbol}/{self.path.name}"
 
 
@@ -88,9 +89,9 @@ class FilePart:
     """Candles and rejected rows of a block.
 
     Attributes:
-        candles: ``CANDLE_SCHEMA``; of trades, those proven whole.
-        partial: minutes that are not proven to hold all their trades.
-        rows: rows used.
+        candles: ``CANDLE_SCHEMA``; from trades, only minutes proven to contain all their trades.
+        partial: minutes that may lack trades.
+        rows: usable rows.
         share: of the file, read so far (0..1).
     """
 
@@ -103,15 +104,15 @@ class FilePart:
 
 
 def open_file(path: Path, *, symbol: str = "", market: Market | str = "") -> UserFile:
-    """Detect what a file contains; it is read to its end, so that damage shows immediately.
+    """Detect what a file contains; the file is read to its end to find damage immediately.
 
     Args:
-        symbol: platform symbol; empty to take it from a name like ``BTCUSDT-1m-2024-02.zip``, or
+        symbol: platform symbol; empty to derive it from a name like ``BTCUSDT-1m-2024-02.zip``, or
             from the column ``symbol`` of a Parquet file.
         market: of a symbol without ``.P``; empty for spot, or USD-M below ``futures/um``.
 
     Raises:
-        RejectedInputError: the file as a whole is unusable.
+        RejectedInputError: the whole file is unusable.
         PermanentError: the symbol is unknown or invalid.
     """
     if not path.name.endswith(SUFFIXES):
@@ -143,8 +144,7 @@ def read_parts(file: UserFile) -> Iterator[FilePart]:
         none = CANDLE_SCHEMA.to_frame()
         stem = _stem(file.path)
         window = window_of(stem) if _NAME.fullmatch(stem) else None
-        # No other source decides which of two rows of a minute is right, so duplicates across
-        # blocks are found first.
+        # Nothing tells which of two rows of a minute is right: find duplicates across blocks first.
         twice = frozenset[int]().union(
             *(block.repeated_us for block in read_klines(file.path, file.symbol, window=window))
         )
@@ -175,7 +175,7 @@ def _check_quotes(file: UserFile, *candles: pl.DataFrame) -> None:
 
 
 def unfoldable(file: UserFile) -> RejectedInputError:
-    """Return the message that aggTrades do not give exact quote volumes of a symbol."""
+    """Return the error that aggTrades give no exact quote volumes for this symbol."""
     return RejectedInputError(
         f"{file.path.name}: the exchange rounds the quote amount of each fill of {file.symbol} to "
         f"{QUOTE_DECIMALS} decimals, and an aggTrade merges fills: import its klines or trades"
@@ -183,14 +183,14 @@ def unfoldable(file: UserFile) -> RejectedInputError:
 
 
 def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
-    """The platform symbol of a file's rows."""
+    """Return the platform symbol of a file's rows."""
     match = _NAME.fullmatch(_stem(path))
-    told = parquet_symbols(path) if path.suffix == PARQUET else []
+    inside = parquet_symbols(path) if path.suffix == PARQUET else []
     if not symbol:
-        symbol = match["symbol"] if match is not None else (told[0] if len(told) == 1 else "")
-    if len(told) > 1:
+        symbol = match["symbol"] if match is not None else (inside[0] if len(inside) == 1 else "")
+    if len(inside) > 1:
         raise RejectedInputError(
-            f"{path.name} holds rows of {len(told)} symbols, {', '.join(told[:5])} among them: "
+            f"{path.name} holds rows of {len(inside)} symbols, {', '.join(inside[:5])} among them: "
             "write one file for each"
         )
     if not symbol:
@@ -205,12 +205,12 @@ def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
     if named.startswith(".") or any(mark in named for mark in "/\\"):
         raise PermanentError(f"{named!r} is no symbol; it should be like BTCUSDT or BTCUSDT.P")
     exchange_symbol = exchange_symbol_of(named)
-    if told and told[0].upper() not in (
+    if inside and inside[0].upper() not in (
         exchange_symbol,
         symbol_of(market_of(named), exchange_symbol),
     ):
         raise RejectedInputError(
-            f"{path.name} holds rows of {told[0]}, not of {named}: give --symbol {told[0]}"
+            f"{path.name} holds rows of {inside[0]}, not of {named}: give --symbol {inside[0]}"
         )
     if match is not None and match["symbol"].upper() != exchange_symbol:
         log.warning("file_symbol_differs", file=path.name, symbol=named)

@@ -1,4 +1,4 @@
-"""Backfilling history: plan, load the pieces, sum up."""
+"""Backfill history: plan, load the pieces, sum up."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ __all__ = [
 log = structlog.get_logger(__name__)
 
 WORKERS = 4
-"""Pieces loaded at the same time: parsing, copying and waiting for the network overlap."""
+"""Pieces loaded concurrently: parsing, copying and waiting for the network overlap."""
 
 PIECE_ATTEMPTS = 3
 MAX_PATIENCE_S = 180.0
-"""A longer Retry-After is a ban: the user who started the load must know."""
+"""A longer Retry-After is a ban and ends the load, so that the user learns of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class BackfillSummary:
 
 
 def load_rest_piece(*, settings: Settings, piece: RestPiece) -> LoadCounts:
-    """Ask REST for the minutes of a piece and merge them.
+    """Fetch the minutes of a piece by REST and merge them.
 
     Raises:
-        TransientError, RateLimitedError: exchange or database are away.
+        TransientError, RateLimitedError: exchange or database is away.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
     url = settings.url_for("jobs")
@@ -105,7 +105,7 @@ def load_piece(*, settings: Settings, piece: DumpPiece | RestPiece) -> LoadCount
     """Load a piece of either kind.
 
     Raises:
-        TransientError, RateLimitedError: exchange or database are away.
+        TransientError, RateLimitedError: exchange or database is away.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
     began_s = time.monotonic()
@@ -130,7 +130,7 @@ def backfill(
     workers: int = WORKERS,
     on_progress: Callable[[BackfillProgress], None] | None = None,
 ) -> BackfillSummary:
-    """Plan and load what is missing; running it again changes nothing.
+    """Plan and load missing history; running it again changes nothing.
 
     Args:
         symbols, market, start, end, mode: as ``plan_backfill``.
@@ -138,8 +138,8 @@ def backfill(
         on_progress: called in this thread after each piece.
 
     Raises:
-        PermanentError: an unknown symbol, or a wrong setting; pieces before it stay loaded.
-        TransientError: planning was not possible. A piece that fails is in the summary.
+        PermanentError: an unknown symbol, or a wrong setting; pieces loaded before stay.
+        TransientError: planning failed. A piece that fails is listed in the summary instead.
     """
     plan = plan_backfill(
         settings=settings, symbols=symbols, market=market, start=start, end=end, mode=mode
@@ -178,8 +178,8 @@ def load_pieces(
                     )
     finally:
         # After an error or an interrupt, running pieces end by themselves within a request's
-        # timeout or a chunk's merge. Waits for the exchange are cancelled, and pieces that have not
-        # begun never start.
+        # timeout or a chunk's merge. Waits for the exchange are cancelled, and queued pieces never
+        # start.
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
     return BackfillSummary(plan, counts, tuple(failed))
@@ -188,7 +188,7 @@ def load_pieces(
 def _load_patiently(
     settings: Settings, piece: DumpPiece | RestPiece, stopped: threading.Event
 ) -> LoadCounts:
-    """Load a piece; wait out short rate limits until the whole load is stopped."""
+    """Load a piece; wait out short rate limits unless the whole load is stopped."""
     for attempt in range(1, PIECE_ATTEMPTS + 1):
         try:
             return load_piece(settings=settings, piece=piece)

@@ -1,4 +1,4 @@
-"""Work of the daily runs: which symbols, days and files, and whether they are published yet."""
+"""Plan the daily runs: symbols, days and files, and whether the files are published yet."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ log = structlog.get_logger(__name__)
 DAY = TIMEFRAMES["1d"]
 MONTH = TIMEFRAMES["1M"]
 
-CAUGHT_UP_DAYS = 7
-"""Days before a run's own that it takes up as well, where they have not been reconciled whole."""
+CATCH_UP_DAYS = 7
+"""Days before a run's own range that are caught up if they were not fully reconciled."""
 
-MONTHS_LOOKED_BACK = 3
-"""Monthly files come up to mid-month, at times later."""
+MONTHS_BACK = 3
+"""Monthly files are published up to mid-month, sometimes later."""
 
 
 def plan_day(
@@ -49,11 +49,11 @@ def plan_day(
 ) -> list[DayPiece]:
     """Return the days of symbols for a daily run, oldest first.
 
-    These are the days of its own range and, for symbols that are loaded every day, days of the week
-    before that are not fully reconciled: missed runs are caught up.
+    These are the days of the run's range. For symbols that are loaded every day, days of the week
+    before that were not fully reconciled are added, so that missed runs are caught up.
 
     Args:
-        start, end: the run's data interval; whole UTC days of it count.
+        start, end: the run's data interval; only its whole UTC days count.
         symbols: names as users type them; empty for all with rows in these days or in the week
             before.
         market: of symbols without ``.P``.
@@ -66,7 +66,7 @@ def plan_day(
     named = symbols_of(symbols, market) if symbols.strip() else None
     pieces: list[DayPiece] = []
     with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
-        since_us = first_us if named else first_us - CAUGHT_UP_DAYS * DAY_US
+        since_us = first_us if named else first_us - CATCH_UP_DAYS * DAY_US
         for day_us in range(since_us, end_us, DAY_US):
             wanted = named or held_symbols(connection, day_us, day_us + DAY_US)
             if day_us < first_us:
@@ -93,7 +93,7 @@ def plan_dumps(
     symbols: str = "",
     market: Market | str = Market.SPOT,
 ) -> list[DumpPiece]:
-    """The daily files of the days that a run is about; see ``plan_day``.
+    """Return the daily files of a run's days; see ``plan_day``.
 
     Raises:
         PermanentError, TransientError: as ``plan_day``.
@@ -103,7 +103,7 @@ def plan_dumps(
 
 
 def paths_of(*, plan: Iterable[DumpPiece | DayGroup], since_us: int) -> list[str]:
-    """The files of a plan for periods that start at ``since_us`` or later."""
+    """Return a plan's files whose periods start at ``since_us`` or later."""
     dumps = (
         dump
         for part in plan
@@ -113,7 +113,7 @@ def paths_of(*, plan: Iterable[DumpPiece | DayGroup], since_us: int) -> list[str
 
 
 def unpublished(*, settings: Settings, paths: Sequence[str]) -> list[str]:
-    """Which of these files the dump site does not have yet.
+    """Return the files that the dump site does not have yet.
 
     Raises:
         TransientError, PermanentError: the site does not answer, or refuses to.
@@ -123,10 +123,10 @@ def unpublished(*, settings: Settings, paths: Sequence[str]) -> list[str]:
 
 
 def monthly_pieces(symbol: str, day_us: int) -> list[DumpPiece]:
-    """The monthly files of the last months that ended before a day, the newest first."""
+    """Return the monthly files of the last months that ended before a day, newest first."""
     pieces = []
     month_us = MONTH.open_time_us(day_us)
-    for _ in range(MONTHS_LOOKED_BACK):
+    for _ in range(MONTHS_BACK):
         month_us = MONTH.open_time_us(month_us - 1)
         path = monthly_path(symbol, from_us(month_us))
         label = f"{symbol} {from_us(month_us):%Y-%m}"
@@ -136,7 +136,8 @@ def monthly_pieces(symbol: str, day_us: int) -> list[DumpPiece]:
 
 
 def is_new_month(connection: Connection, site: DumpSite, piece: DumpPiece) -> bool:
-    """Whether a monthly file was published, is not loaded whole yet, and the table has its month.
+    """Whether a monthly file is published but not fully loaded, and the table has rows of its
+    month.
 
     Raises:
         TransientError, PermanentError: the site or the database does not answer.

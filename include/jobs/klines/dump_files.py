@@ -1,4 +1,4 @@
-"""Common to all dump files: the download folder, and the record of bad files."""
+"""Shared by all dump files: the download folder, and the record of bad files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 DOWNLOADS = "downloads"
 NO_CHECKSUM = ""
-"""Stands in the ledger for the checksum of a file that could not be fetched."""
+"""Checksum in the ledger of a file that could not be fetched."""
 
 REPLACED_BY = "replaced_by"
 """Key in an entry's detail: the source used instead of the file."""
@@ -32,8 +32,8 @@ REPLACED_BY = "replaced_by"
 def download_folder(settings: Settings, path: str) -> Iterator[Path]:
     """Open a folder for one file, where an interrupted download can resume.
 
-    It is kept only after a transient error. While another process uses it, a temporary folder is
-    used.
+    The folder is removed at the end, except after a transient error. While another process uses the
+    folder, a temporary one is used.
     """
     folder = settings.candelabra_home / DOWNLOADS / PurePosixPath(path).stem
     lock = _lock(folder)
@@ -54,7 +54,7 @@ def download_folder(settings: Settings, path: str) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder; None where another process has it, or has just removed it."""
+    """Lock a folder; None if another process holds the lock or has just removed the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
         lock = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Loading one dump file; where it cannot be used, REST stands in."""
+"""Load one dump file of klines; REST replaces it if it is unusable."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 KIND = "klines"
 BLOCK_BYTES = 2 << 20
-"""Rows parsed at a time: a month has three parts, and PostgreSQL stores one while the next is
+"""Bytes parsed at a time: a month has three blocks, and PostgreSQL stores one while the next is
 parsed."""
 
 
@@ -62,15 +62,15 @@ parsed."""
 class _Content:
     """Rows read from a file."""
 
-    told: Ranges = field(default_factory=list)
-    """Minutes of its good rows within the piece, ascending."""
+    covered: Ranges = field(default_factory=list)
+    """Minutes of the file's good rows within the piece, ascending."""
     rejections: list[Rejection] = field(default_factory=list)
     rows: int = 0
     time_unit: str | None = None
 
 
 class _UnusableError(Exception):
-    """A file cannot be used, for the reason that is given."""
+    """A file is unusable for the given reason."""
 
     def __init__(self, why: TransientError | PermanentError) -> None:
         super().__init__(str(why))
@@ -78,7 +78,7 @@ class _UnusableError(Exception):
 
 
 class _RepeatedMinutesError(Exception):
-    """Minutes came in two blocks of a file, and must be judged together."""
+    """Minutes occur in two blocks of a file; their rows must be checked together."""
 
     def __init__(self, repeated_us: frozenset[int]) -> None:
         super().__init__(f"{len(repeated_us)} minutes are in more than one block")
@@ -86,22 +86,22 @@ class _RepeatedMinutesError(Exception):
 
 
 def load_dump_piece(*, settings: Settings, piece: DumpPiece) -> LoadCounts:
-    """Fetch a dump file, verify and merge it, then ask REST for the minutes it lacks.
+    """Fetch a dump file, verify and merge it, then fetch its missing minutes by REST.
 
-    A file that is missing, late, damaged or does not fit its checksum is recorded as such and
-    replaced by REST; so are single rows of it that are rejected. The window of the piece bounds
-    what is merged. Loading again changes nothing.
+    A file that is missing, late, damaged or fails its checksum is recorded as such and replaced by
+    REST; so are its rejected rows. Only minutes within the piece's window are merged. Loading again
+    changes nothing.
 
     Raises:
-        TransientError, RateLimitedError: REST or the database are away.
+        TransientError, RateLimitedError: REST or the database is away.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
     url = settings.url_for("jobs")
     with connect(url, application_name=APPLICATION_NAME) as connection:
         note_live(connection, piece.symbol, piece.start_us, piece.end_us)
-        counts, told = _load(settings, connection, piece)
-        if not gaps_in(told, piece.start_us, piece.end_us):
-            return counts  # a row of the file, or one of higher rank, stands for each minute
+        counts, covered = _load(settings, connection, piece)
+        if not gaps_in(covered, piece.start_us, piece.end_us):
+            return counts  # each minute has a row of the file or one of higher rank
         gaps = missing_minutes(connection, piece.symbol, piece.start_us, piece.end_us, unsure=True)
         if not gaps:
             return counts
@@ -115,7 +115,7 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece) -> LoadCounts:
                 except UnknownSymbolError as error:
                     if not counts.dumps:
                         raise
-                    # delisted and forgotten: its files are all there is
+                    # Delisted and no longer served by REST: its files are the only source.
                     log.warning("rest_knows_no_more", path=piece.path, error=str(error))
                     return counts + LoadCounts(unlisted_minutes=minutes_in(gaps))
     return counts
@@ -124,7 +124,7 @@ def load_dump_piece(*, settings: Settings, piece: DumpPiece) -> LoadCounts:
 def _load(
     settings: Settings, connection: Connection, piece: DumpPiece
 ) -> tuple[LoadCounts, Ranges]:
-    """Load the file; return the result and the minutes with rows."""
+    """Load the file; return the counts and the minutes with rows."""
     fetched_at_us = time.time_ns() // 1000
     fetched: FetchedDump | None = None
     with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
@@ -143,7 +143,7 @@ def _load(
                 replaced_by=Source.REST.value,
             )
             return LoadCounts(replaced_dumps=1), []
-    add_coverage(connection, piece.symbol, Source(piece.source), content.told)
+    add_coverage(connection, piece.symbol, Source(piece.source), content.covered)
     record_rejected_rows(
         connection,
         (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
@@ -167,7 +167,7 @@ def _load(
             },
         ),
     )
-    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1), content.told
+    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1), content.covered
 
 
 def _fetch(settings: Settings, piece: DumpPiece, folder: Path) -> FetchedDump:
@@ -181,7 +181,7 @@ def _fetch(settings: Settings, piece: DumpPiece, folder: Path) -> FetchedDump:
 def _merge(
     connection: Connection, fetched: FetchedDump, piece: DumpPiece
 ) -> tuple[_Content, MergeCounts]:
-    """Merge a file, all or nothing: PostgreSQL stores one block while the next is read.
+    """Merge a file in one transaction; PostgreSQL stores one block while the next is read.
 
     Raises:
         _UnusableError: damaged, wrong columns, or not a file of rows.
@@ -203,7 +203,7 @@ def _candidates(
     name.
 
     Args:
-        content: receives what is read.
+        content: updated with each block's rows.
         aside: minutes (µs) that occur in two blocks.
     """
     opens = pl.col("open_time").dt.epoch("us")
@@ -214,7 +214,7 @@ def _candidates(
         content.rows += block.candles.height
         content.time_unit = block.time_unit
         candles = block.candles.filter((opens >= piece.start_us) & (opens < piece.end_us))
-        content.told = united([*content.told, *ranges_in(candles["open_time"])])
+        content.covered = united([*content.covered, *ranges_in(candles["open_time"])])
         yield as_candidates(
             candles,
             status=Status.VERIFIED,
@@ -239,7 +239,7 @@ def _blocks(fetched: FetchedDump, symbol: str, aside: frozenset[int]) -> Iterato
 
 
 def window_of(path: str) -> tuple[int, int]:
-    """The half-open period (µs) that a dump's name says it is for.
+    """Return the half-open period (µs) in a dump file's name.
 
     Raises:
         RejectedInputError: the name does not end in a day or a month.

@@ -15,7 +15,7 @@ from include.domain.timeframes import MINUTE_US
 from include.jobs.klines.pieces import BackfillPlan, RestPiece
 
 WEIGHT_SHARE = 0.75
-"""Share of the exchange's weight that loads may use, where the settings say nothing else."""
+"""Default share of the exchange's weight that loads may use."""
 
 REQUESTS_A_FILE = 2
 """The file and its checksum."""
@@ -27,8 +27,8 @@ class Rates:
 
     Attributes:
         dump_rows_s: rows a second from dump files into the table, all workers together.
-        rest_rows_s: rows a second from REST into the table, were there no budget.
-        download_bytes_s: of the line to the dump site.
+        rest_rows_s: rows a second from REST into the table, without a weight limit.
+        download_bytes_s: of the connection to the dump site.
     """
 
     dump_rows_s: float = 145_000.0
@@ -56,18 +56,18 @@ class Estimate:
 def estimate(
     plan: BackfillPlan, *, rates: Rates = Rates(), weight_share: float = WEIGHT_SHARE
 ) -> Estimate:
-    """Cost of loading a plan.
+    """Estimate the cost of loading a plan.
 
-    Parsing and writing overlap with the download, and one market's wait for weight with the
-    other's, so that the slowest of them is what one waits for.
+    Parsing and writing overlap with the download, and the two markets' waits for weight overlap
+    with each other. The slowest of them determines the time.
     """
     requests = REQUESTS_A_FILE * len(plan.dumps)
     weights = dict.fromkeys(Market, 0)
     rest_minutes = 0
     for piece in plan.rest:
         market = market_of(piece.symbol)
-        asked, weight = rest_cost(piece, market)
-        requests += asked
+        pages, weight = rest_cost(piece, market)
+        requests += pages
         weights[market] += weight
         rest_minutes += _minutes(piece.start_us, piece.end_us)
     dump_minutes = sum(_minutes(one.start_us, one.end_us) for one in plan.dumps)
@@ -81,7 +81,7 @@ def estimate(
 
 
 def rest_cost(piece: RestPiece, market: Market) -> tuple[int, int]:
-    """Requests and weight of a piece from REST: its pages, and the server's time once."""
+    """Return requests and weight of a REST piece: its pages, and one request for the time."""
     full, rest = divmod(_minutes(piece.start_us, piece.end_us), BEST_KLINES[market])
     weight = full * klines_weight(market, BEST_KLINES[market]) + TIME_WEIGHT
     if rest:
@@ -90,7 +90,7 @@ def rest_cost(piece: RestPiece, market: Market) -> tuple[int, int]:
 
 
 def wait_for_weight_s(weight: int, market: Market, *, weight_share: float) -> float:
-    """Seconds until the weight is granted; the first minute's share is granted immediately."""
+    """Return seconds until the weight is granted; the first minute's share needs no wait."""
     per_minute = WEIGHT_LIMITS[market] * weight_share
     return 60.0 * max(0.0, weight - per_minute) / per_minute
 

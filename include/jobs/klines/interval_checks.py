@@ -1,8 +1,8 @@
-"""Check 1-minute rows against klines of other intervals; nothing is stored but the result.
+"""Check stored minutes against klines of other intervals; only the result is stored.
 
-A dump file of 5m, 1h, 1d … is downloaded, and each of its bars is compared with the roll-up of the
-stored minutes, a day or a bar at a time. The result of each file is stored in ``ops.dump_files``
-under a kind of its own (``klines_1h``), with the differing bars.
+A dump file of 5m, 1h, 1d … is downloaded, and each of its bars is compared with the bar aggregated
+from the stored minutes. The result of each file is stored in ``ops.dump_files`` with a separate
+kind (``klines_1h``), together with the differing bars.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ from include.store.postgres.pools import connect
 log = structlog.get_logger(__name__)
 
 MAX_DIFFERENCES_KEPT = 1_000
-"""Maximum differing bars stored for one file; their number is always stored."""
+"""Maximum differing bars stored for one file; their count is always stored."""
 
 MINUTES_AT_ONCE_US = DAY_US
-"""Rows are read a day at a time, or a bar if that is longer."""
+"""Stored rows are read by the day, or by the bar if that is longer."""
 
 _DAY, _MONTH = TIMEFRAMES["1d"], TIMEFRAMES["1M"]
 
 
 @dataclass(frozen=True, slots=True)
 class BarDifference:
-    """A bar that differs from the roll-up of the stored minutes.
+    """A bar that differs from the bar aggregated from the stored minutes.
 
     Attributes:
-        values: name of each differing value, with ours and theirs as text; empty if only one side
-            has the bar.
+        values: name of each differing value, with our text and the exchange's; empty if only one
+            side has the bar.
         only: ``stored`` or ``published`` if only one side has it.
     """
 
@@ -68,7 +68,7 @@ class IntervalCheck:
     """Result of comparing a file.
 
     Attributes:
-        verdict: ``agrees``, ``differs``, ``incomplete`` if minutes are missing and nothing differs,
+        verdict: ``agrees``; ``differs``; ``incomplete`` if minutes are missing and nothing differs;
             or the verdict of ``ops.dump_files`` for an unusable file.
         agreeing: bars equal in all nine values.
         incomplete: differing bars with minutes that are not stored or not published yet.
@@ -83,7 +83,7 @@ class IntervalCheck:
 
     @property
     def bars(self) -> int:
-        """Bars on one side or both."""
+        """Number of bars that either side has."""
         return self.agreeing + self.incomplete + len(self.differences)
 
 
@@ -99,7 +99,7 @@ def compare_interval(
 ) -> list[IntervalCheck]:
     """Compare the published files of an interval with the stored minutes.
 
-    A month within the range comes as one file if published; other days come as daily files.
+    A published monthly file within the range is used; other days use daily files.
 
     Args:
         symbols: names as users type them; see ``symbols_of``.
@@ -134,7 +134,7 @@ def compare_interval(
 def published_files(
     site: DumpSite, symbol: str, frame: Timeframe, start_us: int, end_us: int
 ) -> list[str]:
-    """Paths of the files of a range, months before their days."""
+    """Return the paths of the files of a range: monthly files where they exist, else daily ones."""
     paths: list[str] = []
     month_us = _MONTH.open_time_us(start_us)
     while month_us < end_us:
@@ -250,10 +250,10 @@ def _difference(open_us: int, ours: Candle | None, theirs: Candle | None) -> Bar
 
 
 def _stretches(frame: Timeframe, window: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """Parts of a window that begin and end with bars; the last one ends with its last bar."""
+    """Split a window at bar boundaries; the last part ends with the last bar of the window."""
     at_us = frame.open_time_us(window[0])
     if at_us < window[0]:
-        at_us = frame.next_open_us(at_us)  # that bar belongs to the previous file
+        at_us = frame.next_open_us(at_us)  # the bar belongs to the previous file
     while at_us < window[1]:
         end_us = frame.next_open_us(at_us)
         while end_us < min(at_us + MINUTES_AT_ONCE_US, window[1]):

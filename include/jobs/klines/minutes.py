@@ -1,4 +1,4 @@
-"""Minutes by REST: fetch, merge, and distinguish outages from minutes that are not served yet."""
+"""Fetch minutes by REST, merge them, and distinguish outages from minutes not served yet."""
 
 from __future__ import annotations
 
@@ -34,45 +34,45 @@ INTERVAL = "1m"
 OUTAGE_CAUSE = "the exchange has no candle"
 
 HALT_IS_SURE_US = 5 * MINUTE_US
-"""REST lags by seconds. A symbol without a row for this long is halted, not late."""
+"""REST lags by seconds: a symbol without a row for this long is halted, not late."""
 
 PAGES_A_MERGE = 5
-"""Pages merged together: a transaction costs as much as a thousand rows."""
+"""Pages merged together; the overhead of a transaction equals a thousand rows."""
 
-LOOK_ROWS = 99
-"""Rows requested beyond a gap: pages may lack their last rows, and up to a hundred cost the least
-weight in both markets."""
+ROWS_BEYOND = 99
+"""Rows requested beyond a gap. Pages may lack their last rows; requests of fewer than 100 rows cost
+the least weight in both markets."""
 
-TIMES_ASKED_AGAIN = 3
-"""Equal answers that prove a halt. A lagging server lacks the last row before a halt, or has it
-unfinished, so one answer is not enough."""
+HALT_RETRIES = 3
+"""Repeated requests whose equal answers prove a halt. A lagging server may lack the last row before
+a halt or return it unfinished, so one answer is not enough."""
 BACKOFF = Backoff(first_s=1.0, max_s=2.0, min_s=0.5)
 
 
 @dataclass(slots=True)
 class _Answers:
-    """State of the answers so far."""
+    """Accumulated answers of REST for one range."""
 
     merged: MergeCounts = field(default_factory=MergeCounts)
     waiting: list[CandleCandidate] = field(default_factory=list)
-    """Rows of the last pages, to be merged together."""
+    """Rows of the last pages, not merged yet."""
     ranges: Ranges = field(default_factory=list)
     pages: int = 0
     server_time_us: int = 0
     is_over: bool = True
-    """Whether there are rows behind the range, or it was answered to its end."""
+    """Whether REST has rows after the range, or answered for the whole range."""
     unsure_us: int | None = None
     """Open time of the last row, which a lagging server may have sent unfinished."""
 
     def doubt(self, page: KlinePage) -> None:
-        """Remember the unproven row of a page."""
+        """Remember a page's last row if it is not proven final."""
         if not page.is_last_sure and page.candles:
             self.unsure_us = page.candles[-1].open_time_us
 
     def sure_until_us(self, end_us: int) -> int:
-        """Up to where, of a range that ends there, nothing is in doubt."""
-        told_us = self.ranges[-1][1] if self.ranges else 0
-        if self.unsure_us is None or self.unsure_us < told_us:
+        """Return the end of the part of a range whose rows are proven final."""
+        answered_us = self.ranges[-1][1] if self.ranges else 0
+        if self.unsure_us is None or self.unsure_us < answered_us:
             return end_us  # a later answer has confirmed that row
         return min(self.unsure_us, end_us)
 
@@ -86,18 +86,22 @@ def fetch_minutes(
     end_us: int,
     on_merged: OnMerged = lambda _candidates: None,
 ) -> LoadCounts:
-    """Fetch the candles of a range by REST, merge them, and record what the exchange lacks.
+    """Fetch the candles of a range by REST, merge them, and record outages of the exchange.
 
-    A minute without a row is an outage if the exchange has a row before it, and one after it or
-    none for minutes (a halt that continues). Before the symbol's first row it is nothing; otherwise
-    its row may still come, and it is pending. A page may lack its last rows, so only rows after a
-    gap prove the gap. Without any, a halt is accepted after several equal answers, and never for
-    minutes before a stored row.
+    A minute without a row is
 
-    The last row of a page is not proven either: a lagging server returns the open minute with the
-    trades so far. A row counts with another one after it in the same answer, or once no lag can
-    explain it. Before a halt it counts minutes later, after several equal answers. Until then it is
-    not stored, and it and the minutes after it are pending.
+    - an outage, if the exchange has a row before the minute and either has one after it, or has had
+      none for several minutes (a halt that continues);
+    - ignored, if it is before the symbol's first row;
+    - pending otherwise: its row may still come.
+
+    A page may lack its last rows, so only rows after a gap prove the gap. Without such rows, a halt
+    is recorded after several equal answers, and never for minutes before a stored row.
+
+    The last row of a page is not proven final either: a lagging server returns the open minute with
+    the trades so far. A row is final if another one follows it in the same answer, if it is older
+    than any lag, or, before a halt, if several answers minutes later agree on it. Until then the
+    row is not stored, and it and the minutes after it are pending.
 
     Args:
         start_us, end_us: half-open range of open times.
@@ -110,14 +114,14 @@ def fetch_minutes(
     answers = _Answers()
     try:
         _ask(connection, rest, symbol, start_us, end_us, answers, on_merged)
-    finally:  # also if a later page failed: earlier pages stay
+    finally:  # also after a failed page: earlier pages are stored
         _merge(connection, symbol, answers, on_merged)
     remove_closed_live(connection, symbol, start_us, end_us)
     counts = LoadCounts.of(answers.merged, rest_pages=answers.pages)
     ripe_us = max(start_us, min(end_us, minute_of(final_until(answers.server_time_us))))
     sure_us = answers.sure_until_us(ripe_us)
     for gap in gaps_in(answers.ranges, start_us, sure_us):
-        counts += _judge(connection, rest, symbol, gap, answers)
+        counts += _classify_missing(connection, rest, symbol, gap, answers)
     late = missing_minutes(connection, symbol, sure_us, ripe_us, unsure=True)
     pending = (end_us - ripe_us) // MINUTE_US + minutes_in(late)
     return counts + LoadCounts(pending_minutes=pending)
@@ -132,7 +136,7 @@ def _ask(
     answers: _Answers,
     on_merged: OnMerged,
 ) -> None:
-    """Page through a range; if a page proves nothing, look beyond the range."""
+    """Page through a range; if a page proves nothing, request rows beyond the range."""
     name = exchange_symbol_of(symbol)
     cursor = start_us
     while cursor < end_us:
@@ -142,7 +146,7 @@ def _ask(
         answers.server_time_us = page.server_time_us
         answers.doubt(page)
         if not page.sure and not page.is_followed:
-            page = _look_behind(connection, rest, symbol, page, cursor, end_us)
+            page = _fetch_beyond(connection, rest, symbol, page, cursor, end_us)
             answers.doubt(page)
             answers.is_over = page.is_followed or bool(page.candles)
         found = [one for one in page.sure if one.open_time_us < end_us]
@@ -158,7 +162,7 @@ def _ask(
         cursor = found[-1].open_time_us + MINUTE_US
 
 
-def _look_behind(
+def _fetch_beyond(
     connection: Connection,
     rest: BinanceRest,
     symbol: str,
@@ -166,28 +170,30 @@ def _look_behind(
     start_us: int,
     end_us: int,
 ) -> KlinePage:
-    """Fetch rows from the start of a page that is empty or has one unproven row.
+    """Request rows from the start of a page that is empty or has one unproven row.
 
-    If minutes later no other rows follow, a halt seems to have begun: the request is repeated
-    several times. The row is proven if all answers agree on it.
+    If the page is minutes old and still no rows follow, a halt has probably begun: the request is
+    repeated several times, and the row is proven final if all answers agree on it.
     """
-    told_us = page.candles[-1].open_time_us + MINUTE_US if page.candles else end_us
-    is_old = told_us <= page.server_time_us - HALT_IS_SURE_US
-    # a known halt continues; nothing new to log
-    is_news = is_old and (
+    answered_us = page.candles[-1].open_time_us + MINUTE_US if page.candles else end_us
+    is_old = answered_us <= page.server_time_us - HALT_IS_SURE_US
+    # A halt recorded before goes on: no need to prove it retries.
+    is_new = is_old and (
         bool(page.candles) or not read_outages(connection, symbol, start_us - MINUTE_US, start_us)
     )
-    again = TIMES_ASKED_AGAIN if is_news else 0
-    asked, is_agreed = 0, is_old
+    retries = HALT_RETRIES if is_new else 0
+    attempt, is_agreed = 0, is_old
     while True:
-        behind = rest.klines(exchange_symbol_of(symbol), INTERVAL, start_us, None, limit=LOOK_ROWS)
-        asked += 1
-        if behind.sure or behind.is_followed:
-            return behind
-        is_agreed = is_agreed and behind.candles == page.candles
-        if asked > again:
-            return replace(behind, is_last_sure=is_agreed)
-        time.sleep(BACKOFF.wait_s(asked))
+        beyond = rest.klines(
+            exchange_symbol_of(symbol), INTERVAL, start_us, None, limit=ROWS_BEYOND
+        )
+        attempt += 1
+        if beyond.sure or beyond.is_followed:
+            return beyond
+        is_agreed = is_agreed and beyond.candles == page.candles
+        if attempt > retries:
+            return replace(beyond, is_last_sure=is_agreed)
+        time.sleep(BACKOFF.wait_s(attempt))
 
 
 def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: OnMerged) -> None:
@@ -201,14 +207,14 @@ def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: On
     on_merged(candidates)
 
 
-def _judge(
+def _classify_missing(
     connection: Connection,
     rest: BinanceRest,
     symbol: str,
     gap: tuple[int, int],
     answers: _Answers,
 ) -> LoadCounts:
-    """Classify closed minutes without a row, and record an outage."""
+    """Classify closed minutes without a row, and record outages."""
     start_us, end_us = gap
     is_over = answers.is_over or any(start >= end_us for start, _ in answers.ranges)
     if not is_over and end_us > answers.server_time_us - HALT_IS_SURE_US:
@@ -217,7 +223,7 @@ def _judge(
     is_behind = bool(stored) and not is_over
     has_earlier = is_behind or any(end <= start_us for _, end in answers.ranges)
     if not has_earlier:
-        page = rest.klines(exchange_symbol_of(symbol), INTERVAL, None, start_us, limit=LOOK_ROWS)
+        page = rest.klines(exchange_symbol_of(symbol), INTERVAL, None, start_us, limit=ROWS_BEYOND)
         if not page.candles:
             return LoadCounts(unlisted_minutes=minutes_in([gap]))
     if stored:
@@ -227,7 +233,7 @@ def _judge(
             start=from_us(stored[0][0]).isoformat(),
             minutes=minutes_in(stored),
         )
-    # A stored row without a later one shows that REST lags; a halt can only begin after it.
+    # A stored row after REST's last row shows that REST lags; a halt can only begin after it.
     halted_us = stored[-1][1] if is_behind else start_us
     late = missing_minutes(connection, symbol, start_us, halted_us, unsure=True)
     rowless = gaps_in(stored, halted_us, end_us)  # a minute with a row is no outage

@@ -36,7 +36,7 @@ class DumpPiece:
         path: of the file, relative to the dump site's root.
         source: ``dump_daily`` or ``dump_monthly``.
         start_us, end_us: the requested part of the file.
-        minutes: missing minutes in it.
+        minutes: missing minutes in that part.
         why: reason for this source, shown to users.
         size_bytes: of the file, as listed; 0 if unknown.
     """
@@ -54,7 +54,7 @@ class DumpPiece:
 
 @dataclass(frozen=True, slots=True)
 class RestPiece:
-    """Minutes of a symbol to be asked for by REST; see ``DumpPiece``."""
+    """Minutes of a symbol to fetch by REST; see ``DumpPiece``."""
 
     symbol: str
     label: str
@@ -66,7 +66,7 @@ class RestPiece:
 
 @dataclass(frozen=True, slots=True)
 class DayPiece:
-    """A symbol's day to be reconciled.
+    """A day of a symbol to reconcile.
 
     Attributes:
         day_us: its start, µs.
@@ -80,7 +80,7 @@ class DayPiece:
 
     @property
     def dump(self) -> DumpPiece:
-        """The daily file, to be loaded by ``load_piece``."""
+        """Return the daily file as a piece for ``load_piece``."""
         return DumpPiece(
             symbol=self.symbol,
             label=self.label,
@@ -93,7 +93,7 @@ class DayPiece:
 
 @dataclass(frozen=True, slots=True)
 class DayGroup:
-    """Days of symbols that are reconciled together."""
+    """Days that one task reconciles."""
 
     label: str
     pieces: tuple[DayPiece, ...]
@@ -107,7 +107,7 @@ class BackfillPlan:
         dumps, rest: the pieces; they can be loaded in any order and concurrently.
         missing_minutes: minutes without a verified row that the pieces cover.
         notes: remarks for the reader of the plan.
-        unplanned: symbols for which the exchange gave no range, each with the reason; repeating the
+        unplanned: symbols whose range the exchange did not return, with the reason; repeating the
             backfill plans them.
     """
 
@@ -138,9 +138,9 @@ class LoadCounts:
 
     Attributes:
         offered … discrepancies: as in ``MergeCounts``.
-        rejected: rows of files that could not be used.
+        rejected: unusable rows of files.
         dumps: dump files loaded.
-        replaced_dumps: dump files that could not be used, for which REST stood in.
+        replaced_dumps: unusable dump files that REST replaced.
         rest_pages: pages of klines.
         outage_minutes: minutes for which the exchange itself has no row.
         unlisted_minutes: minutes before the symbol's first row at the exchange.
@@ -177,7 +177,7 @@ class Reconciled:
     """Result of reconciling.
 
     Attributes:
-        days: symbol days by verdict.
+        days: number of symbol days by verdict.
         counts: counts of the merges.
     """
 
@@ -193,10 +193,10 @@ def summarise(*, counts: Iterable[LoadCounts]) -> LoadCounts:
 
 
 def moment_us(value: Moment, *, name: str) -> int:
-    """A time in µs.
+    """Convert a time to µs since the epoch.
 
     Raises:
-        PermanentError: it cannot be read, or a datetime has no zone.
+        PermanentError: it cannot be parsed, or a datetime has no zone.
     """
     if isinstance(value, str):
         try:
@@ -218,12 +218,12 @@ def moment_us(value: Moment, *, name: str) -> int:
 
 
 def first_minute(value: Moment, *, name: str) -> int:
-    """Open time of the first minute that begins at or after a time."""
+    """Return the open time of the first minute that begins at or after a time."""
     return minute_of(moment_us(value, name=name) + MINUTE_US - 1)
 
 
 def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
-    """Platform symbols, in order and once each, from names as people type them.
+    """Return platform symbols, in order and without duplicates, from names as users type them.
 
     Args:
         symbols: ``"BTCUSDT, ETHUSDT"`` or a sequence; the exchange's names or ours (``.P``).
@@ -250,7 +250,7 @@ def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
 
 
 def market_from(market: Market | str) -> Market:
-    """A market by its name.
+    """Return a market by its name.
 
     Raises:
         PermanentError: there is no such market.
@@ -263,7 +263,7 @@ def market_from(market: Market | str) -> Market:
 
 
 def label_of(symbol: str, start_us: int, end_us: int) -> str:
-    """A range of minutes for people: ``BTCUSDT 2024-02-03 10:00..11:30``."""
+    """Format a range of minutes: ``BTCUSDT 2024-02-03 10:00..11:30``."""
     start, end = from_us(start_us), from_us(end_us)
     if start.date() == end.date():
         return f"{symbol} {start:%Y-%m-%d %H:%M}..{end:%H:%M}"

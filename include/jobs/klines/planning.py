@@ -1,4 +1,4 @@
-"""Planning a backfill: which minutes are missing, and the cheapest sure source of each."""
+"""Plan a backfill: find missing minutes, and the cheapest reliable source of each."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ from include.store.postgres.pools import connect
 
 log = structlog.get_logger(__name__)
 
-MAX_PIECES_TOLD = 200
-"""Pieces named in the log, of each plan."""
+MAX_PIECES_LOGGED = 200
+"""Maximum pieces logged per plan."""
 
 FAULTS = frozenset({"wrong_checksum", "corrupt"})
 """Verdicts that exclude a file as a source until it is published again; REST is used instead."""
@@ -70,14 +70,14 @@ def plan_backfill(
     mode: FillMode | str = FillMode.ALL,
     verify: bool = False,
     in_part: bool = False,
-    tell_pieces: bool = False,
+    log_pieces: bool = False,
 ) -> BackfillPlan:
-    """Find what is missing and plan its sources.
+    """Find missing minutes and plan their sources; nothing is written.
 
-    Missing are minutes between the symbol's first and last row at the exchange that have neither an
-    outage nor a verified row. Months that are mostly missing come from monthly dumps, days from
-    daily ones, the rest from REST (``include.domain.sourcing``). Dump files that were re-issued
-    since they were loaded are planned again. Nothing is written.
+    A minute is missing if it lies between the symbol's first and last row at the exchange and has
+    neither an outage nor a verified row. Months that are mostly missing are planned from monthly
+    dumps, days from daily ones, the rest from REST (``include.domain.sourcing``). Dump files that
+    were re-issued since they were loaded are planned again.
 
     Args:
         symbols: names as users type them; see ``symbols_of``.
@@ -88,8 +88,8 @@ def plan_backfill(
         verify: plan the dumps of the whole range, even if nothing is missing, to compare them with
             the stored rows.
         in_part: if REST does not answer for a symbol, plan its dump files and the other symbols,
-            and name it in ``unplanned`` instead of raising.
-        tell_pieces: log each piece.
+            and list it in ``unplanned`` instead of raising.
+        log_pieces: log each piece.
 
     Raises:
         PermanentError: an unknown symbol or mode, a malformed time, or nothing to plan.
@@ -118,12 +118,12 @@ def plan_backfill(
                     except UnknownSymbolError as error:
                         listed = [one.symbol for one in rest.exchange_info()]
                         raise UnknownSymbolError(unknown_symbol(symbol, listed)) from error
-    _tell(plan, symbols=len(names), with_pieces=tell_pieces)
+    _log_plan(plan, symbols=len(names), with_pieces=log_pieces)
     return plan
 
 
 def fill_from(mode: FillMode | str) -> FillMode:
-    """A mode by its name.
+    """Return a mode by its name.
 
     Raises:
         PermanentError: there is no such mode.
@@ -135,12 +135,12 @@ def fill_from(mode: FillMode | str) -> FillMode:
         raise PermanentError(f"unknown mode {mode!r}; it should be one of {known}") from None
 
 
-def _tell(plan: BackfillPlan, *, symbols: int, with_pieces: bool) -> None:
+def _log_plan(plan: BackfillPlan, *, symbols: int, with_pieces: bool) -> None:
     """Log the plan."""
     if with_pieces:
         for note in plan.notes:
             log.info("plan_note", note=note)
-        for piece in plan.pieces[:MAX_PIECES_TOLD]:
+        for piece in plan.pieces[:MAX_PIECES_LOGGED]:
             source = piece.source if isinstance(piece, DumpPiece) else Source.REST.value
             log.info(
                 "piece_planned",
@@ -184,11 +184,11 @@ class _Planner:
     def plan(
         self, symbol: str, start_us: int | None, end_us: int | None, *, in_part: bool = False
     ) -> BackfillPlan:
-        """Plan one symbol; with ``in_part`` only its dump files if REST does not answer."""
+        """Plan one symbol; with ``in_part``, only its dump files if REST does not answer."""
         try:
             first_us, last_us = self._span_at_rest(symbol, start_us or 0, end_us)
         except RateLimitedError:
-            raise  # the whole address has to wait
+            raise  # the limit applies to all symbols
         except UnknownSymbolError as error:
             return self._plan_of_files(symbol, start_us, end_us, error)
         except TransientError as error:
@@ -203,7 +203,7 @@ class _Planner:
         except TransientError as error:
             notes = (f"{symbol}: no dumps, since their site does not answer: {error}",)
             log.warning("dumps_not_listed", symbol=symbol, error=str(error))
-        # files that end before REST's first row cover a time that REST no longer serves
+        # Files that end before REST's first row extend the range: REST no longer serves their time.
         begins = [begin for begin, end in map(_period, entries) if end <= first_us]
         span = (max(start_us or 0, min([first_us, *begins])), last_us)
         if span[0] >= span[1]:
@@ -232,8 +232,8 @@ class _Planner:
             return BackfillPlan(unplanned=(f"{symbol}: {reason}",))
         if is_unknown and not entries:
             raise reason
-        told = f"{symbol}: only its dump files are planned, since {reason}"
-        notes, unplanned = ((told,), ()) if is_unknown else ((), (told,))
+        note = f"{symbol}: only its dump files are planned, since {reason}"
+        notes, unplanned = ((note,), ()) if is_unknown else ((), (note,))
         periods = [_period(entry) for entry in entries]
         span = (
             max(start_us or 0, listed_us or 0, min((one[0] for one in periods), default=end_us)),
@@ -252,7 +252,7 @@ class _Planner:
         notes: tuple[str, ...] = (),
         unplanned: tuple[str, ...] = (),
     ) -> BackfillPlan:
-        """The pieces of a span that the exchange has rows of."""
+        """Plan the pieces of a range for which the exchange has rows."""
         meant = [span]
         if self._fill is not FillMode.ALL:
             stored = stored_span(self._connection, symbol)
@@ -294,7 +294,7 @@ class _Planner:
         newest = self._rest.klines(name, "1m", None, None, limit=1)
         last_us = minute_of(final_until(newest.server_time_us))
         if newest.candles and last_us - newest.candles[0].open_time_us > DAY_US:
-            last_us = newest.candles[0].open_time_us + MINUTE_US  # it trades no more
+            last_us = newest.candles[0].open_time_us + MINUTE_US  # the symbol stopped trading
         if end_us is not None:
             last_us = min(last_us, end_us)
         if not oldest:
@@ -308,7 +308,7 @@ class _Planner:
         return first_us, last_us
 
     def _listed(self, symbol: str, start_us: int, end_us: int) -> list[DumpEntry]:
-        """Published months and days that touch the range."""
+        """Return the published months and days that touch the range."""
         entries: list[DumpEntry] = []
         for period, make, frame in (("monthly", monthly_path, MONTH), ("daily", daily_path, DAY)):
             before = make(symbol, from_us(frame.open_time_us(start_us) - 1))
@@ -329,10 +329,12 @@ class _Planner:
                 loaded.setdefault(_source(entry), []).append(state.loaded_us)
         lacks: dict[Source, Ranges] = {}
         for source, windows in loaded.items():
-            asked = common(missing, united(windows))
-            if asked:
-                spoken = read_coverage(self._connection, symbol, source, asked[0][0], asked[-1][1])
-                lacks[source] = without(asked, spoken)
+            wanted = common(missing, united(windows))
+            if wanted:
+                covered = read_coverage(
+                    self._connection, symbol, source, wanted[0][0], wanted[-1][1]
+                )
+                lacks[source] = without(wanted, covered)
         return [
             _file(entry, states.get(entry.path), lacks.get(_source(entry), [])) for entry in entries
         ]
@@ -344,11 +346,11 @@ def _file(entry: DumpEntry, state: FileState | None, lacking: Ranges) -> Publish
     if state is None:
         return file
     is_known = entry.published_at_us <= state.fetched_at_us
-    # HTTP dates have whole seconds
+    # HTTP dates have whole seconds.
     published_s = entry.published_at_us // 1_000_000
     if state.published_at_us is not None and published_s > state.published_at_us // 1_000_000:
-        # Of a new issue the checksum may come later than the file, and a site may be away: it is
-        # asked for until it is loaded. One that fits its checksum and is damaged stays so.
+        # The checksum of a re-issued file may be published after the file, and the site may be
+        # away: retry until the file is loaded. A damaged file that fits its checksum stays damaged.
         if state.verdict == "corrupt" and is_known:
             return replace(file, fault=state.verdict)
         return replace(file, is_reissued=True)

@@ -1,7 +1,7 @@
 """Reconcile days: compare the live path, REST, the daily and the monthly file.
 
-Sources that are not compared yet are read and merged (the most authoritative row wins, the losers
-are kept), and the result is one row for each symbol and day.
+Sources that were not compared yet are read and merged: the most authoritative row wins, and the
+other values are stored as discrepancies. The result is one row for each symbol and day.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from include.store.postgres.pools import connect
 log = structlog.get_logger(__name__)
 
 GROUP_DAYS = 25
-"""Days of symbols that one task reconciles: fewer tasks, and a retry repeats little."""
+"""Symbol days that one task reconciles: few tasks, and a retry repeats little."""
 
 
 def plan_reconciliation(
@@ -56,7 +56,7 @@ def plan_reconciliation(
     symbols: str = "",
     market: Market | str = Market.SPOT,
 ) -> list[DayGroup]:
-    """The days that a run reconciles, in groups; see ``daily.plan_day``.
+    """Return the days that a run reconciles, in groups; see ``daily.plan_day``.
 
     Raises:
         PermanentError, TransientError: as ``plan_day``.
@@ -69,8 +69,8 @@ def plan_reconciliation(
 def reconcile_group(*, settings: Settings, group: DayGroup) -> Reconciled:
     """Read the sources that are not compared yet, merge, compare, and store the verdicts.
 
-    Repeating it reads nothing twice, except files that were published since, and REST for minutes
-    without a row that other sources have.
+    Repeating it reads only files published since, and REST for minutes that other sources have and
+    REST lacked.
 
     Raises:
         TransientError, RateLimitedError: exchange or database is away; finished days stay.
@@ -91,7 +91,7 @@ def reconcile_group(*, settings: Settings, group: DayGroup) -> Reconciled:
                 for piece in of_market:
                     try:
                         counts, verdict = _reconcile(connection, rest, site, settings, piece)
-                    except PermanentError as error:  # of one symbol; the others are judged
+                    except PermanentError as error:  # concerns one symbol; reconcile the others
                         log.warning("day_not_reconciled", day=piece.label, error=str(error))
                         refused.append(f"{piece.label}: {error}")
                         continue
@@ -152,19 +152,19 @@ def _reconcile(
     settings: Settings,
     piece: DayPiece,
 ) -> tuple[LoadCounts, str]:
-    """One symbol and day; returns its counts and verdict."""
+    """Reconcile one symbol and day; return its counts and verdict."""
     start_us, end_us = piece.day_us, piece.day_us + DAY_US
     note_live(connection, piece.symbol, start_us, end_us)
     counts = LoadCounts()
     counts += _ask_rest(connection, rest, piece.symbol, start_us, end_us)
     dump = piece.dump
-    if _is_news(connection, dump, _listed(site, dump.path)):
+    if _is_new_issue(connection, dump, _listed(site, dump.path)):
         counts += load_dump_piece(settings=settings, piece=dump)
     days = {piece.day_us}
     for month in monthly_pieces(piece.symbol, piece.day_us):
         if is_new_month(connection, site, month):
             counts += load_dump_piece(settings=settings, piece=month)
-        # also those of an interrupted run, and of months that another process has loaded
+        # Includes months of an interrupted run, and months that another process has loaded.
         days.update(
             days_before_file(
                 connection, piece.symbol, month.path, month.start_us, month.end_us, kind=KIND
@@ -179,13 +179,13 @@ def _reconcile(
 def _ask_rest(
     connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
 ) -> LoadCounts:
-    """Fetch by REST what it has not confirmed yet; nothing if it no longer knows the symbol.
+    """Fetch by REST the minutes that REST has not confirmed yet, if it still knows the symbol.
 
     Minutes without a row are requested again once other sources have one.
     """
     counts = LoadCounts()
-    told = told_by_rest(connection, symbol, start_us, end_us)
-    for first_us, until_us in gaps_in(told, start_us, end_us):
+    answered = told_by_rest(connection, symbol, start_us, end_us)
+    for first_us, until_us in gaps_in(answered, start_us, end_us):
         try:
             counts += fetch_minutes(
                 connection, rest, symbol=symbol, start_us=first_us, end_us=until_us
@@ -197,7 +197,7 @@ def _ask_rest(
 
 
 def _listed(site: DumpSite, path: str) -> DumpEntry | None:
-    """A file's entry in the site's listing; None where it is not published, or cannot be seen."""
+    """Return a file's entry in the site's listing; None if unpublished or if the listing fails."""
     try:
         return next((one for one in site.list(path) if one.path == path), None)
     except TransientError as error:
@@ -205,14 +205,14 @@ def _listed(site: DumpSite, path: str) -> DumpEntry | None:
         return None
 
 
-def _is_news(connection: Connection, piece: DumpPiece, entry: DumpEntry | None) -> bool:
+def _is_new_issue(connection: Connection, piece: DumpPiece, entry: DumpEntry | None) -> bool:
     """Whether a file was published, or published again, since it was loaded completely."""
     if entry is None:
         return False
     known = find_loaded(connection, piece.path, piece.start_us, piece.end_us, kind=KIND)
     if known is None or known.published_at_us is None:
         return True
-    # HTTP dates have whole seconds
+    # HTTP dates have whole seconds.
     return entry.published_at_us // 1_000_000 > known.published_at_us // 1_000_000
 
 

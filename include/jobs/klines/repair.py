@@ -1,4 +1,4 @@
-"""Repairing minutes that were missed."""
+"""Repair minutes that the live path missed."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def repair_minutes(
         database_url: of the caller's role; None for the jobs' own.
 
     Raises:
-        TransientError, RateLimitedError: retry later; complete minutes of the range are stored all
-            the same.
+        TransientError, RateLimitedError: retry later; complete minutes of the range are stored
+            nevertheless.
         PermanentError: the exchange does not know the symbol, or a setting is wrong.
     """
     repairs = Repairs(settings, database_url or settings.url_for("jobs"))
@@ -73,12 +73,12 @@ def repair_gaps(
 ) -> RepairSummary:
     """Repair open gaps that no other worker has claimed.
 
-    A gap that the exchange cannot fill (unknown symbol) is released with the reason, like any gap
-    that is not complete yet. Gaps that the table proves to be filled are closed without a request.
+    A gap that the exchange cannot fill (unknown symbol) is released with the reason, and so is a
+    gap that is still incomplete. Gaps whose minutes are all stored are closed without a request.
 
     Args:
         worker: name for the claim, such as the run's id.
-        older_than_s: younger gaps belong to the streamer.
+        older_than_s: the streamer repairs younger gaps.
         limit: maximum gaps of one call.
 
     Raises:
@@ -99,13 +99,13 @@ def repair_gaps(
                     is_whole = counts is not None and counts.pending_minutes == 0
                     repaired, left = repaired + is_whole, left + (not is_whole)
                     total += counts or LoadCounts()
-    told = {name: count for name, count in asdict(total).items() if count}
-    log.info("gaps_repaired", repaired=repaired, left=left, **told)
+    positive = {name: count for name, count in asdict(total).items() if count}
+    log.info("gaps_repaired", repaired=repaired, left=left, **positive)
     return RepairSummary(repaired, left, total)
 
 
 def _repair(connection: Connection, rest: BinanceRest, gap: Gap) -> LoadCounts | None:
-    """Repair one claimed gap; None where the exchange refuses its symbol."""
+    """Repair one claimed gap; None if the exchange refuses its symbol."""
     try:
         counts = fetch_minutes(
             connection, rest, symbol=gap.symbol, start_us=gap.start_us, end_us=gap.end_us

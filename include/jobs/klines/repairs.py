@@ -1,4 +1,4 @@
-"""Concurrent repairs over pooled connections."""
+"""Run concurrent repairs over pooled connections."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from include.jobs.klines.pieces import LoadCounts, label_of
 from include.store.postgres.pools import connect
 
 
-class _Lines:
-    """A connection to the database, and clients of REST as they are needed."""
+class _Clients:
+    """A database connection, and REST clients opened on first use."""
 
     def __init__(self, settings: Settings, url: str) -> None:
         self._settings = settings
         self._url = url
         self._stack = ExitStack()
         self._rests: dict[Market, BinanceRest] = {}
-        # Closed, not left as a context: leaving would commit, and a hanging server would replace
-        # the original error with its own.
+        # The connection is closed rather than used as a context: leaving the context would commit,
+        # and if the server hangs, its error would replace the original one.
         self.connection = connect(url, application_name=APPLICATION_NAME)
         self._stack.callback(self.connection.close)
 
     def rest(self, market: Market) -> BinanceRest:
-        """The client of a market."""
+        """Return the client of a market."""
         if market not in self._rests:
             self._rests[market] = self._stack.enter_context(
                 open_shared_rest(self._settings, market, self._url)
@@ -36,15 +36,16 @@ class _Lines:
         return self._rests[market]
 
     def close(self) -> None:
-        """Close everything."""
+        """Close the connection and the clients."""
         self._stack.close()
 
 
 class Repairs:
-    """Repairs of one process; call it from as many threads as repairs may run at once.
+    """Repairs of one process; callable from several threads, one repair each.
 
-    Connecting, and reading the exchange's time, cost more than the repair of a minute: after a
-    disconnect of 1,500 symbols they would double the request weight and take a minute of one core.
+    Connecting and reading the exchange's time cost more than the repair of a minute. After a
+    disconnect of 1,500 symbols they would double the request weight and take a minute of one core,
+    so connections are reused.
 
     Args:
         database_url: of the caller's role.
@@ -53,7 +54,7 @@ class Repairs:
     def __init__(self, settings: Settings, database_url: str) -> None:
         self._settings = settings
         self._url = database_url
-        self._idle: list[_Lines] = []
+        self._idle: list[_Clients] = []
 
     def repair(
         self,
@@ -63,38 +64,38 @@ class Repairs:
         *,
         on_merged: OnMerged = lambda _candidates: None,
     ) -> LoadCounts:
-        """Ask the exchange for the candles of a range and merge them.
+        """Fetch the candles of a range and merge them.
 
-        Args and errors as of ``repair_minutes``.
+        Args and errors as for ``repair_minutes``.
         """
         try:
-            lines = self._idle.pop()  # from a list: one step, whatever other threads do
+            clients = self._idle.pop()  # ``list.pop`` is atomic
         except IndexError:
-            lines = _Lines(self._settings, self._url)
+            clients = _Clients(self._settings, self._url)
         with ExitStack() as on_failure:
-            on_failure.callback(lines.close)  # it may be the broken one
+            on_failure.callback(clients.close)  # the connection may be broken
             counts = fetch_minutes(
-                lines.connection,
-                lines.rest(market_of(symbol)),
+                clients.connection,
+                clients.rest(market_of(symbol)),
                 symbol=symbol,
                 start_us=start_us,
                 end_us=end_us,
                 on_merged=on_merged,
             )
             on_failure.pop_all()
-        self._idle.append(lines)
+        self._idle.append(clients)
         if counts.pending_minutes:
             raise TransientError(
                 f"{label_of(symbol, start_us, end_us)}: {counts.pending_minutes} minutes have no "
-                "row that counts yet; REST has a minute complete 30 s after its end"
+                "final row yet; REST completes a minute 30 s after its end"
             )
         return counts
 
     def close(self) -> None:
-        """Close idle connections; the next repair connects again."""
+        """Close idle connections; the next repair opens new ones."""
         while True:
             try:
-                lines = self._idle.pop()
+                clients = self._idle.pop()
             except IndexError:
                 return
-            lines.close()
+            clients.close()

@@ -1,9 +1,9 @@
 """Archive raw capture: write a file, read it back, and only then drop the partition.
 
-The order keeps every row in at least one place when the process is killed: write the file under a
-temporary name and read it back; record it in the ledger; rename it; drop the partition, by a
-function that refuses if its rows differ from the ledger. Until then the partition is complete, and
-the next run begins again.
+The order keeps every row in at least one place if the process is killed: write the file under a
+temporary name and read it back; record it in the ledger; rename it; drop the partition. The
+function that drops refuses if the partition's rows differ from the ledger. Until then the partition
+is complete, and the next run starts again.
 """
 
 from __future__ import annotations
@@ -51,10 +51,11 @@ class ArchiveSummary:
 
     Attributes:
         archived: days written to files.
-        merged: days among them that had a file already and got late rows.
+        merged: archived days that already had a file and received late rows.
         dropped: partitions dropped, including empty ones.
         kept: restored days that stay in the table for now.
-        rows, file_bytes, freed_bytes: of the files written, and of the partitions dropped.
+        rows, file_bytes: of the files written.
+        freed_bytes: of the partitions dropped.
     """
 
     archived: int = 0
@@ -86,17 +87,17 @@ def archive_days(
 ) -> ArchiveSummary:
     """Move every day of raw capture before a given one to the archive folder, oldest first.
 
-    A day that cannot be moved stays in the table; the others continue.
+    A day that cannot be moved stays in the table; the others are still moved.
 
     Args:
-        before: a UTC day, itself not archived.
+        before: first UTC day that is not archived.
         now: restored days with a later expiry stay.
         on_day: called before each day.
 
     Raises:
         TransientError: the database is away, or another process archives; finished days stay
             archived.
-        PermanentError: some days stay in the table; the message says which, and why.
+        PermanentError: some days stay in the table; the message names them with the reason.
     """
     folder, total = settings.archive, ArchiveSummary()
     refused: list[str] = []
@@ -123,7 +124,7 @@ def verify_day(*, settings: Settings, archived: ArchivedDay) -> Content:
     """Read an archived file and compare it with the ledger.
 
     Raises:
-        RejectedInputError: it is missing, or holds other rows than were written.
+        RejectedInputError: the file is missing, or its rows differ from the rows written.
     """
     return _verified(settings.archive / archived.path, archived)
 
@@ -135,19 +136,19 @@ def list_days(
     first: date | None = None,
     last: date | None = None,
 ) -> list[ArchivedDay]:
-    """The ledger of archived days; of all datasets and days unless said."""
+    """Return the ledger's archived days, by default of all datasets and days."""
     with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
         return read_archived(connection, dataset=dataset, first=first, last=last)
 
 
 def restore_day(*, settings: Settings, archived: ArchivedDay, until: datetime) -> RestoredRows:
-    """Put an archived day back into its partition; the file stays. Repeating changes nothing.
+    """Load an archived day into its partition again; the file stays. Repeating changes nothing.
 
     Args:
-        until: the day is not archived again before.
+        until: the day is not archived again before this time.
 
     Raises:
-        RejectedInputError: the file is missing or damaged; the table is as it was.
+        RejectedInputError: the file is missing or damaged; the table is unchanged.
         TransientError: the database is away, or another process works on the archive.
     """
     url = settings.url_for("jobs")
@@ -158,10 +159,10 @@ def restore_day(*, settings: Settings, archived: ArchivedDay, until: datetime) -
 
 
 def adopt_files(*, settings: Settings) -> list[str]:
-    """Record files in the ledger that it does not know, or knows differently.
+    """Record files that the ledger does not list, or lists with other contents.
 
-    For a database restored from a backup older than the files. Rows of those days in its tables are
-    merged into the files by the next round.
+    Used after restoring a database from a backup older than the files. The next round of archiving
+    merges that database's rows of these days into the files.
 
     Returns:
         Paths of the adopted files, relative to the archive folder.
@@ -184,7 +185,7 @@ def adopt_files(*, settings: Settings) -> list[str]:
                     day,
                     path=path,
                     file_bytes=file.stat().st_size,
-                    fingerprint=Fingerprint(found.rows, -1),  # of no partition
+                    fingerprint=Fingerprint(found.rows, -1),  # equals no partition: merged again
                     sha256=found.sha256,
                     is_dropped=True,
                 )
@@ -230,7 +231,7 @@ def _write(
         )
     final.parent.mkdir(parents=True, exist_ok=True)
     for left_over in final.parent.glob("*.part"):
-        left_over.unlink()  # of a process that was killed: this one alone is at it now
+        left_over.unlink()  # of a killed process: the archive lock excludes others
     part = final.with_name(f"{final.name}.{uuid4().hex}.part")
     try:
         with snapshot(connection):
@@ -293,7 +294,7 @@ def _verified(path: Path, archived: ArchivedDay) -> Content:
 
 
 def _is_file_of(folder: Path, archived: ArchivedDay, stored: Fingerprint) -> bool:
-    """Whether the file has just the rows of the partition, and is there as the ledger says."""
+    """Whether the file exists, matches the ledger, and has exactly the partition's rows."""
     if stored != archived.fingerprint:
         return False
     try:
@@ -305,5 +306,5 @@ def _is_file_of(folder: Path, archived: ArchivedDay, stored: Fingerprint) -> boo
 
 
 def file_of(table: RawTable, day: date) -> str:
-    """Where a day's file lies below the archive folder: a Hive partition by day."""
+    """Return a day's path below the archive folder: a Hive partition by day."""
     return f"{table.name}/day={day}/{table.name}.parquet"

@@ -1,4 +1,4 @@
-"""The whole database as one file, and back: ``pg_dump`` and ``pg_restore`` with our roles."""
+"""Back up and restore the whole database: ``pg_dump`` and ``pg_restore`` with our roles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLOCK_BYTES = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One of PostgreSQL's programs."""
+    """A PostgreSQL client program."""
 
     path: Path
     major: int
@@ -44,14 +44,14 @@ class BackupFile:
 
 
 def backup(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> BackupFile:
-    """Write the database of ``DATABASE_URL`` to a file, in one snapshot, while all goes on.
+    """Write the database of ``DATABASE_URL`` to a file in one snapshot, without stopping anything.
 
     Args:
-        file: appears when it is whole, with ``.sha256`` beside it; one that is there is replaced.
-        folders: where ``pg_dump`` may be, beside ``PATH``.
+        file: appears once complete, with ``.sha256`` beside it; an existing file is replaced.
+        folders: where to look for ``pg_dump``, in addition to ``PATH``.
 
     Raises:
-        PermanentError: no fitting ``pg_dump``, or it failed; its own words are in the message.
+        PermanentError: no suitable ``pg_dump``, or it failed; the message includes its output.
         TransientError: the database is away.
     """
     url = settings.url_for("owner")
@@ -71,7 +71,7 @@ def backup(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> B
         digest, size = _sha256_of(part), part.stat().st_size
         with part.open("rb") as written:
             os.fsync(written.fileno())
-        # Replace the checksum first: next to the old file it is wrong, and verification says so.
+        # Replace the checksum first: if killed here, verification fails instead of passing wrongly.
         _checksum_of(file).write_text(f"{digest}  {file.name}\n")
         os.replace(part, file)
     finally:
@@ -81,13 +81,13 @@ def backup(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> B
 
 
 def restore(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> None:
-    """Restore a backup into the empty database of ``DATABASE_URL``, and bring it up to date.
+    """Restore a backup into the empty database of ``DATABASE_URL`` and migrate it.
 
-    The data comes in one transaction: what fails leaves the database empty.
+    The data is restored in one transaction: after a failure the database is empty.
 
     Raises:
-        RejectedInputError: the file is missing, or not the one that was written.
-        PermanentError: the database is not empty, a right is missing, or ``pg_restore`` failed.
+        RejectedInputError: the file is missing, or does not match its checksum.
+        PermanentError: the database is not empty, a privilege is missing, or ``pg_restore`` failed.
         TransientError: the database is away.
     """
     _check(file)
@@ -96,7 +96,7 @@ def restore(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> 
         prepare_restore(connection, where=url)
         server = connection.info.server_version // 10_000
         program = find_program("pg_restore", server=server, folders=folders)
-        # Owners and rights are made below: a dump's own name roles that may not exist here.
+        # Owners and privileges are set below: the dump's may name roles that do not exist here.
         _run(
             program,
             url,
@@ -112,7 +112,7 @@ def restore(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> 
 
 
 def find_program(name: str, *, server: int, folders: Sequence[Path]) -> Program:
-    """Return the program whose major version is the server's, or the next newer one.
+    """Return the oldest program whose major version is at least the server's.
 
     Raises:
         PermanentError: there is none.
@@ -144,7 +144,7 @@ def _version_of(path: Path) -> Program:
 
 
 def _run(program: Program, url: str, *arguments: str) -> None:
-    """Run one of them on a database, the password in its environment alone."""
+    """Run a program on a database; the password is passed in its environment only."""
     parts = urlsplit(url)
     environment = {**os.environ, "PGTZ": "UTC"}
     if parts.password:

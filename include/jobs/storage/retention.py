@@ -1,4 +1,4 @@
-"""The daily upkeep of storage: partitions ahead, old raw days to files, ledgers within bounds."""
+"""Daily upkeep of storage: create partitions, archive old raw days, prune ledgers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from include.store.storage.retention import prune_quality_results
 log = structlog.get_logger(__name__)
 
 MONTHS_AHEAD = 2
-"""Months of candle partitions made ahead: writers keep working if the scheduler stops for weeks."""
+"""Months of candle partitions created ahead: writers keep working if the scheduler stops for weeks.
+"""
 DAYS_AHEAD = 7
-"""Days for which empty partitions of raw capture are made; each takes 24 kB."""
+"""Days of empty raw capture partitions created ahead; each takes 24 kB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +31,13 @@ class PruneSummary:
 
 
 def make_partitions(*, settings: Settings, now: datetime) -> list[str]:
-    """Make the partitions that writers will need, so that none has to wait for a lock then.
+    """Create the partitions that writers will need, so that no writer waits for a lock.
 
     Args:
-        now: with a time zone, as of the run.
+        now: time of the run, with a time zone.
 
     Returns:
-        Names of those that were missing.
+        Names of the partitions created.
 
     Raises:
         TransientError: the database is away.
@@ -48,7 +49,7 @@ def make_partitions(*, settings: Settings, now: datetime) -> list[str]:
 
 
 def archive_old_days(*, settings: Settings, now: datetime) -> ArchiveSummary:
-    """Move raw days older than ``RAW_RETENTION_DAYS`` to files; none where that is empty.
+    """Move raw days older than ``RAW_RETENTION_DAYS`` to files; does nothing if that is empty.
 
     Raises:
         TransientError, PermanentError: as ``archive_days``.
@@ -60,10 +61,10 @@ def archive_old_days(*, settings: Settings, now: datetime) -> ArchiveSummary:
 
 
 def oldest_kept(settings: Settings, now: datetime) -> date:
-    """The first UTC day that stays in the tables.
+    """Return the first UTC day that stays in the tables.
 
-    Days in which a starting streamer looks for missing ids stay in any case: rows that it did not
-    find there, it would fetch again.
+    A starting streamer looks for missing ids in the last ``FILL_LOOKBACK_MINUTES``. Those days stay
+    in any case: if their rows were archived, the streamer would fetch them again.
     """
     today = now.astimezone(UTC).date()
     looked_at = (now.astimezone(UTC) - timedelta(minutes=settings.fill_lookback_minutes)).date()
@@ -73,7 +74,7 @@ def oldest_kept(settings: Settings, now: datetime) -> date:
 
 
 def prune_ledgers(*, settings: Settings, now: datetime) -> PruneSummary:
-    """Remove what is older than ``LEDGER_RETENTION_DAYS`` and no evidence.
+    """Remove ledger rows that are older than ``LEDGER_RETENTION_DAYS`` and are not evidence.
 
     Raises:
         TransientError: the database is away.

@@ -1,4 +1,4 @@
-"""Trades that raw capture missed, asked for by id."""
+"""Fetch trades that raw capture missed, by their ids."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FetchCounts:
 
     Attributes:
         pages: requests.
-        void: ids without a trade at the exchange.
+        void: ids for which the exchange returned a void row.
         written: new rows.
         absent: ids that the exchange skips.
         first_us: time (µs) of the first trade; None if there was none.
@@ -43,11 +43,11 @@ class FetchCounts:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Trades after a given one, of a symbol that has stopped trading.
+    """Trades after a given one, of a symbol that stopped trading.
 
     Attributes:
-        last_id, last_us: the exchange's last trade and its time (µs); the given ones if it has no
-            later trade.
+        last_id, last_us: the exchange's last trade and its time (µs); the given trade if there is
+            no later one.
         counts: of the fetch.
     """
 
@@ -58,7 +58,7 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class RawGap:
-    """Trades of a symbol that raw capture cannot get any more; times in µs."""
+    """Trades of a symbol that raw capture has lost for good; times in µs."""
 
     dataset: str
     symbol: str
@@ -83,24 +83,24 @@ def fetch_trades(
     until_us: int | None = None,
     database_url: str | None = None,
 ) -> FetchCounts:
-    """Ask the exchange for the trades with these ids and store them, page by page.
+    """Fetch the trades with these ids from the exchange and store them, page by page.
 
     Args:
         dataset: ``agg_trades`` (both markets) or ``trades`` (spot).
         first_id, last_id: both included.
-        until_us: time of a trade that followed: one that is much younger is of another
-            instrument with the same name.
+        until_us: time of a trade that followed; a much later trade belongs to another instrument
+            with the same name.
         database_url: of the caller's role; None for the jobs' own.
 
     Raises:
-        TransientError, RateLimitedError: worth another try later; pages that came are stored.
-        PermanentError: the exchange does not serve these trades, or another instrument has
-            their ids by now.
+        TransientError, RateLimitedError: retry later; fetched pages are stored.
+        PermanentError: the exchange does not serve these trades, or another instrument has these
+            ids by now.
     """
     pages = void = written = served = 0
     first_us: int | None = None
     limit_us = None if until_us is None else until_us + REUSED_AFTER_US
-    with _asking(settings, dataset, symbol, database_url) as (store, page):
+    with _trade_source(settings, dataset, symbol, database_url) as (store, page):
         for found in _pages(page, f"{symbol} {dataset}", first_id, last_id):
             pages += 1
             if limit_us is not None and any(one.time_us > limit_us for one in found):
@@ -108,7 +108,8 @@ def fetch_trades(
             lines = [one.line for one in found if one.line]
             void += len(found) - len(lines)
             written += store(lines)
-            served += len({one.number for one in found})  # a void one may bear a true one's id
+            # A void row may have the id of a real trade: count ids, not rows.
+            served += len({one.number for one in found})
             if first_us is None and found:
                 first_us = found[0].time_us
     return FetchCounts(pages, void, written, last_id - first_id + 1 - served, first_us)
@@ -123,9 +124,9 @@ def fetch_tail(
     after_us: int,
     database_url: str | None = None,
 ) -> Tail:
-    """Fetch and store all trades after a given one, of a symbol that has stopped trading.
+    """Fetch and store all trades after a given one, of a symbol that stopped trading.
 
-    The given trade is requested too: if the exchange no longer has it, the name belongs to another
+    The given trade is requested too. If the exchange no longer has it, the name belongs to another
     instrument, and an answer without trades would prove nothing.
 
     Args:
@@ -137,7 +138,7 @@ def fetch_tail(
     """
     pages = void = written = 0
     last_id, last_us = after_id, after_us
-    with _asking(settings, dataset, symbol, database_url) as (store, page):
+    with _trade_source(settings, dataset, symbol, database_url) as (store, page):
         while True:
             rows = page(last_id, MAX_TRADES)
             found = _proven(rows)
@@ -189,11 +190,11 @@ def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
 
 
 def record_raw_gaps(*, database_url: str, gaps: Sequence[RawGap]) -> None:
-    """Record in ``ops.gaps`` what raw capture has lost for good.
+    """Record in ``ops.gaps`` the trades that raw capture has lost for good.
 
-    A gap covers full minutes. Its detail lists each exact range (``from/to``, ISO 8601) with the
-    number of lost rows, null if unknown, because one minute may have several; and ``rows``, the sum
-    of the known ones.
+    A gap covers full minutes, and one minute may have several lost ranges. The gap's detail maps
+    each exact range (``from/to``, ISO 8601) to its number of lost rows, null if unknown; ``rows``
+    is the sum of the known numbers.
     """
     with (
         connect(database_url, application_name=APPLICATION_NAME) as connection,
@@ -214,7 +215,7 @@ def record_raw_gaps(*, database_url: str, gaps: Sequence[RawGap]) -> None:
 
 
 class _Served(NamedTuple):
-    """A trade as the exchange serves it; a void one's line is empty."""
+    """A trade as the exchange serves it; a void row has an empty line."""
 
     number: int
     time_us: int
@@ -222,14 +223,14 @@ class _Served(NamedTuple):
 
 
 _Page = Callable[[int, int], list[_Served]]
-"""Fetch trades from an id on, up to a limit."""
+"""Fetches trades from an id on, up to a limit."""
 
 
 @contextmanager
-def _asking(
+def _trade_source(
     settings: Settings, dataset: str, symbol: str, database_url: str | None
 ) -> Iterator[tuple[Callable[[list[str]], int], _Page]]:
-    """Return how to store rows (yields the number of new ones) and how to request a page."""
+    """Yield two functions: store rows and return the number of new ones; request a page."""
     refuse_unserved(settings, dataset, symbol)
     url = database_url or settings.url_for("jobs")
     is_aggregate = dataset == AGG_TRADES.name
@@ -249,7 +250,7 @@ def _asking(
 def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list[_Served]]:
     """Yield the rows with the wanted ids, page by page.
 
-    The page size allows for one void row before each, and one row after.
+    The page size allows for one void row before each row, and one row after them.
     """
     next_id = first_id
     while next_id <= last_id:
@@ -263,9 +264,10 @@ def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list
 
 
 def _proven(rows: list[_Served]) -> list[_Served]:
-    """Rows of a page without those of the id of a void one that ends it.
+    """Drop a void row at a page's end, with all rows of its id.
 
-    A void row may bear the id of the true one behind it: at the end of a page it proves nothing.
+    A void row may have the id of the real trade after it, so at the end of a page it proves
+    nothing.
     """
     if rows and not rows[-1].line:
         return [one for one in rows if one.number != rows[-1].number]

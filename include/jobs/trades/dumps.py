@@ -1,8 +1,8 @@
-"""Load dump files of trades and aggTrades: candles aggregated from them, and optionally their rows.
+"""Load dump files of trades and aggTrades: aggregate candles, and store the rows on request.
 
-Each file is aggregated by itself and offered with source ``trades``, below every row of the
-exchange; where those differ, the merge keeps the discrepancy. An unusable file is replaced: a month
-by its days, a day by the same trades from REST.
+Each file is aggregated separately. Its candles have source ``trades``, which ranks below every
+kline of the exchange; the merge records discrepancies. An unusable monthly file is replaced by its
+daily files, an unusable daily file by the same trades from REST.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_
 from include.jobs.klines.dump_files import REPLACED_BY, download_folder, record_unusable
 from include.jobs.klines.dump_loading import window_of
 from include.jobs.trades.file_edges import EDGES_CHECKED
-from include.jobs.trades.folds import KEEPS_RAW, FoldedTrades, fold_blocks, store_folded, told
+from include.jobs.trades.folds import (
+    KEEPS_RAW,
+    FoldedTrades,
+    fold_blocks,
+    positive_counts,
+    store_folded,
+)
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 from include.jobs.trades.rest import RestTrades, served_kind
 from include.store.candles.merging import Connection
@@ -39,13 +45,13 @@ log = structlog.get_logger(__name__)
 def load_trade_dump(*, settings: Settings, piece: TradeDumpPiece) -> TradeDumpCounts:
     """Fetch a trade file, verify and aggregate it, merge its candles; store its rows on request.
 
-    A file that is missing, damaged, cut short or does not fit its checksum is recorded as such;
-    REST stands in for the file of a day, and the files of its days for that of a month. Where the
-    neighbouring files are loaded too and their ids follow, the minutes at the seam become whole.
+    A file that is missing, damaged, truncated or fails its checksum is recorded as such. REST
+    replaces a daily file, and daily files replace a monthly one. If the neighbouring files are
+    loaded too and their ids are contiguous, the minutes on the file boundary become complete.
     Loading again changes nothing.
 
     Raises:
-        TransientError: dump site, exchange or database are away; a fetch goes on where it was cut.
+        TransientError: dump site, exchange or database is away; the next call resumes the download.
         PermanentError: a setting is wrong, or the site refuses us.
     """
     with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
@@ -85,13 +91,13 @@ def load_trade_dump(*, settings: Settings, piece: TradeDumpPiece) -> TradeDumpCo
         counts = TradeDumpCounts(files=1) + store_folded(
             connection, piece, entry, content, evidence_at_us=fetched.published_at_us
         )
-    log.info("trade_dump_loaded", path=piece.path, **told(counts))
+    log.info("trade_dump_loaded", path=piece.path, **positive_counts(counts))
     return counts
 
 
 def _read(connection: Connection, fetched: FetchedDump, piece: TradeDumpPiece) -> FoldedTrades:
     if piece.keep_raw:
-        check_archive(fetched.file)  # before the first row is written
+        check_archive(fetched.file)  # the whole file, before the first row is written
     layout = agg_trades_layout if piece.kind == "agg_trades" else trades_layout
     window = window_of(piece.path)
     reader = TradeReader(
@@ -115,7 +121,7 @@ def _is_cut(connection: Connection, piece: TradeDumpPiece, content: FoldedTrades
 def _stand_in(
     settings: Settings, connection: Connection, piece: TradeDumpPiece, entry: DumpFile
 ) -> TradeDumpCounts:
-    """Load the replacement of a file; the ledger records its source, or why there is none."""
+    """Load the replacement of a file; record its source in the ledger, or why there is none."""
     begin_us, end_us = window_of(piece.path)
     if end_us - begin_us > DAY_US:
         return _load_days(settings, connection, piece, entry)
@@ -143,14 +149,16 @@ def _stand_in(
     counts = TradeDumpCounts(replaced=1, rest_pages=found.pages) + store_folded(
         connection, piece, entry, content, evidence_at_us=found.answered_us
     )
-    log.info("trades_replaced", path=piece.path, source=Source.REST.value, **told(counts))
+    log.info(
+        "trades_replaced", path=piece.path, source=Source.REST.value, **positive_counts(counts)
+    )
     return counts
 
 
 def _load_days(
     settings: Settings, connection: Connection, piece: TradeDumpPiece, entry: DumpFile
 ) -> TradeDumpCounts:
-    """The days of a month whose file cannot be used."""
+    """Load the days of a month whose file is unusable."""
     counts = TradeDumpCounts(replaced=1)
     begin_us, end_us = window_of(piece.path)
     for day_us in range(begin_us, end_us, DAY_US):
@@ -164,7 +172,12 @@ def _load_days(
             EDGES_CHECKED: True,
         }
         record_dump_file(connection, replace(entry, detail=detail))
-    log.info("trades_replaced", path=piece.path, source=Source.DUMP_DAILY.value, **told(counts))
+    log.info(
+        "trades_replaced",
+        path=piece.path,
+        source=Source.DUMP_DAILY.value,
+        **positive_counts(counts),
+    )
     return counts
 
 
@@ -177,7 +190,7 @@ def day_of(
     source: Source = Source.DUMP_DAILY,
     why: str = "",
 ) -> TradeDumpPiece:
-    """The piece of a symbol's day."""
+    """Return the piece of a symbol's day."""
     moment = from_us(day_us)
     return TradeDumpPiece(
         symbol=symbol,

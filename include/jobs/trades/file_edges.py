@@ -1,8 +1,9 @@
-"""First and last minutes of files of trades, which only the neighbouring files can prove.
+"""First and last minutes of trade files, which only the neighbouring files can prove complete.
 
-A file's entry in ``ops.dump_files`` stores its first and last id and the candles of those two
-minutes, if only the file's end cuts them. Once two neighbours are loaded and the later one's first
-id follows the earlier one's last, the minutes at the seam are whole.
+A minute may begin in one file and end in the next. A file's entry in ``ops.dump_files`` stores its
+first and last id, and the candles of its first and last minute if these lack nothing but the proof
+of the neighbouring file. Once two neighbours are loaded and the later one's first id follows the
+earlier one's last id, these candles are complete.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ _BEGIN, _END = "begin", "end"
 
 
 def edges_of(fold: TradeFold, partial: pl.DataFrame) -> dict[str, dict[str, object]]:
-    """Candles of a file's first and last minute that lack the proof of a neighbour alone.
+    """Return the candles of a file's first and last minute that only a neighbour can prove
+    complete.
 
     Args:
-        partial: candles (``CANDLE_SCHEMA``) that are not proven whole.
+        partial: candles (``CANDLE_SCHEMA``) of minutes that may lack trades.
     """
     edges = {}
     opens = partial["open_time"].dt.epoch("us")
@@ -43,14 +45,14 @@ def edges_of(fold: TradeFold, partial: pl.DataFrame) -> dict[str, dict[str, obje
 def prove_edges(
     connection: Connection, path: str, symbol: str, kind: str, *, start_us: int, end_us: int
 ) -> list[tuple[int | None, pl.DataFrame]]:
-    """Candles at the seams of a file and its neighbours that are proven whole now.
+    """Return the edge candles of a file and its neighbours that are now proven complete.
 
     Args:
         path: of a file that has just been recorded as loaded.
         start_us, end_us: its period.
 
     Returns:
-        For each of the files the time of its publication (µs) and a frame of ``CANDLE_SCHEMA``.
+        For each of the files its publication time (µs) and a frame of ``CANDLE_SCHEMA``.
     """
     ours = find_dump_file(connection, path)
     found: list[tuple[int | None, pl.DataFrame]] = []
@@ -73,7 +75,7 @@ def _follow(earlier: DumpFile, later: DumpFile) -> bool:
 
 
 def _proven(detail: Mapping[str, object], end: str) -> list[dict[str, Any]]:
-    """The candle at an end of a file, unless its other end is one and the same minute."""
+    """Return the candle at one end of a file; empty if both ends are the same minute."""
     edges = detail.get(EDGES)
     if not isinstance(edges, dict) or end not in edges:
         return []

@@ -34,7 +34,7 @@ from include.store.trades.frames import RAW_OF_KIND, write_raw_frame
 log = structlog.get_logger(__name__)
 
 MAX_REJECTIONS = 10_000
-"""A file with more bad rows is another thing than it seems, and is refused."""
+"""A file with more bad rows has another format, and is refused."""
 
 KEEPS_RAW = "keeps_raw"
 
@@ -44,8 +44,8 @@ class FoldedTrades:
     """Rows read from a file.
 
     Attributes:
-        reader: has read them all.
-        window: their period, half-open (µs).
+        reader: its state after the last row.
+        window: period of the rows, half-open (µs).
         kind: of the rows: ``agg_trades`` may replace ``trades``.
         raw_rows: new rows in the raw table.
     """
@@ -70,7 +70,7 @@ def fold_blocks(
     window: tuple[int, int],
     kind: str,
 ) -> FoldedTrades:
-    """Aggregate rows; rows to keep are stored while reading, candles at the end.
+    """Aggregate rows into candles; raw rows are stored while reading if requested.
 
     Raises:
         RejectedInputError: damaged, wrong columns, or too many unusable rows.
@@ -114,13 +114,11 @@ def store_folded(
     *,
     evidence_at_us: int | None,
 ) -> TradeDumpCounts:
-    """Candidate the candles, quarantine rejected rows, and prove the minutes shared with the
-    neighbours.
+    """Merge the candles, quarantine rejected rows, and complete minutes shared with neighbours.
 
     Args:
         entry: of the ledger; rows and ids are added to it.
-        evidence_at_us: of two candidates of a minute with equally many trades, the later one
-            wins.
+        evidence_at_us: of two candidates of a minute with equally many trades, the later one wins.
     """
     is_foldable = _is_foldable(connection, piece.symbol, content)
     minutes = content.whole.height + content.partial.height
@@ -142,14 +140,14 @@ def store_folded(
         detail={**entry.detail, **_detail(piece, content, is_foldable=is_foldable)},
     )
     record_dump_file(connection, entry)
-    # after the ledger's entry: of two neighbours loaded concurrently, the later one sees both
+    # After the ledger's entry: if two neighbours load concurrently, the later one sees both.
     start_us, end_us = content.window
     seams = prove_edges(
         connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
     )
     for published_at_us, candles in seams:
         merged += _candidate(connection, piece.symbol, candles, published_at_us)
-    # last: a load that is killed before this is repeated
+    # Last: a load that is killed earlier is repeated.
     record_dump_file(connection, replace(entry, detail={**entry.detail, EDGES_CHECKED: True}))
     return TradeDumpCounts(
         trades=content.trades,
@@ -169,10 +167,11 @@ def store_folded(
 def _detail(
     piece: TradeDumpPiece, content: FoldedTrades, *, is_foldable: bool
 ) -> dict[str, object]:
-    """Record what the neighbours, and later plans, need to know of the rows."""
+    """Return the details that neighbours and later plans need."""
     start_us, end_us = content.window
     fold = content.reader.fold
-    has_ids = fold.first_id is not None and content.kind == piece.kind  # else they are others'
+    # If another kind replaced the file, the ids are not the file's.
+    has_ids = fold.first_id is not None and content.kind == piece.kind
     return {
         "from": from_us(start_us).isoformat(),
         "to": from_us(end_us).isoformat(),
@@ -188,7 +187,7 @@ def _detail(
 def _candidate(
     connection: Connection, symbol: str, whole: pl.DataFrame, evidence_at_us: int | None
 ) -> MergeCounts:
-    """Merge candles proven whole; of two issues of a file the later one's stand."""
+    """Merge complete candles; those of a later issue of the file win."""
     merged = merge_frame(
         connection,
         as_candidates(
@@ -204,7 +203,7 @@ def _candidate(
 
 
 def _merge_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts:
-    """Merge candles that may miss trades: of these the one with more trades stands."""
+    """Merge candles that may lack trades; of two, the candle with more trades wins."""
     candidates = as_candidates(
         partial.sort("open_time"), status=Status.PARTIAL, source=Source.TRADES
     )
@@ -214,9 +213,9 @@ def _merge_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts
 def _is_foldable(connection: Connection, symbol: str, content: FoldedTrades) -> bool:
     """Whether the quote volumes of the candles equal the exchange's.
 
-    Single trades have amounts. AggTrades do not: if the exchange rounds each fill, as the listing's
-    filters say, or as an amount of more than eight decimals shows (past filters may have differed),
-    the quote volumes cannot be recovered.
+    Single trades have quote amounts; aggTrades do not. If the exchange rounds the quote amount of
+    each fill, the quote volumes cannot be recovered. The listing's filters show this, and so does
+    an amount of more than eight decimals, because past filters may have differed.
     """
     if content.kind == "trades":
         return True
@@ -227,6 +226,6 @@ def _is_foldable(connection: Connection, symbol: str, content: FoldedTrades) -> 
     return decimals_needed(candles, ["quote_volume"]) <= QUOTE_DECIMALS
 
 
-def told(counts: TradeDumpCounts) -> dict[str, int]:
-    """Counts for the log: those that are not 0."""
+def positive_counts(counts: TradeDumpCounts) -> dict[str, int]:
+    """Return the counts that are not 0, for the log."""
     return {name: count for name, count in asdict(counts).items() if count}

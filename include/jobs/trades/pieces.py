@@ -1,4 +1,4 @@
-"""A piece of work of trades, and its result."""
+"""A piece of work that loads trades, and its result."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from include.domain.candles import Source
 
 @dataclass(frozen=True, slots=True)
 class TradeDumpPiece:
-    """One dump file of trades to be loaded as a whole, or the day of one by REST.
+    """One dump file of trades to load, or a day of trades to fetch by REST.
 
     Attributes:
         kind: ``agg_trades`` or ``trades``.
-        path: of the file, below the dump site's root; also where no such file is published.
-        keep_raw: write its rows into the raw table of its kind as well.
-        source: where its rows are planned to come from: ``dump_daily``, ``dump_monthly`` or
-            ``rest``.
-        why: why from there, for people.
+        path: of the file, below the dump site's root; set even if no such file is published.
+        keep_raw: store its rows in the raw table of its kind as well.
+        source: planned source of its rows: ``dump_daily``, ``dump_monthly`` or ``rest``.
+        why: reason for this source, shown to users.
     """
 
     symbol: str
@@ -34,13 +33,15 @@ class TradeDumpCounts:
     """Counts of a load, summable.
 
     Attributes:
-        files: loaded files; replaced: files replaced by other files or REST; unusable: files
-            without a replacement.
+        files: loaded files.
+        replaced: files replaced by other files or REST.
+        unusable: files without a replacement.
         rest_pages: pages of trades by REST.
-        trades: rows used; raw_rows: new rows in the raw table.
+        trades: usable rows.
+        raw_rows: new rows in the raw table.
         rejected: unusable rows.
-        whole, partial: aggregated minutes, and those not proven whole.
-        unfoldable: minutes not offered, because the exchange rounds the quote amount of each fill.
+        whole, partial: aggregated minutes that are complete, and minutes that may lack trades.
+        unfoldable: minutes not merged, because the exchange rounds the quote amount of each fill.
             inserted … discrepancies: as in ``MergeCounts``.
     """
 

@@ -1,4 +1,4 @@
-"""Which dump files of trades a range needs, which days REST has instead, and what is loaded."""
+"""Plan trade loads: the dump files that a range needs, and the days to fetch by REST."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from include.errors import (
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.klines.dump_files import REPLACED_BY
 from include.jobs.klines.pieces import Moment, market_from, moment_us, symbols_of
-from include.jobs.klines.planning import FAULTS, MAX_PIECES_TOLD
+from include.jobs.klines.planning import FAULTS, MAX_PIECES_LOGGED
 from include.jobs.trades.dumps import day_of
 from include.jobs.trades.file_edges import EDGES_CHECKED
 from include.jobs.trades.folds import KEEPS_RAW
@@ -41,12 +41,12 @@ _DAY, _MONTH = TIMEFRAMES["1d"], TIMEFRAMES["1M"]
 
 @dataclass(frozen=True, slots=True)
 class TradeDumpPlan:
-    """Files to load, and days to ask REST for, in order of symbol and time.
+    """Files to load and days to fetch by REST, in order of symbol and time.
 
     Attributes:
         loaded: files of the range that are loaded already.
-        unpublished: days of the range that have no file, neither of the day nor of the month,
-            and that REST does not serve.
+        unpublished: days of the range without a daily or monthly file, which REST does not serve
+            either.
     """
 
     pieces: tuple[TradeDumpPiece, ...] = ()
@@ -64,12 +64,12 @@ def plan_trade_dumps(
     end: Moment,
     keep_raw: bool = False,
 ) -> TradeDumpPlan:
-    """Find the files for the days of a range, without those already loaded.
+    """Plan the files for the days of a range, without files already loaded.
 
-    Files are loaded completely. A month within the range comes as one file if it is published and
-    at least eight of its days are to be loaded. A file that was re-issued, or whose rows are wanted
-    and were not kept, is loaded again. Days without a file come from REST if they are over and REST
-    serves them.
+    Files are loaded completely. A month within the range is loaded from one file if it is published
+    and at least eight of its days are missing. A file is loaded again if it was re-issued, or if
+    its rows are wanted but were not stored. Days without a file are fetched by REST if they are
+    over and REST serves them.
 
     Args:
         symbols: names as users type them; see ``symbols_of``.
@@ -100,7 +100,7 @@ def plan_trade_dumps(
                 pieces += found.pieces
                 unpublished += found.unpublished
                 loaded += found.loaded
-    for piece in pieces[:MAX_PIECES_TOLD]:
+    for piece in pieces[:MAX_PIECES_LOGGED]:
         log.info("piece_planned", piece=piece.label, source=piece.source, why=piece.why)
     log.info("trade_dumps_planned", kind=kind, files=len(pieces), loaded=loaded)
     return TradeDumpPlan(tuple(pieces), loaded, tuple(unpublished))
@@ -124,7 +124,7 @@ class _Planner:
         self._at_rest: dict[str, tuple[int, int]] = {}
 
     def plan_month(self, symbol: str, month_us: int, start_us: int, end_us: int) -> TradeDumpPlan:
-        """Files of the days of a month that a range touches."""
+        """Plan the days of a month that a range touches."""
         next_us = _MONTH.next_open_us(month_us)
         listed = self._listed(symbol, month_us)
         monthly = self._path(symbol, "monthly", month_us)
@@ -208,13 +208,13 @@ class _Planner:
                 if not newest:
                     return now_us, now_us
                 if market is Market.UM:
-                    # the exchange must still serve the day's start when the request is made
+                    # The exchange must still serve the day's start when the request is made.
                     first_us = now_us - UM_SERVED_US + DAY_US
                 else:
                     oldest = rest.agg_trades(name, from_id=0, limit=1)
                     first_us = microseconds(oldest[0].trade_time) if oldest else now_us
         except RateLimitedError:
-            raise  # the whole address has to wait
+            raise  # the limit applies to all symbols
         except UnknownSymbolError:
             return 0, 0
         except TransientError as error:
@@ -244,20 +244,20 @@ class _Planner:
 
 
 def _is_newer(entry: DumpEntry, known: DumpFile) -> bool:
-    """Whether a listed file was published after the one that the ledger knows."""
-    if known.published_at_us is None:  # it could not be fetched then
+    """Whether a listed file is newer than the ledger's."""
+    if known.published_at_us is None:  # the earlier download failed
         return known.verdict != "loaded" and entry.published_at_us > known.fetched_at_us
-    # HTTP dates have whole seconds
+    # HTTP dates have whole seconds.
     return entry.published_at_us // 10**6 > known.published_at_us // 10**6
 
 
 def _is_faulty(known: DumpFile | None, entry: DumpEntry) -> bool:
-    """Whether a file is known to be of no use; its days are."""
+    """Whether a monthly file is known to be unusable; its daily files are loaded instead."""
     return known is not None and known.verdict in FAULTS and not _is_newer(entry, known)
 
 
 def _opens(frame: Timeframe, start_us: int, end_us: int) -> Iterator[int]:
-    """Open times of the days or months that a range touches."""
+    """Yield the open times of the days or months that a range touches."""
     open_us = frame.open_time_us(start_us)
     while open_us < end_us:
         yield open_us

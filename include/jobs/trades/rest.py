@@ -1,7 +1,7 @@
-"""Trades of a day by REST, instead of a missing or unusable dump file.
+"""Fetch the trades of a day by REST, in place of a missing or unusable dump file.
 
-Rows are requested by id, a page at a time, from the one before the day's first to the one after its
-last, so that both ends of the day are proven. They are parsed like rows of a file.
+Rows are requested by id, a page at a time. The last row before the day and the first row after it
+are requested too: they prove that the day is complete. Rows are parsed like rows of a file.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from include.jobs.trades.by_id import PUBLIC_DATA_HOST
 AGG_TRADES = "agg_trades"
 
 BLOCK_ROWS = 20_000
-"""Rows aggregated together."""
+"""Rows aggregated at a time."""
 
 UM_SERVED_US = 47 * 3_600_000_000
-"""USD-M serves aggTrades of 48 hours; an hour is left for asking."""
+"""The exchange serves USD-M aggTrades of 48 hours; one hour is reserved for the requests."""
 
 FINAL_AFTER_US = 60_000_000
-"""Age at which all trades of a day are served."""
+"""Time after a day's end until the exchange serves all its trades."""
 
 
 class _Row(NamedTuple):
-    """A row in REST's form and in a file's form."""
+    """A row of REST, with its line in the format of a file."""
 
     number: int
     time_us: int
@@ -47,9 +47,9 @@ class _Row(NamedTuple):
 
 
 def served_kind(settings: Settings, symbol: str, kind: str, *, keep_raw: bool) -> str:
-    """Return the kind that REST serves instead of a file: single trades, or else aggTrades.
+    """Return the kind of trades to fetch by REST: single trades, otherwise aggTrades.
 
-    Minutes can be aggregated from aggTrades as well; single trades cannot be recovered from them.
+    Minutes can be aggregated from aggTrades too, but single trades cannot be recovered from them.
 
     Raises:
         PermanentError: single trades are to be stored, and this exchange does not serve them.
@@ -69,11 +69,11 @@ def served_kind(settings: Settings, symbol: str, kind: str, *, keep_raw: bool) -
 
 @dataclass(slots=True)
 class RestTrades:
-    """The rows of a period, read once.
+    """The rows of a period; they can be read once.
 
     Attributes:
         window: the period, half-open (µs).
-        reader: has read them, once ``blocks`` is exhausted.
+        reader: its state is final once ``blocks`` is exhausted.
         answered_us: the exchange's time before the first page.
         pages: requests so far.
     """
@@ -114,7 +114,7 @@ class RestTrades:
             first_id = first.id if is_aggregate else first.first_trade_id
             page = _ask(rest, symbol, kind, max(0, first_id - 1))
             before = [row.number for row in page if row.time_us < window[0]]
-            # ids begin at 0: there is no earlier row
+            # Ids begin at 0, so row 0 has no predecessor.
             after_id = max(before, default=-1 if page and page[0].number == 0 else None)
         layout = agg_trades_layout if is_aggregate else trades_layout
         reader = TradeReader(
@@ -123,7 +123,7 @@ class RestTrades:
         return cls(rest, symbol, kind, window, reader, answered_us, 1 + bool(page), page)
 
     def blocks(self) -> Iterator[TradeBlock]:
-        """The rows, block by block.
+        """Yield the rows, block by block.
 
         Raises:
             PermanentError, TransientError, RateLimitedError: as ``BinanceRest``.
@@ -140,7 +140,7 @@ class RestTrades:
             if len(rows) > BLOCK_ROWS:
                 yield self._read(rows[:-1], first_line)
                 first_line += len(rows) - 1
-                rows = rows[-1:]  # the last block aggregates what still waits, and is never empty
+                rows = rows[-1:]  # one row is held back so that the last block is never empty
         if rows:
             yield self._read(rows, first_line, is_last=True, before_id=before_id)
 
@@ -158,33 +158,33 @@ class RestTrades:
         )
 
     def _pages(self) -> Iterator[list[_Row]]:
-        """Pages to the first row behind the period, or to the last that there is."""
+        """Yield pages up to the first row after the period, or up to the last row."""
         page = self.first_page
-        while page:  # a page that is not full proves nothing: it may lack its last rows
-            yield _without_doubles(page)
+        while page:  # also after a short page: it may lack its last rows
+            yield _without_repeated_ids(page)
             first, last = page[0], page[-1]
             if last.time_us >= self.window[1]:
                 return
-            # a void row may bear the id of a true one, which the next page begins with
+            # A void row may have the id of a real trade, which begins the next page.
             is_held = last.is_void and last.number > first.number
             next_id = last.number + (not is_held)
             page = _ask(self.rest, self.symbol, self.kind, next_id)
             self.pages += 1
 
 
-def _without_doubles(rows: list[_Row]) -> list[_Row]:
-    """Leave out void rows that bear the id of a true one, or of one that may follow."""
+def _without_repeated_ids(rows: list[_Row]) -> list[_Row]:
+    """Drop void rows whose id a real trade has, or may have on the next page."""
     true_ids = {row.number for row in rows if not row.is_void}
-    kept = [row for row in rows if not row.is_void or row.number not in true_ids]
-    if len(kept) > 1 and kept[-1].is_void:
-        kept.pop()
-    return kept
+    unique = [row for row in rows if not row.is_void or row.number not in true_ids]
+    if len(unique) > 1 and unique[-1].is_void:
+        unique.pop()
+    return unique
 
 
 def _ask(rest: BinanceRest, symbol: str, kind: str, from_id: int) -> list[_Row]:
-    """A page of rows from an id on."""
+    """Request a page of rows from an id on."""
     name = exchange_symbol_of(symbol)
-    # a last column of spot's files that is not used
+    # Spot's files have a last column, which the reader ignores.
     end = ",True\n" if rest.market is Market.SPOT else "\n"
     rows: list[_Row]
     if kind == AGG_TRADES:
@@ -203,7 +203,7 @@ def _ask(rest: BinanceRest, symbol: str, kind: str, from_id: int) -> list[_Row]:
             _Row(
                 row.id,
                 time_us := microseconds(row.trade_time),
-                False,  # a trade without quantity uses up an id and makes its minute incomplete
+                False,  # without quantity it is not void: its minute becomes incomplete
                 f"{row.id},{row.price:f},{row.quantity:f},{row.quote_quantity:f},{time_us},"
                 f"{row.is_buyer_maker}{end}",
             )

@@ -74,7 +74,7 @@ def test_without_pieces_the_sum_is_nothing() -> None:
     [
         ({"keep_raw": True}, "keep_raw"),
         ({"kind": "trades", "start": None}, "from is empty"),
-        ({"kind": "agg_trades", "mode": "forward"}, "'forward' is for klines"),
+        ({"kind": "agg_trades", "mode": "forward"}, "'forward' applies to klines only"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(

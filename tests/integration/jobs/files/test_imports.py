@@ -211,7 +211,7 @@ def write(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
             "X-1m-2026-11-18.csv",
             "\n".join(row(2_000 + minute) for minute in range(1_000)),
             RejectedInputError,
-            "none of its first 1000 rows can be used; line 1: open_time is outside",
+            "none of its first 1000 rows is usable; line 1: open_time is outside",
         ),
     ],
 )

@@ -124,7 +124,7 @@ def test_after_a_failure_the_next_connects_anew(
 
 def test_minutes_without_a_row_yet_are_worth_another_try(world: World, repairs: Repairs) -> None:
     world.answers = [LoadCounts(pending_minutes=2)]
-    with pytest.raises(TransientError, match=r"BTCUSDT.* 2 minutes have no row"):
+    with pytest.raises(TransientError, match=r"BTCUSDT.* 2 minutes have no final row"):
         repairs.repair("BTCUSDT", 0, 120_000_000)
     assert len(world.open) == 2, "nothing is wrong with the connections"
 
