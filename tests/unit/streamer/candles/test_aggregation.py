@@ -26,7 +26,7 @@ from tests.unit.streamer.played_exchange import (
 )
 
 
-def test_a_whole_minute_equal_to_its_closed_kline_is_verified(results: Results) -> None:
+def test_minute_that_equals_its_closed_kline_is_verified(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)
@@ -40,7 +40,7 @@ def test_a_whole_minute_equal_to_its_closed_kline_is_verified(results: Results) 
     assert one.live_candles() == []
 
 
-def test_a_minute_joined_midway_emits_its_closed_kline_once(results: Results) -> None:
+def test_minute_joined_midway_emits_its_closed_kline_once(results: Results) -> None:
     one = aggregator(results)
     trades = minute_trades(0, 1)
     one.connected(T0 + 1)
@@ -53,7 +53,7 @@ def test_a_minute_joined_midway_emits_its_closed_kline_once(results: Results) ->
     ]
 
 
-def test_a_kline_that_runs_ahead_waits_for_its_trades(results: Results) -> None:
+def test_kline_ahead_of_its_trades_waits_for_them(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)
@@ -67,7 +67,7 @@ def test_a_kline_that_runs_ahead_waits_for_its_trades(results: Results) -> None:
 
 
 @pytest.mark.parametrize(("arrived", "status"), [(6, Status.UNCONFIRMED), (5, Status.PARTIAL)])
-def test_a_candle_behind_an_open_kline_is_partial_when_its_minute_closes(
+def test_candle_behind_its_open_kline_closes_as_partial(
     results: Results, arrived: int, status: Status
 ) -> None:
     one = aggregator(results)
@@ -125,7 +125,7 @@ def test_each_value_and_both_ids_are_part_of_the_checksum(
     assert one.equal_klines == 0
 
 
-def test_rounded_quotes_are_no_difference(results: Results) -> None:
+def test_rounded_quote_volume_does_not_count_as_a_difference(results: Results) -> None:
     one = aggregator(results, instrument=ROUNDED)
     begin(one)
     trades = minute_trades(0, 1)
@@ -137,7 +137,7 @@ def test_rounded_quotes_are_no_difference(results: Results) -> None:
     assert results.stored()[T0].candle.quote_volume == Decimal("1.5")
 
 
-def test_a_differing_candle_has_the_klines_quote_volume_if_fills_are_rounded(
+def test_differing_candle_takes_the_klines_quote_volume_if_fills_are_rounded(
     results: Results,
 ) -> None:
     one = aggregator(results, instrument=ROUNDED)
@@ -231,7 +231,7 @@ def test_a_late_kline_counts_once_if_trades_are_later_or_missing(results: Result
     assert results.differing == []
 
 
-def test_rounded_quotes_wait_for_the_exchange(results: Results) -> None:
+def test_minute_with_rounded_quote_volumes_waits_for_the_exchange(results: Results) -> None:
     one = aggregator(results, instrument=ROUNDED)
     begin(one)
     for each in minute_trades(0, 1):
@@ -241,7 +241,7 @@ def test_rounded_quotes_wait_for_the_exchange(results: Results) -> None:
     assert results.requested == [(T0, "no closed kline")]
 
 
-def test_a_silent_minute_is_a_row_only_because_the_exchange_says_so(results: Results) -> None:
+def test_silent_minute_is_stored_only_with_its_closed_kline(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_kline(kline_of([], T0, closed=True, at_us=T0 + MINUTE_US, previous="7"))
@@ -252,7 +252,7 @@ def test_a_silent_minute_is_a_row_only_because_the_exchange_says_so(results: Res
     assert results.requested == [(T0 + MINUTE_US, "no frames received")]
 
 
-def test_a_late_trade_revises_the_candle_it_belongs_to(results: Results) -> None:
+def test_late_trade_revises_its_own_candle(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     for each in minute_trades(0, 1):
@@ -279,7 +279,7 @@ def test_the_minute_of_a_very_late_trade_is_requested(results: Results) -> None:
     assert one.late_trades == 1
 
 
-def test_trades_long_after_their_kline_make_no_difference(results: Results) -> None:
+def test_trades_long_after_their_kline_change_nothing(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)

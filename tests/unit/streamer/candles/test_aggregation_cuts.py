@@ -64,7 +64,7 @@ def test_minutes_that_closed_during_a_disconnect_are_requested(results: Results)
     assert results.resubscribed == 0
 
 
-def test_it_resumes_after_the_last_minute_of_the_table(results: Results) -> None:
+def test_aggregation_resumes_after_the_last_stored_minute(results: Results) -> None:
     one = aggregator(results)
     one.resume_after(T0 - 5 * MINUTE_US)
     one.connected(T0 + SECOND_US)
@@ -72,7 +72,7 @@ def test_it_resumes_after_the_last_minute_of_the_table(results: Results) -> None
     assert [at for at, _ in results.requested] == [T0 - n * MINUTE_US for n in (4, 3, 2, 1)]
 
 
-def test_a_symbol_is_not_doubted_before_it_is_delivered_again(results: Results) -> None:
+def test_symbol_is_not_resubscribed_before_its_streams_deliver_again(results: Results) -> None:
     """After a cut, another symbol's frame moves the clock first."""
     one = aggregator(results)
     begin(one)
@@ -83,7 +83,7 @@ def test_a_symbol_is_not_doubted_before_it_is_delivered_again(results: Results) 
     assert {at for at, _ in results.requested} >= {T0, T0 + MINUTE_US}
 
 
-def test_a_long_disconnect_is_requested_as_one_range(results: Results) -> None:
+def test_long_disconnect_is_requested_as_one_range(results: Results) -> None:
     """Its streams are acknowledged seconds after others have moved the clock by hours."""
     one = aggregator(results)
     begin(one)
@@ -128,7 +128,7 @@ def _stream(trades: list[AggTrade], minutes: int, ahead_us: int) -> Iterator[Eve
     repeats=st.booleans(),
     ahead_us=st.sampled_from([0, 15_000, 500_000]),
 )
-def test_whatever_is_lost_no_minute_is_wrong_or_forgotten(
+def test_every_minute_is_right_or_requested_whatever_frames_are_lost(
     counts: list[int],
     cuts: list[tuple[int, int]],
     lost: set[int],

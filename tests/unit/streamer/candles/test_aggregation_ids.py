@@ -22,7 +22,7 @@ from tests.unit.streamer.played_exchange import (
 )
 
 
-def test_duplicates_and_void_trades_count_once_and_never(results: Results) -> None:
+def test_duplicates_count_once_and_void_trades_never(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -48,7 +48,7 @@ def test_ids_that_skip_by_design_are_not_missing(results: Results) -> None:
     assert [o.status for o in results.candidates] == [Status.PARTIAL, Status.UNCONFIRMED]
 
 
-def test_a_void_trade_does_not_replace_the_real_one(results: Results) -> None:
+def test_void_trade_does_not_replace_the_real_one(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -60,7 +60,7 @@ def test_a_void_trade_does_not_replace_the_real_one(results: Results) -> None:
     assert (one.void_trades, one.duplicates, results.missing) == (1, 0, [])
 
 
-def test_a_void_trade_that_hides_a_real_one_leaves_missing_trades(results: Results) -> None:
+def test_void_trade_that_hides_a_real_one_leaves_missing_trades(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -70,7 +70,7 @@ def test_a_void_trade_that_hides_a_real_one_leaves_missing_trades(results: Resul
     assert results.missing == [(2, 2)]
 
 
-def test_a_reused_ticker_is_aggregated_from_its_first_whole_minute(results: Results) -> None:
+def test_reused_ticker_is_aggregated_from_its_first_complete_minute(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     old = minute_trades(0, 9_001)
@@ -149,7 +149,7 @@ def test_spot_trades_overtaken_by_milliseconds_are_aggregated_once_each(
     assert one.ids.overtaken == late > 50
 
 
-def test_what_overtook_others_waits_for_them_a_moment_and_then_they_are_missing(
+def test_early_trade_waits_for_overtaken_ones_until_they_count_as_missing(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -179,7 +179,7 @@ def test_held_trades_are_aggregated_at_a_disconnect(results: Results) -> None:
     assert not one.ids.has_held
 
 
-def test_another_instruments_trades_end_the_wait(results: Results) -> None:
+def test_trades_of_another_instrument_end_the_wait(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     told = quick_trades(9_001, 4)
@@ -190,7 +190,9 @@ def test_another_instruments_trades_end_the_wait(results: Results) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_very_late_spot_trades_leave_the_exchanges_candle(results: Results, seed: int) -> None:
+def test_very_late_spot_trades_do_not_change_the_exchanges_candle(
+    results: Results, seed: int
+) -> None:
     one = aggregator(results)
     begin(one)
     draws = random.Random(seed)

@@ -87,7 +87,7 @@ def test_missing_klines_are_subscribed_again_on_a_lossy_connection(
     assert results.reasons == ["no closed kline in time"] * 4  # the 1st, 2nd, 4th and 8th
 
 
-def test_unrequested_minutes_of_a_silence_are_known(results: Results) -> None:
+def test_unrequested_minutes_of_a_silence_count_as_unfinished(results: Results) -> None:
     one = aggregator(results)
     assert one.unfinished_since_us is None
     begin(one)
@@ -140,7 +140,7 @@ def test_an_idle_new_connection_requests_ever_less_often(
     assert results.resubscribed == 0  # that is the connection's business
 
 
-def test_the_rest_of_such_a_silence_is_requested_when_it_ends(results: Results) -> None:
+def test_remaining_minutes_are_requested_when_an_idle_connection_resumes(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.disconnected()
@@ -152,7 +152,7 @@ def test_the_rest_of_such_a_silence_is_requested_when_it_ends(results: Results) 
     assert results.silences == [(T0, None), (T0, back)]
 
 
-def test_silent_minutes_after_a_wrong_close_are_the_exchanges_own(
+def test_silent_minutes_after_a_wrong_close_come_from_the_exchange(
     results: Results,
 ) -> None:
     one = aggregator(results)

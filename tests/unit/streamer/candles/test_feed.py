@@ -101,7 +101,7 @@ def test_frames_go_to_the_aggregator_of_their_symbol(feed_of: MakeFeed) -> None:
     ],
     ids=lambda bad: repr(bad[:24]) + f"-{len(bad)}",
 )
-def test_a_bad_frame_is_counted_and_logged_and_nothing_else(
+def test_bad_frame_is_only_counted_and_logged(
     feed_of: MakeFeed, log: CapturingLogger, bad: bytes
 ) -> None:
     feed = feed_of("BTCUSDT")
@@ -114,7 +114,7 @@ def test_a_bad_frame_is_counted_and_logged_and_nothing_else(
     assert (btc.trades, feed.bad_frames) == ([2], 1)
 
 
-def test_raw_frames_without_an_envelope_are_held_to_the_same(
+def test_raw_frames_without_an_envelope_are_checked_as_strictly(
     feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT")
@@ -151,7 +151,7 @@ def test_unknown_symbols_and_events_are_logged_once_and_counted(
     assert whats == ["symbol DOGEUSDT", "event bookTicker"]
 
 
-def test_what_is_remembered_of_unknown_frames_is_bounded(
+def test_memory_of_unknown_frames_is_bounded(
     feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT")
@@ -246,9 +246,7 @@ def test_an_announced_shutdown_is_not_waited_for(feed_of: MakeFeed) -> None:
     assert connection.reconnected == []
 
 
-def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
-    feed_of: MakeFeed, ours: Clock
-) -> None:
+def test_minutes_are_closed_only_by_exchange_time(feed_of: MakeFeed, ours: Clock) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
     connection, (btc, eth) = parts(feed)
     connection.open()
@@ -264,7 +262,7 @@ def test_minutes_are_closed_by_the_exchanges_clock_and_no_other(
     assert (btc.clock, eth.clock) == ([T0 + SECOND_US], [])
 
 
-def test_minutes_that_end_at_once_are_closed_some_at_a_time(
+def test_minutes_due_together_are_closed_in_batches(
     feed_of: MakeFeed,
 ) -> None:
     feed = feed_of(*(f"X{number}USDT" for number in range(CLOSED_PER_TURN + 1)))
@@ -281,7 +279,7 @@ def test_minutes_that_end_at_once_are_closed_some_at_a_time(
 
 
 @pytest.mark.parametrize(("klines", "lag_s"), [(False, 0.0), (True, CARRIED_LAG_S)])
-def test_the_clock_is_carried_on_without_frames(
+def test_exchange_clock_advances_without_frames(
     feed_of: MakeFeed, ours: Clock, klines: bool, lag_s: float
 ) -> None:
     feed = feed_of("BTCUSDT", klines=klines)

@@ -80,7 +80,7 @@ def test_the_clock_continues_after_the_last_feed_is_closed(feeds: CandleFeeds) -
     assert feeds.now_us == 8
 
 
-async def test_other_tasks_run_between_the_minutes_that_are_closed(feeds: CandleFeeds) -> None:
+async def test_other_tasks_run_while_minutes_are_closed(feeds: CandleFeeds) -> None:
     add(feeds, *(f"X{number}" for number in range(4)))
     assert not await feeds.close_minutes()
     played: Any = feeds.feeds

@@ -31,7 +31,7 @@ def test_a_minute_includes_trades_from_its_first_id_on() -> None:
     assert not minutes.include(trade(7, NEXT_US + 1), NEXT_US + 1), "only a kline is known"
 
 
-def test_a_live_candle_is_the_aggregate_if_whole_else_the_newest_kline() -> None:
+def test_live_candle_is_the_aggregate_if_complete_else_the_newest_kline() -> None:
     minutes = with_trades()
     shown = minutes.live_candles("BTCUSDT")
     assert [(candle.open_time_us, candle.trade_count) for candle, _ in shown] == [

@@ -49,7 +49,7 @@ def test_a_minute_joined_midway_is_seeded_from_a_kline(cut: int, ahead: int) -> 
     assert results.stored()[T0].status is Status.UNCONFIRMED
 
 
-def test_what_the_first_trade_overtook_is_not_added_to_a_kline_that_has_it(
+def test_overtaken_trade_is_not_added_to_a_seed_that_includes_it(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -65,7 +65,7 @@ def test_what_the_first_trade_overtook_is_not_added_to_a_kline_that_has_it(
     assert (one.equal_klines, results.differing) == (1, [])
 
 
-def test_a_kline_that_ends_inside_an_agg_trade_is_waited_out(results: Results) -> None:
+def test_kline_that_ends_inside_an_agg_trade_is_no_seed_until_the_next(results: Results) -> None:
     one = aggregator(results)
     trades = [
         trade(1, T0 + 1, first=10),
@@ -124,7 +124,7 @@ def test_a_missing_first_trade_shows_by_the_klines_first_id(
 
 
 @pytest.mark.parametrize("is_confirmed", [True, False])
-def test_an_empty_kline_from_before_missing_trades_is_no_seed(
+def test_empty_kline_from_before_missing_trades_is_no_seed(
     results: Results, is_confirmed: bool
 ) -> None:
     one = aggregator(results)

@@ -6,18 +6,18 @@ from include.domain.timeframes import MINUTE_US
 from streamer.candles.silence import Failures, Silence, is_due
 
 
-def test_it_is_acted_upon_at_once_then_less_and_less_often_and_never_not() -> None:
+def test_silence_is_acted_on_immediately_then_less_often_without_end() -> None:
     due = [minutes for minutes in range(1, 100) if is_due(minutes)]
     assert due == [1, 2, 4, 8, 16, 32, 48, 64, 80, 96]
 
 
-def test_failures_are_counted_until_there_is_a_success() -> None:
+def test_due_failures_double_their_distance() -> None:
     failures = Failures()
     assert [failures.count() for _ in range(5)] == [True, True, False, True, False]
     assert failures.minutes == 5
 
 
-def test_the_ranges_of_a_silence_are_its_minutes_once_each() -> None:
+def test_ranges_of_a_silence_cover_each_minute_once() -> None:
     silence = Silence()
     ranges = [silence.count(minute * MINUTE_US) for minute in range(10, 23)]
     ranges.append(silence.end())

@@ -46,7 +46,7 @@ def test_a_larger_id_skips_and_a_smaller_one_repeats() -> None:
     ]
 
 
-def test_what_is_a_few_ids_ahead_waits_for_those_that_it_may_have_overtaken() -> None:
+def test_trade_a_few_ids_ahead_waits_for_those_it_may_have_overtaken() -> None:
     ids = TradeIds()
     came = [trade(5), trade(8), trade(8), trade(7), trade(5), trade(6)]
     assert [ids.add(one, AT) for one in came] == [
@@ -69,14 +69,14 @@ def test_what_is_a_few_ids_ahead_waits_for_those_that_it_may_have_overtaken() ->
         (5 + MAX_OVERTAKEN + 2, AT, -1, True),
     ],
 )
-def test_the_wait_has_an_end(last: int, now_us: int, known_to: int, is_over: bool) -> None:
+def test_wait_for_overtaken_ids_ends(last: int, now_us: int, known_to: int, is_over: bool) -> None:
     ids = TradeIds()
     for one in (trade(5), trade(7), trade(last)):
         ids.add(one, AT)
     assert ids.wait_is_over(now_us, kline_last_id=known_to) is is_over
 
 
-def test_no_more_wait_than_a_bound() -> None:
+def test_number_of_waiting_trades_is_bounded() -> None:
     ids = TradeIds()
     ids.add(trade(5), AT)
     for number in range(7, 7 + continuity.MAX_HELD):
@@ -87,7 +87,7 @@ def test_no_more_wait_than_a_bound() -> None:
     assert not ids.wait_is_over(AT + MINUTE_US)
 
 
-def test_what_the_first_one_overtook_precedes_it_once() -> None:
+def test_trade_overtaken_by_the_first_one_precedes_it_once() -> None:
     found = steps(trade(500), trade(499), trade(499), trade(501), trade(300), trade(498))
     assert found == [
         IdOrder.FIRST, IdOrder.PRECEDES, IdOrder.REPEATS, IdOrder.FOLLOWS, IdOrder.REPEATS,
@@ -96,7 +96,7 @@ def test_what_the_first_one_overtook_precedes_it_once() -> None:
 
 
 @pytest.mark.parametrize(("before", "first_id"), [(499, 499), (498, 500)])
-def test_what_precedes_the_first_one_directly_is_the_first_one(before: int, first_id: int) -> None:
+def test_trade_directly_before_the_first_one_becomes_the_first(before: int, first_id: int) -> None:
     ids = TradeIds()
     for one in (trade(500), trade(before)):
         ids.add(one, AT)
@@ -116,7 +116,7 @@ def test_smaller_ids_of_much_younger_trades_are_another_instrument(
     assert ids.next_id == (2 if step is IdOrder.RESTARTS else 901)
 
 
-def test_a_void_trade_leaves_its_id_to_the_true_one() -> None:
+def test_void_trade_leaves_its_id_to_the_real_one() -> None:
     assert steps(trade(5), void(6), trade(6), trade(7)) == [
         IdOrder.FIRST, IdOrder.VOID, IdOrder.FOLLOWS, IdOrder.FOLLOWS,
     ]  # fmt: skip
@@ -135,11 +135,11 @@ def test_void_ids_between_fills_that_do_not_follow_hide_trades() -> None:
 
 
 @pytest.mark.parametrize("bad", [trade(6, price="0"), trade(6, price="-1"), void(6)])
-def test_what_has_no_price_or_no_fills_is_void(bad: AggTrade) -> None:
+def test_trade_without_price_or_fills_is_void(bad: AggTrade) -> None:
     assert steps(trade(5), bad)[-1] is IdOrder.VOID
 
 
-def test_a_void_trade_before_all_others_is_no_first_one() -> None:
+def test_void_trade_is_never_the_first_one() -> None:
     assert steps(void(6), trade(7)) == [IdOrder.VOID, IdOrder.FIRST]
 
 
@@ -148,7 +148,7 @@ def skipping(*trades: AggTrade) -> list[IdOrder]:
     return [ids.add(one, one.trade_time) for one in trades]
 
 
-def test_where_ids_skip_by_design_one_that_was_overtaken_counts_once() -> None:
+def test_overtaken_trade_counts_once_where_ids_skip_by_design() -> None:
     found = skipping(trade(5), trade(9), trade(7), trade(7), trade(9), trade(6), trade(10))
     assert found == [
         IdOrder.FIRST, IdOrder.SKIPS, IdOrder.SKIPS, IdOrder.REPEATS, IdOrder.REPEATS,
@@ -156,7 +156,7 @@ def test_where_ids_skip_by_design_one_that_was_overtaken_counts_once() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_forgotten_counts_as_a_repeat_and_memory_is_bounded(
+def test_forgotten_id_counts_as_a_repeat_and_memory_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(continuity, "REMEMBERED", 3)

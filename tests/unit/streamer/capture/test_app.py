@@ -52,7 +52,7 @@ def capture(tmp_path: Path, moments: list[int]) -> Iterator[Capture]:
     asyncio.run(one.stop(1.0))
 
 
-def test_trades_on_their_way_at_a_cut_are_older_than_it_quotes_are_not(
+def test_disconnect_loses_trades_from_before_it_and_book_tickers_from_it_on(
     capture: Capture, moments: list[int]
 ) -> None:
     capture.add(["BTCUSDT.P"])
@@ -76,9 +76,7 @@ def trade(number: int) -> Trade:
     return Trade(at_us, "BTCUSDT", number, Decimal(1), Decimal(1), at_us, True)
 
 
-def test_ids_that_wait_to_be_asked_for_wait_on_after_the_next_start(
-    tmp_path: Path, moments: list[int]
-) -> None:
+def test_waiting_missing_ids_survive_a_restart(tmp_path: Path, moments: list[int]) -> None:
     one = capturing(tmp_path, moments)
     assert one._whole() is None  # nothing was read yet
     one.begin([], exchange_us=TRADED_US + SECOND_US)
@@ -101,7 +99,7 @@ def test_ids_that_wait_to_be_asked_for_wait_on_after_the_next_start(
     asyncio.run(again.stop(1.0))
 
 
-def test_nothing_is_known_to_be_whole_while_a_loss_is_in_memory_alone_or_rows_not_looked_at(
+def test_checkpoint_waits_for_unsaved_losses_and_unchecked_rows(
     capture: Capture,
 ) -> None:
     capture.begin([], exchange_us=TRADED_US)
@@ -115,7 +113,7 @@ def test_nothing_is_known_to_be_whole_while_a_loss_is_in_memory_alone_or_rows_no
     assert capture._whole() is None
 
 
-def test_rows_that_postgresql_lost_are_asked_for_or_told_as_lost_and_all_are_looked_at(
+def test_rows_lost_by_postgresql_are_requested_or_recorded_and_all_rechecked(
     capture: Capture,
 ) -> None:
     capture.begin([], exchange_us=TRADED_US)
@@ -142,9 +140,7 @@ def test_rows_that_postgresql_lost_are_asked_for_or_told_as_lost_and_all_are_loo
     ) == [("book_tickers", "ETHUSDT", 9, 9), ("trades", "BTCUSDT.P", 7, 9)]
 
 
-def test_a_look_at_all_rows_follows_where_some_are_gone(
-    capture: Capture, moments: list[int]
-) -> None:
+def test_lost_rows_cause_a_check_of_all_rows(capture: Capture, moments: list[int]) -> None:
     capture.begin([], exchange_us=moments[-1])
     capture._captured.add("BTCUSDT")
     began_us = capture._resumption.since_us
@@ -154,7 +150,7 @@ def test_a_look_at_all_rows_follows_where_some_are_gone(
     assert capture._resumption._look_since_us == began_us + SECOND_US
 
 
-def test_a_market_that_refuses_this_address_is_left_alone_by_all_who_ask_it(
+def test_all_callers_share_the_refusals_of_a_market(
     capture: Capture,
 ) -> None:
     assert capture.tails._calls is capture.missing_ranges.calls

@@ -129,7 +129,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
-async def test_rows_that_never_stop_coming_are_no_failure_of_the_database(
+async def test_steady_rows_do_not_count_as_a_database_failure(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.15)
@@ -144,9 +144,7 @@ async def test_rows_that_never_stop_coming_are_no_failure_of_the_database(
     assert database.connects == 1
 
 
-async def test_a_write_waits_until_a_batch_is_full_though_rows_keep_coming(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_steady_rows_are_written_in_full_batches(database: Database, tmp_path: Path) -> None:
     database.takes_s = 0.005
     async with working(Bench(tmp_path)) as bench:
         for _ in range(200):
@@ -156,7 +154,7 @@ async def test_a_write_waits_until_a_batch_is_full_though_rows_keep_coming(
     assert len(database.writes) <= 200 // BATCH_ROWS + 2, database.writes
 
 
-async def test_a_write_that_hangs_ends_and_its_rows_are_kept_on_the_disk(
+async def test_hanging_write_times_out_and_its_rows_are_spooled(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.05)
@@ -170,7 +168,7 @@ async def test_a_write_that_hangs_ends_and_its_rows_are_kept_on_the_disk(
     assert sum(database.writes) >= BATCH_ROWS
 
 
-async def test_what_was_lost_is_on_disk_before_a_later_row_is_stored(
+async def test_losses_are_saved_before_later_rows_are_stored(
     database: Database, tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path)
@@ -193,7 +191,7 @@ async def test_what_was_lost_is_on_disk_before_a_later_row_is_stored(
     assert saved == [True] * 3
 
 
-async def test_rows_in_flight_go_to_the_disk_before_younger_ones(
+async def test_rows_in_flight_are_spooled_before_newer_ones(
     database: Database, tmp_path: Path
 ) -> None:
     bench = Bench(tmp_path)
@@ -231,7 +229,7 @@ async def spooled(bench: Bench, database: Database, batches: int) -> list[Path]:
     return sorted(folder.glob("*.spool"))
 
 
-async def test_zeros_in_the_spool_are_told_and_later_rows_are_stored(
+async def test_zeros_in_the_spool_are_reported_and_later_rows_stored(
     database: Database, tmp_path: Path
 ) -> None:
     async with working(Bench(tmp_path)) as killed:
@@ -248,7 +246,7 @@ async def test_zeros_in_the_spool_are_told_and_later_rows_are_stored(
     assert {(gap.symbol, gap.cause) for gap in database.gaps} == {("BTCUSDT", DAMAGED)}
 
 
-async def test_a_file_that_an_operator_deleted_is_told_and_later_rows_are_stored(
+async def test_deleted_spool_file_is_reported_and_later_rows_stored(
     database: Database, tmp_path: Path
 ) -> None:
     async with working(Bench(tmp_path)) as bench:
@@ -262,7 +260,7 @@ async def test_a_file_that_an_operator_deleted_is_told_and_later_rows_are_stored
     assert [gap.cause for gap in database.gaps] == [GONE]
 
 
-async def test_a_spool_that_cannot_be_removed_holds_up_no_row(
+async def test_unremovable_spool_delays_no_row(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -279,7 +277,7 @@ async def test_a_spool_that_cannot_be_removed_holds_up_no_row(
     assert database.ids["book_tickers"] == list(range(1, 32))
 
 
-async def test_what_is_in_memory_does_not_wait_for_a_disk_that_cannot_be_read(
+async def test_rows_in_memory_do_not_wait_for_an_unreadable_disk(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = 0
@@ -305,7 +303,7 @@ async def test_what_is_in_memory_does_not_wait_for_a_disk_that_cannot_be_read(
     assert database.ids["book_tickers"] == list(range(1, 22))
 
 
-async def test_rows_that_wait_for_the_disk_make_no_batch_for_the_database(
+async def test_rows_waiting_for_the_disk_do_not_count_for_a_batch(
     database: Database, tmp_path: Path
 ) -> None:
     bench, loop = Bench(tmp_path), asyncio.get_running_loop()
@@ -347,7 +345,7 @@ async def stopped_beside_candles(capture: Capture, timeout_s: float) -> float:
     return time.monotonic() - began_s
 
 
-async def test_a_full_disk_spoils_no_stop(
+async def test_full_disk_does_not_block_a_stop(
     capture: Capture, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -361,7 +359,7 @@ async def test_a_full_disk_spoils_no_stop(
 
 @pytest.mark.parametrize("hangs", ["save", "close"])
 @pytest.mark.parametrize("database_takes_s", [0.0, 60.0])
-async def test_a_disk_that_hangs_holds_up_no_stop(
+async def test_hanging_disk_does_not_block_a_stop(
     capture: Capture,
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
@@ -382,7 +380,7 @@ async def test_a_disk_that_hangs_holds_up_no_stop(
         let_go.set()
 
 
-async def test_rows_that_the_database_had_no_time_for_are_on_the_disk_after_a_stop(
+async def test_unwritten_rows_are_on_disk_after_a_stop(
     capture: Capture, database: Database
 ) -> None:
     database.takes_s = 60.0

@@ -16,7 +16,7 @@ def ours() -> Clock:
     return Clock()
 
 
-def test_frames_set_the_time_and_late_frames_do_not_set_it_back(ours: Clock) -> None:
+def test_frames_set_the_clock_but_never_back(ours: Clock) -> None:
     clock = ExchangeClock(lag_s=10, clock_s=ours)
     assert clock.now_us(T0) == T0
     ours.now_s += 9
@@ -24,7 +24,7 @@ def test_frames_set_the_time_and_late_frames_do_not_set_it_back(ours: Clock) -> 
     assert clock.now_us(T0) == T0 + SECOND_US
 
 
-def test_without_frames_it_goes_on_that_much_behind(ours: Clock) -> None:
+def test_clock_without_frames_advances_behind_by_the_lag(ours: Clock) -> None:
     clock = ExchangeClock(lag_s=10, clock_s=ours)
     assert clock.now_us(T0) == T0
     ours.now_s += 10
@@ -40,13 +40,13 @@ def test_the_time_is_unknown_before_the_first_frame(ours: Clock) -> None:
     assert clock.now_us(0) == 0
 
 
-def test_it_may_begin_before_the_first_frame(ours: Clock) -> None:
+def test_clock_can_start_before_the_first_frame(ours: Clock) -> None:
     clock = ExchangeClock(begin_us=T0, lag_s=10, clock_s=ours)
     ours.now_s += 25
     assert clock.now_us(0) == T0 + 15 * SECOND_US
 
 
-def test_a_new_connection_is_given_time_for_what_is_on_its_way(ours: Clock) -> None:
+def test_clock_is_held_after_a_new_connection(ours: Clock) -> None:
     clock = ExchangeClock(lag_s=10, clock_s=ours)
     clock.now_us(T0)
     ours.now_s += 600
@@ -68,9 +68,7 @@ def test_a_new_connection_is_given_time_for_what_is_on_its_way(ours: Clock) -> N
         (-0.001, TICK_S),
     ],
 )
-def test_it_is_looked_for_minutes_as_soon_as_their_grace_is_over(
-    before_s: float, wait_s: float
-) -> None:
+def test_next_tick_is_when_the_grace_of_a_minute_ends(before_s: float, wait_s: float) -> None:
     graces_us = [250_000, 1_000_000]
     for grace_us in graces_us:
         now_us = T0 // MINUTE_US * MINUTE_US + grace_us - int(before_s * SECOND_US)

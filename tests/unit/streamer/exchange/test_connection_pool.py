@@ -84,7 +84,7 @@ async def running(pool: Pool) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.wait({task}, timeout=5)
 
 
-def test_symbols_fill_connections_and_new_ones_are_made_for_the_rest(pool: Pool) -> None:
+def test_symbols_fill_connections_before_new_ones_open(pool: Pool) -> None:
     add(pool, *"ABCD")
     assert carried(pool) == {"spot-1": ["A", "B", "C"], "spot-2": ["D"]}
     add(pool, *"EFG")

@@ -85,7 +85,7 @@ async def answering(socket: ServerConnection) -> None:
         await socket.send(json.dumps({"result": None, "id": json.loads(message)["id"]}))
 
 
-async def test_it_subscribes_and_hands_over_each_message_whole() -> None:
+async def test_connection_subscribes_and_delivers_complete_messages() -> None:
     asked: list[dict[str, object]] = []
 
     async def behaviour(socket: ServerConnection) -> None:
@@ -208,7 +208,7 @@ async def test_a_refused_region_is_logged_with_a_remedy(log: CapturingLogger, st
     assert client.life == ["closed", "closed"]
 
 
-async def test_an_exchange_that_is_not_there_is_tried_again(log: CapturingLogger) -> None:
+async def test_unreachable_exchange_is_retried(log: CapturingLogger) -> None:
     async with server(answering) as url:
         pass  # its port is free again
     client = Client(url)
@@ -217,7 +217,7 @@ async def test_an_exchange_that_is_not_there_is_tried_again(log: CapturingLogger
     assert "open" not in client.life
 
 
-async def test_leaving_ends_the_present_connection_and_makes_a_new_one(
+async def test_reconnect_replaces_the_current_connection(
     log: CapturingLogger,
 ) -> None:
     async with server(answering) as url:
@@ -232,7 +232,7 @@ async def test_leaving_ends_the_present_connection_and_makes_a_new_one(
     assert reasons(log) == ["the exchange announced a shutdown"]
 
 
-async def test_a_socket_that_hangs_at_its_end_is_not_waited_for_without_end(
+async def test_close_of_a_hanging_socket_times_out(
     log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CLOSED_TIMEOUT_S", 0.05)

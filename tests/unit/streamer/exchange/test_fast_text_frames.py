@@ -127,7 +127,7 @@ def told(peer: ServerProtocol, chance: random.Random, count: int) -> list[bytes]
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_messages_are_whole_and_in_order_however_the_bytes_are_split(
+async def test_messages_are_complete_and_in_order_however_bytes_are_split(
     played: Played, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -169,7 +169,7 @@ async def test_bytes_after_a_close_are_not_messages(played: Played) -> None:
     assert played.connection.protocol.close_rcvd.code == CloseCode.POLICY_VIOLATION
 
 
-async def test_messages_go_on_to_be_read_while_our_close_is_on_its_way(played: Played) -> None:
+async def test_messages_are_read_until_our_close_is_answered(played: Played) -> None:
     played.connection.data_received(played.opening)
     played.peer.send_text(b"x" * 300)
     frame = played.sent()
@@ -208,7 +208,7 @@ def reserved_bits() -> bytes:
         (reserved_bits, CloseCode.PROTOCOL_ERROR),
     ],
 )
-async def test_what_breaks_the_protocol_ends_the_connection(
+async def test_protocol_violation_closes_the_connection(
     played: Played, wrong: Any, code: CloseCode
 ) -> None:
     good = Frame(Opcode.TEXT, b"good").serialize(mask=False)

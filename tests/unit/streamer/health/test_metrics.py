@@ -89,7 +89,7 @@ async def test_the_lag_is_a_histogram_in_seconds(parts: Parts) -> None:
     assert found["candelabra_lag_seconds_sum", ("spot",)] == pytest.approx(70.002)
 
 
-async def test_counters_keep_what_a_connection_counted_that_is_gone(parts: Parts) -> None:
+async def test_counters_keep_the_counts_of_closed_connections(parts: Parts) -> None:
     exposition = Exposition(parts.telemetry)
     first = read(exposition)
     parts.feeds.clear()
@@ -102,7 +102,7 @@ async def test_counters_keep_what_a_connection_counted_that_is_gone(parts: Parts
     assert second["candelabra_lag_seconds_count", ("spot",)] == 2 + 1
 
 
-async def test_counters_keep_what_a_symbol_counted_that_is_removed(parts: Parts) -> None:
+async def test_counters_keep_the_counts_of_removed_symbols(parts: Parts) -> None:
     exposition = Exposition(parts.telemetry)
     (feed,) = parts.feeds
     first = read(exposition)
@@ -122,7 +122,7 @@ async def test_counters_keep_what_a_symbol_counted_that_is_removed(parts: Parts)
     assert third["candelabra_reordered_trades_total", ("spot",)] == 9
 
 
-async def test_connections_of_raw_capture_are_read_beside_those_of_candles(parts: Parts) -> None:
+async def test_metrics_include_connections_of_candles_and_raw_capture(parts: Parts) -> None:
     feed = parts.add_capture("spot-capture-1", "BTCUSDT")
     feed.on_texts([QUOTE, QUOTE.replace(b'"u":7', b'"u":8'), b"{"])
     feed.connection.reconnects, feed.connection.refused, feed.connection.rotations = 4, 3, 1
@@ -179,7 +179,7 @@ async def test_states_of_connections_and_symbols_are_all_named(parts: Parts) -> 
     assert found["candelabra_symbols", ("um", "dead")] == 0
 
 
-async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
+async def test_metrics_show_writer_and_repairs(parts: Parts) -> None:
     parts.repairs.request("BTCUSDT", 0, 120_000_000, "no closed kline")
     parts.repairs.repaired_minutes = 9
     parts.writer.written, parts.writer.failures = 11, 3
@@ -205,7 +205,7 @@ async def test_writer_and_repairs_are_read_as_they_stand(parts: Parts) -> None:
     assert read(exposition)["candelabra_database_up", ()] == 1
 
 
-async def test_the_hub_is_read_as_it_stands(parts: Parts) -> None:
+async def test_metrics_show_the_hub(parts: Parts) -> None:
     parts.hub.subscribe()
     parts.hub._counts_before = DeliveryCounts(delivered=5, conflated=6, missed=7)
     found = read(Exposition(parts.telemetry))
@@ -230,7 +230,7 @@ CAPTURED = {
 }
 
 
-async def test_gaps_and_capture_are_read_as_they_stand(parts: Parts) -> None:
+async def test_metrics_show_gaps_and_capture(parts: Parts) -> None:
     exposition = Exposition(parts.telemetry)
     assert ("candelabra_queue_depth", ("capture",)) not in read(exposition)
     parts.captured.update(CAPTURED)
@@ -253,7 +253,7 @@ async def test_gaps_and_capture_are_read_as_they_stand(parts: Parts) -> None:
     assert events == {"repeated": 2, "refused": 3, "replayed": 4, "filled": 8, "lost": 6}
 
 
-def test_the_capture_reports_what_is_read_of_it(tmp_path: Path) -> None:
+def test_capture_report_has_the_keys_of_the_metrics(tmp_path: Path) -> None:
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     datasets = ("trades", "book_tickers")
     capture = Capture(settings, datasets, trade_stream="aggTrade", traded_us=lambda _: 0)
@@ -261,7 +261,7 @@ def test_the_capture_reports_what_is_read_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("accept", ["", OPENMETRICS])
-async def test_each_metric_is_what_was_declared_in_either_format(parts: Parts, accept: str) -> None:
+async def test_each_metric_has_its_declared_type_in_both_formats(parts: Parts, accept: str) -> None:
     parts.repairs.request("BTCUSDT", 0, 60_000_000, "no closed kline")
     parts.captured.update(CAPTURED)
     parts.telemetry.publisher = publisher()

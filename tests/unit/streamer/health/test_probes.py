@@ -28,7 +28,7 @@ def codes(parts: Parts) -> list[str]:
     return [reason.code for reason in readiness(parts.telemetry).reasons]
 
 
-async def test_it_is_ready_when_all_delivers_and_the_database_answers(parts: Parts) -> None:
+async def test_ready_when_all_streams_deliver_and_the_database_answers(parts: Parts) -> None:
     parts.database_answered()
     verdict = readiness(parts.telemetry)
     assert verdict.is_well
@@ -36,7 +36,7 @@ async def test_it_is_ready_when_all_delivers_and_the_database_answers(parts: Par
     assert verdict.facts["quiet"] == ()
 
 
-async def test_before_its_symbols_are_known_it_is_starting_and_nothing_else(parts: Parts) -> None:
+async def test_starting_is_the_only_reason_before_symbols_are_known(parts: Parts) -> None:
     parts.telemetry.is_started = False
     assert codes(parts) == ["starting"]
 
@@ -61,7 +61,7 @@ def hear_nothing(feed: PlayedFeed) -> None:
         (hear_nothing, "subscribing", "no frame has arrived on connection um-1 yet"),
     ],
 )
-async def test_each_connection_has_to_deliver(
+async def test_each_connection_must_deliver(
     parts: Parts, happens: Callable[[PlayedFeed], None], code: str, message: str
 ) -> None:
     parts.database_answered()
@@ -70,7 +70,7 @@ async def test_each_connection_has_to_deliver(
     assert (reason.code, reason.message) == (code, message)
 
 
-async def test_a_connection_of_silent_symbols_alone_need_not_deliver(parts: Parts) -> None:
+async def test_connection_with_only_silent_symbols_need_not_deliver(parts: Parts) -> None:
     parts.database_answered()
     hear_nothing(parts.feeds[1])
     parts.telemetry.states.enter("BTCUSDT.P", SymbolState.SILENT)
@@ -79,7 +79,7 @@ async def test_a_connection_of_silent_symbols_alone_need_not_deliver(parts: Part
     assert verdict.facts["quiet"] == ("BTCUSDT.P",)
 
 
-async def test_a_database_that_is_away_or_hangs_is_a_reason(parts: Parts) -> None:
+async def test_unavailable_or_hanging_database_is_a_reason(parts: Parts) -> None:
     assert codes(parts) == ["database"]
     parts.database_answered(seconds_ago=14)
     assert codes(parts) == []
@@ -107,7 +107,7 @@ async def test_symbols_that_fall_behind_are_named_twenty_at_most(parts: Parts) -
     assert reason.symbols == tuple(f"A{number:02}USDT" for number in range(20))
 
 
-def test_works_that_beat_are_alive_whatever_else_is_wrong(parts: Parts) -> None:
+def test_tasks_with_a_heartbeat_are_alive_despite_other_failures(parts: Parts) -> None:
     close(parts.feeds[0])
     for pulse in (
         parts.writer.heartbeat,

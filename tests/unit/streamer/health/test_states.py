@@ -39,7 +39,7 @@ def test_a_confirmed_minute_ends_silence_and_doubt(state: SymbolState) -> None:
     assert states.of("BTCUSDT") is SymbolState.LIVE
 
 
-def test_a_halt_ends_when_the_exchange_says_so_and_not_with_a_late_minute() -> None:
+def test_late_minute_does_not_end_a_halt() -> None:
     states = SymbolStates()
     states.enter("BTCUSDT", SymbolState.HALTED)
     states.candle_closed(offer(0))
@@ -63,7 +63,7 @@ def test_a_symbol_is_behind_three_minutes_after_its_last_candle() -> None:
     assert states.is_behind("BTCUSDT", until + 3 * MINUTE_US + 1, T0)
 
 
-def test_minutes_before_the_connection_delivered_are_not_its_business() -> None:
+def test_minutes_before_the_connection_delivered_do_not_count() -> None:
     states = SymbolStates()
     states.candle_closed(offer(5))
     now_us = T0 + 60 * MINUTE_US
@@ -71,7 +71,7 @@ def test_minutes_before_the_connection_delivered_are_not_its_business() -> None:
     assert not states.is_behind("BTCUSDT", now_us, now_us - MINUTE_US)
 
 
-def test_a_symbol_that_joins_later_has_its_time_and_no_more() -> None:
+def test_later_symbol_has_its_own_grace_period() -> None:
     states = SymbolStates()
     joined_us = T0 + 60 * MINUTE_US
     assert not states.is_behind("NEWUSDT", joined_us, T0)
@@ -80,7 +80,7 @@ def test_a_symbol_that_joins_later_has_its_time_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("state", [SymbolState.SILENT, SymbolState.HALTED])
-def test_where_no_minute_is_to_be_expected_none_is_missed(state: SymbolState) -> None:
+def test_symbol_without_expected_minutes_is_never_behind(state: SymbolState) -> None:
     states = SymbolStates()
     states.candle_closed(offer(0))
     states.enter("BTCUSDT", state)

@@ -94,7 +94,7 @@ def test_a_revived_stream_is_logged_and_subscribed_again_next_time(yard: Yard) -
     assert (yard.feed.resubscribed, yard.feed.rotated) == (["A", "A"], [])
 
 
-def test_klines_alone_do_not_bring_a_symbol_back_to_life(yard: Yard) -> None:
+def test_klines_alone_do_not_revive_a_symbol(yard: Yard) -> None:
     yard.revive()
     yard.feed.lacking.add("A")
     yard.close()
@@ -107,7 +107,7 @@ def test_klines_alone_do_not_bring_a_symbol_back_to_life(yard: Yard) -> None:
     assert yard.events == ["stream_dead", "stream_revived"]
 
 
-def test_many_dead_streams_cost_their_connection_one_rotation_in_a_while(yard: Yard) -> None:
+def test_dead_streams_of_a_connection_share_one_rotation_per_interval(yard: Yard) -> None:
     for symbol in "ABC":
         yard.revive(symbol)
     for symbol in "ABC":
@@ -131,7 +131,7 @@ def test_a_halted_symbol_is_not_revived(yard: Yard) -> None:
     assert yard.events == ["symbol_halted", "symbol_silent", "symbol_resumed"]
 
 
-def test_silence_is_a_state_of_its_own(yard: Yard) -> None:
+def test_silence_is_a_separate_state(yard: Yard) -> None:
     yard.revive()
     yard.dog.symbol_silent("A", T0)
     yard.revive()
@@ -160,7 +160,7 @@ def test_a_resumed_symbol_is_no_longer_silent(yard: Yard) -> None:
     assert not yard.dog.is_silent("A")
 
 
-def test_what_is_gone_is_forgotten(yard: Yard) -> None:
+def test_removed_symbols_are_forgotten(yard: Yard) -> None:
     yard.revive()
     yard.dog.symbol_silent("A", T0)
     yard.dog.removed("A", is_wanted=True)

@@ -19,7 +19,7 @@ from tests.unit.streamer.played_exchange import (
 from tests.unit.streamer.played_hub import OTHER, Heard, listed, rest_offer, turn
 
 
-async def test_nobody_listening_costs_no_mark(hub: Hub, heard: Heard) -> None:
+async def test_changes_are_not_tracked_without_subscribers(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     one.on_trade(trade(1, T0 + 1))
     assert one.on_change is None
@@ -60,7 +60,7 @@ async def test_a_repair_older_than_memory_may_be_a_revision(hub: Hub, heard: Hea
         ]
 
 
-async def test_what_is_in_memory_comes_first(hub: Hub, heard: Heard) -> None:
+async def test_subscription_starts_with_the_candles_in_memory(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     trades = minute_trades(0, 1)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
@@ -71,7 +71,7 @@ async def test_what_is_in_memory_comes_first(hub: Hub, heard: Heard) -> None:
     assert (open_.candle.open_time_us, open_.status) == (T0 + MINUTE_US, None)
 
 
-async def test_a_reader_hears_of_its_symbols_alone(hub: Hub, heard: Heard) -> None:
+async def test_reader_receives_only_its_symbols(hub: Hub, heard: Heard) -> None:
     btc, xrp = (
         *listed(hub, heard),
         *listed(hub, heard, OTHER),
@@ -85,8 +85,9 @@ async def test_a_reader_hears_of_its_symbols_alone(hub: Hub, heard: Heard) -> No
         assert told == {"BTCUSDT", "XRPUSDT"}
 
 
-async def test_symbols_come_and_go(hub: Hub, heard: Heard) -> None:
-    """A reader receives symbols added later, and the last state of removed ones."""
+async def test_reader_receives_added_symbols_and_the_last_state_of_removed_ones(
+    hub: Hub, heard: Heard
+) -> None:
     with hub.subscribe(["BTCUSDT"]) as one_symbol, hub.subscribe() as everything:
         (one,) = listed(hub, heard)
         one.on_trade(trade(1, T0 + 1))
@@ -101,7 +102,7 @@ async def test_symbols_come_and_go(hub: Hub, heard: Heard) -> None:
         assert not everything.drain()
 
 
-async def test_what_waits_is_bounded_by_the_symbols(hub: Hub, heard: Heard) -> None:
+async def test_waiting_updates_are_bounded_per_symbol(hub: Hub, heard: Heard) -> None:
     listed(hub, heard)
     listed(hub, heard, OTHER)
     with hub.subscribe() as subscription:
@@ -113,7 +114,9 @@ async def test_what_waits_is_bounded_by_the_symbols(hub: Hub, heard: Heard) -> N
 
 
 @pytest.mark.parametrize("ends", [Hub.close, None])
-async def test_the_end_comes_after_all_that_is_left(hub: Hub, heard: Heard, ends: object) -> None:
+async def test_remaining_updates_are_delivered_before_the_end(
+    hub: Hub, heard: Heard, ends: object
+) -> None:
     (one,) = listed(hub, heard)
     subscription = hub.subscribe()
     one.on_trade(trade(1, T0 + 1))
@@ -138,7 +141,7 @@ async def hub_end(hub: Hub) -> bool:
     return await subscription.receive() is None
 
 
-async def test_the_newest_minute_is_told_to_whoever_asks(hub: Hub, heard: Heard) -> None:
+async def test_newest_minute_is_available_on_request(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     assert hub.newest("BTCUSDT") is None
     assert hub.newest("NONE") is None
@@ -165,9 +168,7 @@ async def test_the_closed_kline_is_newer_than_the_last_open_one(hub: Hub, heard:
     assert one.minutes[T0].frame is None  # which would be kept for minutes
 
 
-async def test_each_settled_candle_is_told_once_to_whoever_keeps_the_day(
-    hub: Hub, heard: Heard
-) -> None:
+async def test_each_closed_candle_is_reported_once(hub: Hub, heard: Heard) -> None:
     listed(hub, heard)
     told: list[int] = []
     hub.on_closed = lambda candle: told.append(candle.open_time_us)
@@ -176,7 +177,7 @@ async def test_each_settled_candle_is_told_once_to_whoever_keeps_the_day(
     assert told == [T0 + 3 * MINUTE_US]
 
 
-async def test_who_wants_to_know_is_told_which_symbols_are_told_of(hub: Hub, heard: Heard) -> None:
+async def test_subscriber_can_receive_the_streamed_symbols(hub: Hub, heard: Heard) -> None:
     listed(hub, heard)
     with (
         hub.subscribe(reports_streamed=True) as every,

@@ -69,7 +69,7 @@ async def test_subscriber_wakes_for_items_missed_ranges_and_wake_ups() -> None:
         box.take_missed()
 
 
-async def test_closed_mailbox_delivers_what_waits_and_then_ends() -> None:
+async def test_closed_mailbox_delivers_waiting_items_and_then_ends() -> None:
     with Box() as box:
         box.enqueue(("A", 0), 1)
     assert box.left == [box]

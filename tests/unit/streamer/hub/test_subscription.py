@@ -61,7 +61,7 @@ async def test_a_slow_reader_gets_the_newest_state_of_each_minute(hub: Hub, hear
     assert hub.counts.delivered == 2
 
 
-async def test_the_closed_kline_settles_a_candle(hub: Hub, heard: Heard) -> None:
+async def test_closed_kline_closes_the_candle(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
@@ -78,7 +78,7 @@ async def test_the_closed_kline_settles_a_candle(hub: Hub, heard: Heard) -> None
     assert update.candle == heard.candidates[0].candle
 
 
-async def test_better_evidence_for_the_same_values_is_told_and_no_revision(
+async def test_better_evidence_for_the_same_values_is_an_update_but_no_revision(
     hub: Hub, heard: Heard
 ) -> None:
     (one,) = listed(hub, heard)
@@ -96,7 +96,7 @@ async def test_better_evidence_for_the_same_values_is_told_and_no_revision(
         assert not subscription.drain()
 
 
-async def test_other_values_are_a_revision_for_those_who_were_told_the_first(
+async def test_changed_values_are_a_revision_only_for_readers_of_the_first(
     hub: Hub, heard: Heard
 ) -> None:
     (one,) = listed(hub, heard)
@@ -115,7 +115,7 @@ async def test_other_values_are_a_revision_for_those_who_were_told_the_first(
     assert {update.candle.trade_count for some in updates for update in some} == {6}
 
 
-async def test_a_revision_stays_one_while_it_waits(hub: Hub, heard: Heard) -> None:
+async def test_waiting_revision_stays_a_revision(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
@@ -128,7 +128,7 @@ async def test_a_revision_stays_one_while_it_waits(hub: Hub, heard: Heard) -> No
     assert update.source is Source.REST
 
 
-async def test_a_lesser_offer_is_not_told(hub: Hub, heard: Heard) -> None:
+async def test_lower_ranked_candidate_is_not_delivered(hub: Hub, heard: Heard) -> None:
     listed(hub, heard)
     trades = minute_trades(0, 1)
     fold = CandleCandidate(rest_offer(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM)
@@ -140,7 +140,7 @@ async def test_a_lesser_offer_is_not_told(hub: Hub, heard: Heard) -> None:
         assert not subscription.drain()
 
 
-async def test_a_late_trade_does_not_reopen_a_settled_candle(hub: Hub, heard: Heard) -> None:
+async def test_late_trade_does_not_reopen_a_closed_candle(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
@@ -153,7 +153,7 @@ async def test_a_late_trade_does_not_reopen_a_settled_candle(hub: Hub, heard: He
         assert not subscription.drain()
 
 
-async def test_a_fold_without_quotes_says_so_until_the_exchange_gives_them(
+async def test_update_has_no_quote_volume_until_the_exchange_sends_it(
     hub: Hub, heard: Heard
 ) -> None:
     (one,) = listed(hub, heard, ROUNDED)
@@ -170,7 +170,7 @@ async def test_a_fold_without_quotes_says_so_until_the_exchange_gives_them(
         assert (update.status, update.has_quotes) == (Status.VERIFIED, True)
 
 
-async def test_states_do_not_move_back_after_a_cut(hub: Hub, heard: Heard) -> None:
+async def test_states_do_not_go_back_after_a_disconnect(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     trades = minute_trades(0, 1, count=20)
     with hub.subscribe() as subscription:
@@ -188,7 +188,7 @@ async def test_states_do_not_move_back_after_a_cut(hub: Hub, heard: Heard) -> No
             assert counts == ([] if last == 7 else [12])
 
 
-async def test_what_had_to_leave_is_told(hub: Hub, heard: Heard) -> None:
+async def test_evicted_minutes_are_reported(hub: Hub, heard: Heard) -> None:
     (one,) = listed(hub, heard)
     with hub.subscribe(max_waiting=3) as subscription:
         for minute in range(8):
@@ -205,7 +205,7 @@ async def test_what_had_to_leave_is_told(hub: Hub, heard: Heard) -> None:
         assert not subscription.drain(), "told once"
 
 
-async def test_a_long_backlog_comes_in_parts_between_which_others_run(
+async def test_long_backlog_is_delivered_in_parts_while_other_tasks_run(
     hub: Hub, heard: Heard
 ) -> None:
     listed(hub, heard)
@@ -260,7 +260,7 @@ class Reader:
 @settings(max_examples=150, deadline=None)
 @example(seed=184611837, pace=1.0, max_waiting=None)  # trades are missing at the end
 @given(seed=st.integers(0, 2**32), pace=st.floats(0, 1), max_waiting=st.sampled_from([None, 2]))
-async def test_whatever_the_pace_the_last_state_told_is_the_final_one(
+async def test_last_delivered_state_is_final_at_any_reading_pace(
     seed: int, pace: float, max_waiting: int | None
 ) -> None:
     """Trades, some late or lost, klines, some lost, cuts and repairs; a reader that sleeps."""

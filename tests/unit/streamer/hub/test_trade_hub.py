@@ -26,7 +26,7 @@ def ids(found: list[TradeTick]) -> list[int]:
     return [one.id for one in found]
 
 
-async def test_each_trade_of_its_symbols_is_told_in_order() -> None:
+async def test_each_trade_of_the_subscribed_symbols_is_delivered_in_order() -> None:
     hub = TradeHub()
     with hub.subscribe(["BTCUSDT"]) as subscription:
         hub.publish(trade(1))
@@ -43,7 +43,7 @@ async def test_each_trade_of_its_symbols_is_told_in_order() -> None:
         assert ids(subscription.drain().ticks) == [5]
 
 
-async def test_trades_that_a_reader_is_too_slow_for_are_named(
+async def test_trades_missed_by_a_slow_reader_are_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_TRADES_WAITING", 3)
@@ -61,7 +61,7 @@ async def test_trades_that_a_reader_is_too_slow_for_are_named(
         assert (slow.evicted, quick.evicted) == (3, 0)
 
 
-async def test_trades_that_did_not_come_are_told_to_whoever_listens() -> None:
+async def test_missing_trades_are_reported_to_subscribers() -> None:
     hub = TradeHub()
     with hub.subscribe(["BTCUSDT"]) as subscription, hub.subscribe(["ETHUSDT"]) as other:
         hub.report_missed(MissedTrades("BTCUSDT", 5, 6, 10, 20))
@@ -70,7 +70,7 @@ async def test_trades_that_did_not_come_are_told_to_whoever_listens() -> None:
         assert not other.drain()
 
 
-async def test_what_is_wanted_is_what_somebody_listens_to() -> None:
+async def test_wanted_symbols_are_the_subscribed_ones() -> None:
     hub = TradeHub()
     heard: list[frozenset[str]] = []
     hub.on_wanted = lambda: heard.append(hub.wanted)
@@ -84,7 +84,7 @@ async def test_what_is_wanted_is_what_somebody_listens_to() -> None:
     assert hub.subscribers == 0
 
 
-async def test_the_newest_best_prices_come_first_and_replace_those_that_wait() -> None:
+async def test_newest_book_ticker_is_delivered_first_and_replaces_waiting_ones() -> None:
     hub = BookTickerHub(linger_s=100)
     with hub.subscribe(["BTCUSDT"]) as subscription:
         hub.publish(book_ticker(1))
@@ -99,7 +99,7 @@ async def test_the_newest_best_prices_come_first_and_replace_those_that_wait() -
             assert found.ticks == [book_ticker(2)]
 
 
-async def test_best_prices_linger_a_while_and_are_forgotten_then() -> None:
+async def test_book_tickers_linger_and_are_then_forgotten() -> None:
     hub = BookTickerHub(linger_s=0.05)
     with hub.subscribe(["BTCUSDT"]):
         hub.publish(book_ticker(1))
@@ -114,7 +114,7 @@ async def test_best_prices_linger_a_while_and_are_forgotten_then() -> None:
     assert hub.newest("BTCUSDT") is None
 
 
-async def test_there_is_an_end_to_symbols_whose_best_prices_are_streamed() -> None:
+async def test_symbols_with_book_tickers_are_bounded() -> None:
     hub = BookTickerHub(max_symbols=2, linger_s=100)
     with hub.subscribe(["A"]) as subscription:
         with hub.subscribe(["B"]):
@@ -125,7 +125,7 @@ async def test_there_is_an_end_to_symbols_whose_best_prices_are_streamed() -> No
         assert hub.wanted == {"A", "C"}
 
 
-async def test_a_reader_that_waits_hears_the_end() -> None:
+async def test_waiting_reader_ends_with_its_subscription() -> None:
     hub = TradeHub()
     subscription = hub.subscribe(["BTCUSDT"])
     waiting = asyncio.create_task(subscription.receive())
@@ -137,7 +137,7 @@ async def test_a_reader_that_waits_hears_the_end() -> None:
     assert not hub.wanted
 
 
-async def test_best_prices_of_a_symbol_that_was_dropped_are_not_the_present_ones() -> None:
+async def test_book_ticker_of_a_dropped_symbol_is_forgotten() -> None:
     hub = BookTickerHub()
     with hub.subscribe(["BTCUSDT", "ETHUSDT"]):
         hub.publish(book_ticker(1))

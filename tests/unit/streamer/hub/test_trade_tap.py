@@ -69,7 +69,7 @@ async def test_missing_ids_are_reported_and_overtaken_trades_are_published() -> 
         assert found.missed == [MissedTrades("BTCUSDT", 6, 7, T0 + 5_000, T0 + 8_000)]
 
 
-async def test_single_trades_of_the_futures_skip_ids_and_nothing_is_missed() -> None:
+async def test_single_futures_trades_skip_ids_without_missing_any() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     with fan.subscribe(["BTCUSDT.P"]) as watch:

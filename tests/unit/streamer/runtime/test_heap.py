@@ -35,9 +35,7 @@ print(libc.mallinfo2().hblks - mapped)
     not hasattr(heap.ctypes.CDLL(None), "mallinfo2"), reason="a C library of another kind"
 )
 @pytest.mark.parametrize(("how", "mapped"), [("flat", 1), ("as it comes", 0)])
-def test_a_large_block_is_mapped_by_itself_also_after_larger_ones_were_freed(
-    how: str, mapped: int
-) -> None:
+def test_large_block_is_mapped_even_after_larger_ones_were_freed(how: str, mapped: int) -> None:
     command = [sys.executable, "-c", SCRIPT, how]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert int(told.stdout) == mapped

@@ -12,14 +12,14 @@ class Clock:
         return self.now_s
 
 
-def test_what_has_not_begun_is_not_stuck() -> None:
+def test_task_that_has_not_started_is_not_stuck() -> None:
     clock = Clock()
     pulse = Heartbeat(clock)
     clock.now_s += 1_000_000
     assert (pulse.overdue_s, pulse.is_stuck) == (0, False)
 
 
-def test_a_wait_that_was_announced_is_no_alarm() -> None:
+def test_announced_wait_is_not_stuck() -> None:
     clock = Clock()
     pulse = Heartbeat(clock)
     pulse.beat(60)

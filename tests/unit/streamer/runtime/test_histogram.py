@@ -12,7 +12,7 @@ BOUNDS = (1, 10, 100)
 
 
 @given(st.lists(st.integers(-5, 500)))
-def test_each_bound_counts_the_values_that_are_not_above_it(values: list[int]) -> None:
+def test_each_bound_counts_values_up_to_it(values: list[int]) -> None:
     histogram = Histogram(BOUNDS)
     for value in values:
         histogram.observe(value)
@@ -21,7 +21,7 @@ def test_each_bound_counts_the_values_that_are_not_above_it(values: list[int]) -
     assert (histogram.count, histogram.total) == (len(values), sum(values))
 
 
-def test_two_of_the_same_bounds_add_up() -> None:
+def test_histograms_with_equal_bounds_add_up() -> None:
     one, other = Histogram(BOUNDS), Histogram(BOUNDS)
     one.observe(5)
     other.observe(50)
@@ -32,7 +32,7 @@ def test_two_of_the_same_bounds_add_up() -> None:
     assert list(other.cumulative()) == [0, 0, 1, 2]
 
 
-def test_two_of_other_bounds_do_not() -> None:
+def test_histograms_with_different_bounds_do_not_add_up() -> None:
     with pytest.raises(ValueError, match=r"bounds differ: \(1, 10, 100\) and \(1, 2\)"):
         Histogram(BOUNDS).add(Histogram((1, 2)))
 

@@ -6,7 +6,7 @@ from include.domain.instruments import Market
 from streamer.runtime.refusals import LASTING_AFTER, Refusals
 
 
-def test_a_market_is_left_alone_until_the_wait_is_over_the_other_is_not() -> None:
+def test_refused_market_pauses_until_the_wait_is_over_and_others_do_not() -> None:
     refusals = Refusals()
     assert refusals.note(Market.SPOT, "403", now_s=5.0, wait_s=10.0)
     refusal = refusals.at(Market.SPOT, 14.9)
@@ -16,7 +16,7 @@ def test_a_market_is_left_alone_until_the_wait_is_over_the_other_is_not() -> Non
     assert refusals.at(Market.UM, 6.0) is None
 
 
-def test_a_further_refusal_is_news_where_the_market_served_before() -> None:
+def test_refusal_is_new_if_the_market_served_before() -> None:
     refusals = Refusals()
     refusals.note(Market.SPOT, "403", now_s=5.0, wait_s=10.0)
     assert not refusals.note(Market.SPOT, "403", now_s=15.0, wait_s=10.0)
@@ -25,7 +25,7 @@ def test_a_further_refusal_is_news_where_the_market_served_before() -> None:
     assert refusals.note(Market.SPOT, "403", now_s=16.0, wait_s=10.0)
 
 
-def test_it_lasts_after_some_waits_in_succession_however_many_asked_at_once() -> None:
+def test_refusal_is_lasting_after_several_waits_however_many_callers() -> None:
     refusals = Refusals()
     seen = []
     for n in range(LASTING_AFTER):

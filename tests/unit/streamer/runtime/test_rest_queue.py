@@ -68,7 +68,7 @@ async def test_the_exchange_is_retried_quickly_then_slowly_and_overdue_is_report
 
 
 @pytest.mark.parametrize("slow", [None, SLOW])
-async def test_it_is_given_up_after_the_quick_attempts_if_nothing_slow_follows(
+async def test_request_is_given_up_after_the_quick_attempts_without_slow_ones(
     slow: Backoff | None,
 ) -> None:
     failures, one = Failures(exchange=1), calls(slow=slow)
@@ -101,7 +101,7 @@ async def test_a_refusal_pauses_the_market_and_is_final_without_a_gate() -> None
     assert isinstance(await failure_of(calls(), RefusedAddressError("403"), failures), GiveUpError)
 
 
-async def test_what_the_exchange_does_not_serve_is_given_up_at_the_first_failure() -> None:
+async def test_unserved_request_is_given_up_at_the_first_failure() -> None:
     error = await failure_of(calls(), PermanentError("no such method"), Failures())
     assert isinstance(error, GiveUpError)
 

@@ -31,7 +31,7 @@ async def test_a_cancelled_call_delays_nothing() -> None:
         assert not thread.is_alive()
 
 
-async def test_calls_share_a_few_threads_which_are_made_as_they_are_needed() -> None:
+async def test_calls_share_a_few_threads_created_on_demand() -> None:
     threads = Threads(2, name="few")
     assert [await threads.run(threading.get_ident) for _ in range(5)].count(0) == 0
     assert len(few()) == 1
@@ -84,7 +84,7 @@ def few() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "few"]
 
 
-def test_a_call_that_hangs_does_not_keep_the_process() -> None:
+def test_hanging_call_does_not_keep_the_process_alive() -> None:
     program = """
 import asyncio, threading
 from streamer.runtime.threads import Threads

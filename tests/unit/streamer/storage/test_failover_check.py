@@ -136,7 +136,7 @@ async def test_requests_do_not_reach_back_beyond_the_lookback(table: Table) -> N
     assert asked == [("A", (998 - 300) * MINUTE_US, 700 * MINUTE_US, AFTER_DATABASE_OUTAGE)]
 
 
-async def test_it_looks_once_some_time_after_the_last_return(table: Table) -> None:
+async def test_check_runs_once_some_time_after_the_last_return(table: Table) -> None:
     one = look_back_at([])
     loop = asyncio.get_running_loop()
     one.schedule()
@@ -149,7 +149,7 @@ async def test_it_looks_once_some_time_after_the_last_return(table: Table) -> No
     assert len(table.asked) == 1
 
 
-async def test_a_look_that_fails_is_repeated(table: Table) -> None:
+async def test_failed_check_is_repeated(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     table.failures = 2
     one = look_back_at(asked)
@@ -198,7 +198,7 @@ async def test_a_symbol_removed_during_a_check_is_checked_again(table: Table) ->
     assert [symbols for symbols, _ in table.asked] == [["A", "B", "GONE"]] * 2 + [["A", "B"]]
 
 
-async def test_a_symbol_that_returned_is_checked_like_others(table: Table) -> None:
+async def test_returned_symbol_is_checked_like_others(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = look_back_at(asked)
     table.lacking = {"A": [(997 * MINUTE_US, 998 * MINUTE_US)]}

@@ -43,7 +43,7 @@ def kline(symbol: str, number: int, source: Source = Source.KLINE) -> CandleCand
     return CandleCandidate(candle, Status.VERIFIED, source, at(number + 1))
 
 
-async def test_a_gap_is_opened_at_once_and_closed_by_the_row_that_proves_it(
+async def test_gap_is_opened_immediately_and_closed_by_the_row_that_proves_it(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.missed("A", at(0.5), at(0.6), "connection lost")
@@ -58,7 +58,7 @@ async def test_a_gap_is_opened_at_once_and_closed_by_the_row_that_proves_it(
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
-async def test_it_is_closed_only_when_every_minute_is_proven(
+async def test_gap_is_closed_only_when_every_minute_is_proven(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.missed("A", at(0), at(5), "not streamed")
@@ -71,9 +71,7 @@ async def test_it_is_closed_only_when_every_minute_is_proven(
     assert table.told() == [("A", 0, 5, "kline and rest")]
 
 
-async def test_a_disconnect_is_one_row_for_each_symbol_however_it_grows(
-    ledger: GapLedger, table: Table
-) -> None:
+async def test_growing_disconnect_stays_one_row_per_symbol(ledger: GapLedger, table: Table) -> None:
     for number in range(500):
         ledger.missed(f"S{number}", at(0), at(1), "connection lost")
     await all_written(ledger)
@@ -86,14 +84,14 @@ async def test_a_disconnect_is_one_row_for_each_symbol_however_it_grows(
     assert table.writes == 1
 
 
-async def test_what_is_known_already_is_not_written_again(ledger: GapLedger, table: Table) -> None:
+async def test_known_gap_is_not_written_again(ledger: GapLedger, table: Table) -> None:
     ledger.missed("A", at(0), at(2), "missing trades")
     await all_written(ledger)
     ledger.missed("A", at(1.2), at(1.3), "missing trades")
     assert ledger.unwritten == 0
 
 
-async def test_a_bad_connection_makes_a_new_row_after_five_minutes(
+async def test_repeated_gaps_start_a_new_row_after_five_minutes(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [0.0]
@@ -136,7 +134,7 @@ async def test_gaps_of_a_symbol_are_bounded(ledger: GapLedger, table: Table) -> 
     assert {by for *_, by in table.told()} == {"kline"}
 
 
-async def test_while_the_database_is_away_all_is_kept_and_written_as_it_is_then(
+async def test_changes_during_a_database_outage_are_written_in_their_latest_state(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = CapturingLogger()
@@ -153,7 +151,7 @@ async def test_while_the_database_is_away_all_is_kept_and_written_as_it_is_then(
     assert table.told() == [("A", 0, 4, None)]
 
 
-async def test_what_is_missed_again_while_its_row_is_closed_is_another_row(
+async def test_minute_missed_again_while_its_row_closes_gets_another_row(
     ledger: GapLedger, table: Table
 ) -> None:
     table.gate = asyncio.Event()
@@ -178,7 +176,7 @@ async def test_a_given_up_gap_stays_open_with_the_reason(ledger: GapLedger, tabl
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
 
 
-async def test_gaps_of_an_ended_streamer_are_gone_on_with(ledger: GapLedger, table: Table) -> None:
+async def test_gaps_of_an_ended_streamer_are_continued(ledger: GapLedger, table: Table) -> None:
     table.rows[1] = Row("A", 0, 3, "connection lost", opened_us=at(1))
     ledger.adopt([Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})])
     ledger.missed("A", at(3), at(5), "not streamed")
@@ -219,7 +217,7 @@ async def test_a_range_that_another_streamer_opened_is_shared(
     assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 3, "rest")]
 
 
-async def test_what_was_lost_begins_after_the_last_proven_minute(
+async def test_gap_of_missing_trades_starts_after_the_last_proven_minute(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.stored([kline("A", 4)])
@@ -245,7 +243,7 @@ async def test_a_stop_writes_the_remaining_changes(
     assert [call.kwargs["error"] for call in log.calls] == ["away"]
 
 
-async def test_what_others_filled_is_found_in_the_table(
+async def test_gap_filled_by_another_process_is_closed(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.01)
@@ -282,7 +280,7 @@ async def test_a_request_to_rest_opens_a_gap_if_frames_were_missed(
 
 
 @pytest.mark.parametrize(("rows", "told"), [(0, []), (1, [("A", 0, 1, "rest")])])
-async def test_a_silence_is_a_gap_where_rest_has_rows_for_it(
+async def test_silence_is_a_gap_only_where_rest_has_rows(
     ledger: GapLedger, table: Table, rows: int, told: list[tuple[Any, ...]]
 ) -> None:
     ledger.repair_requested("A", at(0), at(1), NO_FRAMES)

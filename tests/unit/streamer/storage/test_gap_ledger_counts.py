@@ -57,7 +57,7 @@ async def test_minutes_given_up_twice_share_a_row(ledger: GapLedger, table: Tabl
     assert ledger.opened == ledger.closed
 
 
-async def test_what_others_closed_of_a_gap_in_two_rows_does_not_end_it(
+async def test_gap_in_two_rows_stays_open_when_another_process_closes_one(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.missed("A", at(0), at(1), "connection lost")
@@ -77,7 +77,7 @@ async def test_what_others_closed_of_a_gap_in_two_rows_does_not_end_it(
 
 
 @pytest.mark.parametrize("symbol", ["A", "B"])
-async def test_a_gap_whose_row_is_gone_is_opened_once_more(
+async def test_gap_without_its_row_is_opened_again(
     ledger: GapLedger, table: Table, symbol: str
 ) -> None:
     """The server that took over had not got it, and has given its id to another."""

@@ -113,7 +113,7 @@ async def test_a_long_range_is_requested_in_parts() -> None:
     assert [end - start for _, start, end in exchange.asked] == [1000, 1000, 490]
 
 
-async def test_a_transient_failure_is_tried_again_and_others_go_on_meanwhile() -> None:
+async def test_transient_failure_is_retried_while_others_continue() -> None:
     exchange = Exchange(TransientError("away"), RateLimitedError("429", retry_after_s=0.0))
     queue = exchange.queue()
     ask(queue, "A", -10, -9)
@@ -154,7 +154,7 @@ async def test_a_range_that_fails_leaves_waiting_ranges_of_its_symbol_queued() -
     ranges=st.lists(st.tuples(st.integers(-60, -10), st.integers(1, 4)), min_size=1, max_size=8),
     failing=st.lists(st.booleans(), max_size=12),
 )
-def test_every_requested_minute_is_repaired_whichever_calls_fail(
+def test_every_requested_minute_is_repaired_despite_failing_calls(
     ranges: list[tuple[int, int]], failing: list[bool]
 ) -> None:
     left, repaired = list(failing), set[int]()
@@ -184,7 +184,7 @@ async def test_a_permanent_failure_is_reported_and_not_repeated() -> None:
     assert queue.waiting_minutes == 0
 
 
-async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_attempts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_ATTEMPTS", 3)
     exchange = Exchange(*[TransientError("away")] * 3)
     queue = exchange.queue()
@@ -194,7 +194,7 @@ async def test_trying_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", [TransientError, PermanentError])
-async def test_a_database_that_is_away_uses_up_no_attempt(
+async def test_unavailable_database_uses_up_no_attempt(
     monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     """Otherwise an outage of minutes would give up minutes that the exchange has."""
@@ -235,7 +235,7 @@ async def test_a_refused_value_is_given_up_without_retry() -> None:
     assert len(exchange.asked) == 1
 
 
-async def test_a_call_that_hangs_is_tried_again_and_others_go_on(
+async def test_hanging_call_is_retried_while_others_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.05)
@@ -259,7 +259,7 @@ async def test_a_call_that_hangs_is_tried_again_and_others_go_on(
     assert (queue.failures, exchange.given_up) == (1, [])
 
 
-def test_the_ranges_of_a_symbol_are_bounded_and_none_of_their_minutes_is_forgotten(
+def test_ranges_of_a_symbol_are_bounded_without_losing_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_RANGES", 3)

@@ -85,7 +85,7 @@ async def test_open_candles_of_many_symbols_are_written_in_pieces(
     assert [len(rows) for rows in database.live] == [module.LIVE_SYMBOLS] * 2 + [1]
 
 
-async def test_minutes_that_are_over_are_shown_at_once(
+async def test_write_now_writes_open_candles_immediately(
     database: Database, asked: list[tuple[int, str]]
 ) -> None:
     aggregator = Aggregator()
@@ -230,7 +230,7 @@ async def test_the_flush_repeats_a_cancelled_write(
     assert all(connection.closed for connection in database.connections)
 
 
-async def test_a_flush_with_nothing_to_write_is_quiet(
+async def test_flush_without_rows_does_nothing(
     database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
 ) -> None:
     await writer_of(asked, Aggregator()).flush()
@@ -238,7 +238,7 @@ async def test_a_flush_with_nothing_to_write_is_quiet(
     assert (log.calls, asked) == ([], [])
 
 
-async def test_a_flush_says_that_the_database_is_away(
+async def test_flush_raises_if_the_database_is_unavailable(
     database: Database, asked: list[tuple[int, str]]
 ) -> None:
     writer = writer_of(asked)
@@ -263,7 +263,7 @@ async def test_open_candles_are_written_once_a_change_and_again_after_a_failure(
     assert len(database.connections) == 2
 
 
-async def test_refused_open_candles_hold_up_nothing(
+async def test_refused_open_candles_delay_no_closed_ones(
     database: Database,
     log: CapturingLogger,
     asked: list[tuple[int, str]],
@@ -280,7 +280,7 @@ async def test_refused_open_candles_hold_up_nothing(
 
 
 @pytest.mark.parametrize("steps", range(12))
-async def test_a_stop_works_at_any_moment_of_a_write(
+async def test_write_can_be_stopped_at_any_moment(
     database: Database, asked: list[tuple[int, str]], steps: int
 ) -> None:
     writer = writer_of(asked, flush_timeout_s=30)
@@ -319,7 +319,7 @@ async def test_only_stored_candles_are_reported_as_stored(
     assert told == [0, 1, 3, 4, 5]
 
 
-async def test_a_statement_refused_as_such_refuses_no_row(
+async def test_permanent_error_of_a_statement_refuses_no_row(
     database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
 ) -> None:
     gone = PermanentError("relation market.candles_1m does not exist")
@@ -334,7 +334,7 @@ async def test_a_statement_refused_as_such_refuses_no_row(
     assert events(log).count("write_postponed") == 2
 
 
-async def test_a_login_refused_later_is_waited_out_but_not_the_first(
+async def test_refused_login_is_fatal_only_at_startup(
     database: Database,
     log: CapturingLogger,
     asked: list[tuple[int, str]],
@@ -378,7 +378,7 @@ async def test_the_end_of_an_outage_is_logged_once_the_backlog_is_written(
     assert told["catch_up_s"] < 30
 
 
-async def test_each_batch_has_its_own_time(
+async def test_write_timeout_applies_to_each_batch(
     database: Database,
     log: CapturingLogger,
     asked: list[tuple[int, str]],

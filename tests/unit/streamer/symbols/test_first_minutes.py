@@ -140,7 +140,7 @@ def test_one_empty_answer_of_a_lagging_server_is_not_enough(played: Played) -> N
     assert sorted(played.asked) == [*["LATEUSDT"] * 3, *["NEWUSDT"] * 3, "OTHERUSDT"]
 
 
-def test_one_that_is_new_to_the_streamer_alone_begins_now(played: Played) -> None:
+def test_long_listed_symbol_new_to_the_streamer_begins_now(played: Played) -> None:
     earliest_us = LAST_US - SEEN_BEFORE_US
     played.firsts_us = {"OLDUSDT": earliest_us - MINUTE_US, "LOSTUSDT": earliest_us}
     assert begun("OLDUSDT", "LOSTUSDT") == {"LOSTUSDT": earliest_us}
@@ -193,7 +193,7 @@ def test_many_gaps_do_not_stop_requests_for_other_symbols(
     assert begun(*names) == dict.fromkeys(names, LAST_US - MINUTE_US)
 
 
-def test_a_first_minute_that_has_just_ended_is_had_whole(played: Played) -> None:
+def test_first_minute_that_just_ended_is_requested(played: Played) -> None:
     played.firsts_us, played.not_final = {"NEWUSDT": MINUTE - MINUTE_US}, {"NEWUSDT"}
     assert begun("NEWUSDT") == {"NEWUSDT": MINUTE - MINUTE_US}
 
@@ -204,7 +204,7 @@ def test_the_first_start_of_a_market_requests_nothing(played: Played) -> None:
     assert played.asked == []
 
 
-def test_where_many_have_no_row_others_are_wanted_than_before(played: Played) -> None:
+def test_nothing_is_requested_if_many_symbols_have_no_rows(played: Played) -> None:
     names = [f"N{number}USDT" for number in range(MAX_REQUESTS + 1)]
     played.firsts_us = dict.fromkeys(names, LAST_US + MINUTE_US)
     assert begun(*names) == {}

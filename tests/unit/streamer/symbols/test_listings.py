@@ -178,7 +178,7 @@ async def running(listings: Listings) -> Any:
             await task
 
 
-async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
+async def test_refused_new_symbol_delays_no_other_change(
     played: Played, log: CapturingLogger
 ) -> None:
     selection = SymbolSelection(["AUSDT", "BUSDT", "CUSDT", "NEW*"], played.listed)
@@ -212,7 +212,7 @@ async def test_a_refused_new_symbol_holds_up_nothing_else_of_the_list(
     assert played.begins() == {"NEW2USDT": T0, "NEW1USDT": T0}
 
 
-async def test_a_symbol_of_which_only_a_gap_is_stored_begins_with_it_or_shortly_before(
+async def test_symbol_with_only_a_stored_gap_begins_at_or_shortly_before_it(
     played: Played,
 ) -> None:
     told_us = T0 - 140 * MINUTE_US
@@ -247,7 +247,7 @@ async def test_a_lagging_server_does_not_postpone_a_new_listing(
     assert sorted(played.asked) == [*["CUSDT"] * 3, *["DUSDT"] * 3]
 
 
-async def test_a_listing_that_an_old_list_lacks_is_had_from_its_first_minute(
+async def test_listing_missing_in_a_stale_list_is_streamed_from_its_first_minute(
     played: Played,
 ) -> None:
     new, played.listed = played.listed[2], played.listed[:2]
@@ -280,7 +280,7 @@ async def test_new_symbols_wait_until_the_database_can_be_read(
     assert played.streamed() == ["CUSDT", "DUSDT"]
 
 
-async def test_what_is_watched_is_streamed_at_once_and_dropped_when_it_is_not(
+async def test_watched_symbol_is_streamed_immediately_and_dropped_when_unwatched(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Settings, "symbols_refresh_s", 3_600.0)
@@ -316,7 +316,7 @@ async def test_a_market_is_followed_once_a_symbol_of_it_is_watched(
             await asyncio.sleep(0.002)
 
 
-async def test_a_watched_symbol_that_does_not_exist_reload_once_with_the_nearest(
+async def test_unknown_watched_symbol_is_logged_once_with_the_nearest_name(
     played: Played, log: CapturingLogger
 ) -> None:
     listings = following(played, SymbolSelection(["AUSDT"], played.listed[:1]))
@@ -334,7 +334,7 @@ def gap_of(symbol: str) -> Gap:
     return Gap(1, symbol, T0 - 9 * MINUTE_US, T0 - 8 * MINUTE_US, "connection lost", T0, 1, {})
 
 
-async def test_what_the_rows_of_an_added_symbol_lack_reload_with_its_gaps(
+async def test_missing_minutes_and_gaps_of_an_added_symbol_are_reported(
     played: Played,
 ) -> None:
     last_us, old_us = T0 - 3 * MINUTE_US, T0 - 10_000 * MINUTE_US
@@ -354,7 +354,7 @@ async def test_what_the_rows_of_an_added_symbol_lack_reload_with_its_gaps(
     assert played.asked == []  # they are not new
 
 
-async def test_nothing_reload_of_what_a_symbol_lacks_that_cannot_be_begun(
+async def test_missing_minutes_of_a_refused_symbol_are_not_reported(
     played: Played, log: CapturingLogger
 ) -> None:
     """Its gap is claimed again when the next list has it."""

@@ -106,7 +106,7 @@ async def test_a_stop_ends_the_wait_between_two_attempts() -> None:
             await task
 
 
-async def test_a_stop_does_not_wait_for_a_call_that_hangs(hanging: threading.Event) -> None:
+async def test_stop_does_not_wait_for_a_hanging_call(hanging: threading.Event) -> None:
     stop, begun = asyncio.Event(), threading.Event()
 
     def call() -> int:
@@ -132,7 +132,7 @@ async def test_an_earlier_stop_prevents_the_call(hanging: threading.Event) -> No
         )
 
 
-async def test_a_call_that_hangs_is_retried(
+async def test_hanging_call_is_retried(
     hanging: threading.Event, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.3)
@@ -172,7 +172,7 @@ class Client:
         return answer
 
 
-async def test_a_database_that_freezes_under_a_request_holds_the_start_up_and_does_not_end_it(
+async def test_database_that_freezes_during_a_request_delays_the_start(
     hanging: threading.Event,
     log: CapturingLogger,
     monkeypatch: pytest.MonkeyPatch,
@@ -218,7 +218,7 @@ async def test_start_streams_a_symbol_whose_first_minute_is_refused_and_warns(
     assert (warning.args, warning.kwargs["symbol"]) == (("first_minute_unknown",), "BTCUSDT")
 
 
-async def test_what_the_table_lacks_is_found_again_and_again_with_the_beginnings(
+async def test_search_for_missing_minutes_is_retried_and_includes_missing_beginnings(
     log: CapturingLogger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked: list[Any] = []

@@ -20,7 +20,7 @@ def symbols(instruments: list[Instrument]) -> list[str]:
     return [each.symbol for each in instruments]
 
 
-def test_what_is_newly_listed_and_wanted_is_added_once() -> None:
+def test_new_listing_that_is_wanted_is_added_once() -> None:
     selection = SymbolSelection(["*USDT"], [A])
     assert symbols(selection.update([A, C, one("NUSDT", "PRE_TRADING")], T0).added) == []
     assert symbols(selection.update([A, C, one("NUSDT")], T0 + MINUTE_US).added) == ["NUSDT"]
@@ -35,7 +35,7 @@ def test_a_named_symbol_that_trades_again_is_added_again() -> None:
     assert symbols(selection.update([A, B, C], T0 + 2 * MINUTE_US).added) == ["AUSDT"]
 
 
-def test_a_halt_reload_once_and_its_streams_stay() -> None:
+def test_halt_is_reported_once_and_the_symbol_stays() -> None:
     selection = SymbolSelection(["*"], [A, B])
     halted = [A, one("BUSDT", "HALT")]
     assert selection.update(halted, T0).halted == {"BUSDT": "HALT"}
@@ -48,7 +48,7 @@ def test_a_halt_reload_once_and_its_streams_stay() -> None:
     assert (again.halted, again.removed) == ({"BUSDT": "HALT"}, [])  # counted from zero
 
 
-def test_a_symbol_that_stays_away_while_others_trade_is_gone() -> None:
+def test_symbol_missing_for_long_while_others_trade_is_removed() -> None:
     selection = SymbolSelection(["*"], [A, B])
     assert selection.update([A], T0).halted == {"BUSDT": "not listed"}
     assert selection.update([A], T0 + GONE_AFTER_US - 1).removed == []
@@ -56,7 +56,7 @@ def test_a_symbol_that_stays_away_while_others_trade_is_gone() -> None:
     assert selection.symbols == {"AUSDT"}
 
 
-def test_a_market_that_is_halted_as_a_whole_loses_no_symbol() -> None:
+def test_halt_of_the_whole_market_removes_no_symbol() -> None:
     selection = SymbolSelection(["*"], [A, B, C])
     selection.update([A, B, C], T0)
     still = [one(each.symbol, "BREAK") for each in (A, B)] + [C]
@@ -70,7 +70,7 @@ def test_a_market_that_is_halted_as_a_whole_loses_no_symbol() -> None:
     }
 
 
-def test_free_places_of_the_largest_are_given_by_volume() -> None:
+def test_free_places_of_top_are_filled_by_volume() -> None:
     selection = SymbolSelection(["*"], [A, B], top=2, gone_after_us=0)
     volumes = {"CBTC": Decimal(5), "DUSDT": Decimal(9), "EUSDT": Decimal(9)}
     candidates = [C, one("EUSDT"), one("DUSDT")]
@@ -84,7 +84,7 @@ def test_free_places_of_the_largest_are_given_by_volume() -> None:
     assert not selection.has_candidates([A, *candidates])
 
 
-def test_what_is_not_wanted_any_more_is_dropped_and_the_rest_stays() -> None:
+def test_unwanted_symbols_are_dropped_and_the_rest_stays() -> None:
     selection = SymbolSelection(["AUSDT", "BUSDT"], [A, B])
     selection.update([A, one("BUSDT", "HALT"), C], T0)
     selection.want(["A*", "CBTC"])
@@ -107,7 +107,7 @@ def test_a_halted_symbol_that_still_matches_a_pattern_is_kept() -> None:
     assert symbols(changes.added) == ["BUSDT"]
 
 
-def test_what_is_watched_is_added_and_dropped_when_it_is_not() -> None:
+def test_watched_symbols_are_added_and_unwatched_ones_dropped() -> None:
     selection = SymbolSelection(["AUSDT"], [A])
     assert selection.watch(["BUSDT", "CBTC"])
     assert not selection.watch(["CBTC", "BUSDT"])
@@ -153,7 +153,7 @@ def test_a_watched_symbol_that_gets_a_place_keeps_it() -> None:
     assert selection.update([A, B], T0).dropped == []
 
 
-def test_what_is_watched_and_does_not_exist_is_named_and_what_is_halted_waits() -> None:
+def test_unknown_watched_symbols_are_named_and_halted_ones_wait() -> None:
     selection = SymbolSelection([], [])
     assert selection.is_idle
     selection.watch(["NOUSDT", "BUSDT"])

@@ -24,7 +24,7 @@ def test_each_line_is_a_name_or_a_pattern_without_comments(file: Path) -> None:
     assert wanted.place_of("BTCUSDT") == f"{file}:2: "
 
 
-def test_a_mark_of_byte_order_is_no_part_of_the_first_name(file: Path) -> None:
+def test_byte_order_mark_is_not_part_of_the_first_name(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbfBTCUSDT\n")
     assert read_symbols(file).names == ("BTCUSDT",)
 
@@ -59,7 +59,7 @@ def test_a_missing_file_is_an_error_with_its_path(file: Path) -> None:
         read_symbols(file)
 
 
-def test_what_is_no_list_at_all_is_not_read_to_its_end(
+def test_file_too_large_to_be_a_list_is_not_read(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 20)

@@ -38,7 +38,7 @@ def test_a_pattern_matches_trading_symbols_of_its_market() -> None:
     assert symbols("*", "*.P") == ["BTCUSDT", "ETHUSDT", "ETHBTC", "BTCUSDT.P"]
 
 
-def test_a_pattern_matches_what_was_streamed_until_lately_though_it_does_not_trade() -> None:
+def test_pattern_matches_recently_streamed_symbols_that_do_not_trade() -> None:
     assert not_trading(["*USDT", "OLD"], EXCHANGE) == ["OLDUSDT"]
     assert not_trading(["*.P", "OLDUSDT"], EXCHANGE) == []
     assert symbols("*USDT", streamed=["OLDUSDT"]) == ["BTCUSDT", "ETHUSDT", "OLDUSDT"]
@@ -63,7 +63,7 @@ def test_top_keeps_the_largest_by_volume() -> None:
         (("*EUR",), "no trading symbol matches the pattern '\\*EUR'"),
     ],
 )
-def test_a_wrong_wish_is_explained(wanted: tuple[str, ...], message: str) -> None:
+def test_invalid_selection_is_explained(wanted: tuple[str, ...], message: str) -> None:
     with pytest.raises(PermanentError, match=message):
         symbols(*wanted)
 
@@ -73,7 +73,7 @@ def test_markets_follow_from_the_names() -> None:
     assert markets_of(["*USDT.P", "BTCUSDT"]) == (Market.SPOT, Market.UM)
 
 
-def test_a_wrong_wish_reload_with_its_place() -> None:
+def test_error_for_an_unknown_symbol_names_its_place() -> None:
     with pytest.raises(PermanentError, match=r"^list:3: the exchange has no symbol 'BTCUSD'"):
         choose(("BTCUSD",), EXCHANGE, place_of=lambda name: f"list:{len(name) // 2}: ")
     with pytest.raises(PermanentError, match=r"^here no trading symbol matches"):

@@ -48,7 +48,7 @@ def feed_of(intake: Intake, clock: Clock, missed: list[tuple[int, int]]) -> Capt
     )
 
 
-def test_trades_and_quotes_become_rows(intake: Intake, clock: Clock) -> None:
+def test_trades_and_book_tickers_become_rows(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed.on_text(QUOTE)
     feed.on_text(TRADE)
@@ -65,14 +65,14 @@ def test_trades_and_quotes_become_rows(intake: Intake, clock: Clock) -> None:
 @pytest.mark.parametrize(
     "bad", [b"{", QUOTE.replace(b'"u":7,', b""), QUOTE.replace(b'"1"', b'"NaN"'), b"\xff"]
 )
-def test_what_cannot_be_used_is_counted(intake: Intake, clock: Clock, bad: bytes) -> None:
+def test_unusable_frames_are_counted(intake: Intake, clock: Clock, bad: bytes) -> None:
     feed = feed_of(intake, clock, [])
     feed.on_text(bad)
     assert feed.bad_frames == 1
     assert intake.lanes.waiting == 0
 
 
-def test_symbols_that_were_not_asked_for_are_left_out(intake: Intake, clock: Clock) -> None:
+def test_frames_of_unrequested_symbols_are_ignored(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed.on_text(QUOTE.replace(b"BTCUSDT", b"ETHUSDT"))
     feed.on_text(TRADE.replace(b"BTCUSDT", b"ETHUSDT"))
@@ -127,7 +127,9 @@ def test_a_disconnect_has_the_time_of_the_last_trade(intake: Intake, clock: Cloc
     assert feed.disconnect_event_us == AT
 
 
-def test_streams_are_delivered_since_the_exchange_said_so(intake: Intake, clock: Clock) -> None:
+def test_streams_count_as_delivered_from_their_acknowledgement_on(
+    intake: Intake, clock: Clock
+) -> None:
     feed = feed_of(intake, clock, [])
     session = feed.connection.session
     session.next_message(0.0)
@@ -177,7 +179,7 @@ def test_a_disconnect_starts_with_the_last_message(intake: Intake, clock: Clock)
     assert missed[1:] == [(16_000_000, 18_000_000)]
 
 
-def test_a_quote_that_two_sockets_delivered_about_midnight_is_one_row(clock: Clock) -> None:
+def test_book_ticker_delivered_twice_around_midnight_is_one_row(clock: Clock) -> None:
     intake = Intake(DATASETS, max_rows=1_000, on_losses=lambda _: None, now_us=lambda: clock.now_us)
     feed = feed_of(intake, clock, [])
     midnight_us = 1_763_769_600_000_000
@@ -196,7 +198,7 @@ def test_a_quote_that_two_sockets_delivered_about_midnight_is_one_row(clock: Clo
     assert ["21" in at[8:10] for _, at in received] == [True, True, True, False], received
 
 
-def test_symbols_come_and_go(intake: Intake, clock: Clock) -> None:
+def test_symbols_are_added_and_removed(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed.add(["ETHUSDT"])
     feed.remove("BTCUSDT")

@@ -35,7 +35,7 @@ def names(feeds: CaptureFeeds) -> list[list[str]]:
     return [sorted(feed.names) for feed in feeds.feeds]
 
 
-def test_a_stream_is_delivered_since_its_acknowledgement(feeds: CaptureFeeds) -> None:
+def test_stream_is_delivered_from_its_acknowledgement_on(feeds: CaptureFeeds) -> None:
     feeds.add(["A"])
     (feed,) = feeds.feeds
     assert feeds.delivers_since_us(Market.SPOT, "bookTicker", "A") is None
@@ -55,7 +55,7 @@ def test_each_market_has_its_own_connections(feeds: CaptureFeeds) -> None:
     assert [feed.market for feed in feeds.feeds] == [Market.SPOT, Market.SPOT, Market.UM]
 
 
-def test_further_symbols_go_where_there_is_room_and_none_twice(feeds: CaptureFeeds) -> None:
+def test_new_symbols_fill_connections_with_room_and_are_added_once(feeds: CaptureFeeds) -> None:
     feeds.add(["A", "B"])
     feeds.add(["B", "C", "D"])
     assert names(feeds) == [["A", "B", "C"], ["D"]]

@@ -23,14 +23,14 @@ def missing(ids: IdSequence) -> set[int]:
     }
 
 
-def test_a_skip_is_a_missing_range_between_the_times_of_its_neighbours() -> None:
+def test_skipped_ids_are_a_missing_range_between_their_neighbours_times() -> None:
     ids = sequence()
     assert ids.take(7, 100, now_s=0.0)
     assert ids.take(10, 250, now_s=1.0)
     assert ids.missing_ranges == [MissingRange(8, 9, 100, 250, not_before_s=3.0)]
 
 
-def test_a_missing_id_that_comes_late_is_new_and_splits_its_missing_range() -> None:
+def test_late_id_is_new_and_splits_its_missing_range() -> None:
     ids = sequence()
     for number in (1, 6, 3):
         assert ids.take(number, number, 0.0)
@@ -40,7 +40,7 @@ def test_a_missing_id_that_comes_late_is_new_and_splits_its_missing_range() -> N
     assert not ids.take(3, 3, 0.0)
 
 
-def test_a_smaller_id_is_a_repeat_unless_it_is_much_younger() -> None:
+def test_smaller_id_is_a_repeat_unless_it_is_much_younger() -> None:
     ids = sequence()
     ids.take(500, MINUTE_US, 0.0)
     assert not ids.take(400, MINUTE_US + 1, 0.0)
@@ -53,7 +53,7 @@ def lost(ids: IdSequence) -> list[tuple[int, int, int, int]]:
     return [(one.first_id, one.ids, one.from_us, one.to_us) for one in ids.take_lost()]
 
 
-def test_what_is_missing_of_an_instrument_is_lost_once_another_has_its_name() -> None:
+def test_missing_ids_are_lost_once_another_instrument_has_the_ticker() -> None:
     ids = sequence()
     for number, at_us in ((500, 10), (503, 20), (7, 2 * MINUTE_US), (9, 3 * MINUTE_US)):
         assert ids.take(number, at_us, 0.0)
@@ -66,7 +66,7 @@ def test_what_is_missing_of_an_instrument_is_lost_once_another_has_its_name() ->
     assert lost(ids) == []
 
 
-def test_a_straggler_of_the_instrument_before_leaves_no_missing_range() -> None:
+def test_late_trade_of_the_former_instrument_leaves_no_missing_range() -> None:
     ids = sequence()
     for number, at_us in ((500, 10), (7, 2 * MINUTE_US)):
         ids.take(number, at_us, 0.0)
@@ -75,7 +75,7 @@ def test_a_straggler_of_the_instrument_before_leaves_no_missing_range() -> None:
     assert missing(ids) == set()
 
 
-def test_nothing_is_lost_behind_a_trade_that_the_exchange_called_the_last() -> None:
+def test_nothing_is_lost_after_a_trade_proven_to_be_the_last() -> None:
     ids = sequence()
     ids.take(500, 10, 0.0)
     ids.advance(502, 30)  # trades that REST had after it
@@ -85,7 +85,7 @@ def test_nothing_is_lost_behind_a_trade_that_the_exchange_called_the_last() -> N
     assert missing(ids) == set()
 
 
-def test_a_trade_that_comes_after_the_proof_takes_it_away() -> None:
+def test_later_trade_refutes_the_proof_of_the_last_one() -> None:
     ids = sequence()
     ids.take(500, 10, 0.0)
     ids.prove(500)
@@ -94,7 +94,7 @@ def test_a_trade_that_comes_after_the_proof_takes_it_away() -> None:
     assert lost(ids) == [(502, 0, 40, 2 * MINUTE_US)]
 
 
-def test_a_name_that_was_given_away_while_nobody_captured_is_noticed_in_any_order() -> None:
+def test_ticker_reused_while_not_captured_is_noticed_in_any_order() -> None:
     first = sequence()
     first.resume(500, 10, 0.0)
     first.take(7, 5 * MINUTE_US, 0.0)
@@ -109,7 +109,7 @@ def test_a_name_that_was_given_away_while_nobody_captured_is_noticed_in_any_orde
     assert missing(first) == missing(second) == missing(third) == set()
 
 
-def test_rows_of_this_process_that_are_stored_already_are_no_other_instrument() -> None:
+def test_stored_rows_of_this_process_are_no_other_instrument() -> None:
     ids = sequence()
     for number in (7, 8, 9):
         ids.take(number, 5 * MINUTE_US + number, 0.0)
@@ -118,7 +118,7 @@ def test_rows_of_this_process_that_are_stored_already_are_no_other_instrument() 
     assert missing(ids) == set()
 
 
-def test_a_missing_range_is_due_once_it_had_time_to_close_by_itself() -> None:
+def test_missing_range_is_due_after_a_grace_period() -> None:
     ids = sequence()
     ids.take(1, 0, 0.0)
     ids.take(5, 0, 10.0)
@@ -129,7 +129,7 @@ def test_a_missing_range_is_due_once_it_had_time_to_close_by_itself() -> None:
     assert ids.missing_ranges == []
 
 
-def test_neighbours_that_one_page_covers_are_asked_for_together() -> None:
+def test_neighbouring_ranges_within_a_page_are_requested_together() -> None:
     ids = sequence()
     for number in (1, 3, 5, 2_000):
         ids.take(number, number, 0.0)
@@ -141,7 +141,7 @@ def test_neighbours_that_one_page_covers_are_asked_for_together() -> None:
     ] == [(6, 1_999)]
 
 
-def test_what_the_table_had_before_is_followed_up_whichever_is_known_first() -> None:
+def test_stored_ids_continue_whether_known_before_or_after_the_first_trade() -> None:
     early = sequence()
     early.resume(10, 100, 0.0)
     early.take(15, 200, 0.0)
@@ -151,7 +151,7 @@ def test_what_the_table_had_before_is_followed_up_whichever_is_known_first() -> 
     assert missing(early) == missing(late) == {11, 12, 13, 14}
 
 
-def test_a_table_that_has_the_first_ids_already_misses_nothing() -> None:
+def test_nothing_is_missing_if_the_first_ids_are_already_stored() -> None:
     ids = sequence()
     ids.take(15, 200, 0.0)
     ids.resume(16, 300, 0.0)
@@ -171,7 +171,7 @@ def test_each_id_is_new_once_and_the_rest_of_the_span_is_missing(numbers: list[i
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20)), max_size=60), st.integers(2, 8))
-def test_missing_ranges_stay_bounded_and_joining_them_forgets_none(
+def test_missing_ranges_are_bounded_and_joined_without_losing_ids(
     ranges: list[tuple[int, int]], most: int
 ) -> None:
     ids = sequence(max_missing_ranges=most)
@@ -187,7 +187,7 @@ def test_missing_ranges_stay_bounded_and_joining_them_forgets_none(
         assert all(one[1] + 1 < other[0] for one, other in itertools.pairwise(bounds))
 
 
-def test_what_the_table_lost_is_missing_as_far_as_it_was_stored() -> None:
+def test_ids_lost_by_the_table_are_missing_as_far_as_they_were_stored() -> None:
     ids = sequence()
     for number in range(1, 1_000):
         ids.take(number, 10 * number, 0.0)
@@ -198,7 +198,7 @@ def test_what_the_table_lost_is_missing_as_far_as_it_was_stored() -> None:
     assert missing(ids) == {*range(301, until_id + 1), 999}
 
 
-def test_all_that_came_is_missing_where_the_table_lost_all() -> None:
+def test_all_received_ids_are_missing_if_the_table_lost_them_all() -> None:
     ids = sequence()
     ids.unstore(None, 9, 5.0)  # no frames
     for number in (7, 8, 9):
@@ -209,7 +209,7 @@ def test_all_that_came_is_missing_where_the_table_lost_all() -> None:
     assert ids.missing_ranges == [MissingRange(7, 9, 70, 90, not_before_s=5.0)]
 
 
-def test_what_is_lost_is_missing_until_it_is_taken() -> None:
+def test_lost_ids_are_missing_until_taken() -> None:
     ids = sequence()
     for number, at_us in ((5, 0), (9, 1), (1, 2 * MINUTE_US), (3, 2 * MINUTE_US)):
         ids.take(number, at_us, 0.0)

@@ -19,7 +19,7 @@ def made(max_rows: int) -> tuple[Lanes, Lane, Lane, list[tuple[Lane, list[Any]]]
     return lanes, trades, quotes, left
 
 
-def test_rows_are_taken_in_the_order_in_which_they_came() -> None:
+def test_rows_are_taken_in_order_of_arrival() -> None:
     lanes, trades, _, _ = made(100)
     for n in range(5):
         lanes.add(trades, (n,))
@@ -31,7 +31,7 @@ def test_rows_are_taken_in_the_order_in_which_they_came() -> None:
     assert lanes.waiting == 0
 
 
-def test_the_oldest_that_can_be_asked_for_leave_first() -> None:
+def test_oldest_rows_that_rest_serves_are_dropped_first() -> None:
     lanes, trades, quotes, left = made(3_000)
     for n in range(1_500):
         lanes.add(quotes, (n,))
@@ -42,7 +42,7 @@ def test_the_oldest_that_can_be_asked_for_leave_first() -> None:
     assert lanes.waiting == 3_001 - LEAVE_ROWS
 
 
-def test_the_bound_holds_also_for_rows_that_come_back() -> None:
+def test_returned_rows_count_towards_the_bound() -> None:
     lanes, trades, quotes, left = made(2_000)
     for n in range(2_000):
         lanes.add(quotes, (n,))
@@ -56,7 +56,7 @@ def test_the_bound_holds_also_for_rows_that_come_back() -> None:
     assert trades.rows == type(trades.rows)()
 
 
-def test_rows_are_back_in_their_order_where_writing_them_did_not_end_well() -> None:
+def test_rows_return_in_order_after_a_failed_write() -> None:
     trades = Lane(AGG_TRADES, can_be_asked=True)
     lanes = Lanes([trades], max_rows=100, on_leave=lambda _lane, _rows: None)
     for number in range(4):

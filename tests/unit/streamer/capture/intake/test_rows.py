@@ -49,14 +49,14 @@ def ids(made: Intake) -> list[int]:
     return [int(row[2]) for row in rows(made)]
 
 
-def test_an_aggregate_trade_is_a_row_under_the_platforms_symbol() -> None:
+def test_agg_trade_is_a_row_under_the_platform_symbol() -> None:
     made, _ = intake()
     made.on_trade(Market.UM, agg_trade(5))
     at = "2025-11-21 09:20:00.000000+00"
     assert rows(made) == [["BTCUSDT.P", "2025-11-21", "5", "2.50", "0.1", "5", "5", at, "t"]]
 
 
-def test_trades_come_once_and_missing_ranges_are_noted() -> None:
+def test_repeated_trades_are_dropped_and_missing_ranges_noted() -> None:
     made, _ = intake()
     for number in (1, 2, 2, 5, 4, 1):
         made.on_trade(Market.SPOT, agg_trade(number))
@@ -76,7 +76,7 @@ def test_single_trades_of_usd_m_skip_without_a_missing_range() -> None:
     assert made.sequences == {}
 
 
-def test_a_void_trade_does_not_use_up_its_id() -> None:
+def test_void_trade_does_not_use_up_its_id() -> None:
     made, _ = intake()
     made.on_trade(Market.SPOT, agg_trade(1))
     made.on_trade(Market.SPOT, agg_trade(2, price="0"))
@@ -86,7 +86,7 @@ def test_a_void_trade_does_not_use_up_its_id() -> None:
     assert made.void_trades == 2
 
 
-def test_only_wanted_kinds_are_taken() -> None:
+def test_only_configured_datasets_are_captured() -> None:
     made, _ = intake("agg_trades")
     made.on_trade(Market.SPOT, trade(1))
     assert rows(made) == []
@@ -94,7 +94,7 @@ def test_only_wanted_kinds_are_taken() -> None:
     assert not made.takes("trades")
 
 
-def test_a_quote_bears_the_time_that_it_tells_or_that_of_its_receipt() -> None:
+def test_book_ticker_row_has_its_event_time_or_the_time_of_receipt() -> None:
     made, _ = intake()
     made.on_book_ticker(Market.SPOT, quote(1))
     made.on_book_ticker(Market.SPOT, quote(1))

@@ -127,25 +127,25 @@ def test_a_dead_capture_stream_is_subscribed_again_and_its_loss_recorded(bench: 
     assert bench.connection.rotations == []
 
 
-def test_streams_that_deliver_are_left_alone(bench: Bench) -> None:
+def test_delivering_streams_are_not_resubscribed(bench: Bench) -> None:
     bench.pass_by(10 * LOOKS, is_quoted=True)
     assert bench.lost == []
     assert bench.connection.session.asked_again == []
 
 
-def test_a_quiet_market_is_left_alone(bench: Bench) -> None:
+def test_quiet_market_is_not_resubscribed(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
     bench.pass_by(1)  # one trade without a book ticker
     bench.pass_by(10 * LOOKS, trades=False)
     assert bench.lost == []
 
 
-def test_a_stream_that_never_spoke_is_found_as_well(bench: Bench) -> None:
+def test_stream_that_never_delivered_is_dead_too(bench: Bench) -> None:
     bench.pass_by(LOOKS + 1)
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
 
 
-def test_the_connection_of_a_dead_stream_is_rotated_ever_more_seldom(
+def test_connection_of_a_dead_stream_is_rotated_ever_less_often(
     bench: Bench,
 ) -> None:
     bench.pass_by(30 * LOOKS)
@@ -157,7 +157,7 @@ def test_the_connection_of_a_dead_stream_is_rotated_ever_more_seldom(
     assert bench.watch.dead == 1
 
 
-def test_a_connection_that_is_down_is_not_a_dead_stream(bench: Bench) -> None:
+def test_disconnected_stream_is_not_a_dead_one(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
     bench.connection.is_open = False
     for _ in range(5 * LOOKS):

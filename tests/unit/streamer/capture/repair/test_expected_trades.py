@@ -68,7 +68,9 @@ class Watched:
         self.ids["trades", symbol].take(number, number, 0.0)
 
 
-async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told(table: Table) -> None:
+async def test_trades_in_candles_of_a_quiet_symbol_beyond_its_rows_are_reported(
+    table: Table,
+) -> None:
     watched = Watched()
     watched.take("A", 11)
     watched.take("B", 3)
@@ -86,7 +88,7 @@ async def test_what_a_quiet_symbols_candles_have_beyond_its_trades_is_told(table
     assert len(watched.told) == 2
 
 
-async def test_an_answer_that_a_candle_stands_against_is_no_last_word(table: Table) -> None:
+async def test_empty_answer_contradicted_by_a_candle_is_asked_again(table: Table) -> None:
     watched = Watched()
     watched.take("A", 11)
     for _ in range(1 + 9):
@@ -98,7 +100,7 @@ async def test_an_answer_that_a_candle_stands_against_is_no_last_word(table: Tab
     assert (len(watched.told), watched.given_up) == (4, [])
 
 
-async def test_what_the_exchange_never_has_becomes_a_gap(table: Table) -> None:
+async def test_trades_that_the_exchange_never_serves_become_a_gap(table: Table) -> None:
     watched = Watched()
     watched.take("A", 11)
     for _ in range(3 * LAST_LOOK[Market.SPOT]):
@@ -109,7 +111,7 @@ async def test_what_the_exchange_never_has_becomes_a_gap(table: Table) -> None:
     ]
 
 
-async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> None:
+async def test_usd_m_candle_causes_a_request_but_proves_no_gap(table: Table) -> None:
     watched = Watched()
     watched.ids["trades", "A.P"] = IdSequence(late_s=0.0)
     watched.take("A.P", 11)
@@ -119,7 +121,7 @@ async def test_a_candle_of_usd_m_is_asked_about_and_no_proof(table: Table) -> No
     assert watched.given_up == []
 
 
-async def test_a_symbol_that_brings_trades_shows_its_missing_ranges_itself(table: Table) -> None:
+async def test_trading_symbol_is_not_compared_with_its_candles(table: Table) -> None:
     watched = Watched()
     await watched.evidence.look()  # no frame of it so far
     for number in (3, 4, 6):
@@ -128,7 +130,7 @@ async def test_a_symbol_that_brings_trades_shows_its_missing_ranges_itself(table
     assert table.asked == []
 
 
-async def test_what_is_not_told_while_postgresql_is_away_is_told_later(table: Table) -> None:
+async def test_report_waits_until_postgresql_is_back(table: Table) -> None:
     watched = Watched()
     watched.take("A", 11)
     await watched.evidence.look()

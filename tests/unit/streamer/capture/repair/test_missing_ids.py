@@ -94,7 +94,7 @@ async def run_until(filler: MissingIdsQueue, done: Callable[[], bool]) -> None:
         await task
 
 
-async def test_a_missing_range_is_fetched_once() -> None:
+async def test_missing_range_is_fetched_once() -> None:
     exchange = Exchange()
     sequences = {("agg_trades", "A"): missing(3, 7)}
     filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up)
@@ -116,7 +116,7 @@ def slow_waits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
     return slowly
 
 
-async def test_what_is_not_served_yet_is_asked_again() -> None:
+async def test_trades_not_served_yet_are_requested_again() -> None:
     exchange = Exchange(TransientError("not yet"), TransientError("not yet"))
     filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == 5)
@@ -124,7 +124,7 @@ async def test_what_is_not_served_yet_is_asked_again() -> None:
     assert exchange.given_up == []
 
 
-async def test_an_exchange_that_fails_for_hours_is_asked_every_ten_minutes_and_nothing_given_up(
+async def test_exchange_outage_of_hours_is_retried_every_ten_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slowly = slow_waits(monkeypatch)
@@ -141,7 +141,7 @@ async def test_an_exchange_that_fails_for_hours_is_asked_every_ten_minutes_and_n
     assert (told["event"], told["first_id"], told["last_id"]) == ("trades_overdue", 3, 7)
 
 
-async def test_a_firewall_is_left_alone_for_minutes_and_nothing_given_up(
+async def test_firewall_refusal_pauses_requests_for_minutes_and_gives_nothing_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slowly = slow_waits(monkeypatch)
@@ -156,7 +156,7 @@ async def test_a_firewall_is_left_alone_for_minutes_and_nothing_given_up(
     assert [one["event"] for one in told] == ["trades_overdue"]
 
 
-async def test_a_market_that_refuses_this_address_is_asked_for_none_of_its_ids(
+async def test_refused_market_gets_no_further_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", Backoff(first_s=60, max_s=60, min_s=60))
@@ -174,7 +174,7 @@ def is_refused_for_long(filler: MissingIdsQueue) -> bool:
     return refusal is not None and refusal.is_lasting
 
 
-async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_each_missing_range(
+async def test_ids_of_a_permanently_refusing_market_are_given_up_without_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits = [0.001] * (LASTING_AFTER - 1)
@@ -195,7 +195,7 @@ async def test_what_a_market_refuses_for_good_is_given_up_with_no_request_for_ea
     assert filler.missing == []
 
 
-async def test_what_is_long_past_at_a_start_outlives_a_short_refusal(
+async def test_old_missing_ids_survive_a_short_refusal_at_startup(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(trade_calls, "SLOW_BACKOFF", Backoff(first_s=60, max_s=60, min_s=60))
@@ -207,7 +207,7 @@ async def test_what_is_long_past_at_a_start_outlives_a_short_refusal(
     assert filler.waiting_ids == 10
 
 
-async def test_it_is_asked_until_a_start_would_leave_them_out() -> None:
+async def test_ids_are_requested_until_they_pass_the_start_horizon() -> None:
     exchange = Exchange(*[TransientError("never")] * 10_000)
     filler = MissingIdsQueue(
         {("trades", "A"): missing(3, 7)},
@@ -222,7 +222,7 @@ async def test_it_is_asked_until_a_start_would_leave_them_out() -> None:
     assert filler.waiting_ids == 0
 
 
-async def test_an_outage_of_the_database_uses_up_no_tries() -> None:
+async def test_database_outage_uses_up_no_attempts() -> None:
     away = of_database(psycopg.OperationalError("connection refused"))
     refused = of_database(refusals.InsufficientPrivilege("permission denied"))
     exchange = Exchange(*[TransientError("503")] * (QUICK_ATTEMPTS - 1), *[away, refused] * 20)
@@ -231,7 +231,7 @@ async def test_an_outage_of_the_database_uses_up_no_tries() -> None:
     assert exchange.given_up == []
 
 
-async def test_a_call_that_hangs_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_call_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trade_calls, "CALL_TIMEOUT_S", 0.02)
     exchange, let_go = Exchange(), threading.Event()
 
@@ -248,14 +248,14 @@ async def test_a_call_that_hangs_is_made_again(monkeypatch: pytest.MonkeyPatch) 
     assert exchange.given_up == []
 
 
-async def test_a_row_that_the_database_refuses_is_given_up() -> None:
+async def test_row_refused_by_the_database_is_given_up() -> None:
     exchange = Exchange(of_database(refusals.NumericValueOutOfRange("too great")))
     filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
     await run_until(filler, lambda: bool(exchange.given_up))
     assert len(exchange.asked) == 1
 
 
-async def test_what_nobody_serves_is_given_up_at_once_and_the_others_go_on() -> None:
+async def test_unserved_ids_are_given_up_immediately_and_others_continue() -> None:
     exchange = Exchange(PermanentError("no such method"))
     sequences = {("trades", "A"): missing(3, 7), ("trades", "B"): missing(1, 2)}
     filler = MissingIdsQueue(sequences, exchange.fetch, exchange.give_up)
@@ -263,7 +263,7 @@ async def test_what_nobody_serves_is_given_up_at_once_and_the_others_go_on() -> 
     assert exchange.given_up == [(3, 7, "no such method")]
 
 
-async def test_ids_that_the_exchange_passes_over_are_told() -> None:
+async def test_ids_that_the_exchange_skips_are_reported() -> None:
     exchange = Exchange()
     exchange.absent = 2
     filler = MissingIdsQueue({("trades", "A"): missing(3, 7)}, exchange.fetch, exchange.give_up)
@@ -271,7 +271,7 @@ async def test_ids_that_the_exchange_passes_over_are_told() -> None:
     assert exchange.given_up == [(3, 4, ABSENT)]
 
 
-async def test_a_long_range_is_asked_for_from_its_end_as_far_back_as_is_wanted() -> None:
+async def test_long_range_is_requested_backwards_to_the_horizon() -> None:
     exchange = Exchange()
     exchange.first_us = 15
     last_id = 3 * MAX_IDS_AT_ONCE
@@ -290,7 +290,7 @@ async def test_a_long_range_is_asked_for_from_its_end_as_far_back_as_is_wanted()
     assert filler.waiting_ids == 0
 
 
-async def test_a_short_range_is_asked_for_however_old_it_is() -> None:
+async def test_short_range_is_requested_at_any_age() -> None:
     exchange = Exchange()
     exchange.first_us = 15
     filler = MissingIdsQueue(
@@ -300,7 +300,7 @@ async def test_a_short_range_is_asked_for_however_old_it_is() -> None:
     assert exchange.given_up == []
 
 
-async def test_what_is_missing_of_an_instrument_that_lost_its_name_is_told_and_not_asked() -> None:
+async def test_missing_ids_of_a_former_instrument_are_reported_without_request() -> None:
     exchange = Exchange()
     ids = missing(3, 7)
     ids.miss(MissingRange(9, 8, 20, 90))
@@ -318,7 +318,7 @@ def all_missing(filler: MissingIdsQueue) -> list[tuple[int, int, int]]:
     ]
 
 
-async def test_ids_are_missing_while_they_are_asked_for_put_off_or_gone_back_on() -> None:
+async def test_ids_stay_missing_while_requested_postponed_or_retried() -> None:
     last_id = 3 * MAX_IDS_AT_ONCE
     seen: list[list[tuple[int, int, int]]] = []
     exchange = Exchange(TransientError("not yet"), RefusedAddressError("403"))
@@ -336,7 +336,7 @@ async def test_ids_are_missing_while_they_are_asked_for_put_off_or_gone_back_on(
     assert filler.missing == []
 
 
-async def test_ids_that_were_asked_for_at_a_stop_are_missing_still() -> None:
+async def test_ids_requested_during_a_stop_stay_missing() -> None:
     let_go = threading.Event()
     asked: list[int] = []
 
@@ -351,7 +351,7 @@ async def test_ids_that_were_asked_for_at_a_stop_are_missing_still() -> None:
     assert all_missing(filler) == [(3, 7, 10)]
 
 
-def test_what_is_lost_is_missing_until_it_is_told() -> None:
+def test_lost_ids_are_missing_until_reported() -> None:
     ids = missing(3, 7)
     ids.miss(MissingRange(9, 8, 20, 90))
     filler = MissingIdsQueue({("trades", "A"): ids}, Exchange().fetch, Exchange().give_up)

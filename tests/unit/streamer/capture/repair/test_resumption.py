@@ -67,7 +67,7 @@ async def run_until_complete(resumption: Resumption) -> None:
 
 
 @pytest.mark.parametrize("whole_until_us", [NOW_US - 5 * MINUTE_US, NOW_US - 9 * DAY_US])
-async def test_another_look_after_a_long_time_leaves_out_the_days_before_the_start(
+async def test_late_recheck_does_not_search_days_before_the_start(
     looked: list[tuple[str, int]], tmp_path: Path, whole_until_us: int
 ) -> None:
     moments = [NOW_US]
@@ -87,7 +87,7 @@ async def test_another_look_after_a_long_time_leaves_out_the_days_before_the_sta
     assert looked == [("start", moments[-1] - LOOKBACK_US)] * 2
 
 
-async def test_another_look_before_the_first_is_done_still_finds_what_came_earlier(
+async def test_recheck_during_the_first_check_still_searches_earlier_days(
     looked: list[tuple[str, int]], tmp_path: Path
 ) -> None:
     resumption = resuming(tmp_path, [NOW_US])

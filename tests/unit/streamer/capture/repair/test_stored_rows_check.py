@@ -67,12 +67,12 @@ async def found(acknowledged: StoredRowsCheck, behind: list[Behind]) -> list[Beh
     return list(behind)
 
 
-async def test_before_anything_was_stored_nothing_is_asked(table: Table) -> None:
+async def test_nothing_is_queried_before_anything_is_stored(table: Table) -> None:
     await StoredRowsCheck("none", lambda _: None).check()
     assert table.asked == []
 
 
-async def test_rows_that_are_gone_are_told_once_with_those_that_are_left(table: Table) -> None:
+async def test_lost_rows_are_reported_once_with_the_last_remaining_row(table: Table) -> None:
     behind: list[Behind] = []
     acknowledged = StoredRowsCheck("none", behind.extend)
     acknowledged.note(AGG_TRADES, [trade("A", 1), trade("B", 7), trade("A", 2), trade("C", 4)])
@@ -91,7 +91,7 @@ async def test_rows_that_are_gone_are_told_once_with_those_that_are_left(table: 
     assert await found(acknowledged, behind) == []
 
 
-async def test_later_rows_than_ones_own_are_no_loss(table: Table) -> None:
+async def test_rows_newer_than_our_own_are_no_loss(table: Table) -> None:
     behind: list[Behind] = []
     acknowledged = StoredRowsCheck("none", behind.extend)
     acknowledged.note(AGG_TRADES, [trade("A", 500), trade("B", 7)])
@@ -100,7 +100,7 @@ async def test_later_rows_than_ones_own_are_no_loss(table: Table) -> None:
     assert await found(acknowledged, behind) == []
 
 
-async def test_rows_of_a_day_that_was_archived_since_are_not_gone(table: Table) -> None:
+async def test_archived_rows_are_not_lost(table: Table) -> None:
     behind: list[Behind] = []
     acknowledged = StoredRowsCheck("none", behind.extend)
     acknowledged.note(AGG_TRADES, [trade("A", 500)])

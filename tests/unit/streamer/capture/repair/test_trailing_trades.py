@@ -90,7 +90,7 @@ async def run_until(tails: TrailingTrades, done: Callable[[], bool]) -> None:
         await task
 
 
-async def test_the_exchange_is_asked_until_it_has_nothing_more(ids: IdSequence) -> None:
+async def test_exchange_is_queried_until_it_returns_nothing_more(ids: IdSequence) -> None:
     exchange = Exchange(last_id=9)
     tails = exchange.tails(ids)
     tails.stopped("agg_trades", "A", 50)
@@ -102,7 +102,7 @@ async def test_the_exchange_is_asked_until_it_has_nothing_more(ids: IdSequence) 
     assert exchange.given_up == []
 
 
-async def test_one_answer_that_lags_hides_nothing(ids: IdSequence) -> None:
+async def test_lagging_answer_hides_no_trades(ids: IdSequence) -> None:
     exchange = Exchange(last_id=9)
     exchange.lags = True
     tails = exchange.tails(ids)
@@ -112,7 +112,7 @@ async def test_one_answer_that_lags_hides_nothing(ids: IdSequence) -> None:
     assert ids.highest == 9
 
 
-async def test_one_that_trades_on_has_no_missing_range_where_the_tail_was_fetched(
+async def test_resumed_symbol_has_no_missing_range_after_its_fetched_trades(
     ids: IdSequence,
 ) -> None:
     tails = Exchange(last_id=9).tails(ids)
@@ -122,7 +122,7 @@ async def test_one_that_trades_on_has_no_missing_range_where_the_tail_was_fetche
     assert ids.missing_ranges == []
 
 
-async def test_an_exchange_that_fails_for_hours_is_asked_on(ids: IdSequence) -> None:
+async def test_exchange_outage_of_hours_is_retried(ids: IdSequence) -> None:
     exchange = Exchange(7, *[TransientError("away")] * (QUICK_ATTEMPTS + 3))
     tails = exchange.tails(ids)
     tails.stopped("agg_trades", "A", 50)
@@ -134,7 +134,7 @@ async def test_an_exchange_that_fails_for_hours_is_asked_on(ids: IdSequence) -> 
     assert (told["event"], told["first_id"]) == ("trades_overdue", 8)
 
 
-async def test_a_firewall_that_refuses_for_a_while_is_asked_on(ids: IdSequence) -> None:
+async def test_temporary_firewall_refusal_is_retried(ids: IdSequence) -> None:
     exchange = Exchange(9, *[RefusedAddressError("403")] * 2)
     tails = exchange.tails(ids)
     tails.stopped("agg_trades", "A", 50)
@@ -183,7 +183,7 @@ class Firewall:
         return sum(symbol in SPOT for symbol in self.asked)
 
 
-async def test_a_market_that_refuses_this_address_is_asked_once_in_a_while_for_all_that_stopped(
+async def test_refusing_market_gets_one_request_at_a_time_for_all_symbols(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits = [60.0, 0.002, 0.002]
@@ -201,7 +201,7 @@ async def test_a_market_that_refuses_this_address_is_asked_once_in_a_while_for_a
     assert told == ["trades_overdue"]
 
 
-async def test_what_a_market_refuses_for_good_may_be_missing_and_is_told_with_no_further_request(
+async def test_trades_of_a_permanently_refusing_market_are_given_up_without_further_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_S", 0.3)
@@ -214,7 +214,7 @@ async def test_what_a_market_refuses_for_good_may_be_missing_and_is_told_with_no
     assert firewall.asked_for_spot == 1
 
 
-async def test_a_market_that_refused_another_who_asked_is_left_alone_until_it_serves() -> None:
+async def test_refusal_of_another_caller_pauses_requests_until_the_market_serves() -> None:
     refusals = Refusals()
     now_s = asyncio.get_running_loop().time()
     refusals.note(Market.SPOT, "403", now_s=now_s, wait_s=600.0)
@@ -226,9 +226,7 @@ async def test_a_market_that_refused_another_who_asked_is_left_alone_until_it_se
     await run_until(firewall.tails, lambda: firewall.asked_for_spot == 1)
 
 
-async def test_failures_are_tried_again_up_to_an_end(
-    ids: IdSequence, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_retries_after_failures_end(ids: IdSequence, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_S", 0.3)
     exchange = Exchange(7, *[TransientError("away")] * 10_000)
     tails = exchange.tails(ids)
@@ -238,7 +236,7 @@ async def test_failures_are_tried_again_up_to_an_end(
     assert exchange.given_up == [(8, 0, 7, 50, "away")]
 
 
-async def test_an_outage_of_the_database_uses_up_no_tries(ids: IdSequence) -> None:
+async def test_database_outage_uses_up_no_attempts(ids: IdSequence) -> None:
     with pytest.raises(TransientError) as away, translated("postgresql://me@here/candles"):
         raise psycopg.OperationalError("connection refused")
     exchange = Exchange(9, *[away.value] * (3 * QUICK_ATTEMPTS))
@@ -249,7 +247,7 @@ async def test_an_outage_of_the_database_uses_up_no_tries(ids: IdSequence) -> No
     assert exchange.given_up == []
 
 
-async def test_what_nobody_serves_may_be_missing_and_is_told(ids: IdSequence) -> None:
+async def test_unserved_trades_are_reported_as_possibly_missing(ids: IdSequence) -> None:
     exchange = Exchange(9, PermanentError("no such symbol"))
     tails = exchange.tails(ids)
     tails.stopped("agg_trades", "A", 50)
@@ -257,7 +255,7 @@ async def test_what_nobody_serves_may_be_missing_and_is_told(ids: IdSequence) ->
     assert exchange.given_up == [(8, 0, 7, 50, "no such symbol")]
 
 
-async def test_it_is_asked_once_the_last_stored_row_is_known(ids: IdSequence) -> None:
+async def test_request_waits_until_the_last_stored_row_is_known(ids: IdSequence) -> None:
     exchange = Exchange(9)
     exchange.known = False
     tails = exchange.tails(ids)
@@ -269,7 +267,7 @@ async def test_it_is_asked_once_the_last_stored_row_is_known(ids: IdSequence) ->
     await run_until(tails, lambda: bool(exchange.asked))
 
 
-async def test_a_symbol_that_was_never_captured_is_not_asked_for() -> None:
+async def test_symbol_never_captured_is_not_requested() -> None:
     exchange = Exchange(9)
     tails = exchange.tails(IdSequence(late_s=0.0))
     tails.stopped("agg_trades", "A", 50)

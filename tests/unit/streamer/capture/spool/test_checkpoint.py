@@ -30,7 +30,7 @@ def kept(path: Path) -> Checkpoint | None:
     return WholeUntil(path, lambda: None).load()
 
 
-def test_what_is_saved_is_loaded_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_saved_checkpoint_is_loaded_and_leaves_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / WHOLE_FILE
     assert kept(path) is None
     keep(path, Checkpoint(100, [ONE, OTHER]))
@@ -39,7 +39,9 @@ def test_what_is_saved_is_loaded_and_nothing_is_left_beside_it(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-async def test_it_is_saved_every_so_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_checkpoint_is_saved_periodically(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "SAVE_INTERVAL_S", 0.005)
     known = Checkpoint(100, [])
     one = WholeUntil(tmp_path / WHOLE_FILE, lambda: known)
@@ -55,7 +57,7 @@ async def test_it_is_saved_every_so_often(tmp_path: Path, monkeypatch: pytest.Mo
         await task
 
 
-def test_a_disk_that_refuses_is_told_and_the_next_time_will_do(tmp_path: Path) -> None:
+def test_failed_save_is_logged_and_the_next_one_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "away" / WHOLE_FILE
     with capture_logs() as logged:
         keep(path, Checkpoint(100, []))
@@ -65,14 +67,14 @@ def test_a_disk_that_refuses_is_told_and_the_next_time_will_do(tmp_path: Path) -
     assert kept(path) == Checkpoint(100, [])
 
 
-def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path) -> None:
+def test_unreadable_checkpoint_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / WHOLE_FILE).write_bytes(b'{"until_us":')
     with capture_logs() as logged:
         assert kept(tmp_path / WHOLE_FILE) is None
     assert [one["event"] for one in logged] == ["capture_whole_unreadable"]
 
 
-def test_of_two_files_the_earlier_time_counts_and_all_that_is_missing(tmp_path: Path) -> None:
+def test_merged_checkpoints_have_the_earlier_time_and_all_missing_ids(tmp_path: Path) -> None:
     mine, theirs = tmp_path / "0", tmp_path / "1"
     for folder in (mine, theirs):
         folder.mkdir()

@@ -25,7 +25,7 @@ class Played:
         return number
 
 
-async def test_a_call_that_hangs_is_waited_for_and_not_made_twice(
+async def test_hanging_call_is_awaited_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_CALL_S", 0.05)
@@ -40,7 +40,9 @@ async def test_a_call_that_hangs_is_waited_for_and_not_made_twice(
     assert late == [1]
 
 
-async def test_what_hangs_holds_up_no_call_of_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_call_does_not_delay_calls_of_other_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "MAX_CALL_S", 0.05)
     played, disk = Played(), Disk()
     with pytest.raises(TransientError):
@@ -50,7 +52,7 @@ async def test_what_hangs_holds_up_no_call_of_another_name(monkeypatch: pytest.M
     played.let_go.set()
 
 
-async def test_a_refusal_is_passed_on() -> None:
+async def test_disk_error_is_raised_to_the_caller() -> None:
     def refuse() -> None:
         raise OSError("no space left")
 
@@ -60,9 +62,7 @@ async def test_a_refusal_is_passed_on() -> None:
     assert await disk.call(lambda: 7, name="spool") == 7
 
 
-def test_a_file_that_cannot_be_written_anew_stays_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_rewrite_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "kept.json"
     write_anew(path, b"old")
 

@@ -20,7 +20,7 @@ ONE, OTHER = (
 )
 
 
-def test_each_process_has_a_folder_of_its_own_and_takes_over_those_of_ended_ones(
+def test_each_process_has_its_own_folder_and_adopts_those_of_ended_ones(
     tmp_path: Path,
 ) -> None:
     folder, lock = claim_folder(tmp_path)
@@ -40,13 +40,13 @@ def test_each_process_has_a_folder_of_its_own_and_takes_over_those_of_ended_ones
             spool.done()
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_uncreatable_folder_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("a file")
     with pytest.raises(PermanentError, match="CANDELABRA_HOME"):
         claim_folder(tmp_path / "spool")
 
 
-def test_losses_that_ended_processes_could_not_record_are_taken_over(tmp_path: Path) -> None:
+def test_unrecorded_losses_of_ended_processes_are_adopted(tmp_path: Path) -> None:
     locks = []
     for number in range(3):
         folder, lock = claim_folder(tmp_path)

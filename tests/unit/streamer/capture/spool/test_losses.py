@@ -26,7 +26,7 @@ def test_losses_of_one_cause_are_joined(tmp_path: Path) -> None:
     assert losses.times == 3
 
 
-def test_a_loss_counts_though_nobody_knows_its_rows_and_an_open_one_once_it_is_one(
+def test_loss_of_unknown_size_counts_and_an_open_one_counts_once_closed(
     tmp_path: Path,
 ) -> None:
     losses = Losses(tmp_path / "losses.json")
@@ -40,7 +40,7 @@ def test_a_loss_counts_though_nobody_knows_its_rows_and_an_open_one_once_it_is_o
     assert losses.times == 2
 
 
-def test_losses_survive_the_process_until_they_are_recorded(tmp_path: Path) -> None:
+def test_losses_survive_a_restart_until_recorded(tmp_path: Path) -> None:
     path = tmp_path / "losses.json"
     first = Losses(path)
     first.add([loss(3, 10, 20)])
@@ -58,7 +58,7 @@ def test_losses_survive_the_process_until_they_are_recorded(tmp_path: Path) -> N
     assert len(third) == 0
 
 
-def test_what_grew_while_it_was_recorded_is_kept(tmp_path: Path) -> None:
+def test_loss_that_grew_while_recorded_stays(tmp_path: Path) -> None:
     losses = Losses(tmp_path / "losses.json")
     losses.add([loss(3, 10, 20)])
     gaps = losses.take()
@@ -67,7 +67,7 @@ def test_what_grew_while_it_was_recorded_is_kept(tmp_path: Path) -> None:
     assert [gap.detail for gap in losses.take()] == [{"rows": 4}]
 
 
-def test_a_damaged_list_is_told_and_left_behind(tmp_path: Path) -> None:
+def test_damaged_list_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "losses.json"
     path.write_bytes(b'[["half')
     losses = Losses(path)
@@ -75,7 +75,7 @@ def test_a_damaged_list_is_told_and_left_behind(tmp_path: Path) -> None:
     assert len(losses) == 0
 
 
-def test_two_threads_may_save_at_once(tmp_path: Path) -> None:
+def test_threads_can_save_concurrently(tmp_path: Path) -> None:
     losses = Losses(tmp_path / "losses.json")
     with ThreadPoolExecutor(4) as pool:
         for number in range(200):
@@ -87,7 +87,7 @@ def test_two_threads_may_save_at_once(tmp_path: Path) -> None:
     assert [gap.detail for gap in again.take()] == [{"rows": 200}]
 
 
-def test_losses_that_the_disk_refused_are_saved_with_the_next_try(tmp_path: Path) -> None:
+def test_losses_are_saved_by_the_next_attempt_after_a_disk_error(tmp_path: Path) -> None:
     path = tmp_path / "away" / "losses.json"
     losses = Losses(path)
     losses.add([loss(3, 10, 20)])
@@ -100,7 +100,7 @@ def test_losses_that_the_disk_refused_are_saved_with_the_next_try(tmp_path: Path
     assert len(again) == 1
 
 
-def test_an_open_loss_is_kept_on_disk_until_its_beginning_is_known(tmp_path: Path) -> None:
+def test_open_loss_stays_on_disk_until_its_start_is_known(tmp_path: Path) -> None:
     path = tmp_path / "losses.json"
     first = Losses(path)
     opened = [Loss("book_tickers", symbol, "killed", None, 20) for symbol in "AB"]
@@ -123,7 +123,7 @@ def test_an_open_loss_is_kept_on_disk_until_its_beginning_is_known(tmp_path: Pat
     assert (third.open, len(third)) == (set(), 1)
 
 
-def test_a_list_that_grew_while_it_was_saved_is_not_saved(
+def test_list_that_grew_during_a_save_counts_as_unsaved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = Losses(tmp_path / "losses.json")

@@ -31,7 +31,7 @@ def found(path: Path, data: bytes) -> list[Record | None]:
     return [piece.record for piece in pieces(path, 0, len(data))]
 
 
-def test_records_are_read_from_any_of_them_on(tmp_path: Path) -> None:
+def test_reading_can_start_at_any_record(tmp_path: Path) -> None:
     path = tmp_path / "one"
     assert found(path, WHOLE) == RECORDS
     assert piece_at(path, len(PARTS[0]), len(WHOLE)) == Piece(
@@ -40,14 +40,14 @@ def test_records_are_read_from_any_of_them_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_a_damaged_record_is_skipped_by_its_length(tmp_path: Path, number: int) -> None:
+def test_damaged_record_is_skipped_by_its_length(tmp_path: Path, number: int) -> None:
     parts = list(PARTS)
     parts[number] = parts[number][:-1] + b"!"
     expected = [*RECORDS[:number], None, *RECORDS[number + 1 :]]
     assert found(tmp_path / "one", b"".join(parts)) == expected
 
 
-def test_what_follows_a_length_that_leads_nowhere_is_left_out(tmp_path: Path) -> None:
+def test_bytes_after_a_damaged_length_are_skipped(tmp_path: Path) -> None:
     damaged = b"\x00\x00\x00\x05" + PARTS[2][4:]
     assert found(tmp_path / "one", b"".join([*PARTS[:2], damaged, *PARTS[3:]])) == [
         *RECORDS[:2], None
@@ -55,7 +55,7 @@ def test_what_follows_a_length_that_leads_nowhere_is_left_out(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("zeros", [1, 7, 8, 9, 64, 5_000])
-def test_zeros_are_no_record(tmp_path: Path, zeros: int) -> None:
+def test_zeros_are_not_a_record(tmp_path: Path, zeros: int) -> None:
     assert found(tmp_path / "one", WHOLE + bytes(zeros)) == [*RECORDS, None]
     assert found(tmp_path / "one", bytes(zeros)) == [None]
 
@@ -63,14 +63,14 @@ def test_zeros_are_no_record(tmp_path: Path, zeros: int) -> None:
 @pytest.mark.parametrize(
     "payload", [b"\xc1", msgspec.msgpack.encode(["a"]), msgspec.msgpack.encode([1, [2]])]
 )
-def test_bytes_with_a_fitting_sum_that_are_no_rows_are_no_record(
+def test_undecodable_bytes_with_a_valid_checksum_are_not_a_record(
     tmp_path: Path, payload: bytes
 ) -> None:
     head = len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big")
     assert found(tmp_path / "one", head + payload + PARTS[0]) == [None, RECORDS[0]]
 
 
-def test_whatever_is_damaged_each_record_that_is_found_was_written(tmp_path: Path) -> None:
+def test_random_damage_never_yields_a_record_that_was_not_written(tmp_path: Path) -> None:
     rng = random.Random(4)
     for _ in range(300):
         data = bytearray(WHOLE)
@@ -91,13 +91,13 @@ def test_whatever_is_damaged_each_record_that_is_found_was_written(tmp_path: Pat
         assert [record for record in RECORDS if record in kept] == kept
 
 
-def test_a_file_that_was_cut_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_truncated_file_is_read_up_to_its_end(tmp_path: Path) -> None:
     path = tmp_path / "one"
     path.write_bytes(WHOLE[:-3])
     assert [piece.record for piece in pieces(path, 0, len(WHOLE))] == [*RECORDS[:-1], None]
 
 
-def test_what_a_disk_takes_in_parts_is_written_whole(tmp_path: Path) -> None:
+def test_partial_writes_are_completed(tmp_path: Path) -> None:
     class Slow(FileIO):
         def write(self, data: bytes) -> int:  # type: ignore[override]
             return super().write(data[:5])
@@ -107,7 +107,7 @@ def test_what_a_disk_takes_in_parts_is_written_whole(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == WHOLE
 
 
-def test_a_disk_that_takes_nothing_is_no_endless_wait(tmp_path: Path) -> None:
+def test_disk_that_accepts_no_bytes_is_an_error(tmp_path: Path) -> None:
     class Stuck(FileIO):
         def write(self, _: bytes) -> int:  # type: ignore[override]
             return 0

@@ -49,7 +49,7 @@ def _cuts_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, name, cut_and_lift)
 
 
-def test_records_come_back_in_order_and_leave_no_file(tmp_path: Path) -> None:
+def test_records_are_read_in_order_and_their_files_removed(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20, segment_bytes=300)
     for n in range(10):
         assert spool.append(record(n)) == []
@@ -60,7 +60,7 @@ def test_records_come_back_in_order_and_leave_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.spool")) == []
 
 
-def test_what_was_not_stored_is_read_again_also_by_the_next_process(tmp_path: Path) -> None:
+def test_unstored_record_is_read_again_by_this_and_the_next_process(tmp_path: Path) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(4):
         killed.append(record(n))
@@ -73,7 +73,7 @@ def test_what_was_not_stored_is_read_again_also_by_the_next_process(tmp_path: Pa
     assert drained(after) == [0, 1, 2, 3, 4]  # 0 again: the table stores it once
 
 
-def test_the_end_of_the_queue_is_read_while_it_is_written(tmp_path: Path) -> None:
+def test_last_record_is_readable_while_its_file_is_written(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(5):
         spool.append(record(n))
@@ -82,7 +82,7 @@ def test_the_end_of_the_queue_is_read_while_it_is_written(tmp_path: Path) -> Non
     assert spool.is_empty
 
 
-def test_the_oldest_is_dropped_first_and_told(tmp_path: Path) -> None:
+def test_oldest_records_are_dropped_first_and_reported(tmp_path: Path) -> None:
     bound = 4_000
     spool = Spool(tmp_path, max_bytes=bound, segment_bytes=500)
     losses = []
@@ -101,7 +101,7 @@ def test_the_oldest_is_dropped_first_and_told(tmp_path: Path) -> None:
     assert max(loss.to_us for loss in losses) == AT_US + left[0] - 1
 
 
-def test_a_record_that_is_being_stored_is_not_dropped(tmp_path: Path) -> None:
+def test_record_being_stored_is_not_dropped(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=4_000, segment_bytes=500)
     for n in range(10):
         spool.append(record(n))
@@ -114,7 +114,7 @@ def test_a_record_that_is_being_stored_is_not_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_cuts_make_room")
-def test_a_full_disk_leaves_nothing_of_a_record_that_it_took_half_of(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_partial_record(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20)
     spool.append(record(1))
     size = len(encoded(record(1)))
@@ -125,7 +125,7 @@ def test_a_full_disk_leaves_nothing_of_a_record_that_it_took_half_of(tmp_path: P
     assert replayed(spool) == ([1, 200], [])
 
 
-def test_refusals_leave_no_files_behind(tmp_path: Path) -> None:
+def test_refused_writes_leave_no_files(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20)
     with room_for(0):
         for n in range(1_000):
@@ -137,7 +137,7 @@ def test_refusals_leave_no_files_behind(tmp_path: Path) -> None:
     assert drained(spool) == [1_000]
 
 
-def test_a_record_is_not_in_the_spool_where_its_sync_failed(
+def test_record_is_not_spooled_if_its_sync_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: int) -> None:
@@ -153,9 +153,7 @@ def test_a_record_is_not_in_the_spool_where_its_sync_failed(
     assert replayed(spool) == ([1, 3], [])
 
 
-def test_a_file_that_cannot_be_removed_holds_up_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unremovable_file_blocks_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -172,9 +170,7 @@ def test_a_file_that_cannot_be_removed_holds_up_nothing(
     assert spool.size_bytes == 0
 
 
-def test_files_that_cannot_be_removed_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unremovable_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(1, "Operation not permitted")
 
@@ -187,9 +183,7 @@ def test_files_that_cannot_be_removed_are_bounded(
     assert sum(one.stat().st_size for one in segments(tmp_path)) < 2 * bound + 2 * 500
 
 
-def test_a_disk_that_does_not_give_a_record_is_asked_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_read_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
@@ -203,7 +197,7 @@ def test_a_disk_that_does_not_give_a_record_is_asked_again(
     assert replayed(spool) == ([1], [])
 
 
-def test_a_folder_that_is_gone_takes_no_record_and_tells(tmp_path: Path) -> None:
+def test_append_to_a_deleted_folder_raises_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "0"
     folder.mkdir()
     spool = Spool(folder, max_bytes=1 << 20)
@@ -213,7 +207,9 @@ def test_a_folder_that_is_gone_takes_no_record_and_tells(tmp_path: Path) -> None
     assert spool.is_empty
 
 
-def test_syncs_are_rationed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_syncs_are_limited_by_their_interval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     monkeypatch.setattr("streamer.capture.spool.spool.time.monotonic", lambda: 1.0)  # just booted

@@ -22,7 +22,7 @@ from tests.unit.streamer.capture.spooled import (
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
-def test_a_torn_end_costs_the_torn_record_alone(tmp_path: Path, cut: int) -> None:
+def test_truncated_file_loses_only_its_last_record(tmp_path: Path, cut: int) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(3):
         killed.append(record(n))
@@ -34,7 +34,7 @@ def test_a_torn_end_costs_the_torn_record_alone(tmp_path: Path, cut: int) -> Non
     assert drained(after) == [0, 1, 9]
 
 
-def test_a_damaged_record_is_not_taken_for_rows(tmp_path: Path) -> None:
+def test_damaged_record_yields_no_rows(tmp_path: Path) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(3):
         killed.append(record(n))
@@ -46,7 +46,7 @@ def test_a_damaged_record_is_not_taken_for_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("zeros", [1, 8, 64, 10_000])
-def test_zeros_at_an_end_are_no_records(tmp_path: Path, zeros: int) -> None:
+def test_zeros_at_the_end_are_reported_as_damage(tmp_path: Path, zeros: int) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(3):
         killed.append(record(n))
@@ -59,7 +59,7 @@ def test_zeros_at_an_end_are_no_records(tmp_path: Path, zeros: int) -> None:
     assert stretches(lost) == [("BTCUSDT", DAMAGED, 2, 9)]
 
 
-def test_a_damaged_record_costs_no_other_and_is_told(tmp_path: Path) -> None:
+def test_damaged_record_is_reported_and_costs_no_other(tmp_path: Path) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(1, 6):
         killed.append(record(n, n, symbol="AB"[n % 2]))
@@ -75,7 +75,7 @@ def test_a_damaged_record_costs_no_other_and_is_told(tmp_path: Path) -> None:
     assert {loss.rows for loss in lost} == {None}
 
 
-def test_several_damaged_records_in_a_row_cost_no_other(tmp_path: Path) -> None:
+def test_consecutive_damaged_records_cost_no_other(tmp_path: Path) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(5):
         killed.append(record(n))
@@ -87,7 +87,7 @@ def test_several_damaged_records_in_a_row_cost_no_other(tmp_path: Path) -> None:
     assert stretches(lost) == [("BTCUSDT", DAMAGED, 0, 3)]
 
 
-def test_a_damaged_length_costs_the_rest_of_its_file_and_is_told(tmp_path: Path) -> None:
+def test_damaged_length_loses_the_rest_of_its_file_and_is_reported(tmp_path: Path) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(5):
         killed.append(record(n))
@@ -101,7 +101,7 @@ def test_a_damaged_length_costs_the_rest_of_its_file_and_is_told(tmp_path: Path)
     assert stretches(lost) == [("BTCUSDT", DAMAGED, 0, 6)]
 
 
-def test_where_the_row_before_is_unknown_the_table_is_to_be_asked(tmp_path: Path) -> None:
+def test_loss_without_a_known_previous_row_has_an_open_start(tmp_path: Path) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(3):
         killed.append(record(n))
@@ -111,7 +111,7 @@ def test_where_the_row_before_is_unknown_the_table_is_to_be_asked(tmp_path: Path
     assert stretches(lost) == [("BTCUSDT", DAMAGED, None, 1)]
 
 
-def test_a_file_that_somebody_deleted_is_told_from_its_first_to_its_last_row(
+def test_deleted_file_is_reported_from_its_first_to_its_last_row(
     tmp_path: Path,
 ) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20, segment_bytes=250)
@@ -124,7 +124,7 @@ def test_a_file_that_somebody_deleted_is_told_from_its_first_to_its_last_row(
     assert stretches(lost) == [("A", GONE, 3, 5), ("B", GONE, 3, 5)]
 
 
-def test_where_all_files_were_deleted_each_is_told(tmp_path: Path) -> None:
+def test_each_deleted_file_is_reported_if_all_are_gone(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20, segment_bytes=250)
     for n in range(8):
         spool.append(record(n))
@@ -138,7 +138,7 @@ def test_where_all_files_were_deleted_each_is_told(tmp_path: Path) -> None:
     assert segments(tmp_path) == []
 
 
-def test_the_file_in_writing_is_left_where_somebody_deleted_it(tmp_path: Path) -> None:
+def test_new_file_is_started_if_the_current_one_was_deleted(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=1 << 20)
     for n in range(3):
         spool.append(record(n))
@@ -150,7 +150,7 @@ def test_the_file_in_writing_is_left_where_somebody_deleted_it(tmp_path: Path) -
     assert stretches(lost) == [("BTCUSDT", GONE, 0, 2)]
 
 
-def test_a_deleted_file_of_an_earlier_process_is_told_by_the_rows_behind(tmp_path: Path) -> None:
+def test_deleted_file_of_an_earlier_process_is_reported_up_to_the_next_row(tmp_path: Path) -> None:
     killed = Spool(tmp_path, max_bytes=1 << 20, segment_bytes=250)
     for n in range(6):
         killed.append(record(n))
@@ -161,7 +161,7 @@ def test_a_deleted_file_of_an_earlier_process_is_told_by_the_rows_behind(tmp_pat
     assert stretches(lost) == [("BTCUSDT", GONE, None, 3)]
 
 
-def test_a_dropped_file_is_told_though_it_is_damaged_or_gone(tmp_path: Path) -> None:
+def test_dropped_file_is_reported_even_if_damaged_or_deleted(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=2_000, segment_bytes=250)
     for n in range(9):
         spool.append(record(n))
@@ -177,7 +177,7 @@ def test_a_dropped_file_is_told_though_it_is_damaged_or_gone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_happens_to_its_files_each_row_is_replayed_in_order_or_told(
+def test_every_row_is_replayed_in_order_or_reported_after_any_damage(
     tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
