@@ -186,7 +186,7 @@ class Rounds:
             assert status == "verified", f"{symbol} {open_us} is {status}"
         # The minute joined midway is compared only if its first trade was seen.
         least = rows - len(self._tape.symbols)
-        assert told["compared"] >= least, f"{told['compared']} folds of {least} were compared"  # type: ignore[operator]
+        assert told["compared"] >= least, f"{told['compared']} candles of {least} were compared"  # type: ignore[operator]
         assert not told["bad_frames"], told
 
 

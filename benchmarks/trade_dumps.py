@@ -112,7 +112,7 @@ def _padded(column: str, digits: int) -> pl.Expr:
     return pl.col(column).cast(pl.String).str.zfill(digits)
 
 
-def fold(packed: Path) -> tuple[int, int]:
+def aggregate(packed: Path) -> tuple[int, int]:
     """Read rows and candles of a zip with our reader."""
     rows = minutes = 0
     for block in TradeReader(SYMBOL, SPOT_AGG_TRADES).read_file(packed):
@@ -143,7 +143,7 @@ def _names(layout: Layout) -> list[str]:
 
 
 READERS: dict[str, Callable[[Path], tuple[int, int]]] = {
-    "fold": fold,
+    "aggregate": aggregate,
     "inflate": inflate,
     "read_unpacked": read_unpacked,
     "read_packed": read_packed,
@@ -191,7 +191,7 @@ def run() -> None:
         found = {}
         for reader, path in (
             ("read_unpacked", unpacked), ("read_packed", packed), ("inflate", packed),
-            ("fold", packed),
+            ("aggregate", packed),
         ):  # fmt: skip
             found[reader] = one = measured(reader, path)
             if one.rows != rows:
@@ -200,12 +200,15 @@ def run() -> None:
                 f"  {reader:14} {one.took_s:6.2f} s {rows / one.took_s / 1e6:6.2f} M rows/s, "
                 f"{one.cpu_s:.2f} s of both cores, peak {one.peak_mb:,.0f} MB"
             )
-    ours, unpacked_s = found["fold"], found["read_unpacked"].took_s
+    ours, unpacked_s = found["aggregate"], found["read_unpacked"].took_s
     for reader in ("read_unpacked", "read_packed"):
-        print(f"  fold against {reader}: {found[reader].took_s / ours.took_s:.2f} (goal {GOAL})")
+        print(
+            f"  aggregation against {reader}: {found[reader].took_s / ours.took_s:.2f} "
+            f"(goal {GOAL})"
+        )
     print(
         f"  inflating alone against read_unpacked: {unpacked_s / found['inflate'].took_s:.2f}; "
-        f"fold against inflating alone: {found['inflate'].took_s / ours.took_s:.2f}"
+        f"aggregation against inflating alone: {found['inflate'].took_s / ours.took_s:.2f}"
     )
 
 

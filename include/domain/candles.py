@@ -149,8 +149,8 @@ class CandleCandidate:
     Attributes:
         evidence_at_us: for the exchange's own sources the time of the evidence (a file's
             publication, a REST answer's server time, a kline frame's event time), never the
-            time of writing; of a fold of a dump file its publication; None for the stream's
-            folds and files of users.
+            time of writing; of a dump file of trades its publication; None for the stream's
+            aggregated candles and files of users.
     """
 
     candle: Candle

@@ -1,4 +1,4 @@
-"""Markets, symbols and the filters that decide how exact a fold can be."""
+"""Markets, symbols and the filters that decide how exact an aggregated candle can be."""
 
 from __future__ import annotations
 

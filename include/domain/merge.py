@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 
-FOLDS = frozenset({Source.STREAM, Source.TRADES})
+AGGREGATED_SOURCES = frozenset({Source.STREAM, Source.TRADES})
 """Sources that aggregate trades: of two, the one with more trades is more complete."""
 
 OrderKey = tuple[int, bool, int, int, int, tuple[Decimal | int, ...], str]
@@ -33,17 +33,17 @@ class Stored:
 def order_key(candidate: CandleCandidate) -> OrderKey:
     """Position of a candidate in the total order; greater wins.
 
-    From the most significant: rank; time of the evidence (none is lowest); for folds trade
-    count and last trade id (0 where there is none, and for all other sources); the nine
+    From the most significant: rank; time of the evidence (none is lowest); for aggregated candles
+    trade count and last trade id (0 where there is none, and for all other sources); the nine
     values; the source's name, so that no two different candidates tie.
     """
-    is_fold = candidate.source in FOLDS
+    is_aggregated = candidate.source in AGGREGATED_SOURCES
     return (
         candidate.rank,
         candidate.evidence_at_us is not None,
         candidate.evidence_at_us or 0,
-        candidate.candle.trade_count if is_fold else 0,
-        (candidate.candle.last_trade_id or 0) if is_fold else 0,
+        candidate.candle.trade_count if is_aggregated else 0,
+        (candidate.candle.last_trade_id or 0) if is_aggregated else 0,
         candidate.candle.values,
         str(candidate.source),
     )

@@ -14,7 +14,7 @@ from include.jobs.klines.backfill import load_piece
 from include.jobs.klines.pieces import DumpPiece, LoadCounts, Moment, RestPiece, summarise
 from include.jobs.klines.planning import plan_backfill
 from include.jobs.trades.dumps import load_trade_dump
-from include.jobs.trades.folds import positive_counts
+from include.jobs.trades.file_candles import positive_counts
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 from include.jobs.trades.planning import plan_trade_dumps
 

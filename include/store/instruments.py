@@ -58,7 +58,7 @@ SELECT
         ELSE coalesce(%(listed_at)s, %(unknown)s)
     END,
     %(market)s, %(exchange_symbol)s, %(base_asset)s, %(quote_asset)s, %(status)s,
-    %(tick_size)s, %(step_size)s, %(filters)s, %(foldable)s, %(seen_at)s
+    %(tick_size)s, %(step_size)s, %(filters)s, %(is_exact)s, %(seen_at)s
 FROM known AS k
 ON CONFLICT (symbol, listed_from) DO UPDATE SET
     listed_to = NULL,
@@ -278,7 +278,7 @@ def _arguments(instrument: Instrument, seen_at_us: int) -> dict[str, Any]:
         "status": instrument.status,
         "tick_size": instrument.tick_size,
         "step_size": instrument.step_size,
-        "foldable": instrument.quote_volume_is_exact,
+        "is_exact": instrument.quote_volume_is_exact,
         "filters": Jsonb({kind: dict(terms) for kind, terms in instrument.filters.items()}),
         "listed_at": None if listed_at_us is None else from_us(listed_at_us),
         "seen_at": from_us(seen_at_us),

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from include.binance.streams.messages import FIRST_US, AggTrade, Kline, Trade, microseconds
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import (
     Candle,
     CandleCandidate,
@@ -26,7 +27,6 @@ from include.domain.candles import (
     differing_ids,
     differing_values,
 )
-from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument
 from include.domain.timeframes import MINUTE_US, minute_of
 from streamer.candles.events import (

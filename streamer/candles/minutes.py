@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from include.binance.streams.messages import AggTrade, Kline, Trade
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import Candle
-from include.domain.fold import CandleBuilder
 from include.domain.timeframes import minute_of
 
 

@@ -43,7 +43,7 @@ def test_the_unified_call_makes_its_pages_itself(
 
 
 @pytest.mark.parametrize("market", ["spot", "um"])
-def test_trades_by_id_are_complete_and_fold_into_the_klines(
+def test_trades_by_id_are_complete_and_aggregate_to_the_klines(
     client: Client, standing: ExchangeThread, market: str
 ) -> None:
     start_ms, end_ms = NOON_MS - 22 * MINUTE_MS, NOON_MS - 10 * MINUTE_MS
@@ -56,13 +56,18 @@ def test_trades_by_id_are_complete_and_fold_into_the_klines(
 
     bought = {fill: not row[6] for row in aggregates for fill in range(row[3], row[4] + 1)}
     true = true_klines(standing, market, "BTCUSDT", start_ms, end_ms - 1)
-    folded = [folded_minute(list(rows), bought) for _, rows in groupby(fills, key=minute_of)]
+    aggregated = [
+        aggregated_minute(list(rows), bought) for _, rows in groupby(fills, key=minute_of)
+    ]
     if market == "um":
         # klines count fills of the insurance fund and ADL, for which no aggTrade has the side
-        folded, true = [row[:8] for row in folded], [wanted[:8] for wanted in map(comparable, true)]
+        aggregated, true = (
+            [row[:8] for row in aggregated],
+            [wanted[:8] for wanted in map(comparable, true)],
+        )
     else:
         true = [comparable(row) for row in true]
-    assert folded == true
+    assert aggregated == true
     assert_aggregates_are_sums(aggregates, fills)
 
 
@@ -70,7 +75,7 @@ def minute_of(fill: Sequence[Any]) -> int:
     return int(fill[3]) // MINUTE_MS * MINUTE_MS
 
 
-def folded_minute(fills: list[Any], bought: dict[int, bool]) -> list[Any]:
+def aggregated_minute(fills: list[Any], bought: dict[int, bool]) -> list[Any]:
     """Open time, o, h, l, c, volume, count, quote, and taker volumes of a minute's trades."""
     prices = [Decimal(fill[1]) for fill in fills]
     amounts = [Decimal(fill[2]) for fill in fills]
@@ -85,7 +90,7 @@ def folded_minute(fills: list[Any], bought: dict[int, bool]) -> list[Any]:
 
 
 def comparable(row: list[Any]) -> list[Any]:
-    """A kline's columns in the order of `folded_minute`."""
+    """A kline's columns in the order of `aggregated_minute`."""
     return [row[0], *map(Decimal, row[1:6]), row[8], *map(Decimal, (row[7], row[9], row[10]))]
 
 

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from include.binance.streams.messages import AggTrade, Kline, Trade, decode, microseconds
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import Candle, CandleCandidate, Source, Status
-from include.domain.fold import CandleBuilder
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from streamer.candles.aggregation import SymbolAggregator
@@ -118,7 +118,9 @@ class Heard:
         pass
 
     def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
-        raise AssertionError(f"a whole fold of {symbol} at {open_time_us} differs: {values}")
+        raise AssertionError(
+            f"the aggregated candle of {symbol} at {open_time_us} differs: {values}"
+        )
 
 
 def _rank(offer: CandleCandidate) -> tuple[int, int]:
@@ -210,7 +212,7 @@ def spot_frames_2021(folder: Path) -> dict[str, tuple[Frame, ...]]:
     return {symbol: tuple(frames) for symbol, frames in found.items()}
 
 
-def folded(trades: Sequence[Trade]) -> dict[int, Candle]:
+def aggregated(trades: Sequence[Trade]) -> dict[int, Candle]:
     """Every whole minute of a recording: all but its first and its last."""
     builders: dict[int, CandleBuilder] = {}
     for trade in trades:
@@ -267,7 +269,7 @@ def test_contiguous_trades_make_no_minute_but_their_own(
     first_us = min(heard.stored, default=heard.until_us)
     over = {
         minute: candle
-        for minute, candle in folded(trades).items()
+        for minute, candle in aggregated(trades).items()
         if first_us <= minute <= heard.until_us - MINUTE_US
     }
     assert_nothing_false(heard, over)
@@ -280,7 +282,7 @@ def test_repeats_change_no_minute(recorded_data: Path, recording: object, repeat
     trades = recording(recorded_data)
     market = Market.SPOT if recording is spot_trades else Market.UM
     heard = play(trades, Disturbance(1, repeated=repeated), market, klines=False)
-    true = folded(trades)
+    true = aggregated(trades)
     assert len(true) >= 4
     for minute, candle in true.items():
         assert heard.stored[minute].candle.values == candle.values
@@ -305,7 +307,7 @@ def test_futures_trades_that_were_cut_make_no_minute_but_the_official_ones(
     heard = play(
         trades, Disturbance(2, cuts=tuple(cuts), repeated=repeated), Market.UM, klines=False
     )
-    for minute in folded(trades):
+    for minute in aggregated(trades):
         offer = heard.stored.get(minute)
         if offer is None or offer.status is Status.PARTIAL:
             is_known = min(heard.stored, default=minute + 1) <= minute <= heard.until_us - MINUTE_US
@@ -319,5 +321,5 @@ def test_a_recording_as_it_came_gives_all_its_minutes_whole(recorded_data: Path)
     for recording, market in ((spot_trades, Market.SPOT), (futures_trades, Market.UM)):
         trades = recording(recorded_data)
         heard = play(trades, Disturbance(0), market, klines=False)
-        for minute in folded(trades):
+        for minute in aggregated(trades):
             assert heard.stored[minute].status is not Status.PARTIAL, minute

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from include.binance.streams.messages import AggTrade, Kline, Trade, decode, microseconds
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import differing_values
-from include.domain.fold import CandleBuilder
 from include.domain.timeframes import MINUTE_US, minute_of
 
 pytestmark = pytest.mark.recorded
@@ -36,7 +36,7 @@ def by_symbol(file: Path) -> dict[str, tuple[list[AggTrade], list[Kline]]]:
     return found
 
 
-def test_each_kline_frame_equals_the_fold_of_its_agg_trades(recorded_data: Path) -> None:
+def test_each_kline_frame_equals_the_aggregated_agg_trades(recorded_data: Path) -> None:
     """Frames whose minute is covered from its first trade on, and that end with an aggTrade."""
     file = recorded_data / "ws-cryptofeed-2021" / "BINANCE-ee25be.0.8980a803.gz"
     compared = inside = uncovered = 0

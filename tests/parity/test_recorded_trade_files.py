@@ -1,4 +1,4 @@
-"""Recorded trades, written as the dump site writes its files, fold to the exchange's candles."""
+"""Recorded trades, written like dump files, aggregate to the exchange's candles."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def write_dump(path: Path, trades: list[Trade], *, unit: str, header: str, spot:
     return path
 
 
-def folded(path: Path, symbol: str) -> tuple[pl.DataFrame, str | None]:
+def aggregated(path: Path, symbol: str) -> tuple[pl.DataFrame, str | None]:
     blocks = list(TradeReader(symbol).read_file(path))
     assert [one for block in blocks for one in block.rejections] == []
     frames = [frame for block in blocks for frame in (block.whole, block.partial)]
     return pl.concat(frames).sort("open_time"), blocks[0].time_unit
 
 
-def test_a_futures_file_and_its_microsecond_twin_fold_to_the_official_minutes(
+def test_futures_file_in_ms_or_us_gives_the_official_minutes(
     recorded_data: Path, tmp_path: Path
 ) -> None:
     folder = recorded_data / "ws-usdm-vs-klines-20240808"
@@ -58,7 +58,7 @@ def test_a_futures_file_and_its_microsecond_twin_fold_to_the_official_minutes(
         unit: write_dump(tmp_path / f"{unit}.zip", trades, unit=unit, header=header, spot=False)
         for unit, header in (("ms", HEADER), ("us", ""))
     }
-    (in_ms, ms), (in_us, us) = (folded(file, "BTCUSDT.P") for file in files.values())
+    (in_ms, ms), (in_us, us) = (aggregated(file, "BTCUSDT.P") for file in files.values())
     assert (ms, us) == ("ms", "us")
     assert in_ms.equals(in_us)
     official = folder / "BTCUSDT-1m-2024-08.excerpt-20240808T2354-20240809T0005.csv"

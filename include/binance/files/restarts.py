@@ -14,12 +14,14 @@ from include.binance.files.columns import (
     to_micros,
 )
 from include.binance.files.text_blocks import TextBlock
-from include.domain.columns.trades import TradeFold
+from include.domain.columns.trades import TradeAggregator
 from include.domain.instruments import REUSED_AFTER_US
 from include.domain.timeframes import MINUTE_US
 
 
-def part(block: TextBlock, layout: Layout, fold: TradeFold) -> tuple[TextBlock, TextBlock] | None:
+def part(
+    block: TextBlock, layout: Layout, aggregator: TradeAggregator
+) -> tuple[TextBlock, TextBlock] | None:
     """Split a block at its first row of another instrument; None for the second part if there is
     none.
 
@@ -27,9 +29,9 @@ def part(block: TextBlock, layout: Layout, fold: TradeFold) -> tuple[TextBlock, 
     continues from it. Rows that were written twice, or in another order, have earlier times.
 
     Args:
-        fold: of the rows before the block.
+        aggregator: of the rows before the block.
     """
-    line = _restart_in(block, layout, fold)
+    line = _restart_in(block, layout, aggregator)
     if line is None:
         return None
     lines = block.content.splitlines(keepends=True)
@@ -38,7 +40,7 @@ def part(block: TextBlock, layout: Layout, fold: TradeFold) -> tuple[TextBlock, 
     return former, TextBlock(line, b"".join(lines[at:]))
 
 
-def _restart_in(block: TextBlock, layout: Layout, fold: TradeFold) -> int | None:
+def _restart_in(block: TextBlock, layout: Layout, aggregator: TradeAggregator) -> int | None:
     table, _ = split(block.lines(), layout)
     digits = sniff_digits(table, "trade_time")
     table, _ = reject(table, time_checks(["trade_time"], digits=digits))
@@ -49,8 +51,10 @@ def _restart_in(block: TextBlock, layout: Layout, fold: TradeFold) -> int | None
         .select("line", "id", us="trade_time")
     )
     number, moment = pl.col("id"), pl.col("us")
-    last_us = fold.last_minute_us + MINUTE_US
-    before_id = number.cum_max().shift(1).fill_null(fold.last_id).clip(lower_bound=fold.last_id)
+    last_us = aggregator.last_minute_us + MINUTE_US
+    before_id = (
+        number.cum_max().shift(1).fill_null(aggregator.last_id).clip(lower_bound=aggregator.last_id)
+    )
     before_us = moment.cum_max().shift(1).fill_null(last_us).clip(lower_bound=last_us)
     goes_on = (number.shift(-1) > number) & (moment.shift(-1) >= moment)
     begins = rows.filter(

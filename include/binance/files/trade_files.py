@@ -34,7 +34,7 @@ from include.binance.files.read_ahead import read_ahead
 from include.binance.files.restarts import part
 from include.binance.files.text_blocks import TextBlock, text_blocks
 from include.domain.columns.scaled import decimals_needed, to_scaled
-from include.domain.columns.trades import TradeFold, TradeRows
+from include.domain.columns.trades import TradeAggregator, TradeRows
 from include.domain.instruments import Market, market_of
 from include.domain.timeframes import MINUTE_US
 
@@ -115,7 +115,7 @@ class TradeReader:
     Args:
         symbol: platform symbol.
         layout: of the file; None for single trades of the symbol's market.
-        after_id: id of the row before the file's first; see ``TradeFold``.
+        after_id: id of the row before the file's first; see ``TradeAggregator``.
         window: half-open range (µs) of valid trade times; rows outside are rejected; None: any.
         keep_rows: return the rows as well.
     """
@@ -133,7 +133,7 @@ class TradeReader:
         self._is_agg = "first_trade_id" in self._layout.columns
         self._is_um = market_of(symbol) is Market.UM
         self._symbol = symbol
-        self._fold = self._new_fold(after_id)
+        self._aggregator = self._new_aggregator(after_id)
         self._window = window or (0, _END_OF_TIME_US)
         self._keep_rows = keep_rows
         self._digits = 0
@@ -144,9 +144,9 @@ class TradeReader:
         return self._layout
 
     @property
-    def fold(self) -> TradeFold:
+    def aggregator(self) -> TradeAggregator:
         """Ids and ends of the file so far."""
-        return self._fold
+        return self._aggregator
 
     def read_file(
         self,
@@ -156,11 +156,11 @@ class TradeReader:
         block_bytes: int = BLOCK_BYTES,
         on_read: OnRead | None = None,
     ) -> Iterator[TradeBlock]:
-        """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip``; while one is folded, the next is parsed
-        and the one behind it unpacked, each in a thread.
+        """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip``; while one is aggregated, the next
+        is parsed and the one after that is unpacked, each in a thread.
 
         Args:
-            before_id: id of the row behind the file's last; see ``TradeFold.finish``.
+            before_id: id of the row behind the file's last; see ``TradeAggregator.finish``.
 
         Raises:
             RejectedInputError: damaged, or of other columns.
@@ -195,13 +195,13 @@ class TradeReader:
         read = self._read_plain(plain)
         rejections: list[Rejection] = []
         if read is None:
-            parted = part(block, self._layout, self._fold)
+            parted = part(block, self._layout, self._aggregator)
             if parted is not None:
                 return self._read_of_two(*parted, is_last=is_last, before_id=before_id)
             read, rejections = self._read_carefully(block)
-        whole, partial = self._fold.add(read)
+        whole, partial = self._aggregator.add(read)
         if is_last:
-            rest = self._fold.finish(before_id=before_id)
+            rest = self._aggregator.finish(before_id=before_id)
             whole, partial = pl.concat([whole, rest.whole]), pl.concat([partial, rest.partial])
         rows = read.frame
         if "is_void" in rows.columns:
@@ -218,12 +218,12 @@ class TradeReader:
     def _read_of_two(
         self, former: TextBlock, later: TextBlock, *, is_last: bool, before_id: int | None
     ) -> TradeBlock:
-        """Blocks of two instruments with one ticker, each folded by itself."""
+        """Blocks of two instruments with one ticker, each aggregated by itself."""
         parts = [self.read(former)] if former.content else []
-        rest = self._fold.finish()
-        ended_us = self._fold.last_minute_us + MINUTE_US
-        self._fold = self._new_fold()
-        self._fold.folded_until_us = ended_us
+        rest = self._aggregator.finish()
+        ended_us = self._aggregator.last_minute_us + MINUTE_US
+        self._aggregator = self._new_aggregator()
+        self._aggregator.aggregated_until_us = ended_us
         parts.append(self.read(later, is_last=is_last, before_id=before_id))
         kept = [one.rows for one in parts if one.rows is not None]
         return TradeBlock(
@@ -235,9 +235,9 @@ class TradeReader:
             pl.concat(kept) if kept else None,
         )
 
-    def _new_fold(self, after_id: int | None = None) -> TradeFold:
+    def _new_aggregator(self, after_id: int | None = None) -> TradeAggregator:
         # ids of single USD-M trades skip by design, those of aggTrades do not
-        return TradeFold(
+        return TradeAggregator(
             self._symbol, ids_follow=self._is_agg or not self._is_um, after_id=after_id
         )
 
@@ -272,8 +272,11 @@ class TradeReader:
         is_good = rows.select(
             (is_trade | is_void).all()
             & (ids > ids.shift(1)).all()
-            & (ids.first() > self._fold.last_id)
-            & (pl.col("trade_time").min() >= max(self._fold.folded_until_us, self._window[0]))
+            & (ids.first() > self._aggregator.last_id)
+            & (
+                pl.col("trade_time").min()
+                >= max(self._aggregator.aggregated_until_us, self._window[0])
+            )
             & (pl.col("trade_time").max() < self._window[1])
         )
         if not is_good.item():
@@ -315,8 +318,8 @@ class TradeReader:
         table = table.with_columns(
             pl.col("id").cast(pl.Int64), to_micros("trade_time", digits=self._digits)
         ).sort("id", maintain_order=True)
-        repeats = (pl.col("id") <= self._fold.last_id) | ~pl.col("id").is_first_distinct()
-        late = pl.col("trade_time") < self._fold.folded_until_us
+        repeats = (pl.col("id") <= self._aggregator.last_id) | ~pl.col("id").is_first_distinct()
+        late = pl.col("trade_time") < self._aggregator.aggregated_until_us
         outside = ~pl.col("trade_time").is_between(*self._window, closed="left")
         table, bad = reject(
             table,

@@ -1,8 +1,8 @@
 """Candles as polars frames: aggregation and roll-up, exact and in bulk.
 
-The row-by-row twins are ``fold.CandleBuilder`` and ``rollup.roll_up``; tests compare them. Prices
-and volumes are text in plain decimal notation, as the exchange prints them: PostgreSQL reads it
-exactly, without a float or fixed scale in between.
+Tests compare them with their row-by-row twins ``candle_builder.CandleBuilder`` and
+``rollup.roll_up``. Prices and volumes are text in plain decimal notation, as the exchange prints
+them: PostgreSQL reads it exactly, without a float or fixed scale in between.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ TRADE_SCHEMA = pl.Schema(
 added: the quote amount of each fill as the exchange rounded it."""
 
 
-def fold_trades(trades: pl.DataFrame, *, symbol: str) -> pl.DataFrame:
-    """Fold trades of one symbol into 1-minute candles, exactly.
+def aggregate_trades(trades: pl.DataFrame, *, symbol: str) -> pl.DataFrame:
+    """Aggregate trades of one symbol into 1-minute candles, exactly.
 
     Args:
         trades: ``TRADE_SCHEMA``, with or without ``quote_quantity``; each trade once, none void.

@@ -2,7 +2,7 @@
 
 A part is what one block of trades contributes to one minute. Parts of a minute are joined in the
 order of their trades, so a file of any length needs the memory of one block. The row-by-row twin is
-``fold.CandleBuilder``; tests compare the two.
+``candle_builder.CandleBuilder``; tests compare the two.
 """
 
 from __future__ import annotations

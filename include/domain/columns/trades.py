@@ -40,14 +40,14 @@ class TradeRows:
     quote_decimals: int | None = None
 
 
-class FoldedMinutes(NamedTuple):
+class AggregatedMinutes(NamedTuple):
     """Candles (``CANDLE_SCHEMA``) that are proven whole, and those that are not."""
 
     whole: pl.DataFrame
     partial: pl.DataFrame
 
 
-class TradeFold:
+class TradeAggregator:
     """Aggregates rows block by block; yields each minute once, when it is over.
 
     Args:
@@ -68,12 +68,12 @@ class TradeFold:
         self.last_id = -1
         self.first_minute_us = 0
         self.last_minute_us = 0
-        self.folded_until_us = 0
+        self.aggregated_until_us = 0
         """Trades before this time are too late."""
         self.edge_minutes: set[int] = set()
         """Minutes (µs) that are whole unless an end of the file cuts them."""
 
-    def add(self, rows: TradeRows) -> FoldedMinutes:
+    def add(self, rows: TradeRows) -> AggregatedMinutes:
         """Aggregate rows with larger ids than all before; return the minutes that are over."""
         if rows.frame.is_empty():
             return self._take(until_us=0)
@@ -107,7 +107,7 @@ class TradeFold:
         newest_us = int(frame["minute"].max())  # type: ignore[arg-type]
         return self._take(until_us=newest_us - (HELD_MINUTES - 1) * MINUTE_US)
 
-    def finish(self, *, before_id: int | None = None) -> FoldedMinutes:
+    def finish(self, *, before_id: int | None = None) -> AggregatedMinutes:
         """Return the remaining minutes.
 
         Args:
@@ -144,7 +144,7 @@ class TradeFold:
         """Mark a minute at an end of the file, unless the neighbouring id proves it whole."""
         (self._unproven if is_known and self._ids_follow else self.edge_minutes).add(minute_us)
 
-    def _take(self, *, until_us: int) -> FoldedMinutes:
+    def _take(self, *, until_us: int) -> AggregatedMinutes:
         """Candles of minutes before a moment; their parts are let go."""
         none = CANDLE_SCHEMA.to_frame()
         over: list[MinuteParts] = []
@@ -158,12 +158,12 @@ class TradeFold:
                 if frame.height:
                     place.append(MinuteParts(frame, part.scales))
         if not over:
-            return FoldedMinutes(none, none)
+            return AggregatedMinutes(none, none)
         self._parts = held
-        self.folded_until_us = max(self.folded_until_us, until_us)
+        self.aggregated_until_us = max(self.aggregated_until_us, until_us)
         candles = candles_of(over, symbol=self._symbol)
         self.edge_minutes -= self._unproven
         doubtful = pl.Series(sorted(self._unproven | self.edge_minutes), dtype=pl.Int64).cast(TIME)
         self._unproven = {minute for minute in self._unproven if minute >= until_us}
         is_doubtful = pl.col("open_time").is_in(doubtful.implode())
-        return FoldedMinutes(candles.filter(~is_doubtful), candles.filter(is_doubtful))
+        return AggregatedMinutes(candles.filter(~is_doubtful), candles.filter(is_doubtful))

@@ -21,7 +21,13 @@ from include.domain.columns.candles import as_candidates, ranges_in
 from include.domain.instruments import Market
 from include.errors import RejectedInputError
 from include.jobs.exchange import APPLICATION_NAME
-from include.jobs.files.user_files import FilePart, UserFile, open_file, read_parts, unfoldable
+from include.jobs.files.user_files import (
+    FilePart,
+    UserFile,
+    inexact_quotes_error,
+    open_file,
+    read_parts,
+)
 from include.store.candles.merging import Connection
 from include.store.candles.minutes import MergeCounts, merge_frame
 from include.store.instruments import read_instruments
@@ -114,7 +120,7 @@ def import_file(
         connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,
         _quarantine(quarantine) as keep,
     ):
-        _check_foldable(connection, file)
+        _check_quotes(connection, file)
         # An earlier import may have rejected rows that are corrected now.
         forget_rejected_rows(connection, key)
         for part in read_parts(file):
@@ -183,12 +189,12 @@ def _merge(connection: Connection, symbol: str, part: FilePart) -> MergeCounts:
     return counts
 
 
-def _check_foldable(connection: Connection, file: UserFile) -> None:
+def _check_quotes(connection: Connection, file: UserFile) -> None:
     if file.kind != "agg_trades":
         return
     listed = read_instruments(connection, symbols=[file.symbol])
     if any(not one.quote_volume_is_exact for one in listed):
-        raise unfoldable(file)
+        raise inexact_quotes_error(file)
 
 
 def _hopeless(file: str, first: Rejection) -> RejectedInputError:

@@ -171,10 +171,10 @@ def read_parts(file: UserFile) -> Iterator[FilePart]:
 def _check_quotes(file: UserFile, *candles: pl.DataFrame) -> None:
     """Refuse aggTrades of symbols for which the exchange rounds each fill's quote amount."""
     if any(decimals_needed(each, ["quote_volume"]) > QUOTE_DECIMALS for each in candles):
-        raise unfoldable(file)
+        raise inexact_quotes_error(file)
 
 
-def unfoldable(file: UserFile) -> RejectedInputError:
+def inexact_quotes_error(file: UserFile) -> RejectedInputError:
     """Return the error that aggTrades give no exact quote volumes for this symbol."""
     return RejectedInputError(
         f"{file.path.name}: the exchange rounds the quote amount of each fill of {file.symbol} to "

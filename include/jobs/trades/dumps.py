@@ -24,14 +24,14 @@ from include.errors import CandelabraError, PermanentError, RejectedInputError, 
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.klines.dump_files import REPLACED_BY, download_folder, record_unusable
 from include.jobs.klines.dump_loading import window_of
-from include.jobs.trades.file_edges import EDGES_CHECKED
-from include.jobs.trades.folds import (
+from include.jobs.trades.file_candles import (
     KEEPS_RAW,
-    FoldedTrades,
-    fold_blocks,
+    AggregatedTrades,
+    aggregate_blocks,
     positive_counts,
-    store_folded,
+    store_aggregated,
 )
+from include.jobs.trades.file_edges import EDGES_CHECKED
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
 from include.jobs.trades.rest import RestTrades, served_kind
 from include.store.candles.merging import Connection
@@ -88,14 +88,14 @@ def load_trade_dump(*, settings: Settings, piece: TradeDumpPiece) -> TradeDumpCo
             counts = _stand_in(settings, connection, piece, entry)
             if not counts.unusable:
                 return counts
-        counts = TradeDumpCounts(files=1) + store_folded(
+        counts = TradeDumpCounts(files=1) + store_aggregated(
             connection, piece, entry, content, evidence_at_us=fetched.published_at_us
         )
     log.info("trade_dump_loaded", path=piece.path, **positive_counts(counts))
     return counts
 
 
-def _read(connection: Connection, fetched: FetchedDump, piece: TradeDumpPiece) -> FoldedTrades:
+def _read(connection: Connection, fetched: FetchedDump, piece: TradeDumpPiece) -> AggregatedTrades:
     if piece.keep_raw:
         check_archive(fetched.file)  # the whole file, before the first row is written
     layout = agg_trades_layout if piece.kind == "agg_trades" else trades_layout
@@ -104,10 +104,10 @@ def _read(connection: Connection, fetched: FetchedDump, piece: TradeDumpPiece) -
         piece.symbol, layout(piece.symbol), window=window, keep_rows=piece.keep_raw
     )
     blocks = reader.read_file(fetched.file)
-    return fold_blocks(connection, piece, reader, blocks, window=window, kind=piece.kind)
+    return aggregate_blocks(connection, piece, reader, blocks, window=window, kind=piece.kind)
 
 
-def _is_cut(connection: Connection, piece: TradeDumpPiece, content: FoldedTrades) -> bool:
+def _is_cut(connection: Connection, piece: TradeDumpPiece, content: AggregatedTrades) -> bool:
     """Whether klines show trades after the file's last minute.
 
     Klines of USD-M count fills that no file of trades contains.
@@ -115,7 +115,7 @@ def _is_cut(connection: Connection, piece: TradeDumpPiece, content: FoldedTrades
     if market_of(piece.symbol) is Market.UM:
         return False
     traded_us = last_traded_minute(connection, piece.symbol, *content.window)
-    return traded_us is not None and traded_us > content.reader.fold.last_minute_us
+    return traded_us is not None and traded_us > content.reader.aggregator.last_minute_us
 
 
 def _stand_in(
@@ -136,7 +136,7 @@ def _stand_in(
                 window=(begin_us, end_us),
                 keep_rows=piece.keep_raw,
             )
-            content = fold_blocks(
+            content = aggregate_blocks(
                 connection, piece, found.reader, found.blocks(), window=found.window, kind=kind
             )
     except PermanentError as error:
@@ -146,7 +146,7 @@ def _stand_in(
         )
         return TradeDumpCounts(unusable=1)
     entry = replace(entry, detail={**entry.detail, REPLACED_BY: Source.REST.value, "of": kind})
-    counts = TradeDumpCounts(replaced=1, rest_pages=found.pages) + store_folded(
+    counts = TradeDumpCounts(replaced=1, rest_pages=found.pages) + store_aggregated(
         connection, piece, entry, content, evidence_at_us=found.answered_us
     )
     log.info(

@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from include.domain.columns.candles import CANDLE_SCHEMA
-from include.domain.columns.trades import TradeFold
+from include.domain.columns.trades import TradeAggregator
 from include.store.candles.merging import Connection
 from include.store.ledgers.files import DumpFile, find_dump_beside, find_dump_file
 
@@ -25,7 +25,7 @@ EDGES_CHECKED = "edges_checked"
 _BEGIN, _END = "begin", "end"
 
 
-def edges_of(fold: TradeFold, partial: pl.DataFrame) -> dict[str, dict[str, object]]:
+def edges_of(aggregator: TradeAggregator, partial: pl.DataFrame) -> dict[str, dict[str, object]]:
     """Return the candles of a file's first and last minute that only a neighbour can prove
     complete.
 
@@ -34,9 +34,12 @@ def edges_of(fold: TradeFold, partial: pl.DataFrame) -> dict[str, dict[str, obje
     """
     edges = {}
     opens = partial["open_time"].dt.epoch("us")
-    for name, minute_us in ((_BEGIN, fold.first_minute_us), (_END, fold.last_minute_us)):
+    for name, minute_us in (
+        (_BEGIN, aggregator.first_minute_us),
+        (_END, aggregator.last_minute_us),
+    ):
         found = partial.filter(opens == minute_us)
-        if minute_us in fold.edge_minutes and found.height:
+        if minute_us in aggregator.edge_minutes and found.height:
             row = found.row(0, named=True)
             edges[name] = {**row, "open_time": row["open_time"].isoformat()}
     return edges

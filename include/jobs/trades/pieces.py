@@ -41,7 +41,7 @@ class TradeDumpCounts:
         raw_rows: new rows in the raw table.
         rejected: unusable rows.
         whole, partial: aggregated minutes that are complete, and minutes that may lack trades.
-        unfoldable: minutes not merged, because the exchange rounds the quote amount of each fill.
+        inexact: minutes not merged, because the exchange rounds the quote amount of each fill.
             inserted … discrepancies: as in ``MergeCounts``.
     """
 
@@ -54,7 +54,7 @@ class TradeDumpCounts:
     rejected: int = 0
     whole: int = 0
     partial: int = 0
-    unfoldable: int = 0
+    inexact: int = 0
     inserted: int = 0
     changed: int = 0
     confirmed: int = 0

@@ -26,8 +26,8 @@ from include.jobs.klines.dump_files import REPLACED_BY
 from include.jobs.klines.pieces import Moment, market_from, moment_us, symbols_of
 from include.jobs.klines.planning import FAULTS, MAX_PIECES_LOGGED
 from include.jobs.trades.dumps import day_of
+from include.jobs.trades.file_candles import KEEPS_RAW
 from include.jobs.trades.file_edges import EDGES_CHECKED
-from include.jobs.trades.folds import KEEPS_RAW
 from include.jobs.trades.pieces import TradeDumpPiece
 from include.jobs.trades.rest import FINAL_AFTER_US, UM_SERVED_US, served_kind
 from include.store.candles.merging import Connection

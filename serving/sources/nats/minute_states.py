@@ -12,7 +12,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Candle, Status
-from include.domain.merge import FOLDS
+from include.domain.merge import AGGREGATED_SOURCES
 from include.domain.timeframes import MINUTE_US
 from streamer.hub.subscription import CandleUpdate
 
@@ -121,8 +121,8 @@ def _is_news(before: CandleUpdate, update: CandleUpdate) -> bool:
         return True
     if _rank(update) != _rank(before):
         return _rank(update) > _rank(before)
-    if before.source in FOLDS or update.source in FOLDS:
-        return _fold_key(update) > _fold_key(before)
+    if before.source in AGGREGATED_SOURCES or update.source in AGGREGATED_SOURCES:
+        return _aggregation_key(update) > _aggregation_key(before)
     return replace(update, is_revision=False) != replace(before, is_revision=False)
 
 
@@ -137,12 +137,12 @@ def _rank(update: CandleUpdate) -> int:
     return SOURCE_RANK[update.source]
 
 
-def _fold_key(update: CandleUpdate) -> tuple[int, int, tuple[Decimal | int, ...], str]:
+def _aggregation_key(update: CandleUpdate) -> tuple[int, int, tuple[Decimal | int, ...], str]:
     """Like ``order_key`` for aggregates, which have no time of evidence here."""
-    candle, is_fold = update.candle, update.source in FOLDS
+    candle, is_aggregated = update.candle, update.source in AGGREGATED_SOURCES
     return (
-        candle.trade_count if is_fold else 0,
-        (candle.last_trade_id or 0) if is_fold else 0,
+        candle.trade_count if is_aggregated else 0,
+        (candle.last_trade_id or 0) if is_aggregated else 0,
         candle.values,
         str(update.source),
     )

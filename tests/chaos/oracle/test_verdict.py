@@ -181,13 +181,15 @@ def test_what_was_given_up_may_lack_and_what_is_there_of_it_must_be_right(table:
     assert [one for one in table.judge() if "true is" in one]
 
 
-def test_ids_may_begin_anew_where_a_ticker_was_used_again_though_a_fold_was_cut_there(
+def test_reused_ticker_restarts_ids_even_after_a_partial_minute(
     table: Table,
 ) -> None:
     last = MINUTES - 1
     values = table.true[SYMBOL][table.minute(last)]
-    fold = _offer(table.minute(last), (*values[:6], values[6] - 1, *values[7:]))
-    merge_candidates(table.connection, [replace(fold, status=Status.PARTIAL, source=Source.STREAM)])
+    aggregated = _offer(table.minute(last), (*values[:6], values[6] - 1, *values[7:]))
+    merge_candidates(
+        table.connection, [replace(aggregated, status=Status.PARTIAL, source=Source.STREAM)]
+    )
     assert table.judge() == []
     table.change("first_trade_id = 5000, last_trade_id = 4999 + trade_count", last - 1)
     table.change("first_trade_id = 1, last_trade_id = trade_count", last)

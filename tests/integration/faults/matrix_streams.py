@@ -43,7 +43,7 @@ STREAMER: dict[str, Cell] = {
         ),
     ),
     "late": Cell(
-        happens="folds them into their minute, where what overtook them could wait; else the "
+        happens="aggregates them into their minute, where what overtook them could wait; else the "
         "minute is put down by its closed kline, which has the late trades. They do not count for "
         "the next minute",
     ),
@@ -97,8 +97,8 @@ STREAMER: dict[str, Cell] = {
         todo="name it, where no pattern does",
     ),
     "ticker_reuse": Cell(
-        happens="folds the new instrument's trades from their first minute, whatever their ids; "
-        "the time between is an outage",
+        happens="aggregates the new instrument's trades from their first minute, whatever their "
+        "ids; the time between is an outage",
         events=("symbol_silent", "symbol_silence_ended"),
         todo="restart the streamer if `trade_ids_restarted` is logged: rows are right, but the "
         "new instrument may have other steps",

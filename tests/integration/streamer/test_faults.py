@@ -107,7 +107,7 @@ async def test_a_stop_soon_after_a_disconnect_leaves_no_missing_minute(
     database_url: str, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Repairs that were waiting when the streamer stopped are requested at the next start."""
-    symbols = ["BTCUSDT", "ETHBTC"]  # one whose candles can be folded, one whose cannot
+    symbols = ["BTCUSDT", "ETHBTC"]  # one whose candles can be aggregated, one whose cannot
     monkeypatch.setattr(connection, "BACKOFF", Backoff(first_s=0.12, max_s=30.0, min_s=0.05))
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)

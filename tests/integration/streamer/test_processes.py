@@ -109,7 +109,7 @@ async def test_two_streamers_on_the_same_symbols_do_no_harm(database_url: str) -
         assert len({(gap["symbol"], gap["from_time"], gap["to_time"]) for gap in gaps}) == len(gaps)
         assert all(gap["repaired_at"] for gap in await gaps_of(database_url))
         async with await psycopg.AsyncConnection.connect(database_url) as connection:
-            # a fold joined midway may differ, and loses; no word of the exchange ever does
+            # a candle aggregated from mid-minute may differ and lose; the exchange never does
             cursor = await connection.execute(
                 "SELECT count(*) FROM ops.discrepancies WHERE loser_status = 'verified'"
             )

@@ -34,9 +34,11 @@ def test_decimals_of_a_step(step: str, decimals: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tick", "step", "foldable"),
+    ("tick", "step", "is_exact"),
     [("0.01", "0.00001", True), ("0.00001", "0.0001", False), ("0.00000001", "1", True)],
 )
-def test_quotes_fold_where_a_fill_needs_no_rounding(tick: str, step: str, foldable: bool) -> None:
+def test_quotes_are_exact_where_a_fill_needs_no_rounding(
+    tick: str, step: str, is_exact: bool
+) -> None:
     instrument = Instrument("X", Market.SPOT, "A", "B", "TRADING", Decimal(tick), Decimal(step))
-    assert instrument.quote_volume_is_exact is foldable
+    assert instrument.quote_volume_is_exact is is_exact

@@ -75,7 +75,7 @@ def test_of_two_files_the_one_published_later_wins() -> None:
     assert merge([late, early]).candle.values == late.candle.values
 
 
-def test_of_two_folds_the_one_with_more_trades_wins_then_the_one_that_reaches_further() -> None:
+def test_aggregated_candle_with_more_trades_wins_then_the_later_last_id() -> None:
     short = candidate(Source.STREAM, candle(trade_count=2, ids=(1, 9)))
     longer = candidate(Source.STREAM, candle(trade_count=3, price="5", ids=(1, 3)))
     further = candidate(Source.STREAM, candle(trade_count=3, price="4", ids=(1, 4)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from include.domain.columns.candles import TRADE_SCHEMA, fold_trades
+from include.domain.columns.candles import TRADE_SCHEMA, aggregate_trades
 from include.domain.timeframes import MINUTE_US, from_us
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +33,7 @@ def test_nothing_that_writes_makes_a_silent_candle() -> None:
     assert callers("candles_of") != []  # the search finds what exists
 
 
-def test_a_tape_with_silent_minutes_folds_to_the_minutes_that_traded() -> None:
+def test_trades_with_silent_minutes_give_the_minutes_that_traded() -> None:
     minutes = [0, 0, 3, 7]
     trades = pl.DataFrame(
         {
@@ -46,7 +46,7 @@ def test_a_tape_with_silent_minutes_folds_to_the_minutes_that_traded() -> None:
         }
     ).select(pl.col(name).cast(kind) for name, kind in TRADE_SCHEMA.items())
 
-    bars = fold_trades(trades, symbol="BTCUSDT")
+    bars = aggregate_trades(trades, symbol="BTCUSDT")
 
     assert bars["open_time"].to_list() == [from_us(T0 + m * MINUTE_US) for m in (0, 3, 7)]
     assert bars["trade_count"].to_list() == [2, 1, 1]

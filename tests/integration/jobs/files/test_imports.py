@@ -72,7 +72,7 @@ def test_klines_of_a_user_are_unconfirmed_and_importing_again_changes_nothing(
 
 
 @pytest.mark.parametrize("symbol", ["COSUSDT", "ETHBTC"])
-def test_trades_fold_to_the_exchanges_candles_rounded_quotes_as_well(
+def test_trades_give_the_exchanges_candles_with_rounded_quotes(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle,
     dump: Callable[[str, str], Path], symbol: str,
 ) -> None:  # fmt: skip

@@ -29,14 +29,14 @@ KILLED = """
 import functools, json, sys
 from include.binance.files.trade_files import TradeReader
 from include.config import load_settings
-from include.jobs.trades import dumps as trade_dumps, folds as trade_folds
+from include.jobs.trades import dumps as trade_dumps, file_candles
 from include.jobs.task_json import from_json
 from tests.integration.jobs.killing import kill_at
 
 name, when, calls, piece = sys.argv[1:]
 # a file in several blocks, as a larger one is
 TradeReader.read_file = functools.partialmethod(TradeReader.read_file, block_bytes=1 << 14)
-kill_at(trade_folds, name, when, int(calls))
+kill_at(file_candles, name, when, int(calls))
 trade_dumps.load_trade_dump(settings=load_settings(), piece=from_json(json.loads(piece)))
 """
 

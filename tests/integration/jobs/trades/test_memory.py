@@ -1,4 +1,4 @@
-"""Files of trades are folded in the memory of a block, however long they are."""
+"""Files of trades are aggregated in the memory of a block, however long they are."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ def test_usd_m_serves_the_last_two_days_alone(
     assert "recent" in str(entry.detail["not_replaced"])
 
 
-def test_single_trades_that_nobody_serves_are_folded_from_agg_trades(
+def test_trades_that_are_not_served_are_replaced_by_agg_trades(
     make_settings: Callable[..., Settings], settings: Settings
 ) -> None:
     public = make_settings(binance_rest_url="https://data-api.binance.vision")

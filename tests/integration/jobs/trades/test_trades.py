@@ -85,7 +85,7 @@ def path_of(kind: str, symbol: str, day: str = "2026-11-18") -> str:
 
 @pytest.mark.parametrize("kind", ["agg_trades", "trades"])
 @pytest.mark.parametrize("symbol", ["COSUSDT", "ETHUSDT.P"])
-def test_days_fold_to_the_exchanges_candles_and_prove_each_others_ends(
+def test_days_of_trades_give_the_exchanges_candles_and_prove_each_others_edges(
     load: Callable[..., TradeDumpCounts], connection: psycopg.Connection, oracle: Oracle,
     symbol: str, kind: str,
 ) -> None:  # fmt: skip
@@ -136,7 +136,7 @@ def test_candles_whose_quotes_the_exchange_rounds_come_from_trades_alone(
         if is_known:
             sync_instruments(settings=settings)
         counts = load("ETHBTC", "agg_trades", end=DAY + DAY_US * (1 + is_known))
-        assert counts.unfoldable == counts.whole + counts.partial > 0
+        assert counts.inexact == counts.whole + counts.partial > 0
         assert read_candles(connection, "ETHBTC", DAY, END) == []
     load("ETHBTC", "trades")
     traded = {k: v for k, v in by_minute(oracle("ETHBTC", DAY, END)).items() if v[6]}

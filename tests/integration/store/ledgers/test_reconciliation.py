@@ -82,8 +82,8 @@ def test_differing_minutes_are_counted_by_source(connection: Connection) -> None
 def test_aggregate_corrected_by_the_closed_kline_is_no_live_difference(
     connection: Connection,
 ) -> None:
-    folds = [CandleCandidate(one, Status.UNCONFIRMED, Source.STREAM) for one in hour(2)]
-    merge_candidates(connection, folds)
+    aggregated = [CandleCandidate(one, Status.UNCONFIRMED, Source.STREAM) for one in hour(2)]
+    merge_candidates(connection, aggregated)
     say(connection, Source.KLINE, hour()[:59])
     say(connection, Source.REST, hour())
     found = verdict(connection)

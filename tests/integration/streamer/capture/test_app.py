@@ -160,12 +160,12 @@ async def test_captured_rows_are_those_that_the_exchange_serves(
             assert {row[0] for row in both} == {number for number in theirs if number in span}
 
 
-async def test_captured_spot_trades_fold_into_the_candles(
+async def test_captured_spot_trades_aggregate_to_the_candles(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20)) as exchange:
         settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
-        folded = """
+        aggregated = """
             WITH minutes AS (
                 SELECT
                     symbol,
@@ -191,7 +191,7 @@ async def test_captured_spot_trades_fold_into_the_candles(
         """
 
         async def enough() -> bool:
-            return len(await rows_of(folded)) >= 6
+            return len(await rows_of(aggregated)) >= 6
 
         symbols = ("BTCUSDT", "PEPEUSDT")
         async with streaming(settings, *symbols, capture=("agg_trades",)) as streamer:
@@ -201,7 +201,7 @@ async def test_captured_spot_trades_fold_into_the_candles(
                 return streamer._capture.missing_ranges.waiting_ids == 0
 
             await wait_until(nothing_missing)  # a busy machine may have cost a connection
-        assert [row for row in await rows_of(folded) if not row[0]] == []
+        assert [row for row in await rows_of(aggregated) if not row[0]] == []
 
 
 async def test_a_disconnect_is_filled_by_id(

@@ -145,7 +145,7 @@ def trades(rows: int) -> pl.DataFrame:
     )
 
 
-def test_a_file_of_many_batches_is_folded_as_one(tmp_path: Path) -> None:
+def test_file_of_many_batches_is_aggregated_like_one_batch(tmp_path: Path) -> None:
     rows = 2 * BATCH_ROWS + 17
     path = written(tmp_path, trades(rows))
     seen: list[float] = []

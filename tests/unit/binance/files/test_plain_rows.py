@@ -21,9 +21,9 @@ from include.binance.files.trade_files import (
     UM_TRADES,
     TradeReader,
 )
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import Candle
 from include.domain.columns.candles import to_candles
-from include.domain.fold import CandleBuilder
 from include.domain.timeframes import MINUTE_US, minute_of, to_us
 
 START = to_us(datetime(2025, 1, 1, 10, tzinfo=UTC))
@@ -177,7 +177,7 @@ def test_a_negative_zero_is_rejected_like_any_negative_number() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(files(), st.lists(st.integers(1, 24), max_size=4))
-def test_the_fast_way_equals_the_row_by_row_fold(
+def test_fast_path_equals_the_row_by_row_aggregation(
     file: tuple[Layout, list[list[str]]], cuts: list[int]
 ) -> None:
     layout, rows = file
@@ -218,11 +218,11 @@ class _Sum:
     def candle(self) -> Candle:
         from dataclasses import replace
 
-        folded = self._builder.candle()
+        aggregated = self._builder.candle()
         if not self._quotes:
-            return folded
+            return aggregated
         return replace(
-            folded, quote_volume=sum(self._quotes), taker_buy_quote_volume=sum(self._bought)
+            aggregated, quote_volume=sum(self._quotes), taker_buy_quote_volume=sum(self._bought)
         )
 
 

@@ -1,4 +1,4 @@
-"""Two instruments that had one ticker, in one file: each is folded by itself."""
+"""Two instruments that had one ticker, in one file: each is aggregated by itself."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def outcome(rows: list[str], rows_a_block: int, layout: Layout | None = None) ->
 
 
 @pytest.mark.parametrize("rows_a_block", [3, 4, 9, 18, 100])
-def test_both_instruments_of_a_file_are_folded(rows_a_block: int) -> None:
+def test_both_instruments_of_a_file_are_aggregated(rows_a_block: int) -> None:
     assert outcome([*OLD, *NEW], rows_a_block) == ([1, 61], [0, 2, 60, 62], 18, [])
 
 

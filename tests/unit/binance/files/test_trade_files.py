@@ -1,4 +1,4 @@
-"""Trades fold into candles; a minute counts as whole only where the file proves it."""
+"""Trades aggregate into candles; a minute counts as whole only where the file proves it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from include.binance.files.text_blocks import TextBlock
 from include.binance.files.trade_files import TradeReader, agg_trades_layout, read_trades
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import Candle
 from include.domain.columns.candles import to_candles
-from include.domain.fold import CandleBuilder
 from include.domain.timeframes import MINUTE_US, to_us
 from include.errors import RejectedInputError
 
@@ -233,7 +233,7 @@ def agg(number: int, minute: int, *, first: int | None = None, quantity: str = "
 
 
 @pytest.mark.parametrize("symbol", ["BTCUSDT", "BTCUSDT.P"])
-def test_agg_trades_are_folded_and_count_the_trades_inside(tmp_path: Path, symbol: str) -> None:
+def test_agg_trades_are_aggregated_and_their_trades_counted(tmp_path: Path, symbol: str) -> None:
     is_um = symbol.endswith(".P")
     lines = [
         agg(number, (number - 30) // 3) + ("" if is_um else ",true") for number in range(30, 42)
@@ -247,7 +247,7 @@ def test_agg_trades_are_folded_and_count_the_trades_inside(tmp_path: Path, symbo
     assert [one.trade_count for one in candles] == [6, 6, 6, 6]
     assert (candles[0].first_trade_id, candles[0].last_trade_id) == (60, 65)
     assert candles[0].taker_buy_quote_volume == Decimal(30)
-    assert (reader.fold.first_id, reader.fold.last_id) == (30, 41)
+    assert (reader.aggregator.first_id, reader.aggregator.last_id) == (30, 41)
 
 
 def test_void_agg_trades_are_skipped_and_quantity_zero_condemns(tmp_path: Path) -> None:

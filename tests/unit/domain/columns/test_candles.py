@@ -1,4 +1,4 @@
-"""The columnar fold and roll-up equal their row-by-row twins."""
+"""The columnar aggregation and roll-up equal their row-by-row twins."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import Candle, Source, Status, silent_candle
 from include.domain.columns.candles import (
     CANDLE_SCHEMA,
     OFFER_SCHEMA,
     TRADE_SCHEMA,
+    aggregate_trades,
     as_candidates,
     bar_time,
-    fold_trades,
     from_candles,
     ranges_in,
     roll_up,
     to_candles,
 )
-from include.domain.fold import CandleBuilder
 from include.domain.ranges import ranges_of
 from include.domain.rollup import roll_up as roll_up_rows
 from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, from_us, minute_of, to_us
@@ -78,31 +78,33 @@ def frame_of(fills: list[Fill]) -> pl.DataFrame:
 
 
 @given(tapes(), st.randoms())
-def test_the_fold_of_trades_in_any_order_equals_the_builder(fills: list[Fill], rng) -> None:
+def test_aggregation_in_any_order_equals_the_builder(fills: list[Fill], rng) -> None:
     builders: dict[int, CandleBuilder] = {}
     for fill in fills:
         minute = minute_of(fill.trade_time_us)
         builders.setdefault(minute, CandleBuilder("X", minute)).add(fill)
     shuffled = list(fills)
     rng.shuffle(shuffled)
-    folded = to_candles(fold_trades(frame_of(shuffled), symbol="X"))
-    assert folded == [builders[minute].candle() for minute in sorted(builders)]
+    aggregated = to_candles(aggregate_trades(frame_of(shuffled), symbol="X"))
+    assert aggregated == [builders[minute].candle() for minute in sorted(builders)]
 
 
 def test_quote_amounts_that_the_exchange_rounded_are_summed_as_they_are() -> None:
     fill = Fill(START, Decimal("0.043375"), Decimal("0.0333"), False, 1, 1)
     frame = frame_of([fill, replace(fill, first_trade_id=2, last_trade_id=2)])
-    exact = to_candles(fold_trades(frame, symbol="X"))[0]
+    exact = to_candles(aggregate_trades(frame, symbol="X"))[0]
     assert exact.quote_volume == Decimal("0.002888775")
     rounded = frame.with_columns(quote_quantity=pl.lit("0.00144438"))
-    assert to_candles(fold_trades(rounded, symbol="X"))[0].quote_volume == Decimal("0.00288876")
+    assert to_candles(aggregate_trades(rounded, symbol="X"))[0].quote_volume == Decimal(
+        "0.00288876"
+    )
 
 
 def test_products_beyond_128_bits_raise_rather_than_wrap() -> None:
     huge = Decimal("9" * 12 + "." + "9" * 8)
     fill = Fill(START, huge, huge, True, 1, 1)
     with pytest.raises(OverflowError):
-        fold_trades(frame_of([fill]), symbol="X")
+        aggregate_trades(frame_of([fill]), symbol="X")
 
 
 @st.composite
@@ -163,7 +165,7 @@ def test_a_frame_holds_candles_without_loss(rows: list[Candle]) -> None:
 
 
 def test_empty_frames_stay_empty() -> None:
-    assert fold_trades(TRADE_SCHEMA.to_frame(), symbol="X").schema == CANDLE_SCHEMA
+    assert aggregate_trades(TRADE_SCHEMA.to_frame(), symbol="X").schema == CANDLE_SCHEMA
     assert roll_up(CANDLE_SCHEMA.to_frame(), TIMEFRAMES["1h"]).schema == CANDLE_SCHEMA
 
 
@@ -192,7 +194,7 @@ def test_trades_of_one_minute_are_in_order_of_their_ids() -> None:
         Fill(START + 1, Decimal(2), Decimal(1), True, 2, 2),
         Fill(START + 1, Decimal(1), Decimal(1), True, 1, 1),
     ]
-    candle = to_candles(fold_trades(frame_of(fills), symbol="X"))[0]
+    candle = to_candles(aggregate_trades(frame_of(fills), symbol="X"))[0]
     assert (candle.open, candle.close) == (Decimal(1), Decimal(3))
     assert all(a.trade_time_us >= b.trade_time_us for a, b in pairwise(fills))
 

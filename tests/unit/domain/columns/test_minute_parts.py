@@ -37,7 +37,7 @@ def frame_of(rows: list[tuple[int, int, int, int, bool]], first_id: int = 0) -> 
     )  # fmt: skip
 
 
-def fold(frame: pl.DataFrame, *, quotes: bool) -> MinuteParts:
+def aggregated(frame: pl.DataFrame, *, quotes: bool) -> MinuteParts:
     return parts_of(
         frame if quotes else frame.drop("quote_quantity"),
         price_decimals=4,
@@ -51,8 +51,8 @@ def test_however_trades_are_cut_the_minutes_are_the_same(
     rows: list[tuple[int, int, int, int, bool]], cuts: list[int], quotes: bool
 ) -> None:
     edges = [0, *sorted({cut for cut in cuts if cut < len(rows)}), len(rows)]
-    parts = [fold(frame_of(rows[a:b], a), quotes=quotes) for a, b in pairwise(edges)]
-    once = join_parts([fold(frame_of(rows), quotes=quotes)])
+    parts = [aggregated(frame_of(rows[a:b], a), quotes=quotes) for a, b in pairwise(edges)]
+    once = join_parts([aggregated(frame_of(rows), quotes=quotes)])
     assert join_parts(parts).frame.equals(once.frame)
     inside = [row for row in rows if row[0] == rows[0][0]]
     first = once.frame.filter(minute=rows[0][0] * MINUTE_US).row(0, named=True)
@@ -63,15 +63,15 @@ def test_however_trades_are_cut_the_minutes_are_the_same(
 
 
 def test_texts_have_no_more_zeros_than_a_column_needs() -> None:
-    texts = as_texts(fold(frame_of([(0, 12_500, 4_000, 0, True)]), quotes=False))
+    texts = as_texts(aggregated(frame_of([(0, 12_500, 4_000, 0, True)]), quotes=False))
     assert texts.row(0)[1:7] == ("1.25", "1.25", "1.25", "1.25", "4", "5")
 
 
 def test_sums_and_scales_beyond_128_bits_raise() -> None:
     huge = frame_of([(0, 10**20, 10**19, 0, True)])
     with pytest.raises(OverflowError, match="price × quantity"):
-        fold(huge, quotes=False)
-    part = fold(frame_of([(0, 10**12, 1, 0, True)]), quotes=False)
+        aggregated(huge, quotes=False)
+    part = aggregated(frame_of([(0, 10**12, 1, 0, True)]), quotes=False)
     other = MinuteParts(part.frame, Scales(36, 3, 7))
     with pytest.raises(OverflowError, match="open with 32 more decimals"):
         join_parts([part, other])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from include.domain.columns.trades import FoldedMinutes, TradeFold, TradeRows
+from include.domain.columns.trades import AggregatedMinutes, TradeAggregator, TradeRows
 from include.domain.timeframes import MINUTE_US
 
 T0 = 1_735_725_600_000_000 // MINUTE_US * MINUTE_US
@@ -38,7 +38,7 @@ class Minutes:
         self.whole: list[int] = []
         self.partial: list[int] = []
 
-    def __iadd__(self, told: FoldedMinutes) -> Minutes:
+    def __iadd__(self, told: AggregatedMinutes) -> Minutes:
         self.whole += minutes(told.whole)
         self.partial += minutes(told.partial)
         return self
@@ -55,12 +55,12 @@ def told(
     before_id: int | None = None,
 ) -> tuple[list[int], list[int], set[int]]:
     """Whole, partial and edge minutes."""
-    fold = TradeFold("X", ids_follow=ids_follow, after_id=after_id)
+    aggregator = TradeAggregator("X", ids_follow=ids_follow, after_id=after_id)
     found = Minutes()
     for block in blocks:
-        found += fold.add(block)
-    found += fold.finish(before_id=before_id)
-    edges = {(minute - T0) // MINUTE_US for minute in fold.edge_minutes}
+        found += aggregator.add(block)
+    found += aggregator.finish(before_id=before_id)
+    edges = {(minute - T0) // MINUTE_US for minute in aggregator.edge_minutes}
     return found.whole, found.partial, edges
 
 
@@ -98,9 +98,9 @@ def test_a_gap_in_the_ids_condemns_both_sides_also_between_blocks(cut: int) -> N
 
 
 def test_void_rows_take_part_in_the_ids_and_in_nothing_else() -> None:
-    fold = TradeFold("X", ids_follow=True)
-    first = fold.add(rows(*TAPE, void=(3, 4)))
-    last = fold.finish()
+    aggregator = TradeAggregator("X", ids_follow=True)
+    first = aggregator.add(rows(*TAPE, void=(3, 4)))
+    last = aggregator.finish()
     candles = pl.concat([first.whole, first.partial, last.whole, last.partial]).sort("open_time")
     assert minutes(candles) == [0, 2, 3]
     assert candles["trade_count"].to_list() == [2, 1, 1]
@@ -118,32 +118,32 @@ def test_ids_that_skip_by_design_prove_nothing_and_ends_stay_unproven() -> None:
 
 
 def test_a_trade_behind_one_of_the_next_minute_still_reaches_its_own() -> None:
-    fold = TradeFold("X", ids_follow=True, after_id=0)
-    told_first = fold.add(rows((1, 0), (2, 1)))
+    aggregator = TradeAggregator("X", ids_follow=True, after_id=0)
+    told_first = aggregator.add(rows((1, 0), (2, 1)))
     assert told_first.whole.is_empty()
-    assert fold.folded_until_us <= T0
-    rest = [fold.add(rows((3, 0), (4, 1), (5, 2), (6, 3))), fold.finish()]
+    assert aggregator.aggregated_until_us <= T0
+    rest = [aggregator.add(rows((3, 0), (4, 1), (5, 2), (6, 3))), aggregator.finish()]
     candles = pl.concat([one.whole for one in rest])
     assert candles["trade_count"].to_list() == [2, 2, 1]
     assert candles["close"].to_list()[0] == "1.03"
 
 
 def test_minutes_come_out_once_and_memory_holds_the_newest_alone() -> None:
-    fold = TradeFold("X", ids_follow=True)
+    aggregator = TradeAggregator("X", ids_follow=True)
     found = Minutes()
     for number in range(200):
-        found += fold.add(rows((number, number)))
-        assert len(fold._parts) <= 3
-    found += fold.finish()
+        found += aggregator.add(rows((number, number)))
+        assert len(aggregator._parts) <= 3
+    found += aggregator.finish()
     assert sorted(found.whole + found.partial) == list(range(200))
 
 
 def test_blocks_of_different_decimals_are_joined_exactly() -> None:
-    fold = TradeFold("X", ids_follow=True)
-    fold.add(rows((1, 0), (2, 0)))
+    aggregator = TradeAggregator("X", ids_follow=True)
+    aggregator.add(rows((1, 0), (2, 0)))
     more = rows((3, 0), (4, 0))
-    fold.add(TradeRows(more.frame, 5, 0))
-    (candle,) = fold.finish().partial.rows(named=True)
+    aggregator.add(TradeRows(more.frame, 5, 0))
+    (candle,) = aggregator.finish().partial.rows(named=True)
     assert (candle["open"], candle["close"]) == ("1.01000", "0.00104")
     assert (candle["volume"], candle["taker_buy_volume"]) == ("22", "11")
     # 1.01 × 1 + 1.02 × 1 + 0.00103 × 10 + 0.00104 × 10

@@ -73,7 +73,7 @@ def test_every_kind_is_told_from_its_rows_in_any_packing_and_market(
 
 
 @pytest.mark.parametrize("rows", [TRADES, SPOT_AGG])
-def test_trades_and_agg_trades_fold_to_the_same_minutes(write: Write, rows: list[str]) -> None:
+def test_trades_and_agg_trades_give_the_same_minutes(write: Write, rows: list[str]) -> None:
     file = open_file(write("mine.csv", "\n".join(rows)), symbol="ABC")
     parts = list(read_parts(file))
     whole = to_candles(pl.concat([part.candles for part in parts]))

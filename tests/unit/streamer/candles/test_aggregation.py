@@ -151,9 +151,9 @@ def test_differing_candle_takes_the_klines_quote_volume_if_fills_are_rounded(
         taker_buy_quote_volume=Decimal("0.5"),
     )  # fmt: skip
     one.on_kline(structs.replace(told, body=body))
-    fold, kline = (offer.candle for offer in results.candidates)
-    assert fold.volume == told.body.volume
-    assert fold == replace(kline, volume=fold.volume)
+    aggregated, kline = (offer.candle for offer in results.candidates)
+    assert aggregated.volume == told.body.volume
+    assert aggregated == replace(kline, volume=aggregated.volume)
     assert results.differing == [["volume"]]
 
 
@@ -303,7 +303,7 @@ def test_memory_stays_bounded_over_many_minutes(results: Results) -> None:
 
 
 def test_a_verified_minute_is_in_memory_once_and_accepts_late_trades(results: Results) -> None:
-    """Of 1,500 symbols, numbers of the fold beside the exchange's equal ones take megabytes."""
+    """Of 1,500 symbols, aggregated numbers beside the exchange's equal ones take megabytes."""
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)

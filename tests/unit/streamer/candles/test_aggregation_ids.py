@@ -143,7 +143,7 @@ def test_spot_trades_overtaken_by_milliseconds_are_aggregated_once_each(
         one.on_clock(at_us + MINUTE_US + GRACE)
     stored = results.stored()
     assert [stored[T0 + n * MINUTE_US].status for n in range(2)] == [Status.VERIFIED] * 2
-    assert one.equal_klines == 2  # the folds were whole
+    assert one.equal_klines == 2  # no trade was missing
     assert (one.duplicates, results.missing, results.differing) == (10, [], [])
     late = sum(number < max(order[: at + 1]) for at, number in enumerate(order))
     assert one.ids.overtaken == late > 50

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.domain.fold import CandleBuilder
+from include.domain.candle_builder import CandleBuilder
 from include.domain.timeframes import MINUTE_US
 from streamer.candles.minutes import Minutes
 from tests.unit.streamer.played_exchange import T0, kline_of, trade

@@ -77,7 +77,7 @@ def test_kline_that_ends_inside_an_agg_trade_is_no_seed_until_the_next(results: 
     one.on_kline(inside)
     for each in trades[1:]:
         one.on_trade(each)
-    assert one.live_candles()[0][0].trade_count == 4  # the kline itself, not a wrong fold
+    assert one.live_candles()[0][0].trade_count == 4  # the kline itself, not a wrong aggregation
     one.on_kline(kline_of(trades, T0, closed=False, at_us=T0 + 3 * SECOND_US))
     assert one.live_candles()[0][0].trade_count == 7
     one.on_trade(trade(4, T0 + 4 * SECOND_US, first=17))

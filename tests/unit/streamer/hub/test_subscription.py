@@ -131,11 +131,13 @@ async def test_waiting_revision_stays_a_revision(hub: Hub, heard: Heard) -> None
 async def test_lower_ranked_candidate_is_not_delivered(hub: Hub, heard: Heard) -> None:
     listed(hub, heard)
     trades = minute_trades(0, 1)
-    fold = CandleCandidate(rest_offer(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM)
+    aggregated = CandleCandidate(
+        rest_offer(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM
+    )
     with hub.subscribe() as subscription:
         hub.publish_closed(rest_offer(trades, 0))
         subscription.drain()
-        hub.publish_closed(fold)
+        hub.publish_closed(aggregated)
         hub.publish_closed(rest_offer(trades, 0))
         assert not subscription.drain()
 

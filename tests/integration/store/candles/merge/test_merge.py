@@ -246,14 +246,16 @@ def test_values_stored_twice_have_both_periods(connection: Connection) -> None:
 
 def test_aggregate_is_not_ranked_by_ids_of_another_source(connection: Connection) -> None:
     """A file's high ids join the aggregated row; a candle with later ids must still win."""
-    fold = candidate(Source.STREAM, candle(price="10", ids=(1, 100)))
+    aggregated = candidate(Source.STREAM, candle(price="10", ids=(1, 100)))
     file = candidate(Source.FILE, candle(price="10", ids=(1, 200)))
     further = candidate(Source.STREAM, candle(price="9", ids=(1, 150)))
 
-    for each in (fold, file, further):
+    for each in (aggregated, file, further):
         merge_candidates(connection, [each])
 
-    assert stored(connection, "BTCUSDT", NOVEMBER_END_US) == expected(merge([fold, file, further]))
+    assert stored(connection, "BTCUSDT", NOVEMBER_END_US) == expected(
+        merge([aggregated, file, further])
+    )
 
 
 def test_verdict_counts_differences_from_the_present_row_only(connection: Connection) -> None:

@@ -62,7 +62,7 @@ def test_any_order_of_a_minutes_states_ends_in_the_same() -> None:
 
 
 @pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
-def test_of_two_folds_the_one_of_more_trades_stays_whoever_speaks_last(status: Status) -> None:
+def test_aggregated_candle_with_more_trades_stays(status: Status) -> None:
     """Two streamers stream a symbol, and one of them came late."""
     told = closed(status=status, source=Source.STREAM)
     few = replace(told, candle=replace(told.candle, trade_count=5, last_trade_id=50))

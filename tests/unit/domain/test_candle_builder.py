@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import differing_ids, differing_values, silent_candle
-from include.domain.fold import CandleBuilder
 
 
 @dataclass
@@ -36,7 +36,7 @@ def fills() -> st.SearchStrategy[list[Fill]]:
 
 
 @given(fills())
-def test_fold_equals_fractions(trades: list[Fill]) -> None:
+def test_builder_equals_fractions(trades: list[Fill]) -> None:
     builder = CandleBuilder("X", 0)
     for trade in trades:
         builder.add(trade)
@@ -59,7 +59,7 @@ def test_fold_equals_fractions(trades: list[Fill]) -> None:
 
 
 @given(fills(), st.data())
-def test_fold_goes_on_from_a_candle_as_if_never_interrupted(
+def test_builder_continues_from_a_candle_without_a_difference(
     trades: list[Fill], data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(1, len(trades)))
@@ -82,7 +82,7 @@ def test_products_longer_than_the_default_context_keep_every_digit() -> None:
     assert builder.candle().quote_volume != price * quantity  # 28 digits are not enough
 
 
-def test_a_silent_candle_seeds_a_fold_whose_open_is_the_first_trade() -> None:
+def test_silent_candle_as_seed_opens_with_the_first_trade() -> None:
     builder = CandleBuilder.from_candle(silent_candle("X", 0, Decimal(5)))
     builder.add(Fill(Decimal(7), Decimal(1), True, 4, 4))
     candle = builder.candle()

@@ -40,7 +40,7 @@ KEEPS_RAW = "keeps_raw"
 
 
 @dataclass(slots=True)
-class FoldedTrades:
+class AggregatedTrades:
     """Rows read from a file.
 
     Attributes:
@@ -61,7 +61,7 @@ class FoldedTrades:
     time_unit: str | None = None
 
 
-def fold_blocks(
+def aggregate_blocks(
     connection: Connection,
     piece: TradeDumpPiece,
     reader: TradeReader,
@@ -69,13 +69,13 @@ def fold_blocks(
     *,
     window: tuple[int, int],
     kind: str,
-) -> FoldedTrades:
+) -> AggregatedTrades:
     """Aggregate rows into candles; raw rows are stored while reading if requested.
 
     Raises:
         RejectedInputError: damaged, wrong columns, or too many unusable rows.
     """
-    content = FoldedTrades(reader, window, kind)
+    content = AggregatedTrades(reader, window, kind)
     whole, partial = [content.whole], [content.partial]
     try:
         for block in blocks:
@@ -106,11 +106,11 @@ def _check_hope(path: str, rejections: Sequence[Rejection]) -> None:
         )
 
 
-def store_folded(
+def store_aggregated(
     connection: Connection,
     piece: TradeDumpPiece,
     entry: DumpFile,
-    content: FoldedTrades,
+    content: AggregatedTrades,
     *,
     evidence_at_us: int | None,
 ) -> TradeDumpCounts:
@@ -120,14 +120,14 @@ def store_folded(
         entry: of the ledger; rows and ids are added to it.
         evidence_at_us: of two candidates of a minute with equally many trades, the later one wins.
     """
-    is_foldable = _is_foldable(connection, piece.symbol, content)
+    has_exact_quotes = _has_exact_quotes(connection, piece.symbol, content)
     minutes = content.whole.height + content.partial.height
     merged = MergeCounts()
-    if is_foldable:
+    if has_exact_quotes:
         merged = _candidate(connection, piece.symbol, content.whole, evidence_at_us)
         merged += _merge_partial(connection, content.partial)
     else:
-        log.info("quotes_not_foldable", path=piece.path, minutes=minutes)
+        log.info("quotes_not_exact", path=piece.path, minutes=minutes)
     record_rejected_rows(
         connection,
         (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
@@ -137,7 +137,7 @@ def store_folded(
         rows=content.trades,
         rejected=len(content.rejections),
         time_unit=content.time_unit,
-        detail={**entry.detail, **_detail(piece, content, is_foldable=is_foldable)},
+        detail={**entry.detail, **_detail(piece, content, has_exact_quotes=has_exact_quotes)},
     )
     record_dump_file(connection, entry)
     # After the ledger's entry: if two neighbours load concurrently, the later one sees both.
@@ -155,7 +155,7 @@ def store_folded(
         rejected=len(content.rejections),
         whole=content.whole.height,
         partial=content.partial.height,
-        unfoldable=0 if is_foldable else minutes,
+        inexact=0 if has_exact_quotes else minutes,
         inserted=merged.inserted,
         changed=merged.changed,
         confirmed=merged.confirmed,
@@ -165,21 +165,21 @@ def store_folded(
 
 
 def _detail(
-    piece: TradeDumpPiece, content: FoldedTrades, *, is_foldable: bool
+    piece: TradeDumpPiece, content: AggregatedTrades, *, has_exact_quotes: bool
 ) -> dict[str, object]:
     """Return the details that neighbours and later plans need."""
     start_us, end_us = content.window
-    fold = content.reader.fold
+    aggregator = content.reader.aggregator
     # If another kind replaced the file, the ids are not the file's.
-    has_ids = fold.first_id is not None and content.kind == piece.kind
+    has_ids = aggregator.first_id is not None and content.kind == piece.kind
     return {
         "from": from_us(start_us).isoformat(),
         "to": from_us(end_us).isoformat(),
-        "first_id": fold.first_id if has_ids else None,
-        "last_id": fold.last_id if has_ids else None,
+        "first_id": aggregator.first_id if has_ids else None,
+        "last_id": aggregator.last_id if has_ids else None,
         KEEPS_RAW: piece.keep_raw,
-        "is_folded": is_foldable,
-        EDGES: edges_of(fold, content.partial) if is_foldable and has_ids else {},
+        "is_aggregated": has_exact_quotes,
+        EDGES: edges_of(aggregator, content.partial) if has_exact_quotes and has_ids else {},
         EDGES_CHECKED: False,
     }
 
@@ -210,7 +210,7 @@ def _merge_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts
     return merge_frame(connection, candidates)
 
 
-def _is_foldable(connection: Connection, symbol: str, content: FoldedTrades) -> bool:
+def _has_exact_quotes(connection: Connection, symbol: str, content: AggregatedTrades) -> bool:
     """Whether the quote volumes of the candles equal the exchange's.
 
     Single trades have quote amounts; aggTrades do not. If the exchange rounds the quote amount of

@@ -1,6 +1,6 @@
 """Aggregate trades into the candle of one minute, row by row.
 
-The columnar twin is ``columns.candles.fold_trades``; tests compare the two.
+The columnar twin is ``columns.candles.aggregate_trades``; tests compare the two.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class CandleBuilder:
         return add(self.taker_buy_quote_volume, self.taker_sell_quote_volume)
 
     def add(self, fill: Fill) -> None:
-        """Fold one more trade or aggTrade, exactly.
+        """Add one more trade or aggTrade, exactly.
 
         Raises:
             decimal.Inexact: a value needs more than sixty digits.
