@@ -131,6 +131,7 @@ with create_session() as session:
 """
 
 
+@pytest.mark.long
 def test_no_password_is_stored_without_a_fernet_key(run, database):
     done = run(
         "-m",

@@ -21,6 +21,8 @@ from deploy.local.postgres import EmbeddedPostgres
 from include.jobs.dbt_env import DBT_PROJECT
 from tests.integration.dbt.conftest import MarketTables, database_of
 
+pytestmark = pytest.mark.long
+
 ONE_LINE = 'eval "$(candelabra dbt-env)" && dbt build'
 STABLE = {
     "bi_candles": """timeframe text, symbol text, open_time timestamptz, next_open_time timestamptz,

@@ -249,6 +249,7 @@ async def test_invalid_requests_are_problems(built: Any) -> None:
             assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.long
 def test_no_request_causes_a_server_error(built: Any) -> None:
     with on_a_socket(lambda: application(built.url)) as url:
         assert ask_all(url, symbols=["BTCUSDT"], only=OF_MARTS) > 100

@@ -255,6 +255,7 @@ print(json.dumps({"dags": sorted(bag.dags), "errors": bag.import_errors}))
 """
 
 
+@pytest.mark.long
 def test_platform_imports_its_programs_and_parses_all_dags(platform: Image, tmp_path: Path) -> None:
     dags = sorted(path.stem for path in (ROOT / "dags").glob("*.py") if path.stem != "__init__")
     done = platform.run(

@@ -94,7 +94,8 @@ def assert_live_bars_hold_the_minutes(market: Any, coarse: Any) -> None:
             assert live == market.expected(timeframe), timeframe.name
 
 
-@pytest.mark.parametrize("builds", [1, pytest.param(6, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("builds", [1, 6])
 def test_marts_equal_the_minutes_after_concurrent_writes_and_builds(
     filled: Any, dbt: Any, coarse: Any, builds: int
 ) -> None:

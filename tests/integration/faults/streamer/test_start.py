@@ -21,6 +21,7 @@ from tests.integration.faults.staging import (
     assert_equal,
     events_of,
     minutes_of,
+    oracle,
     outages_of,
     read_rows,
     told,
@@ -147,6 +148,8 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
             await until(lambda: exchange.clock.now_us() >= before_us, "the market has changed")
             rows: Rows = {}
 
+            until_us = before_us + MINUTE_US
+
             def is_right() -> bool:
                 rows.clear()
                 rows.update(read_rows(database_url))
@@ -155,13 +158,15 @@ async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
                     and minutes_of(rows, again)[-1] > before_us
                     and bool(outages_of(database_url, again))
                     and all(row["status"] == "verified" for row in rows.values())
-                    and all(minutes_of(rows, name)[-1] > began_us + 9 * MINUTE_US
-                            for name in (gone, halted))
-                )  # fmt: skip
+                    and all(
+                        oracle(exchange, name, began_us, until_us).keys()
+                        <= {*minutes_of(rows, name)}
+                        for name in (gone, halted, again)
+                    )
+                )
 
             async with streaming(settings, "BTCUSDT", gone, halted, again, new):
                 await until(is_right, "all symbols as the exchange has them")
-            until_us = before_us + MINUTE_US
             for name in (gone, halted, again):
                 assert_equal(exchange, rows, name, began_us, until_us)
             first, *_, last = minutes_of(rows, new)

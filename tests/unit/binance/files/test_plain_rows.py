@@ -135,7 +135,7 @@ def files(draw: st.DrawFn) -> tuple[Layout, list[list[str]]]:
     return layout, rows
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     files(),
     st.lists(st.integers(1, 24), max_size=4),

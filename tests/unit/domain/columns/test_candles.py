@@ -136,7 +136,7 @@ def test_the_columnar_roll_up_equals_the_row_by_row_one(rows: list[Candle], time
     assert to_candles(roll_up(frame, timeframe)) == roll_up_rows(rows, timeframe)
 
 
-@settings(deadline=None)  # bound by how busy the machine is
+@settings(max_examples=40, deadline=None)
 @given(candles())
 def test_rolling_up_in_steps_equals_rolling_up_at_once(rows: list[Candle]) -> None:
     at_once = roll_up(from_candles(rows), TIMEFRAMES["1d"])
