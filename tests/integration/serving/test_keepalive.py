@@ -103,7 +103,7 @@ def paced(monkeypatch: pytest.MonkeyPatch, *, keepalive_ms: int, timeout_ms: int
     monkeypatch.setattr(grpc_server, "KEEPALIVE_TIMEOUT_MS", timeout_ms)
 
 
-async def test_a_peer_without_a_call_is_asked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_peer_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
     paced(monkeypatch, keepalive_ms=100, timeout_ms=LONG_MS)
     async with peer() as one:
         for _ in range(5):
@@ -112,7 +112,7 @@ async def test_a_peer_without_a_call_is_asked_too(monkeypatch: pytest.MonkeyPatc
             await one.say(PING, body, flags=ACK)
 
 
-async def test_a_peer_that_answers_no_ping_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unresponsive_peer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     paced(monkeypatch, keepalive_ms=100, timeout_ms=100)
     async with peer() as one:
         await one.heard(PING)
@@ -133,7 +133,7 @@ async def test_pings_at_half_the_servers_pace_or_slower_are_answered(
             await asyncio.sleep(allowed_ms / 1_000 + 0.01)
 
 
-async def test_a_flood_of_pings_is_refused_by_name() -> None:
+async def test_ping_flood_is_refused() -> None:
     async with peer() as one:
         answered = 0
         while await one.answered(answered):

@@ -21,7 +21,7 @@ from tests.integration.streamer.harness import settings_for, streaming
 LEAST = 30
 
 
-async def test_readers_of_a_streamer_and_beyond_it_are_told_the_exchanges_trades(
+async def test_trades_reach_readers_of_the_streamer_and_of_a_server_process(
     database_url: str,
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20)) as exchange:

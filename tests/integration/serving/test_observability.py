@@ -82,7 +82,7 @@ def speaks_of(code: str) -> Callable[[dict[str, Any]], bool]:
     return lambda body: any(reason["code"] == code for reason in body["reasons"])
 
 
-async def test_metrics_tell_what_happened_to_every_frame_and_row(database_url: str) -> None:
+async def test_metrics_account_for_every_frame_and_row(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url, **OWN_PORT)
         async with streaming(settings, *SYMBOLS) as streamer:
@@ -130,7 +130,9 @@ async def test_metrics_tell_what_happened_to_every_frame_and_row(database_url: s
     }  # has a series for each cause, once there is one
 
 
-async def test_a_cut_makes_it_unready_until_its_streams_deliver_again(database_url: str) -> None:
+async def test_disconnected_streamer_is_not_ready_until_its_streams_deliver(
+    database_url: str,
+) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url, **OWN_PORT)
         async with streaming(settings, *SYMBOLS) as streamer:
@@ -190,7 +192,7 @@ class Gateway:
         sink.close()
 
 
-async def test_it_is_not_ready_while_the_database_is_away_and_alive_all_the_time(
+async def test_streamer_without_database_is_alive_but_not_ready(
     database_url: str,
 ) -> None:
     gateway = Gateway(database_url)
@@ -211,7 +213,7 @@ async def test_it_is_not_ready_while_the_database_is_away_and_alive_all_the_time
     assert value(back, "candelabra_database_up") == 1
 
 
-async def test_before_it_knows_its_symbols_it_is_alive_and_not_ready(database_url: str) -> None:
+async def test_starting_streamer_is_alive_but_not_ready(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url, **OWN_PORT)
     # The exchange is gone: the start waits for it.
@@ -222,7 +224,7 @@ async def test_before_it_knows_its_symbols_it_is_alive_and_not_ready(database_ur
         assert value(await scrape(streamer), "candelabra_started") == 0
 
 
-async def test_switched_off_it_listens_nowhere(database_url: str) -> None:
+async def test_disabled_http_server_does_not_listen(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url, streamer_http=False)
         async with streaming(settings, "BTCUSDT") as streamer:
@@ -230,7 +232,7 @@ async def test_switched_off_it_listens_nowhere(database_url: str) -> None:
             assert streamer.telemetry.http_url == ""
 
 
-async def test_a_port_that_is_taken_ends_the_start_with_what_to_do(database_url: str) -> None:
+async def test_port_in_use_ends_the_start_with_a_remedy(database_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         async with Exchange(FAST) as exchange:

@@ -86,7 +86,7 @@ def unready(code: str) -> Callable[[tuple[int, int, set[str]]], bool]:
     return lambda said: said[:2] == (200, 503) and code in said[2]
 
 
-def test_each_fault_is_told_and_none_but_a_blocked_loop_asks_for_a_restart(
+def test_only_a_blocked_loop_makes_the_process_unhealthy(
     postgres: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     url = postgres.create_database("candelabra")

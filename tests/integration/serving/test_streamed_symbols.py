@@ -79,7 +79,7 @@ async def price_status(settings: Settings, symbol: str) -> int:
         return (await client.get("/api/v1/prices", params={"symbol": symbol})).status_code
 
 
-async def test_servers_know_what_streamers_take_up_and_forget_what_they_drop(
+async def test_server_processes_follow_the_symbols_of_streamers(
     database_url: str,
 ) -> None:
     with connect(database_url, application_name="test") as connection:

@@ -107,7 +107,7 @@ async def browser(address: str) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_open_access_reads_everything_and_changes_nothing(accounts_url: str) -> None:
+async def test_open_access_is_read_only(accounts_url: str) -> None:
     async with open_to(accounts_url, is_required=False) as address, browser(address) as client:
         assert (await client.get("/api/v1/candles?symbol=BTCUSDT")).status_code == 200
         me = (await client.get("/api/v1/me")).raise_for_status().json()
@@ -127,7 +127,7 @@ async def test_open_access_reads_everything_and_changes_nothing(accounts_url: st
         assert (await client.get("/api/v1/prices")).status_code == 200
 
 
-async def test_where_accounts_are_required_nothing_is_read_without_one(accounts_url: str) -> None:
+async def test_required_accounts_refuse_anonymous_reads(accounts_url: str) -> None:
     async with open_to(accounts_url, is_required=True) as address, browser(address) as client:
         for path in CLOSED:
             answer = await client.get(path)
@@ -159,7 +159,7 @@ async def test_where_accounts_are_required_nothing_is_read_without_one(accounts_
         assert (await client.post("/api/v1/logout")).status_code == 204
 
 
-async def test_a_token_reads_until_it_is_revoked_or_its_account_is_shut_out(
+async def test_token_is_valid_until_revoked_or_its_account_disabled(
     accounts_url: str,
 ) -> None:
     header = {"authorization": f"Bearer {token_of(accounts_url, 'root')}"}
@@ -203,7 +203,7 @@ async def test_a_token_reads_until_it_is_revoked_or_its_account_is_shut_out(
         (b'{"name": "\' OR 1=1 --", "password": ""}', 401),
     ],
 )
-async def test_a_login_that_cannot_be_is_refused_alike_and_repeats_nothing(
+async def test_invalid_login_is_refused_without_repeating_its_input(
     accounts_url: str, body: bytes, status: int
 ) -> None:
     async with open_to(accounts_url, is_required=True) as address, browser(address) as client:
@@ -249,7 +249,7 @@ async def test_logins_are_limited_by_address_and_by_name(
         {"sec-fetch-site": "same-site"},
     ],
 )
-async def test_a_page_of_another_place_can_change_nothing(
+async def test_cross_origin_page_can_change_nothing(
     accounts_url: str, headers: dict[str, str]
 ) -> None:
     async with open_to(accounts_url, is_required=False) as address, browser(address) as client:
@@ -266,7 +266,7 @@ async def test_a_page_of_another_place_can_change_nothing(
         assert (await client.get("/api/v1/me")).json()["user"] == "anna"
 
 
-async def test_the_cookie_is_secure_where_the_browser_speaks_tls(accounts_url: str) -> None:
+async def test_cookie_is_secure_behind_tls(accounts_url: str) -> None:
     async with open_to(accounts_url, is_required=False) as address, browser(address) as client:
         host = {"host": "charts.example.org", "origin": "https://charts.example.org"}
         for headers in (host, {"x-forwarded-proto": "https"}):
@@ -274,7 +274,7 @@ async def test_the_cookie_is_secure_where_the_browser_speaks_tls(accounts_url: s
             assert "Secure" in answer.headers["set-cookie"].split("; "), headers
 
 
-async def test_sessions_are_seen_and_ended_one_by_one(accounts_url: str) -> None:
+async def test_sessions_are_listed_and_ended_one_by_one(accounts_url: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         address = await stack.enter_async_context(open_to(accounts_url, is_required=True))
         here, there, root = [await stack.enter_async_context(browser(address)) for _ in range(3)]
@@ -312,7 +312,7 @@ async def test_a_session_expires(accounts_url: str) -> None:
         assert again.status_code == 401
 
 
-async def test_a_watchlist_is_announced_and_subscribed_on_connecting_and_goes_with_its_changes(
+async def test_watchlist_subscription_starts_on_connect_and_follows_changes(
     accounts_url: str,
 ) -> None:
     token = token_of(accounts_url, "anna")
@@ -357,7 +357,7 @@ async def next_of(socket: ClientConnection, *kinds: str) -> Any:
     return message
 
 
-async def test_a_watchlist_is_kept_by_who_is_logged_in(accounts_url: str) -> None:
+async def test_logged_in_user_edits_a_watchlist(accounts_url: str) -> None:
     async with open_to(accounts_url, is_required=False) as address, browser(address) as client:
         (await client.post("/api/v1/login", json=ANNA)).raise_for_status()
         for symbol, is_new in (("BTCUSDT", True), ("ETHUSDT.P", True), ("BTCUSDT", False)):
@@ -383,7 +383,7 @@ async def test_a_watchlist_is_kept_by_who_is_logged_in(accounts_url: str) -> Non
         assert [one["symbol"] for one in found] == ["ETHUSDT.P"]
 
 
-async def test_while_the_accounts_are_away_it_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unavailable_accounts_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_module, "WAIT_S", 0.3)
     nowhere = "postgresql://nobody@127.0.0.1:1/none"
     async with open_to(nowhere, is_required=True) as address, browser(address) as client:

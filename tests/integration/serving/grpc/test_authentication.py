@@ -75,7 +75,7 @@ async def status_of(call: Any) -> grpc.StatusCode:
     return caught.value.code()
 
 
-async def test_each_call_needs_a_token_but_what_probes_ask(database_url: str, token: str) -> None:
+async def test_every_call_except_probes_needs_a_token(database_url: str, token: str) -> None:
     async with guarded(database_url) as (address, _, _), grpc.aio.insecure_channel(address) as line:
         stub = services.MarketDataStub(line)
         ask = pb.ListInstrumentsRequest()
@@ -131,9 +131,7 @@ async def test_a_stream_ends_with_its_token(database_url: str, token: str) -> No
             await asyncio.wait_for(rest(), 30)
 
 
-async def test_a_server_before_the_streamer_has_a_token_of_its_own(
-    database_url: str, token: str
-) -> None:
+async def test_server_process_needs_its_own_token(database_url: str, token: str) -> None:
     async with guarded(database_url) as (address, api, _):
         async with httpx.AsyncClient() as client:
             assert (await client.get(f"{api}/api/v1/prices")).status_code == 401

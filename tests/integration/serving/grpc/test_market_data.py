@@ -83,7 +83,7 @@ async def filled(settings: Settings, exchange: Exchange, database_url: str) -> N
     repairs.close()
 
 
-async def test_bars_of_every_timeframe_are_the_exchanges(database_url: str) -> None:
+async def test_bars_of_every_timeframe_equal_the_exchange(database_url: str) -> None:
     async with Exchange(SimulatorConfig(speed=60)) as exchange:
         settings = settings_for(exchange, database_url, grpc_port=0)
         await filled(settings, exchange, database_url)
@@ -128,7 +128,7 @@ async def test_bars_of_every_timeframe_are_the_exchanges(database_url: str) -> N
 
 
 @pytest.mark.long
-async def test_a_server_before_a_streamer_loses_no_minute_when_the_streamer_starts_anew(
+async def test_server_process_loses_no_minute_when_the_streamer_restarts(
     database_url: str,
 ) -> None:
     """Its reader receives every closed minute, including those of the restart."""

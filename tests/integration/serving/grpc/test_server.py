@@ -104,7 +104,7 @@ def stored_url(database_url: str) -> str:
     return database_url
 
 
-async def test_a_stranger_asks_what_there_is_and_calls_it(stored_url: str) -> None:
+async def test_client_without_our_code_discovers_and_calls_the_service(stored_url: str) -> None:
     """Like grpcurl: the client imports none of our code."""
     async with serving(stored_url) as address, grpc.aio.insecure_channel(address) as channel:
         pool = DescriptorPool()
@@ -144,7 +144,7 @@ async def test_a_stranger_asks_what_there_is_and_calls_it(stored_url: str) -> No
         assert [one.close for one in answer.candles] == ["1", "2", "3", "4", "5"]
 
 
-async def test_health_is_told_by_the_standard_service(stored_url: str) -> None:
+async def test_health_uses_the_standard_service(stored_url: str) -> None:
     async with serving(stored_url) as address, grpc.aio.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", "candelabra.v1.MarketData"):
@@ -271,7 +271,7 @@ WRONG = [
 ]
 
 
-async def test_nonsense_is_refused_with_what_would_be_right(stored_url: str) -> None:
+async def test_invalid_requests_are_refused_with_the_allowed_values(stored_url: str) -> None:
     async with serving(stored_url) as address, grpc.aio.insecure_channel(address) as channel:
         stub = services.MarketDataStub(channel)
         for name, request, code, text in WRONG:
@@ -282,7 +282,9 @@ async def test_nonsense_is_refused_with_what_would_be_right(stored_url: str) -> 
             assert text in refused.value.details(), request
 
 
-async def test_too_much_at_once_is_refused(stored_url: str, monkeypatch: Any) -> None:
+async def test_oversized_requests_and_excess_calls_are_refused(
+    stored_url: str, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(grpc_server, "MAX_CALLS", 1)
     async with serving(stored_url) as address, grpc.aio.insecure_channel(address) as channel:
         stream = services.MarketDataStub(channel).StreamCandles
@@ -325,7 +327,7 @@ def test_any_bytes_are_answered_or_refused(stored_url: str, body: bytes, name: s
     asyncio.run(ask())
 
 
-async def test_tables_that_are_away_are_said_to_be() -> None:
+async def test_unavailable_database_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # no server listens there
         url = f"postgresql://nobody@127.0.0.1:{taken.getsockname()[1]}/none?connect_timeout=2"
@@ -368,7 +370,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert_file, key_file
 
 
-async def test_with_a_certificate_it_speaks_tls_alone(stored_url: str, tmp_path: Path) -> None:
+async def test_server_with_a_certificate_accepts_only_tls(stored_url: str, tmp_path: Path) -> None:
     cert_file, key_file = certificate(tmp_path)
     async with serving(stored_url, certificate=cert_file, key=key_file) as address:
         trusted = grpc.ssl_channel_credentials(cert_file.read_bytes())
@@ -382,9 +384,7 @@ async def test_with_a_certificate_it_speaks_tls_alone(stored_url: str, tmp_path:
                 await stub.ListCandles(pb.ListCandlesRequest(symbol="BTCUSDT"), timeout=10)
 
 
-async def test_what_cannot_be_served_is_told_with_its_setting(
-    stored_url: str, tmp_path: Path
-) -> None:
+async def test_startup_error_names_its_setting(stored_url: str, tmp_path: Path) -> None:
     cert_file, key_file = certificate(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

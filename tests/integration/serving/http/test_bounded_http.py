@@ -89,7 +89,7 @@ async def answer(reader: asyncio.StreamReader) -> bytes:
         BEGUN + b"x",  # its name
     ],
 )
-async def test_what_has_no_end_is_refused_and_the_connection_closed(
+async def test_endless_head_is_refused_and_the_connection_closed(
     begin: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", NEVER_S)
@@ -112,14 +112,14 @@ async def test_headers_behind_a_body_are_bounded_too(monkeypatch: pytest.MonkeyP
         BEGUN + b"x: abcdef\r\n" * (READ_BYTES // 13) + b"\r\n",
     ],
 )
-async def test_a_whole_head_that_is_too_long_is_refused(head: bytes) -> None:
+async def test_complete_head_that_is_too_long_is_refused(head: bytes) -> None:
     async with connected() as (reader, writer):
         writer.write(head)
         # Where it comes in one piece; otherwise what is left unread may take the answer with it.
         assert (await until_closed(reader))[:13] in (b"", b"HTTP/1.1 431 ")
 
 
-async def test_headers_below_the_bound_uploads_and_sockets_are_served() -> None:
+async def test_large_headers_uploads_and_websockets_are_served() -> None:
     place = Place("127.0.0.1", 0, has_websockets=True)
     async with asyncio.timeout(TIMEOUT_S), serving(app(), place) as url:
         async with httpx.AsyncClient() as client:
@@ -144,9 +144,7 @@ async def test_headers_below_the_bound_uploads_and_sockets_are_served() -> None:
         b"POST /size HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc",
     ],
 )
-async def test_a_request_that_does_not_end_in_time_is_not_waited_for(
-    sent: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unfinished_request_times_out(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", SOON_S)
     async with connected() as (reader, writer):
         writer.write(sent)
@@ -154,7 +152,7 @@ async def test_a_request_that_does_not_end_in_time_is_not_waited_for(
 
 
 @pytest.mark.parametrize("further", [b"\r\n", b"GET", BEGUN])
-async def test_the_next_request_has_to_end_in_time_as_well(
+async def test_timeout_applies_to_each_request(
     further: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected() as (reader, writer):
@@ -165,7 +163,7 @@ async def test_the_next_request_has_to_end_in_time_as_well(
         assert await until_closed(reader) == b""
 
 
-async def test_an_answer_that_takes_long_is_given_whatever_came_behind_its_request(
+async def test_slow_answer_is_sent_despite_a_pipelined_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = asyncio.Event()
@@ -186,7 +184,7 @@ async def test_an_answer_that_takes_long_is_given_whatever_came_behind_its_reque
         assert await until_closed(reader) == b""  # the second one never ended
 
 
-async def test_a_websocket_is_not_a_request_that_does_not_end(
+async def test_websocket_is_not_an_unfinished_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     armed: list[asyncio.TimerHandle] = []

@@ -14,7 +14,7 @@ from tests.integration.serving.http.asked import SYMBOLS, T0, application, askin
 from tests.integration.serving.http.described import OF_MARTS, ask_all, on_a_socket
 
 
-def test_nothing_that_is_asked_ends_in_an_error_of_the_server(stored_url: str) -> None:
+def test_no_request_causes_a_server_error(stored_url: str) -> None:
     ticks = TickHubs(book_tickers=BookTickerHub(linger_s=1_000))
 
     def served() -> Any:

@@ -33,7 +33,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_frames_arrive_as_they_are_and_nothing_is_taken_after_the_end() -> None:
+async def test_encoded_frames_arrive_unchanged_and_none_are_accepted_after_a_close() -> None:
     app = Pushing()
     async with serving(app, Place("127.0.0.1", 0, has_websockets=True)) as url:
         async with connect(url.replace("http", "ws")) as reader:
@@ -44,7 +44,7 @@ async def test_frames_arrive_as_they_are_and_nothing_is_taken_after_the_end() ->
         await until(lambda: not to.is_writable())
 
 
-async def test_a_reader_that_does_not_read_is_known_and_when_it_goes_on_it_is_told() -> None:
+async def test_callback_reports_when_a_blocked_reader_resumes() -> None:
     app = Pushing()
     async with (
         serving(app, Place("127.0.0.1", 0, has_websockets=True)) as url,

@@ -38,7 +38,7 @@ async def price_of(client: httpx.AsyncClient, symbol: str) -> tuple[str, bool]:
     return told["price"], told["is_live"]
 
 
-async def test_the_newest_bars_come_from_memory_or_else_from_the_table(stored_url: str) -> None:
+async def test_newest_bars_come_from_memory_or_the_table(stored_url: str) -> None:
     async with asking(stored_url, now_us=lambda: SOON_US) as client:
         asked = {"symbol": "ETHUSDT.P,BTCUSDT"}
         told = (await client.get("/api/v1/candles/latest", params=asked)).json()["candles"]
@@ -66,7 +66,7 @@ async def test_the_newest_bars_come_from_memory_or_else_from_the_table(stored_ur
             assert answer.status_code == status
 
 
-async def test_the_newest_candle_alone_comes_from_memory(stored_url: str) -> None:
+async def test_only_the_newest_candle_comes_from_memory(stored_url: str) -> None:
     async with asking(stored_url, now_us=lambda: SOON_US) as client:
         asked = {"symbol": "ETHUSDT.P,BTCUSDT", "limit": "1"}
         told = (await client.get("/api/v1/candles", params=asked)).raise_for_status().json()
@@ -81,7 +81,7 @@ async def test_the_newest_candle_alone_comes_from_memory(stored_url: str) -> Non
 
 
 @pytest.mark.parametrize("options", NOT_HEARD)
-async def test_what_memory_may_have_missed_comes_from_the_table(
+async def test_stale_memory_is_bypassed_for_the_table(
     stored_url: str, options: dict[str, Any]
 ) -> None:
     """A streamer that dropped the symbol, or is unreachable, does not know what others write."""
@@ -94,14 +94,14 @@ async def test_what_memory_may_have_missed_comes_from_the_table(
             assert [(one["close"], one["is_closed"]) for one in told] == [(f"{ROWS}.10", True)]
 
 
-async def test_a_price_is_the_streams_or_the_tables(stored_url: str) -> None:
+async def test_price_comes_from_the_stream_or_the_table(stored_url: str) -> None:
     async with asking(stored_url, now_us=lambda: SOON_US) as client:
         assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", True)
         assert await price_of(client, "ETHUSDT.P") == (f"{ROWS}.10", False)
 
 
 @pytest.mark.parametrize("options", NOT_HEARD)
-async def test_a_price_of_a_stream_that_is_not_heard_is_the_newest_that_is_known(
+async def test_price_of_an_unavailable_stream_is_the_newest_known(
     stored_url: str, options: dict[str, Any]
 ) -> None:
     async with asking(stored_url, **options) as client:
@@ -115,7 +115,7 @@ async def test_a_price_of_a_stream_that_is_not_heard_is_the_newest_that_is_known
         assert await price_of(client, "BTCUSDT") == (f"{ROWS + 2}.10", False)
 
 
-async def test_a_price_that_the_table_cannot_tell_is_the_one_in_memory(
+async def test_price_comes_from_memory_while_the_table_is_unavailable(
     stored_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(_: Any) -> None:
@@ -129,7 +129,7 @@ async def test_a_price_that_the_table_cannot_tell_is_the_one_in_memory(
         assert answer.status_code == 503
 
 
-async def test_statistics_tell_of_the_market_and_of_its_readers(stored_url: str) -> None:
+async def test_statistics_cover_the_market_and_its_readers(stored_url: str) -> None:
     hubs = TickHubs()
     async with asking(stored_url, ticks=hubs, statistics=lambda: {"disconnects": 3}) as client:
         with hubs.trades.subscribe(["BTCUSDT"]):
@@ -150,7 +150,7 @@ async def test_statistics_tell_of_the_market_and_of_its_readers(stored_url: str)
         }
 
 
-async def test_the_best_prices_are_told_once_they_have_come(
+async def test_book_ticker_is_served_once_received(
     stored_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(symbols_module, "BOOK_TIMEOUT_S", 0.1)

@@ -30,7 +30,7 @@ def app() -> Starlette:
     return Starlette(routes=[Route("/", hello), Route("/fails", fails)])
 
 
-async def test_it_answers_until_it_is_left_and_frees_its_port() -> None:
+async def test_server_answers_until_closed_and_frees_its_port() -> None:
     async with httpx.AsyncClient() as client:
         async with serving(app(), Place("127.0.0.1", 0)) as url:
             assert (await client.get(url)).text == "hello"
@@ -43,13 +43,13 @@ async def test_it_answers_until_it_is_left_and_frees_its_port() -> None:
         assert again == url
 
 
-async def test_an_answer_that_fails_is_its_asker_s_alone() -> None:
+async def test_failed_request_affects_no_other() -> None:
     async with serving(app(), Place("127.0.0.1", 0)) as url, httpx.AsyncClient() as client:
         assert (await client.get(f"{url}/fails")).status_code == 500
         assert (await client.get(url)).text == "hello"
 
 
-async def test_a_client_that_never_ends_does_not_hold_up_the_end() -> None:
+async def test_unfinished_request_does_not_delay_the_shutdown() -> None:
     async with asyncio.timeout(30):
         async with serving(app(), Place("127.0.0.1", 0)) as url:
             port = int(url.rpartition(":")[2])
@@ -59,7 +59,7 @@ async def test_a_client_that_never_ends_does_not_hold_up_the_end() -> None:
     writer.close()
 
 
-async def test_without_a_port_it_takes_the_known_one_or_another_where_that_is_taken() -> None:
+async def test_default_port_is_used_unless_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with serving(app(), Place("127.0.0.1", None, usual_port=port)) as first:
@@ -70,7 +70,7 @@ async def test_without_a_port_it_takes_the_known_one_or_another_where_that_is_ta
                 assert (await client.get(second)).text == "hello"
 
 
-async def test_it_serves_by_ipv6_as_well() -> None:
+async def test_server_listens_on_ipv6() -> None:
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
     try:
@@ -83,14 +83,14 @@ async def test_it_serves_by_ipv6_as_well() -> None:
             assert (await client.get(url)).text == "hello"
 
 
-async def test_a_host_of_another_machine_is_refused_with_what_would_be_right() -> None:
+async def test_foreign_host_is_refused_with_its_setting() -> None:
     for host in ("192.0.2.1", "no.such.host.invalid"):
         with pytest.raises(PermanentError, match=f"STREAMER_HTTP_HOST={host}"):
             async with serving(app(), Place(host, 0)):
                 pass
 
 
-async def test_an_end_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unexpected_stop_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
     made: list[module._Server] = []
@@ -121,9 +121,7 @@ async def test_an_end_of_its_own_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
         ("candles.example", False),
     ],
 )
-def test_an_address_that_others_reach_without_a_login_is_told(
-    host: str, is_of_this_machine: bool
-) -> None:
+def test_open_address_without_login_is_logged(host: str, is_of_this_machine: bool) -> None:
     with capture_logs() as logged:
         warn_of_open_addresses(load_settings(api_host=host, auth_required=True))
         warn_of_open_addresses(load_settings(api_host=host, api=False))

@@ -11,7 +11,7 @@ from tests.integration.serving.http.asked import ROWS, T0, asking
 LONG_AGO_MS = T0 // 1_000 - 40 * 10**8
 
 
-async def test_bars_of_several_minutes_come_from_the_minutes(stored_url: str) -> None:
+async def test_bars_are_rolled_up_from_minutes_without_marts(stored_url: str) -> None:
     async with asking(stored_url) as client:
 
         async def bars(**further: object) -> list[dict[str, Any]]:
@@ -28,7 +28,7 @@ async def test_bars_of_several_minutes_come_from_the_minutes(stored_url: str) ->
             assert sum(Decimal(one["volume"]) for one in found) == ROWS * Decimal("1e-8")
 
 
-async def test_what_marts_alone_have_says_that_they_are_not_built(stored_url: str) -> None:
+async def test_endpoints_of_marts_say_that_they_are_not_built(stored_url: str) -> None:
     async with asking(stored_url) as client:
         for what in ("levels", "indicators", "volume-profile", "footprint"):
             answer = await client.get(f"/api/v1/symbols/BTCUSDT/{what}")

@@ -20,7 +20,7 @@ async def told(client: httpx.AsyncClient, path: str, **asked: Any) -> Any:
     return answer.raise_for_status().json()
 
 
-async def test_a_chart_finds_a_symbol_and_pages_back_to_its_first_bar(stored_url: str) -> None:
+async def test_chart_resolves_a_symbol_and_pages_back_to_its_first_bar(stored_url: str) -> None:
     async with asking(stored_url) as client:
         config = await told(client, "config")
         assert config["supports_search"]
@@ -50,7 +50,7 @@ async def test_a_chart_finds_a_symbol_and_pages_back_to_its_first_bar(stored_url
         assert times == [S0 + 60 * index for index in range(ROWS)]
 
 
-async def test_where_a_range_is_empty_the_newest_bar_before_it_is_told(stored_url: str) -> None:
+async def test_empty_range_names_the_newest_bar_before_it(stored_url: str) -> None:
     async with asking(stored_url) as client:
         asked = {"symbol": "BTCUSDT", "resolution": "1", "from": S0 + 7_200, "to": S0 + 9_000}
         assert await told(client, "history", **asked) == {
@@ -59,7 +59,7 @@ async def test_where_a_range_is_empty_the_newest_bar_before_it_is_told(stored_ur
         }
 
 
-async def test_a_range_without_countback_begins_where_it_says(stored_url: str) -> None:
+async def test_range_without_countback_starts_at_its_bound(stored_url: str) -> None:
     async with asking(stored_url) as client:
         asked = {"symbol": "BTCUSDT", "resolution": "1", "from": S0 + 60, "to": S0 + 180}
         bars = await told(client, "history", **asked)
@@ -77,7 +77,7 @@ async def test_a_range_without_countback_begins_where_it_says(stored_url: str) -
         ({"symbol": "OTHER:BTCUSDT", "resolution": "1", "from": 0, "to": 9}, "unknown symbol"),
     ],
 )
-async def test_what_cannot_be_is_an_error_of_the_protocol(
+async def test_invalid_request_is_a_protocol_error(
     stored_url: str, asked: dict[str, Any], why: str
 ) -> None:
     async with asking(stored_url) as client:
@@ -95,7 +95,7 @@ async def test_numbers_out_of_range_are_refused(stored_url: str) -> None:
             assert answer.status_code == 400
 
 
-async def test_quotes_are_the_prices_of_the_day(stored_url: str) -> None:
+async def test_quotes_are_the_day_prices(stored_url: str) -> None:
     async with asking(stored_url) as client:
         answer = await told(client, "quotes", symbols="BINANCE:BTCUSDT,NONE")
         known, unknown = answer["d"]
@@ -103,7 +103,7 @@ async def test_quotes_are_the_prices_of_the_day(stored_url: str) -> None:
         assert unknown["s"] == "error"
 
 
-async def test_search_puts_what_begins_with_the_text_first(stored_url: str) -> None:
+async def test_search_ranks_prefix_matches_first(stored_url: str) -> None:
     async with asking(stored_url) as client:
         found = await told(client, "search", query="usdt")
         assert [one["symbol"] for one in found] == ["BTCUSDT", "ETHUSDT.P"]
@@ -111,13 +111,13 @@ async def test_search_puts_what_begins_with_the_text_first(stored_url: str) -> N
         assert [one["symbol"] for one in found] == ["ETHUSDT.P"]
 
 
-async def test_all_symbols_come_column_by_column(stored_url: str) -> None:
+async def test_symbol_info_has_one_list_per_column(stored_url: str) -> None:
     async with asking(stored_url) as client:
         found = await told(client, "symbol_info", group="BINANCE")
         assert (found["symbol"], found["pricescale"]) == (["BTCUSDT"], [100])
 
 
-async def test_repairs_gaps_and_outages_are_marked_on_the_bars_that_hold_them(
+async def test_repairs_gaps_and_outages_are_marked_on_their_bars(
     stored_url: str,
 ) -> None:
     with connect(stored_url, application_name="test") as connection:

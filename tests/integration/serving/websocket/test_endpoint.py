@@ -97,7 +97,7 @@ async def ask(socket: ClientConnection, kind: str, **fields: Any) -> None:
     await socket.send(json.dumps({"type": kind, **fields}))
 
 
-async def test_a_reader_is_told_of_what_it_subscribed_and_of_nothing_else() -> None:
+async def test_reader_receives_only_what_it_subscribed() -> None:
     async with open_to() as (address, changes, _), connect(f"ws://{address}/api/v1/ws") as socket:
         await ask(socket, "subscribe", symbol="S1USDT", id=7)
         assert await said(socket, "subscribed") == {
@@ -134,7 +134,7 @@ async def test_a_reader_is_told_of_what_it_subscribed_and_of_nothing_else() -> N
         assert {(one["symbol"], one["timeframe"]) for one in told} == {("S3USDT", "5m")}
 
 
-async def test_the_present_state_comes_first() -> None:
+async def test_current_state_comes_first() -> None:
     async with open_to() as (address, changes, live_bars):
         changes.tell("S1USDT", close="3")
         async with asyncio.timeout(10):
@@ -146,7 +146,7 @@ async def test_the_present_state_comes_first() -> None:
             assert told["close"] == "3"
 
 
-async def test_prices_come_as_json_or_in_batches_of_bytes() -> None:
+async def test_prices_are_sent_as_json_or_binary_batches() -> None:
     async with open_to() as (address, changes, _):
         names = NAMES[: MAX_ITEMS + 10]
         async with connect(f"ws://{address}/api/v1/ws") as socket:
@@ -177,7 +177,7 @@ async def test_prices_come_as_json_or_in_batches_of_bytes() -> None:
             assert json.loads(message)["ids"] == {NAMES[100]: len(names)}
 
 
-async def test_a_slow_reader_gets_the_newest_state_and_holds_up_nobody() -> None:
+async def test_slow_reader_gets_the_newest_state_and_delays_no_other() -> None:
     async with open_to() as (address, changes, live_bars):
         slow = connect(f"ws://{address}/api/v1/ws", max_queue=1)
         async with slow as idle, connect(f"ws://{address}/api/v1/ws") as quick:
@@ -202,7 +202,7 @@ async def test_a_slow_reader_gets_the_newest_state_and_holds_up_nobody() -> None
             assert messages < 60 * 500 / 200
 
 
-async def test_a_reader_that_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reader_that_reads_nothing_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEND_TIMEOUT_S", 0.3)
     async with (
         open_to() as (address, changes, live_bars),
@@ -243,7 +243,7 @@ WRONG: list[tuple[str, str, str]] = [
 ]
 
 
-async def test_what_cannot_be_done_is_said_and_the_connection_goes_on(
+async def test_invalid_request_is_an_error_and_the_connection_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "MAX_MESSAGES_PER_S", 1_000)
@@ -258,7 +258,7 @@ async def test_what_cannot_be_done_is_said_and_the_connection_goes_on(
         assert await said(socket, "pong") == {"type": "pong", "id": 1}
 
 
-async def test_floods_and_oversized_messages_end_the_connection_alone() -> None:
+async def test_floods_and_oversized_messages_end_only_their_connection() -> None:
     async with open_to() as (address, _, _), connect(f"ws://{address}/api/v1/ws") as other:
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             with pytest.raises(ConnectionClosed):  # noqa: PT012 - whenever it comes
@@ -275,7 +275,7 @@ async def test_floods_and_oversized_messages_end_the_connection_alone() -> None:
         await said(other, "pong")
 
 
-async def test_a_page_of_another_site_may_connect_only_where_it_is_allowed() -> None:
+async def test_cross_origin_connection_needs_an_allowed_origin() -> None:
     theirs = "https://charts.example.org"
     async with open_to() as (address, _, _):
         for foreign in (theirs, "http://["):
@@ -295,7 +295,7 @@ async def test_a_page_of_another_site_may_connect_only_where_it_is_allowed() -> 
         await said(socket, "pong")
 
 
-async def test_what_a_reader_left_behind_is_forgotten() -> None:
+async def test_subscriptions_of_a_closed_connection_are_removed() -> None:
     async with open_to() as (address, changes, live_bars):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", symbols=NAMES[:3])
@@ -309,7 +309,7 @@ async def test_what_a_reader_left_behind_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("names", [{}, {"symbols": NAMES[:2]}])
-async def test_what_is_streamed_no_longer_can_be_left(names: dict[str, Any]) -> None:
+async def test_dropped_symbols_can_be_unsubscribed(names: dict[str, Any]) -> None:
     async with (
         open_to() as (address, changes, live_bars),
         connect(f"ws://{address}/api/v1/ws") as at,
@@ -322,7 +322,7 @@ async def test_what_is_streamed_no_longer_can_be_left(names: dict[str, Any]) -> 
         assert live_bars.subscribers == 0
 
 
-async def test_who_subscribed_is_told_what_is_dropped_and_taken_up_again() -> None:
+async def test_reader_receives_dropped_and_resumed_symbols() -> None:
     async with (
         open_to() as (address, changes, live_bars),
         connect(f"ws://{address}/api/v1/ws") as socket,

@@ -37,7 +37,7 @@ async def gone(hubs: TickHubs) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -> None:
+async def test_trades_are_delivered_in_order_until_unsubscribed() -> None:
     ticks = hubs()
     async with open_to(ticks=ticks) as (address, _, _):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
@@ -82,7 +82,7 @@ async def test_trades_are_told_each_in_order_and_until_they_are_unsubscribed() -
         await gone(ticks)
 
 
-async def test_the_newest_best_prices_are_told_the_present_ones_first() -> None:
+async def test_current_book_ticker_comes_first_then_the_newest() -> None:
     ticks = hubs(linger_s=100.0)
     async with open_to(ticks=ticks) as (address, _, _):
         with ticks.book_tickers.subscribe(["S1USDT"]):
@@ -107,7 +107,7 @@ async def test_the_newest_best_prices_are_told_the_present_ones_first() -> None:
         await gone(ticks)
 
 
-async def test_a_reader_too_slow_for_the_trades_is_told_which_it_missed(
+async def test_slow_reader_receives_the_trade_ids_it_missed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(fans_module, "MAX_TRADES_WAITING", 100)
@@ -126,7 +126,7 @@ async def test_a_reader_too_slow_for_the_trades_is_told_which_it_missed(
         assert ids == list(range(901, 1_001))
 
 
-async def test_what_cannot_be_done_is_said() -> None:
+async def test_invalid_requests_are_errors() -> None:
     ticks = hubs(max_symbols=2)
     async with open_to(ticks=ticks) as (address, _, _):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
@@ -161,7 +161,7 @@ async def test_what_cannot_be_done_is_said() -> None:
         assert error["code"] == "not_served"
 
 
-async def test_a_symbol_that_comes_back_keeps_its_number_in_binary_prices() -> None:
+async def test_returning_symbol_keeps_its_id_in_binary_prices() -> None:
     async with (
         open_to() as (address, _, _),
         connect(f"ws://{address}/api/v1/ws") as socket,

@@ -54,7 +54,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     return played
 
 
-async def test_who_is_known_is_asked_for_once_in_half_a_minute(played: Played) -> None:
+async def test_principals_are_cached_for_half_a_minute(played: Played) -> None:
     played.known[secret_hash("s")] = identity()
     for _ in range(5):
         found = await played.auth.principal("s")
@@ -67,7 +67,7 @@ async def test_who_is_known_is_asked_for_once_in_half_a_minute(played: Played) -
     assert await played.auth.principal("s") is None
 
 
-async def test_while_postgresql_is_away_who_was_known_stays_known_for_a_while(
+async def test_cached_principals_outlive_a_short_database_outage(
     played: Played,
 ) -> None:
     played.known[secret_hash("s")] = identity()
@@ -89,7 +89,7 @@ async def test_while_postgresql_is_away_who_was_known_stays_known_for_a_while(
         await played.auth.principal("s")
 
 
-async def test_a_session_ends_on_time_though_it_is_believed(played: Played) -> None:
+async def test_cached_session_still_expires_on_time(played: Played) -> None:
     played.known[secret_hash("s")] = identity(expires_s=played.now_s + 5)
     assert await played.auth.principal("s") is not None
     played.now_s += 6
@@ -97,7 +97,7 @@ async def test_a_session_ends_on_time_though_it_is_believed(played: Played) -> N
     assert played.asked == 1
 
 
-async def test_what_was_read_before_a_session_was_ended_is_not_believed_after(
+async def test_read_that_precedes_the_end_of_a_session_is_not_cached(
     played: Played,
 ) -> None:
     played.known[secret_hash("s")] = identity()
@@ -112,9 +112,7 @@ async def test_what_was_read_before_a_session_was_ended_is_not_believed_after(
     assert await played.auth.principal("s") is None
 
 
-async def test_what_is_remembered_is_bounded(
-    played: Played, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cache_is_bounded(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CACHED", 10)
     for number in range(50):
         assert await played.auth.principal(f"guess {number}") is None
@@ -123,7 +121,7 @@ async def test_what_is_remembered_is_bounded(
     assert played.asked == 50
 
 
-async def test_guests_leave_when_their_session_is_ended_or_over(played: Played) -> None:
+async def test_open_connections_end_with_their_session(played: Played) -> None:
     for name, expires_s in (("kept", None), ("ended", None), ("short", played.now_s + 0.05)):
         played.known[secret_hash(name)] = identity(expires_s)
     with contextlib.ExitStack() as stack:
@@ -161,7 +159,7 @@ def anna(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return account
 
 
-async def test_a_login_checks_a_password_whoever_asks(
+async def test_login_checks_a_password_even_of_unknown_accounts(
     played: Played, anna: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = []
@@ -181,7 +179,7 @@ async def test_a_login_checks_a_password_whoever_asks(
     assert anna["begun"] == 1
 
 
-async def test_few_passwords_wait_to_be_checked(
+async def test_waiting_password_checks_are_bounded(
     played: Played, anna: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "is_password", lambda password, _: password == "correct horse")
@@ -192,7 +190,7 @@ async def test_few_passwords_wait_to_be_checked(
     assert await played.auth.log_in("anna", "correct horse") is not None
 
 
-async def test_a_list_is_told_again_to_who_changed_it_though_it_is_as_it_was(
+async def test_unchanged_watchlist_is_sent_again_to_its_editor(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if another client reverted the change before the notification came."""
@@ -213,14 +211,14 @@ async def test_a_list_is_told_again_to_who_changed_it_though_it_is_as_it_was(
         assert await anext(theirs) == ("ETHUSDT", "ADAUSDT")
 
 
-def test_a_list_that_was_read_earlier_does_not_replace_a_later_one() -> None:
+def test_watchlist_read_earlier_does_not_replace_a_later_one() -> None:
     follower = module._WatchlistFollower(1)
     follower.take(("NEW",), 2)
     follower.take(("OLD",), 1, force=True)
     assert (follower.symbols, follower.is_due) == (("NEW",), True)
 
 
-async def test_accounts_that_are_required_need_a_database() -> None:
+async def test_required_accounts_need_a_database() -> None:
     with pytest.raises(PermanentError, match="ACCOUNTS_DATABASE_URL or DATABASE_URL"):
         AuthService("", is_required=True)
     nobody = AuthService("")

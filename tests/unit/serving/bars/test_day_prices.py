@@ -73,7 +73,7 @@ async def until_whole(prices: DayPriceCache) -> DayPrices:
             await asyncio.sleep(0.001)
 
 
-async def test_what_came_live_is_not_overwritten_by_the_table() -> None:
+async def test_live_minutes_are_not_overwritten_by_the_table() -> None:
     prices = prices_of(Table(candle(-1), candle(0, "2")))
     prices.candle_closed(candle(0, "3"))
     async with reading(prices):
@@ -81,7 +81,7 @@ async def test_what_came_live_is_not_overwritten_by_the_table() -> None:
     assert (day.open, day.last, day.minute_count, is_whole) == (1, 3, 2, True)
 
 
-async def test_the_open_minute_is_the_last_price() -> None:
+async def test_open_minute_has_the_last_price() -> None:
     prices = prices_of(Table(), newest=candle(1, "9"))
     prices.candle_closed(candle(0))
     [(day, is_whole)] = await prices.of(
@@ -91,13 +91,13 @@ async def test_the_open_minute_is_the_last_price() -> None:
     assert await prices_of(Table()).of(["BTCUSDT"]) == []
 
 
-async def test_what_is_not_streamed_has_no_day_and_is_not_waited_for() -> None:
+async def test_unstreamed_symbol_has_no_day_prices_and_no_wait() -> None:
     prices = prices_of(Table())
     async with reading(prices), asyncio.timeout(module.WAIT_S / 2):
         assert await prices.of(["NONEUSDT"]) == []
 
 
-async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_read_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.001, max_s=0.001))
     table = Table(candle(0))
     table.failures = [TransientError("away"), TimeoutError()]
@@ -107,7 +107,7 @@ async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPat
     assert table.calls == 3
 
 
-async def test_nobody_waits_for_a_table_that_is_away() -> None:
+async def test_readers_do_not_wait_for_an_unavailable_table() -> None:
     table = Table()
     table.failures = [TransientError("away")] * 9
     prices = prices_of(table, newest=candle(1, "9"))
@@ -118,7 +118,7 @@ async def test_nobody_waits_for_a_table_that_is_away() -> None:
     assert table.calls == 1
 
 
-async def test_a_table_that_lags_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lagging_table_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes that were forgotten here, and had not been written when the table was read."""
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     table = Table(candle(-9), candle(-8))
@@ -135,7 +135,7 @@ async def test_a_table_that_lags_is_read_again(monkeypatch: pytest.MonkeyPatch) 
     assert (day.minute_count, table.calls) == (4, 2)
 
 
-async def test_a_repaired_minute_of_long_ago_makes_nothing_of_the_day_missing() -> None:
+async def test_old_repaired_minute_leaves_the_day_complete() -> None:
     table = Table(candle(-1))
     prices = prices_of(table)
     assert await prices.of(["BTCUSDT"]) == []
@@ -146,7 +146,7 @@ async def test_a_repaired_minute_of_long_ago_makes_nothing_of_the_day_missing() 
     assert (day.minute_count, table.calls) == (2, 1)
 
 
-async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
+async def test_wait_for_a_minute_missing_in_the_table_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
@@ -158,7 +158,7 @@ async def test_a_minute_that_the_table_never_gets_is_not_waited_for_for_ever(
     assert table.calls == module.READS
 
 
-async def test_a_symbol_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_removed_symbol_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     names = ["BTCUSDT"]
     prices = prices_of(Table(candle(0)), streamed=names)
@@ -172,9 +172,7 @@ async def test_a_symbol_that_left_is_forgotten(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-async def test_the_day_begins_anew_where_the_ticker_was_given_to_another_instrument(
-    *, is_asked: bool
-) -> None:
+async def test_day_restarts_when_the_ticker_is_reused(*, is_asked: bool) -> None:
     prices = prices_of(Table())
     if is_asked:
         assert await prices.of(["BTCUSDT"]) == []
@@ -186,7 +184,7 @@ async def test_the_day_begins_anew_where_the_ticker_was_given_to_another_instrum
     assert is_whole == is_asked  # else the registry says which rows of the table are its own
 
 
-async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_days_of_requested_symbols_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minutes of all symbols end together, and a day takes tens of kilobytes."""
     names = [f"S{number:02}USDT" for number in range(20)]
     made: list[str] = []
@@ -211,7 +209,7 @@ async def test_days_are_made_of_what_is_asked_for_alone(monkeypatch: pytest.Monk
     assert {len(one) for one in prices._recent.values()} == {module.RECENT}
 
 
-async def test_others_have_the_loop_while_many_days_are_summed_up() -> None:
+async def test_other_tasks_run_while_many_days_are_summed() -> None:
     names = [f"S{number:03}USDT" for number in range(100)]
     prices = prices_of(Table(), streamed=names)
     turns = 0

@@ -55,7 +55,7 @@ async def board_of(changes: Changes) -> AsyncIterator[LiveBars]:
         await asyncio.wait([running])
 
 
-async def test_the_newest_bars_are_told_as_they_are_when_somebody_asks() -> None:
+async def test_newest_bars_are_current_when_requested() -> None:
     changes = Changes()
     async with board_of(changes) as live_bars:
         latest = LatestBars(live_bars)
@@ -78,7 +78,7 @@ async def test_the_newest_bars_are_told_as_they_are_when_somebody_asks() -> None
         assert (await latest.of(NAMES, FIVE))["BTCUSDT"].minute_count == 2
 
 
-async def test_symbols_that_nothing_is_known_of_are_left_out_after_a_while() -> None:
+async def test_symbols_without_bars_are_omitted_after_a_wait() -> None:
     changes = Changes()
     async with board_of(changes) as live_bars:
         latest = LatestBars(live_bars)
@@ -86,7 +86,7 @@ async def test_symbols_that_nothing_is_known_of_are_left_out_after_a_while() -> 
         assert set(await latest.of(NAMES, ONE, wait_s=0.2)) == {"BTCUSDT"}
 
 
-async def test_what_nobody_asks_for_any_more_is_left() -> None:
+async def test_unrequested_timeframes_are_unsubscribed() -> None:
     changes = Changes()
     now_s = 0.0
     async with board_of(changes) as live_bars:
@@ -106,7 +106,7 @@ async def test_what_nobody_asks_for_any_more_is_left() -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_a_symbol_that_was_dropped_is_told_no_more() -> None:
+async def test_dropped_symbol_is_no_longer_returned() -> None:
     changes = Changes()
     async with board_of(changes) as live_bars:
         latest = LatestBars(live_bars)

@@ -99,7 +99,7 @@ async def taken(subscription: BarSubscription, count: int) -> list[tuple[str, in
     return found
 
 
-async def test_nobody_is_listened_to_while_nobody_watches() -> None:
+async def test_source_is_subscribed_only_while_bars_are() -> None:
     async with running() as (live_bars, played):
         await asyncio.sleep(0)
         assert played.listeners == 0
@@ -110,7 +110,7 @@ async def test_nobody_is_listened_to_while_nobody_watches() -> None:
         assert live_bars.symbols == frozenset()
 
 
-async def test_bars_go_on_from_what_the_table_has() -> None:
+async def test_bars_continue_from_stored_candles() -> None:
     asked: list[tuple[str, int]] = []
 
     def read(symbol: str, newest_us: int) -> Parts:
@@ -129,7 +129,7 @@ async def test_bars_go_on_from_what_the_table_has() -> None:
             assert await taken(subscription, 1) == [("1h", 6, "12")]
 
 
-async def test_a_second_watch_begins_with_the_present_states() -> None:
+async def test_second_subscription_starts_with_the_current_states() -> None:
     async with running() as (live_bars, played):
         with live_bars.subscribe(None, [MINUTE]) as first:
             played.tell(update(0), update(0, symbol="ETHUSDT"))
@@ -138,7 +138,7 @@ async def test_a_second_watch_begins_with_the_present_states() -> None:
                 assert sorted(await taken(second, 2)) == [("1m", 1, "10"), ("5m", 1, "10")]
 
 
-async def test_a_minute_older_than_memory_has_the_symbol_read_anew() -> None:
+async def test_minute_older_than_memory_causes_a_new_read() -> None:
     reads: list[int] = []
 
     def read(_symbol: str, newest_us: int) -> Parts:
@@ -153,7 +153,7 @@ async def test_a_minute_older_than_memory_has_the_symbol_read_anew() -> None:
             await until(lambda: len(reads) == 2)
 
 
-async def test_a_repaired_minute_has_its_bars_told_that_are_no_longer_among_the_newest() -> None:
+async def test_repaired_minute_updates_bars_that_are_no_longer_the_newest() -> None:
     """Those of the last hours; a reader would else keep a bar that misses a minute."""
     async with running() as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [FIVE, TIMEFRAMES["15m"]]) as subscription:
@@ -169,7 +169,7 @@ async def test_a_repaired_minute_has_its_bars_told_that_are_no_longer_among_the_
             assert told["5m"].is_revision
 
 
-async def test_a_minute_of_yesterday_has_its_bars_told_once_they_are_read_anew() -> None:
+async def test_old_minute_updates_its_bars_after_a_new_read() -> None:
     reads: list[int] = []
     hour = HOUR.open_time_us(T0) - 5 * HOUR_US
 
@@ -185,7 +185,7 @@ async def test_a_minute_of_yesterday_has_its_bars_told_once_they_are_read_anew()
             assert await taken(subscription, 1) == [("1h", 60, "2")]
 
 
-async def test_a_symbol_is_read_once_at_a_time_and_again_where_it_was_asked_for_meanwhile() -> None:
+async def test_symbol_is_read_once_at_a_time_and_again_if_requested_meanwhile() -> None:
     """Of two concurrent reads the older might end last, and win."""
     release, reads = threading.Event(), []
 
@@ -214,7 +214,7 @@ async def test_a_symbol_is_read_once_at_a_time_and_again_where_it_was_asked_for_
             assert reads == [T0, T0 + 19 * MINUTE_US]
 
 
-async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_read_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boards, "BACKOFF", boards.Backoff(first_s=0.01, max_s=0.01))
     failures: list[Exception] = [TransientError("away"), PermanentError("no such table")]
 
@@ -230,7 +230,7 @@ async def test_a_table_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPat
     assert not failures
 
 
-async def test_what_was_lost_on_the_way_is_named_and_read_anew() -> None:
+async def test_minutes_missed_on_the_way_are_reported_and_read_again() -> None:
     reads: list[int] = []
 
     def read(_symbol: str, newest_us: int) -> Parts:
@@ -248,7 +248,7 @@ async def test_what_was_lost_on_the_way_is_named_and_read_anew() -> None:
             await until(lambda: len(reads) == 2)
 
 
-async def test_the_end_of_the_changes_ends_the_watches() -> None:
+async def test_end_of_the_source_ends_subscriptions() -> None:
     async with running() as (live_bars, played):
         subscription = live_bars.subscribe(None, [MINUTE])
         played.tell(update(0))
@@ -259,7 +259,7 @@ async def test_the_end_of_the_changes_ends_the_watches() -> None:
     assert live_bars.subscribers == 2
 
 
-async def test_what_is_remembered_of_a_symbol_is_bounded() -> None:
+async def test_states_of_a_symbol_are_bounded() -> None:
     async with running(is_always_on=True) as (live_bars, played):
         await until(lambda: played.listeners == 1)
         played.tell(*(update(index) for index in range(50)))
@@ -267,7 +267,7 @@ async def test_what_is_remembered_of_a_symbol_is_bounded() -> None:
         assert len(live_bars._states["BTCUSDT"]) == MINUTES_KEPT
 
 
-async def test_a_watch_grows_and_shrinks_and_hears_of_what_it_has_alone() -> None:
+async def test_subscription_changes_its_symbols_and_receives_only_those() -> None:
     async with running() as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [MINUTE]) as subscription:
             played.tell(update(0), update(0, symbol="ETHUSDT"))
@@ -293,7 +293,7 @@ def traded(index: int, first_id: int, *, close: str = "10") -> CandleUpdate:
     return CandleUpdate(one, is_closed=True, status=Status.VERIFIED)
 
 
-async def test_bars_begin_anew_where_the_ticker_was_given_to_another_instrument() -> None:
+async def test_bars_restart_when_the_ticker_is_reused() -> None:
     """No bar holds minutes of both, whether it was in memory before or is read after."""
     asked: list[int] = []
 
@@ -331,7 +331,7 @@ async def _next(subscription: BarSubscription) -> Bars:
     return bars
 
 
-async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_still_told() -> None:
+async def test_dropped_symbols_are_forgotten_after_their_last_states() -> None:
     dropped: list[set[str]] = []
     names = {"BTCUSDT", "ETHUSDT"}
     async with running(on_dropped=lambda gone: dropped.append(set(gone))) as (live_bars, played):
@@ -358,7 +358,7 @@ async def test_symbols_that_are_dropped_are_forgotten_and_their_last_states_stil
                 ]
 
 
-async def test_who_wants_to_know_is_told_which_of_its_symbols_are_streamed() -> None:
+async def test_subscriber_can_receive_which_of_its_symbols_are_streamed() -> None:
     async with running() as (live_bars, played):
         with (
             live_bars.subscribe(None, [MINUTE], reports_streamed=True) as first,

@@ -19,7 +19,7 @@ from tests.unit.serving.bars.test_live_bars import (
 from tests.unit.serving.bars.test_live_bars import _next as following
 
 
-async def test_bars_of_a_ticker_that_another_instrument_got_after_a_drop_begin_anew() -> None:
+async def test_bars_restart_when_a_dropped_ticker_is_reused() -> None:
     def read(_symbol: str, _newest_us: int) -> Parts:
         hour = Part(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
         return [candle(T0 - 9 * MINUTE_US, close="99")], [hour], []
@@ -39,7 +39,7 @@ async def test_bars_of_a_ticker_that_another_instrument_got_after_a_drop_begin_a
             assert {one.candle.high for one in bars} == {3}
 
 
-async def test_the_beginning_is_told_once_its_last_batch_has_come() -> None:
+async def test_snapshot_is_complete_with_its_last_batch() -> None:
     async with running() as (live_bars, played):
         with (
             live_bars.subscribe(["BTCUSDT"], [MINUTE], reports_streamed=True) as subscription,
@@ -67,7 +67,7 @@ async def test_the_beginning_is_told_once_its_last_batch_has_come() -> None:
             assert not live_bars.is_snapshot_complete(late)
 
 
-async def test_whoever_listens_is_told_what_is_dropped_and_taken_up() -> None:
+async def test_callbacks_receive_dropped_and_added_symbols() -> None:
     told: list[tuple[set[str], set[str]]] = []
     async with running(is_always_on=True) as (live_bars, played):
         live_bars.on_streamed_changed.add(
@@ -79,7 +79,7 @@ async def test_whoever_listens_is_told_what_is_dropped_and_taken_up() -> None:
         assert told == [({"BTCUSDT"}, {"ETHUSDT"}), ({"ETHUSDT"}, set())]
 
 
-async def test_bars_that_wait_when_their_symbol_is_dropped_are_still_told() -> None:
+async def test_waiting_bars_of_a_dropped_symbol_are_delivered() -> None:
     async with running() as (live_bars, played):
         with live_bars.subscribe(None, [MINUTE, HOUR]) as subscription:
             names = {"BTCUSDT", "ETHUSDT"}

@@ -24,7 +24,7 @@ def minute(index: int, first_id: int | None) -> Candle:
     )  # fmt: skip
 
 
-def test_ids_that_begin_anew_are_another_instruments() -> None:
+def test_restarted_ids_mark_another_instrument() -> None:
     tickers = ReusedTickers()
     assert not tickers.note(minute(0, 1_000))
     assert not tickers.note(minute(1, None))
@@ -37,7 +37,7 @@ def test_ids_that_begin_anew_are_another_instruments() -> None:
     assert not tickers.note(replace(minute(10, 5), symbol="BTCUSDT"))
 
 
-def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten(
+def test_memory_is_bounded_and_the_oldest_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reused_tickers, "MAX_REMEMBERED", 2)

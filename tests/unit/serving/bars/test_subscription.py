@@ -44,7 +44,7 @@ def watch_of(
     return subscription, left
 
 
-def test_states_of_a_minute_are_conflated_and_a_revision_stays_one() -> None:
+def test_states_of_a_minute_are_conflated_and_a_revision_stays_a_revision() -> None:
     subscription, _ = watch_of(MINUTE)
     subscription.enqueue_minute(CandleUpdate(candle(), is_closed=True, is_revision=True))
     subscription.enqueue_minute(
@@ -65,7 +65,7 @@ def test_states_of_a_minute_are_conflated_and_a_revision_stays_one() -> None:
     assert not subscription.drain()
 
 
-def test_a_bar_is_told_as_it_stands_when_it_is_taken_and_once() -> None:
+def test_bar_is_delivered_once_in_its_current_state() -> None:
     bars = Bars()
     subscription, _ = watch_of(FIVE, bars=bars)
     open_time_us = FIVE.open_time_us(T0)
@@ -93,7 +93,7 @@ def test_a_closed_bar_with_other_values_is_a_revision() -> None:
         assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
 
 
-def test_a_closed_bar_older_than_those_remembered_may_be_a_revision() -> None:
+def test_closed_bar_older_than_memory_may_be_a_revision() -> None:
     bars = Bars()
     subscription, _ = watch_of(FIVE, bars=bars)
     first = FIVE.open_time_us(T0)
@@ -113,13 +113,13 @@ def test_a_closed_bar_older_than_those_remembered_may_be_a_revision() -> None:
         assert (told.candle.close, told.is_revision) == (Decimal(close), is_revision)
 
 
-def test_an_hour_that_changed_marks_the_bars_that_hold_it() -> None:
+def test_changed_hour_marks_the_bars_that_contain_it() -> None:
     subscription, _ = watch_of(MINUTE, FIVE, TIMEFRAMES["1h"], TIMEFRAMES["1M"])
     subscription.mark_bars_of_hour("BTCUSDT", T0)
     assert {name for _, name, _ in subscription._items} == {"1h", "1M"}
 
 
-def test_open_bars_are_left_out_where_closed_ones_alone_are_wanted() -> None:
+def test_closed_only_omits_open_bars() -> None:
     bars = Bars()
     subscription, _ = watch_of(MINUTE, FIVE, bars=bars, closed_only=True)
     open_time_us = FIVE.open_time_us(T0)
@@ -133,7 +133,7 @@ def test_open_bars_are_left_out_where_closed_ones_alone_are_wanted() -> None:
     assert [one.timeframe for one in subscription.drain().updates] == ["1m", "5m"]
 
 
-def test_what_waits_is_bounded_and_what_left_is_named() -> None:
+def test_waiting_bars_are_bounded_and_evicted_ones_reported() -> None:
     subscription, _ = watch_of(MINUTE)
     for index in range(MIN_CAPACITY + 3):
         subscription.enqueue_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
@@ -143,7 +143,7 @@ def test_what_waits_is_bounded_and_what_left_is_named() -> None:
     assert found.updates[0].candle.open_time_us == T0 + 3 * MINUTE_US
 
 
-def test_minutes_that_were_lost_before_are_named_to_those_who_watch_minutes() -> None:
+def test_missed_minutes_are_reported_to_subscribers_of_minutes() -> None:
     minutes, _ = watch_of(MINUTE)
     coarse, _ = watch_of(FIVE)
     for one in (minutes, coarse):
@@ -153,7 +153,7 @@ def test_minutes_that_were_lost_before_are_named_to_those_who_watch_minutes() ->
     assert not coarse.drain()
 
 
-async def test_a_reader_waits_and_gets_what_is_left_before_the_end() -> None:
+async def test_waiting_reader_gets_remaining_bars_before_the_end() -> None:
     subscription, left = watch_of(MINUTE)
     waiting = asyncio.create_task(subscription.receive())
     await asyncio.sleep(0)
@@ -172,7 +172,7 @@ async def test_a_reader_waits_and_gets_what_is_left_before_the_end() -> None:
     assert await subscription.receive() is None
 
 
-async def test_marks_that_turn_out_to_be_nothing_new_do_not_wake_the_reader() -> None:
+async def test_marks_without_a_change_do_not_wake_the_reader() -> None:
     subscription, _ = watch_of(FIVE)
     subscription.mark_bars("BTCUSDT", T0)  # the bar is not in memory
     waiting = asyncio.create_task(subscription.receive())

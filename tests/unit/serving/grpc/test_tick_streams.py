@@ -69,7 +69,7 @@ async def refused(call: Any) -> grpc.aio.AioRpcError:
     return caught.value
 
 
-async def test_trades_are_told_from_the_call_on_and_its_symbols_change_within_it() -> None:
+async def test_call_delivers_trades_and_can_change_its_symbols() -> None:
     hubs = TickHubs()
     async with serving(hubs) as stub:
         call = stub.StreamTrades()
@@ -94,7 +94,7 @@ async def test_trades_are_told_from_the_call_on_and_its_symbols_change_within_it
         assert not hubs.trades.wanted
 
 
-async def test_a_caller_that_has_said_all_it_wants_is_told_on() -> None:
+async def test_caller_that_closed_its_requests_still_receives_trades() -> None:
     """As generated clients and grpcurl do: one request, and then they listen."""
     hubs = TickHubs()
     async with serving(hubs) as stub:
@@ -106,7 +106,7 @@ async def test_a_caller_that_has_said_all_it_wants_is_told_on() -> None:
         call.cancel()
 
 
-async def test_the_present_best_prices_come_first() -> None:
+async def test_current_book_ticker_comes_first() -> None:
     hubs = TickHubs()
     with hubs.book_tickers.subscribe(["BTCUSDT"]):
         hubs.book_tickers.publish(book_ticker(7))
@@ -128,7 +128,7 @@ async def test_the_present_best_prices_come_first() -> None:
         (["A"] * 5_001, grpc.StatusCode.INVALID_ARGUMENT, "5,001 symbols"),
     ],
 )
-async def test_a_call_that_cannot_be_is_refused(
+async def test_invalid_call_is_refused(
     symbols: list[str], code: grpc.StatusCode, text: str
 ) -> None:
     async with serving(TickHubs()) as stub:
@@ -137,7 +137,7 @@ async def test_a_call_that_cannot_be_is_refused(
         assert text in str(error.details())
 
 
-async def test_a_later_wish_that_cannot_be_ends_the_call_with_its_reason() -> None:
+async def test_invalid_later_request_ends_the_call_with_a_reason() -> None:
     hubs = TickHubs()
     async with serving(hubs) as stub:
         call = stub.StreamTrades()
@@ -149,7 +149,7 @@ async def test_a_later_wish_that_cannot_be_ends_the_call_with_its_reason() -> No
         await until(lambda: not hubs.trades.subscribers)
 
 
-async def test_too_many_symbols_are_refused_at_first_and_named_later() -> None:
+async def test_too_many_symbols_are_refused_first_and_listed_later() -> None:
     hubs = TickHubs(book_tickers=BookTickerHub(max_symbols=1))
     async with serving(hubs) as stub:
         asked = pb.StreamBookTickersRequest(symbols=STREAMED)
@@ -163,7 +163,7 @@ async def test_too_many_symbols_are_refused_at_first_and_named_later() -> None:
         call.cancel()
 
 
-async def test_callers_that_say_nothing_or_nonsense_are_told_so(
+async def test_silent_or_invalid_callers_get_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "FIRST_TIMEOUT_S", 0.1)
@@ -175,7 +175,7 @@ async def test_callers_that_say_nothing_or_nonsense_are_told_so(
             assert "should name symbols" in str(error.details())
 
 
-async def test_bytes_that_are_no_message_are_refused() -> None:
+async def test_undecodable_bytes_are_refused() -> None:
     hubs = TickHubs()
     live_bars = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
     history = ReadPool("postgresql://nobody@127.0.0.1:1/none")
@@ -195,13 +195,13 @@ async def test_bytes_that_are_no_message_are_refused() -> None:
     assert not hubs.trades.subscribers
 
 
-async def test_where_there_are_none_the_calls_say_so() -> None:
+async def test_calls_are_unimplemented_without_ticks() -> None:
     async with serving(None) as stub:
         call = stub.StreamTrades(iter([pb.StreamTradesRequest(symbols=["BTCUSDT"])]))
         assert (await refused(call)).code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_as_long_as_nothing_is_streamed_no_symbol_is_unknown() -> None:
+async def test_no_symbol_is_unknown_while_nothing_is_streamed() -> None:
     streamed: list[str] = []
     async with serving(TickHubs(), streamed) as stub:
         for _ in range(2):

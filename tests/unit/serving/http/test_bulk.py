@@ -106,7 +106,7 @@ async def client(tables: Tables) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.mark.parametrize(
     "path", ["/candles?symbol=S0USDT&limit=5000", "/symbols", "/symbols/S0USDT/coverage"]
 )
-async def test_many_rows_are_made_in_a_thread_and_few_at_once(
+async def test_many_rows_are_encoded_in_a_thread_and_few_in_the_loop(
     client: httpx.AsyncClient,
     tables: Tables,
     threads: list[threading.Thread],
@@ -126,7 +126,7 @@ async def test_many_rows_are_made_in_a_thread_and_few_at_once(
     assert [one is here for one in threads] == [True, False]
 
 
-async def test_few_answers_are_made_at_once_and_an_error_is_the_asker_s() -> None:
+async def test_concurrent_encodings_are_bounded_and_errors_reach_their_caller() -> None:
     live_bars: Any = None
     context = Context(
         live_bars, live_bars, list, lambda: 0, live_bars, dict, live_bars, lambda: 0.0

@@ -67,7 +67,7 @@ def context_of(history: Any, clock: Callable[[], float]) -> Context:
     )
 
 
-async def test_those_who_ask_at_once_are_answered_by_one_reading() -> None:
+async def test_concurrent_requests_share_one_read() -> None:
     history = History()
     context = context_of(history, lambda: 0.0)
     asking = [asyncio.create_task(context.symbols()) for _ in range(50)]
@@ -81,7 +81,7 @@ async def test_those_who_ask_at_once_are_answered_by_one_reading() -> None:
     assert history.reads == 1
 
 
-async def test_an_error_is_told_to_all_who_wait_and_the_next_one_reads_again() -> None:
+async def test_error_reaches_all_waiting_and_the_next_request_reads_again() -> None:
     history = History()
     context = context_of(history, lambda: 0.0)
     history.error = TransientError("PostgreSQL is away")
@@ -93,7 +93,7 @@ async def test_an_error_is_told_to_all_who_wait_and_the_next_one_reads_again() -
     assert await context.listings() == []
 
 
-async def test_old_listings_are_told_while_they_are_read_again() -> None:
+async def test_old_listings_are_served_while_they_are_refreshed() -> None:
     history = History()
     history.go_on.set()
     context = context_of(history, lambda: history.now_s)
@@ -110,7 +110,7 @@ async def test_old_listings_are_told_while_they_are_read_again() -> None:
     assert history.reads == 2
 
 
-async def test_listings_outlast_the_tables_and_are_renewed_once_these_are_back() -> None:
+async def test_listings_survive_a_database_outage_and_are_refreshed_after_it() -> None:
     history = History()
     history.go_on.set()
     history.listings = [listing("OLDUSDT")]
@@ -133,7 +133,7 @@ async def test_listings_outlast_the_tables_and_are_renewed_once_these_are_back()
     assert [one["event"] for one in logged] == ["listings_not_read", "listings_recovered"]
 
 
-async def test_who_asks_after_a_long_time_is_told_what_is_listed_now() -> None:
+async def test_stale_listings_are_read_before_the_answer() -> None:
     history = History()
     history.go_on.set()
     context = context_of(history, lambda: history.now_s)
@@ -143,7 +143,7 @@ async def test_who_asks_after_a_long_time_is_told_what_is_listed_now() -> None:
     assert await context.listings() == history.listings
 
 
-async def test_of_a_ticker_that_was_used_again_the_newest_listing_is_found() -> None:
+async def test_newest_listing_of_a_reused_ticker_is_found() -> None:
     history = History()
     history.go_on.set()
     history.listings = [listing("AUSDT", 1), listing("AUSDT", 2), listing("BUSDT", 1)]

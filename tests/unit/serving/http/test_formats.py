@@ -29,12 +29,12 @@ from serving.problems import Problem
         (";;;", Format.JSON),
     ],
 )
-def test_the_caller_s_first_wish_that_there_is_decides(accept: str, form: Format) -> None:
+def test_first_supported_media_type_is_chosen(accept: str, form: Format) -> None:
     assert accepted(accept) is form
 
 
 @pytest.mark.parametrize("accept", ["application/xml", "text/csv;q=0", "text/csv;q=none"])
-def test_a_wish_that_cannot_be_met_is_refused_with_what_there_is(accept: str) -> None:
+def test_unsupported_media_type_is_refused_with_the_supported_ones(accept: str) -> None:
     with pytest.raises(Problem, match="application/json, text/csv"):
         accepted(accept)
 
@@ -43,7 +43,7 @@ def test_a_wish_that_cannot_be_met_is_refused_with_what_there_is(accept: str) ->
 @pytest.mark.parametrize(
     ("form", "reader"), [(Format.ARROW, pl.read_ipc), (Format.PARQUET, pl.read_parquet)]
 )
-def test_columns_are_made_of_few_rows_at_once_and_hold_all(
+def test_columns_are_built_in_chunks_and_contain_all_rows(
     count: int, form: Format, reader: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once: list[int] = []

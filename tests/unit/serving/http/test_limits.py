@@ -12,7 +12,7 @@ class Clock:
         return self.now_s
 
 
-def test_a_bucket_is_emptied_at_once_and_filled_evenly() -> None:
+def test_bucket_allows_a_burst_and_refills_evenly() -> None:
     clock = Clock()
     limit = RateLimiter(60, clock=clock)
     assert [limit.take("a")[0] for _ in range(61)] == [True] * 60 + [False]
@@ -31,7 +31,7 @@ def test_clients_do_not_share_a_bucket() -> None:
     assert limit.take("b")[0]
 
 
-def test_clients_that_are_remembered_are_bounded_and_the_idlest_is_forgotten() -> None:
+def test_clients_are_bounded_and_the_idlest_is_forgotten() -> None:
     limit = RateLimiter(1, clock=Clock())
     limit.take("first")
     for index in range(MAX_CLIENTS - 1):

@@ -62,7 +62,7 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
         (parameters.Symbols, [f"S{n}" for n in range(101)], "101 given; should be 100 at most"),
     ],
 )
-def test_wrong_value_is_refused_with_what_would_be_right(
+def test_wrong_value_is_refused_with_the_allowed_ones(
     kind: Any, value: object, reason: str
 ) -> None:
     found, why = outcome(lambda: TypeAdapter(kind).validate_python(value))

@@ -45,7 +45,7 @@ def asking(kept: ResponseCache, table: Table) -> Callable[[str], bytes]:
     return ask
 
 
-def test_an_answer_is_made_twice_and_then_kept() -> None:
+def test_response_is_cached_on_its_second_request() -> None:
     table, kept = Table(), strict()
     ask = asking(kept, table)
     assert [ask("a") for _ in range(5)] == [b"one"] * 5
@@ -53,7 +53,7 @@ def test_an_answer_is_made_twice_and_then_kept() -> None:
     assert (len(kept), kept.bytes) == (1, 3)
 
 
-def test_what_was_looked_up_just_now_is_at_hand_and_no_older_than_that() -> None:
+def test_version_is_cached_briefly_from_the_start_of_its_lookup() -> None:
     now_s = 0.0
     table, kept = Table(), ResponseCache(clock=lambda: now_s)
     ask = asking(kept, table)
@@ -81,7 +81,7 @@ def test_what_was_looked_up_just_now_is_at_hand_and_no_older_than_that() -> None
     assert made.body == b"other"
 
 
-def test_a_slow_look_does_not_replace_what_a_later_one_found() -> None:
+def test_slow_lookup_does_not_replace_a_later_one() -> None:
     now_s = 0.0
     table, kept = Table(), ResponseCache(clock=lambda: now_s)
     ask = asking(kept, table)
@@ -103,7 +103,7 @@ def test_a_slow_look_does_not_replace_what_a_later_one_found() -> None:
     assert made.body == b"other"
 
 
-def test_a_first_request_costs_no_look_and_keeps_nothing() -> None:
+def test_first_request_looks_nothing_up_and_caches_nothing() -> None:
     table, kept = Table(), strict()
     ask = asking(kept, table)
     for number in range(10):
@@ -111,7 +111,7 @@ def test_a_first_request_costs_no_look_and_keeps_nothing() -> None:
     assert (table.made, table.looked, len(kept), kept.bytes) == (10, 0, 0, 0)
 
 
-def test_what_has_changed_is_made_anew() -> None:
+def test_changed_response_is_built_again() -> None:
     table, kept = Table(), strict()
     ask = asking(kept, table)
     for _ in range(3):
@@ -122,7 +122,7 @@ def test_what_has_changed_is_made_anew() -> None:
     assert kept.bytes == 5
 
 
-def test_a_change_while_an_answer_is_made_is_seen_by_the_next_request() -> None:
+def test_change_during_a_build_is_seen_by_the_next_request() -> None:
     table, kept = Table(), strict()
     ask = asking(kept, table)
     ask("a")
@@ -136,7 +136,7 @@ def test_a_change_while_an_answer_is_made_is_seen_by_the_next_request() -> None:
     assert ask("a") == b"later"
 
 
-def test_bodies_are_bounded_and_those_asked_for_longest_ago_go_first() -> None:
+def test_bodies_are_bounded_and_the_least_recently_requested_are_evicted() -> None:
     table = Table(b"0123456789")
     kept = strict(max_bytes=30, max_bytes_of_one=20)
     ask = asking(kept, table)
@@ -154,7 +154,7 @@ def test_bodies_are_bounded_and_those_asked_for_longest_ago_go_first() -> None:
     assert table.made == made + 1
 
 
-def test_one_that_is_too_large_is_not_kept() -> None:
+def test_oversized_response_is_not_cached() -> None:
     table = Table(b"x" * 21)
     kept = strict(max_bytes=30, max_bytes_of_one=20)
     ask = asking(kept, table)
@@ -163,7 +163,7 @@ def test_one_that_is_too_large_is_not_kept() -> None:
     assert (table.made, len(kept), kept.bytes) == (3, 0, 0)
 
 
-def test_what_cannot_be_made_is_not_kept() -> None:
+def test_missing_response_is_not_cached() -> None:
     table, kept = Table(), strict()
     for _ in range(3):
         assert kept.answer("a", table.look, lambda: None) is None

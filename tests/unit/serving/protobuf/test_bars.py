@@ -56,12 +56,12 @@ def test_decimals_have_no_exponent_and_keep_their_digits() -> None:
         BarUpdate("1m", CANDLE, status=Status.PARTIAL, source=Source.STREAM, is_closed=True),
     ],
 )
-def test_a_bar_comes_out_of_its_message_as_it_went_in(update: BarUpdate) -> None:
+def test_bar_round_trips_through_its_message(update: BarUpdate) -> None:
     sent = pb.CandleUpdate.FromString(update_of(update).SerializeToString())
     assert bar_update_of(sent) == update
 
 
-def test_quote_volumes_that_are_not_known_are_absent() -> None:
+def test_unknown_quote_volumes_are_absent() -> None:
     message = update_of(BarUpdate("1m", CANDLE, has_quotes=False))
     assert not message.candle.HasField("quote_volume")
     assert not message.candle.HasField("taker_buy_quote_volume")
@@ -69,19 +69,19 @@ def test_quote_volumes_that_are_not_known_are_absent() -> None:
     assert (back.has_quotes, back.candle.quote_volume) == (False, 0)
 
 
-def test_a_stored_bar_says_how_it_is_known() -> None:
+def test_stored_bar_has_status_and_source() -> None:
     bar = StoredBar(CANDLE, minute_count=1, status=Status.UNCONFIRMED, source=Source.STREAM)
     message = stored_of(bar, "1m")
     assert (message.status, message.source) == (pb.STATUS_UNCONFIRMED, "stream")
     assert stored_of(StoredBar(CANDLE, 5), "5m").source == ""
 
 
-def test_what_was_missed_has_bounds() -> None:
+def test_missed_range_has_bounds() -> None:
     message = missed_of(Missed("BTCUSDT", "5m", 1_000_000, 2_000_000))
     assert (message.from_time.seconds, message.to_time.seconds) == (1, 2)
 
 
-def test_a_listing_without_an_end_has_none() -> None:
+def test_listing_without_end_has_no_end_field() -> None:
     instrument = Instrument(
         "BTCUSDT.P", Market.UM, "BTC", "USDT", "TRADING", Decimal("0.10"), Decimal("0.001")
     )
@@ -91,7 +91,7 @@ def test_a_listing_without_an_end_has_none() -> None:
     assert instrument_of(Listing(instrument, 0, 7_000_000)).listed_to.seconds == 7
 
 
-def test_no_symbol_that_is_streamed_is_not_the_same_as_nothing_told() -> None:
+def test_empty_list_of_streamed_symbols_differs_from_no_list() -> None:
     silent = pb.StreamCandlesResponse(streamed=streamed_of(None))
     assert streamed_in(pb.StreamCandlesResponse.FromString(silent.SerializeToString())) is None
     none = pb.StreamCandlesResponse(streamed=streamed_of(()))

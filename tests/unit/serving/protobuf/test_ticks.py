@@ -28,7 +28,7 @@ def test_a_trade_keeps_its_digits_and_its_microseconds() -> None:
 
 
 @pytest.mark.parametrize("event_us", [None, T0])
-def test_best_prices_keep_their_text(event_us: int | None) -> None:
+def test_book_tickers_keep_their_text(event_us: int | None) -> None:
     book_ticker = BookTickerUpdate("BTCUSDT.P", 9, "1.10", "0.00", "1.2000", "5", event_us, T0 + 1)
     assert (
         book_ticker_update_of(
@@ -38,6 +38,6 @@ def test_best_prices_keep_their_text(event_us: int | None) -> None:
     )
 
 
-def test_what_was_missed_keeps_its_ends() -> None:
+def test_missed_trades_keep_their_bounds() -> None:
     missed = MissedTrades("BTCUSDT", 3, 9, T0, T0 + 5)
     assert missed_range_of(missed_trades_of(missed)) == missed

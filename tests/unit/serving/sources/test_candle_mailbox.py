@@ -8,7 +8,7 @@ from serving.sources.candle_mailbox import MAX_WAITING_PAST, CandleMailbox
 from tests.unit.serving.sources.nats.test_minute_states import T0, closed, live
 
 
-async def test_newest_state_of_a_minute_is_delivered_and_a_revision_stays_one() -> None:
+async def test_newest_state_of_a_minute_is_delivered_and_a_revision_stays_marked() -> None:
     mailbox = CandleMailbox()
     mailbox.publish(live(last_id=1))
     mailbox.publish(live(last_id=2))
@@ -61,7 +61,7 @@ async def test_newest_list_of_streamed_symbols_wakes_the_reader_and_is_delivered
     assert batch.streamed is None
 
 
-async def test_batches_are_cut_until_the_snapshot_has_ended() -> None:
+async def test_batches_are_incomplete_until_the_snapshot_has_ended() -> None:
     mailbox = CandleMailbox(has_snapshot=False)
     mailbox.publish(live())
     batch = await mailbox.receive()

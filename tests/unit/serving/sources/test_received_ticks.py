@@ -26,19 +26,19 @@ def told(symbol: str, *ids: int, broken: bool = False, single: bool = False) -> 
     return ticks.missed
 
 
-def test_ids_that_skip_are_missed() -> None:
+def test_skipped_ids_are_reported_as_missed() -> None:
     assert told("BTCUSDT", 6, 7) == []
     assert told("BTCUSDT", 6, 9) == [MissedTrades("BTCUSDT", 7, 8, 1_000_006, 1_000_009)]
     assert told("BTCUSDT.P", 9)
 
 
-def test_of_single_trades_of_the_futures_ids_skip_by_design_unless_messages_are_missing() -> None:
+def test_futures_trade_ids_skip_by_design_unless_messages_are_missing() -> None:
     assert told("BTCUSDT.P", 9, single=True) == []
     missed = told("BTCUSDT.P", 9, 12, single=True, broken=True)
     assert missed == [MissedTrades("BTCUSDT.P", 6, 8, 1_000_005, 1_000_009)]
 
 
-def test_trades_that_nobody_listens_to_are_not_remembered() -> None:
+def test_unsubscribed_trades_are_forgotten() -> None:
     received = ReceivedTicks()
     with received.hubs.trades.subscribe(["BTCUSDT"]) as subscription:
         received.trades([trade_of(trade(1))], [])

@@ -13,7 +13,7 @@ from serving.websocket.broadcaster import CANDLES, PRICES, MessageFormat
 from tests.unit.serving.http.listening import T0, Reader, listener, listening, until
 
 
-async def test_each_is_told_of_its_symbols_and_a_change_is_encoded_once() -> None:
+async def test_reader_receives_its_symbols_and_each_change_is_encoded_once() -> None:
     encoded: list[str] = []
 
     def encode(update: Any) -> bytes:
@@ -34,7 +34,7 @@ async def test_each_is_told_of_its_symbols_and_a_change_is_encoded_once() -> Non
         assert not other.closes("A")
 
 
-async def test_who_comes_later_begins_with_the_present_state() -> None:
+async def test_later_reader_starts_with_the_current_state() -> None:
     async with listening() as (changes, _, broadcaster):
         first, second = Reader(), Reader()
         await broadcaster.add(listener(first), ["A"])
@@ -47,7 +47,7 @@ async def test_who_comes_later_begins_with_the_present_state() -> None:
         await until(lambda: first.closes() == second.closes() == ["1", "2"])
 
 
-async def test_one_that_does_not_take_gets_the_newest_when_it_does() -> None:
+async def test_slow_reader_gets_the_newest_state() -> None:
     async with listening() as (changes, _, broadcaster):
         slow, quick = Reader(), Reader()
         await broadcaster.add(listener(slow), ["A"])
@@ -62,7 +62,7 @@ async def test_one_that_does_not_take_gets_the_newest_when_it_does() -> None:
         await until(lambda: slow.closes() == ["49", "50"])
 
 
-async def test_one_that_takes_nothing_for_long_is_given_up(monkeypatch: Any) -> None:
+async def test_reader_that_reads_nothing_for_long_is_disconnected(monkeypatch: Any) -> None:
     gone = asyncio.Event()
     async with listening() as (changes, _, broadcaster):
         reader = Reader()
@@ -74,7 +74,7 @@ async def test_one_that_takes_nothing_for_long_is_given_up(monkeypatch: Any) -> 
             await gone.wait()
 
 
-async def test_what_waits_is_bounded_and_what_had_to_leave_is_named(monkeypatch: Any) -> None:
+async def test_waiting_bars_are_bounded_and_evicted_ones_reported(monkeypatch: Any) -> None:
     monkeypatch.setattr(module, "MIN_BARS_WAITING", 10)
     monkeypatch.setattr(module, "BARS_PER_SYMBOL", 10)
     async with listening() as (changes, _, broadcaster):
@@ -102,7 +102,7 @@ async def test_what_waits_is_bounded_and_what_had_to_leave_is_named(monkeypatch:
         }
 
 
-async def test_minutes_that_were_lost_before_are_named_to_those_who_listen() -> None:
+async def test_missed_minutes_are_reported_to_their_readers() -> None:
     async with listening() as (changes, _, broadcaster):
         reader, other = Reader(), Reader()
         await broadcaster.add(listener(reader), ["A"])
@@ -123,7 +123,7 @@ async def test_prices_never_go_back_to_an_older_minute() -> None:
         await until(lambda: reader.closes() == ["5", "6"])
 
 
-async def test_who_leaves_is_told_nothing_more_and_without_anybody_nothing_is_watched() -> None:
+async def test_removed_reader_receives_nothing_and_the_last_one_ends_the_subscription() -> None:
     async with listening() as (changes, live_bars, broadcaster):
         leaving, staying = Reader(), Reader()
         one, two = listener(leaving), listener(staying)
@@ -143,7 +143,7 @@ async def test_who_leaves_is_told_nothing_more_and_without_anybody_nothing_is_wa
         await until(lambda: staying.closes()[-1:] == ["3"])
 
 
-async def test_all_are_told_when_nothing_will_change_any_more() -> None:
+async def test_all_readers_end_with_the_source() -> None:
     ended: list[int] = []
     async with listening() as (changes, _, broadcaster):
         for number in range(3):
@@ -154,7 +154,7 @@ async def test_all_are_told_when_nothing_will_change_any_more() -> None:
     assert sorted(ended) == [0, 1, 2]
 
 
-async def test_a_reader_that_was_too_slow_is_told_for_how_many_states(
+async def test_slow_reader_receives_the_number_of_conflated_states(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "CONFLATED_INTERVAL_S", 1e9)

@@ -19,7 +19,7 @@ def long_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("long_rounds")
-async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
+async def test_late_reader_in_a_round_gets_the_state_at_its_turn() -> None:
     async with listening() as (changes, _, broadcaster):
         readers = [Reader() for _ in range(30)]
         for one in readers:
@@ -38,7 +38,7 @@ async def test_who_comes_late_in_a_round_is_told_what_is_so_by_then() -> None:
 
 
 @pytest.mark.usefixtures("long_rounds")
-async def test_what_a_reader_knew_when_a_round_began_and_changes_in_it_is_not_lost() -> None:
+async def test_change_during_a_round_is_not_lost() -> None:
     async with listening() as (changes, _, broadcaster):
         readers = [Reader() for _ in range(30)]
         for one in readers:
@@ -56,7 +56,7 @@ async def test_what_a_reader_knew_when_a_round_began_and_changes_in_it_is_not_lo
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
+async def test_all_readers_get_the_last_state_despite_joins_leaves_and_slowness(
     long_rounds: None, seed: int
 ) -> None:
     dice = random.Random(seed)
@@ -103,7 +103,7 @@ async def test_all_are_told_the_last_state_whoever_comes_goes_or_dawdles(
         await until(lambda: not broadcaster._waiting)
 
 
-async def test_that_a_bar_was_revised_is_told_also_to_who_comes_late(long_rounds: None) -> None:
+async def test_revision_mark_reaches_late_readers(long_rounds: None) -> None:
     async with listening() as (changes, _, broadcaster):
         readers = [Reader() for _ in range(30)]
         for one in readers:
@@ -121,7 +121,7 @@ async def test_that_a_bar_was_revised_is_told_also_to_who_comes_late(long_rounds
         )
 
 
-async def test_who_comes_in_the_midst_of_a_round_never_goes_back_in_time(
+async def test_reader_that_joins_during_a_round_never_goes_back_in_time(
     long_rounds: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = [f"X{number}" for number in range(300)]  # more than one look takes

@@ -28,7 +28,7 @@ class Reader:
         self.calls.append(call)
 
 
-def test_a_reader_is_told_of_its_symbols_and_when_it_takes_more_of_the_last_state_alone() -> None:
+def test_slow_reader_gets_only_the_last_list_of_its_streamed_symbols() -> None:
     live_bars = LiveBars(_never, lambda _symbol, _newest: ((), (), ()))
     reader = Reader()
     symbols = StreamedSymbols(live_bars, reader, {"BTCUSDT", "ETHUSDT"}.__contains__)

@@ -33,7 +33,7 @@ def update(symbol: str, price: Decimal) -> BarUpdate:
     return BarUpdate("1m", silent_candle(symbol, 0, price))
 
 
-def test_the_binary_layout_is_little_endian_and_checked() -> None:
+def test_binary_layout_is_little_endian() -> None:
     message = binary_message([id_of(258) + values_of(update("B", Decimal("12.5")))])
     assert message[4:] == b"\x01\x00" + b"\x02\x01" + struct.pack("<dd", 12.5, 0.0)
     assert message[:4] == zlib.crc32(message[4:]).to_bytes(4, "little")
@@ -41,7 +41,7 @@ def test_the_binary_layout_is_little_endian_and_checked() -> None:
 
 
 @given(some.lists(FINITE, max_size=50))
-def test_what_is_encoded_is_decoded(prices: list[Decimal]) -> None:
+def test_binary_message_round_trips(prices: list[Decimal]) -> None:
     message = binary_message(
         [id_of(i) + values_of(update(f"S{i}", price)) for i, price in enumerate(prices)]
     )
@@ -59,7 +59,7 @@ def test_a_changed_message_is_refused(noise: bytes, place: int) -> None:
 
 
 @given(some.text(max_size=100) | some.binary(max_size=100))
-def test_any_message_is_understood_or_refused(text: str | bytes) -> None:
+def test_any_message_is_decoded_or_refused(text: str | bytes) -> None:
     try:
         message: object = decoded(text)
     except Refusal as refusal:
@@ -67,7 +67,7 @@ def test_any_message_is_understood_or_refused(text: str | bytes) -> None:
     assert isinstance(message, Subscribe | Unsubscribe | Ping | Refusal)
 
 
-def test_symbols_are_named_once_one_by_one_or_all() -> None:
+def test_symbols_are_listed_or_all_and_deduplicated() -> None:
     streamed = ["BTCUSDT", "ETHUSDT"]
     asked = decoded('{"type": "subscribe", "symbol": "ETHUSDT", "symbols": ["ETHUSDT", "BTCUSDT"]}')
     assert isinstance(asked, Subscribe)
@@ -85,7 +85,7 @@ def test_symbols_are_named_once_one_by_one_or_all() -> None:
     assert (refused.value.code, refused.value.id) == ("not_yet", 3)
 
 
-def test_who_leaves_names_what_it_likes_or_leaves_all_that_it_has() -> None:
+def test_unsubscribe_names_symbols_or_means_all() -> None:
     asked = decoded('{"type": "unsubscribe", "symbols": ["LUNAUSDT", "LUNAUSDT"]}')
     assert isinstance(asked, Unsubscribe)
     assert names_left(asked, ["BTCUSDT"]) == ["LUNAUSDT"]

@@ -27,7 +27,7 @@ def messages_of(frames: bytes) -> list[tuple[Opcode, bytes]]:
     return [(one.opcode, bytes(one.data)) for one in reader.events_received()]  # type: ignore[union-attr]
 
 
-def test_a_bar_is_told_in_nine_values_as_the_exchange_writes_them() -> None:
+def test_bar_message_has_nine_values_as_the_exchange_writes_them() -> None:
     candle = replace(update().candle, volume=Decimal("1E-8"), trade_count=3)
     told = json.loads(messages.candle_of(replace(update(is_closed=True), candle=candle)))
     assert told == {
@@ -38,14 +38,14 @@ def test_a_bar_is_told_in_nine_values_as_the_exchange_writes_them() -> None:
     }  # fmt: skip
 
 
-def test_quotes_that_nobody_knows_are_null() -> None:
+def test_unknown_quote_volumes_are_null() -> None:
     told = json.loads(messages.candle_of(update(has_quotes=False, status=Status.VERIFIED)))
     assert (told["quote_volume"], told["taker_buy_quote_volume"]) == (None, None)
     assert told["status"] == "verified"
 
 
 @pytest.mark.parametrize("count", [1, 2, messages.MAX_BARS, 2 * messages.MAX_BARS + 1])
-def test_any_number_of_bars_comes_in_frames_that_a_library_reads(count: int) -> None:
+def test_frames_of_any_number_of_bars_are_read_by_a_library(count: int) -> None:
     names = [f"S{number}" for number in range(count)]
     for join, encode, kind in (
         (messages.candles, messages.candle_of, "candles"),
@@ -67,7 +67,7 @@ def test_frames_of_any_size_are_read_by_a_library(size: int) -> None:
     assert messages_of(frames) == [(Opcode.BINARY, bytes(size))] * 2
 
 
-def test_binary_prices_come_fifty_a_frame() -> None:
+def test_binary_frame_has_fifty_prices() -> None:
     item = messages.id_of(7) + messages.values_of(update())
     found = messages_of(messages.binary_prices([item] * 120))
     assert [len(one) for _, one in found] == [6 + 18 * 50, 6 + 18 * 50, 6 + 18 * 20]

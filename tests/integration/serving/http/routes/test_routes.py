@@ -41,7 +41,7 @@ def closes(answer: httpx.Response) -> list[str]:
     return [one["close"] for one in answer.raise_for_status().json()["candles"]]
 
 
-async def test_the_newest_candles_come_oldest_first(stored_url: str) -> None:
+async def test_newest_candles_are_returned_oldest_first(stored_url: str) -> None:
     async with asking(stored_url) as client:
         answer = await client.get("/api/v1/candles", params={"symbol": "BTCUSDT", "limit": 2})
         assert closes(answer) == ["5.10", "6.10"]
@@ -103,7 +103,7 @@ async def test_times_are_iso_or_milliseconds(stored_url: str, start: str, end: s
 
 
 @pytest.mark.usefixtures("never_sure")
-async def test_a_range_that_is_over_may_be_kept_and_is_asked_for_by_its_tag(
+async def test_past_range_is_cacheable_and_revalidated_by_its_tag(
     stored_url: str,
 ) -> None:
     async with asking(stored_url) as client:
@@ -127,7 +127,7 @@ async def test_a_range_that_is_over_may_be_kept_and_is_asked_for_by_its_tag(
         assert changed.json()["candles"][0]["volume"] == "2"
 
 
-async def test_what_is_kept_is_told_at_once_for_a_second_at_most(
+async def test_cached_answer_is_reused_for_at_most_a_second(
     stored_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with application(stored_url) as app, asking_of(app) as client:
@@ -149,7 +149,7 @@ async def test_what_is_kept_is_told_at_once_for_a_second_at_most(
 
 
 @pytest.mark.usefixtures("never_sure")
-async def test_an_answer_that_is_kept_is_that_of_the_table(stored_url: str) -> None:
+async def test_cached_answer_equals_the_table(stored_url: str) -> None:
     async with application(stored_url) as app, asking_of(app) as client:
         asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "to": T0 // 1_000 + 240_000, "limit": 2}
 
@@ -186,7 +186,7 @@ async def test_an_answer_that_is_kept_is_that_of_the_table(stored_url: str) -> N
         assert len(csv_form.text.splitlines()) == 3
 
 
-async def test_bulk_comes_as_csv_arrow_or_parquet(stored_url: str) -> None:
+async def test_bulk_formats_are_csv_arrow_and_parquet(stored_url: str) -> None:
     async with asking(stored_url) as client:
         asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "limit": 2}
         plain = (await client.get("/api/v1/candles", params=asked)).json()
@@ -211,7 +211,7 @@ async def test_bulk_comes_as_csv_arrow_or_parquet(stored_url: str) -> None:
             assert frame["volume"].to_list() == ["0.00000001"] * 2
 
 
-async def test_symbols_say_what_they_are_and_which_are_streamed(stored_url: str) -> None:
+async def test_symbols_have_their_listing_and_whether_they_are_streamed(stored_url: str) -> None:
     async with asking(stored_url) as client:
         found = (await client.get("/api/v1/symbols")).raise_for_status().json()["symbols"]
         assert [(one["symbol"], one["market"], one["is_streamed"]) for one in found] == [
@@ -227,7 +227,7 @@ async def test_symbols_say_what_they_are_and_which_are_streamed(stored_url: str)
             assert [one["symbol"] for one in found] == names
 
 
-async def test_a_symbol_that_is_streamed_and_not_registered_yet_is_told_of(stored_url: str) -> None:
+async def test_streamed_but_unregistered_symbol_is_listed(stored_url: str) -> None:
     with connect(stored_url, application_name="test") as connection:
         connection.execute("DELETE FROM market.instruments WHERE symbol = 'BTCUSDT'")
     async with asking(stored_url) as client:
@@ -243,7 +243,7 @@ async def test_a_symbol_that_is_streamed_and_not_registered_yet_is_told_of(store
         assert [one["symbol"] for one in every] == ["BTCUSDT", "ETHUSDT.P"]
 
 
-async def test_prices_of_the_day_hold_what_was_stored_and_what_is_live(stored_url: str) -> None:
+async def test_day_prices_combine_stored_and_live_minutes(stored_url: str) -> None:
     async with asking(stored_url) as client:
         async with asyncio.timeout(20):
             while True:
@@ -272,7 +272,7 @@ async def test_prices_of_the_day_hold_what_was_stored_and_what_is_live(stored_ur
         assert answer.status_code == 404  # is stored, and not streamed
 
 
-async def test_the_page_is_made_of_its_own_parts_and_asks_nobody_else(stored_url: str) -> None:
+async def test_page_loads_only_its_own_files(stored_url: str) -> None:
     async with asking(stored_url) as client:
         page = await client.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
@@ -315,7 +315,7 @@ WRONG = [
 ]
 
 
-async def test_nonsense_is_refused_as_a_problem(stored_url: str) -> None:
+async def test_invalid_requests_are_problems(stored_url: str) -> None:
     async with asking(stored_url) as client:
         for url, status, text in WRONG:
             answer = await client.get(url)
@@ -327,7 +327,7 @@ async def test_nonsense_is_refused_as_a_problem(stored_url: str) -> None:
             assert len(answer.content) < 2_000
 
 
-async def test_what_nobody_can_accept_and_no_method_are_problems_too(stored_url: str) -> None:
+async def test_unsupported_media_types_and_methods_are_problems(stored_url: str) -> None:
     async with asking(stored_url) as client:
         asked = {"symbol": "BTCUSDT"}
         answer = await client.get(
@@ -339,7 +339,7 @@ async def test_what_nobody_can_accept_and_no_method_are_problems_too(stored_url:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_client_that_asks_too_often_waits(stored_url: str) -> None:
+async def test_rate_limited_client_is_refused_with_a_wait(stored_url: str) -> None:
     async with asking(stored_url, requests_per_minute=3) as client:
         for left in (2, 1, 0):
             answer = await client.get("/api/v1/health")
@@ -349,7 +349,7 @@ async def test_a_client_that_asks_too_often_waits(stored_url: str) -> None:
         assert 1 <= int(refused.headers["retry-after"]) <= 20
 
 
-async def test_a_page_of_another_site_asks_only_where_it_is_allowed(stored_url: str) -> None:
+async def test_cross_origin_requests_need_an_allowed_origin(stored_url: str) -> None:
     theirs = {"origin": "https://charts.example.org"}
     async with asking(stored_url) as client:
         answer = await client.get("/api/v1/health", headers=theirs)
@@ -361,7 +361,7 @@ async def test_a_page_of_another_site_asks_only_where_it_is_allowed(stored_url: 
         assert "access-control-allow-origin" not in other.headers
 
 
-async def test_long_answers_are_zipped(stored_url: str) -> None:
+async def test_long_answers_are_compressed(stored_url: str) -> None:
     async with asking(stored_url) as client:
         answer = await client.get(
             "/api/v1/candles", params={"symbol": "BTCUSDT"}, headers={"accept-encoding": "gzip"}
@@ -370,7 +370,7 @@ async def test_long_answers_are_zipped(stored_url: str) -> None:
         assert len(closes(answer)) == ROWS
 
 
-async def test_health_tells_of_each_part(stored_url: str) -> None:
+async def test_health_reports_each_component(stored_url: str) -> None:
     async with asking(stored_url) as client:
         assert (await client.get("/api/v1/health")).json() == {"status": "alive"}
         told = (await client.get("/api/v1/health/details")).json()
@@ -386,7 +386,7 @@ async def test_health_tells_of_each_part(stored_url: str) -> None:
         assert told["components"]["market"] == {"status": "ailing"}
 
 
-async def test_without_postgresql_the_past_is_away_and_the_price_is_not() -> None:
+async def test_live_prices_are_served_without_postgresql() -> None:
     async with asking("postgresql://nobody@127.0.0.1:1/none") as client:
         answer = await client.get("/api/v1/candles", params={"symbol": "BTCUSDT"})
         assert answer.status_code == 503

@@ -28,7 +28,7 @@ def keep(url: str) -> None:
         )
 
 
-async def test_what_was_missed_is_read_by_its_ids_page_by_page(stored_url: str) -> None:
+async def test_trades_are_read_by_id_page_by_page(stored_url: str) -> None:
     keep(stored_url)
     async with asking(stored_url) as client:
         asked: dict[str, Any] = {
@@ -52,7 +52,7 @@ async def test_what_was_missed_is_read_by_its_ids_page_by_page(stored_url: str) 
         assert [one["id"] for one in single.json()["trades"]] == [5]
 
 
-async def test_a_symbol_whose_trades_nobody_keeps_is_said_to_have_none(stored_url: str) -> None:
+async def test_symbol_without_stored_trades_says_how_to_capture_them(stored_url: str) -> None:
     keep(stored_url)
     async with asking(stored_url) as client:
         answer = await client.get("/api/v1/trades?symbol=ETHUSDT.P&from_id=1")

@@ -62,7 +62,7 @@ def as_me(server: NatsServer) -> str:
     return server.url.replace("//", f"//{AS_ME}")
 
 
-async def test_after_a_cut_another_connection_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_lost_connection_is_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     clients: list[Client] = []
 
     async def work(client: Client) -> None:
@@ -84,7 +84,7 @@ async def test_after_a_cut_another_connection_is_made(capsys: pytest.CaptureFixt
     assert "nats_unreachable" in said
 
 
-def test_on_uvloop_a_cut_in_the_midst_of_talk_is_one_too() -> None:
+def test_uvloop_notices_a_disconnect_during_a_publish() -> None:
     async def talk(client: Client) -> None:
         while True:
             await client.publish("candles.1m.X", bytes(10_000))
@@ -105,7 +105,7 @@ def test_on_uvloop_a_cut_in_the_midst_of_talk_is_one_too() -> None:
     uvloop.run(cut_and_mended())
 
 
-async def test_a_cancel_that_the_client_loses_ends_the_flush_all_the_same() -> None:
+async def test_cancelled_flush_ends_even_if_the_client_swallows_it() -> None:
     class Losing:
         async def flush(self, timeout: float) -> None:  # noqa: ASYNC109 - as the client's
             with contextlib.suppress(asyncio.CancelledError):
@@ -146,7 +146,7 @@ async def test_a_token_is_sent() -> None:
             await until(lambda: nats.is_connected)
 
 
-async def test_of_several_servers_one_that_lives_is_taken() -> None:
+async def test_available_server_is_chosen() -> None:
     async with nats_server() as server:
         nats = NatsConnection(f"nats://127.0.0.1:1,{server.url}", name="a test")
         async with lined(nats, nothing):
@@ -154,7 +154,7 @@ async def test_of_several_servers_one_that_lives_is_taken() -> None:
         assert nats.hosts == f"127.0.0.1:1,127.0.0.1:{server.port}"
 
 
-async def test_what_one_may_not_say_ends_the_connection(tmp_path: Path) -> None:
+async def test_permission_violation_ends_the_connection(tmp_path: Path) -> None:
     """Otherwise each message would be refused silently."""
     config = tmp_path / "nats.conf"
     config.write_text(
@@ -173,7 +173,7 @@ async def test_what_one_may_not_say_ends_the_connection(tmp_path: Path) -> None:
             await until(lambda: nats.disconnects >= 2)
 
 
-async def test_by_tls_it_speaks_with_whom_it_trusts_alone(tmp_path: Path) -> None:
+async def test_tls_connects_only_to_trusted_servers(tmp_path: Path) -> None:
     trusted, key = certificate(tmp_path)
     options = ["--tls", "--tlscert", str(trusted), "--tlskey", str(key)]
     async with nats_server(options, scheme="tls") as server:
@@ -186,14 +186,14 @@ async def test_by_tls_it_speaks_with_whom_it_trusts_alone(tmp_path: Path) -> Non
             assert not stranger.is_connected
 
 
-async def test_who_asks_for_tls_says_nothing_to_a_server_without_it() -> None:
+async def test_tls_client_sends_nothing_to_a_server_without_tls() -> None:
     async with nats_server(["--user", "me", "--pass", SECRET], scheme="tls") as server:
         nats = NatsConnection(as_me(server), name="a test")
         async with lined(nats, nothing):
             await until(lambda: "does not offer TLS" in nats.reason)
 
 
-async def test_an_error_of_our_own_is_not_taken_for_one_of_nats() -> None:
+async def test_bug_in_a_callback_is_not_an_error_of_nats() -> None:
     async with nats_server() as server:
         nats = NatsConnection(server.url, name="a test")
 
@@ -214,12 +214,12 @@ async def test_an_error_of_our_own_is_not_taken_for_one_of_nats() -> None:
         assert (nats.is_connected, nats.disconnects) == (False, 1)
 
 
-async def test_a_session_that_ends_by_itself_ends_the_line() -> None:
+async def test_finished_session_ends_the_connection() -> None:
     async with nats_server() as server:
         await asyncio.wait_for(NatsConnection(server.url, name="a test").run(nothing), 30)
 
 
-async def test_of_several_works_the_first_that_ends_ends_all() -> None:
+async def test_first_finished_task_ends_the_others() -> None:
     ended: list[str] = []
 
     async def long() -> None:
@@ -232,7 +232,7 @@ async def test_of_several_works_the_first_that_ends_ends_all() -> None:
     assert ended == ["long"]
 
 
-async def test_of_works_that_fail_at_once_none_is_told_as_lost() -> None:
+async def test_concurrent_failures_leave_no_unretrieved_error() -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(what))
 
@@ -274,7 +274,7 @@ async def test_of_works_that_fail_at_once_none_is_told_as_lost() -> None:
     assert told == []
 
 
-def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+def test_invalid_certificate_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("hello")
     with pytest.raises(PermanentError, match="should be the PEM file of the trusted CA"):

@@ -144,7 +144,7 @@ async def assert_nothing_is_lost(exchange: Exchange, reader: Reader, symbols: li
 
 
 @pytest.mark.long
-async def test_servers_lose_nothing_of_several_streamers_when_nats_and_a_streamer_start_anew(
+async def test_servers_lose_nothing_when_nats_and_a_streamer_restart(
     database_url: str,
 ) -> None:
     async with Exchange(FAST) as exchange, nats_server() as nats:
@@ -214,7 +214,7 @@ async def newest_by_websocket(reader: Reader) -> set[str]:
     return found
 
 
-async def test_a_streamer_stores_candles_while_nats_is_away_and_hangs(database_url: str) -> None:
+async def test_streamer_stores_candles_while_nats_is_down_or_hangs(database_url: str) -> None:
     async with Exchange(FAST) as exchange, nats_server() as nats:
         nats.kill()
         settings = settings_for(

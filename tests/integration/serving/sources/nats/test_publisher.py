@@ -135,7 +135,7 @@ async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None
         assert publisher.statistics()["delivered"] == publisher.delivered
 
 
-async def test_who_asks_is_told_all_states_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requested_states_are_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_UPDATES", 3)
     async with both() as (_, received, changes, publisher):
         changes.tell(*(closed(index=index) for index in range(7)))
@@ -157,7 +157,7 @@ async def test_who_asks_is_told_all_states_in_parts(monkeypatch: pytest.MonkeyPa
         assert publisher.states_published == 2
 
 
-async def test_many_who_ask_are_answered_by_one_telling_an_interval(
+async def test_many_requests_share_one_snapshot_per_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "STATES_INTERVAL_S", 3_600)
@@ -176,7 +176,7 @@ async def test_many_who_ask_are_answered_by_one_telling_an_interval(
         assert publisher.states_published == 1
 
 
-async def test_where_there_is_nothing_the_states_are_empty() -> None:
+async def test_snapshot_without_candles_is_empty() -> None:
     async with nats_server() as server, hearing(server) as received, publishing(server):
         await until(lambda: bool(received.heartbeats))
         await received.client.publish("candelabra.ask", b"")
@@ -184,7 +184,7 @@ async def test_where_there_is_nothing_the_states_are_empty() -> None:
         assert (received.states[0].is_last, len(received.states[0].updates)) == (True, 0)
 
 
-async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_told(
+async def test_states_are_conflated_while_nats_hangs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(lines, "ANSWER_TIMEOUT_S", 20)
@@ -206,7 +206,7 @@ async def test_while_nats_hangs_states_replace_one_another_and_the_newest_is_tol
         assert publisher.disconnects == 0
 
 
-async def test_each_connection_begins_with_the_present_states() -> None:
+async def test_each_connection_starts_with_the_current_states() -> None:
     async with nats_server() as server, publishing(server) as (changes, publisher):
         changes.tell(closed())
         await until(lambda: publisher.delivered == 1)

@@ -17,7 +17,7 @@ from tests.nats_server import nats_server
 from tests.ports import steady_port
 
 
-async def test_readers_of_a_server_are_told_the_exchanges_trades_of_two_streamers(
+async def test_trades_of_two_streamers_reach_readers_once(
     database_url: str,
 ) -> None:
     """Both stream BTCUSDT: its trades are delivered once."""

@@ -91,7 +91,7 @@ async def client(kept: Table) -> AsyncIterator[httpx.AsyncClient]:
         yield found
 
 
-async def test_trades_come_by_id_with_decimals_as_text(
+async def test_trades_are_ordered_by_id_with_decimals_as_text(
     client: httpx.AsyncClient, kept: Table
 ) -> None:
     kept.ids = [3, 4, 5]
@@ -135,9 +135,7 @@ async def test_pages_follow_one_another_by_their_cursor(
     assert as_csv.text.splitlines()[1].startswith("BTCUSDT,2,0.00000001,0.10,")
 
 
-async def test_a_range_of_which_every_trade_is_there_may_be_kept_by_caches(
-    client: httpx.AsyncClient, kept: Table
-) -> None:
+async def test_complete_range_is_cacheable(client: httpx.AsyncClient, kept: Table) -> None:
     kept.ids = [1, 2, 3, 5]
     whole = await client.get("/trades?symbol=BTCUSDT&from_id=1&to_id=3")
     assert whole.headers["cache-control"] == f"public, max-age={module.WHOLE_FOR_S}"
@@ -149,7 +147,7 @@ async def test_a_range_of_which_every_trade_is_there_may_be_kept_by_caches(
     assert again.status_code == 304
 
 
-async def test_what_is_not_kept_is_said_to_be_kept_nowhere_or_where_it_is(
+async def test_missing_trades_say_which_setting_or_range_has_them(
     client: httpx.AsyncClient, kept: Table
 ) -> None:
     answer = await client.get("/trades?symbol=BTCUSDT&from_id=1&kind=trades")
@@ -185,7 +183,7 @@ async def test_what_is_not_kept_is_said_to_be_kept_nowhere_or_where_it_is(
         ("symbol=BTCUSDT,ETHUSDT.P&from_id=1", 400, "symbol"),
     ],
 )
-async def test_nonsense_is_refused_as_a_problem(
+async def test_invalid_requests_are_problems(
     client: httpx.AsyncClient, kept: Table, query: str, status: int, part: str
 ) -> None:
     kept.ids = [1]

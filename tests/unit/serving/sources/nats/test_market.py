@@ -125,7 +125,7 @@ def _no_candle(one: bus.PublishedCandles) -> None:
         _no_candle,
     ],
 )
-async def test_an_odd_message_is_counted_and_passed_over(
+async def test_invalid_message_is_counted_and_skipped(
     spoil: Callable[[bus.PublishedCandles], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with playing() as one:
@@ -140,7 +140,7 @@ async def test_an_odd_message_is_counted_and_passed_over(
     assert "nats_message_unreadable" in capsys.readouterr().out
 
 
-async def test_minutes_that_nobody_told_are_read_though_no_message_was_lost() -> None:
+async def test_undelivered_minutes_are_read_even_without_a_lost_message() -> None:
     """States after a disconnect begin later than the known ones."""
     rows = [StoredMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in range(1, 5)]
     async with playing(*rows) as one:
@@ -159,7 +159,7 @@ def last_minutes(symbol: str) -> list[StoredMinute]:
 
 
 @pytest.mark.parametrize("falls_silent", [False, True])
-async def test_what_a_streamer_dropped_while_it_was_cut_off_is_read(
+async def test_symbol_dropped_during_a_disconnect_is_read(
     falls_silent: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LOOK_S", 0.005)

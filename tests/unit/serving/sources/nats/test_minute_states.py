@@ -51,7 +51,7 @@ VERIFIED = closed("4")
 BY_REST = closed("5", source=Source.REST)
 
 
-def test_any_order_of_a_minutes_states_ends_in_the_same() -> None:
+def test_minute_ends_in_the_same_state_in_any_order() -> None:
     lives = [live(last_id=3), live(last_id=9), live(closed=True, last_id=9)]
     for order in permutations([*lives, PARTIAL, UNCONFIRMED, VERIFIED, BY_REST]):
         states = MinuteStates()
@@ -77,21 +77,21 @@ def test_aggregated_candle_with_more_trades_stays(status: Status) -> None:
     assert states.add(many) is None
 
 
-def test_of_two_words_of_the_exchange_the_later_one_stands() -> None:
+def test_later_value_of_the_exchange_wins() -> None:
     states = MinuteStates()
     for close in ("5", "4"):
         assert states.add(closed(close, source=Source.REST))
     assert states.newest("BTCUSDT") == minute(close="4")
 
 
-def test_what_is_told_again_is_no_news() -> None:
+def test_repeated_state_is_no_update() -> None:
     states = MinuteStates()
     for update in (live(), live(closed=True), VERIFIED, replace(BY_REST, candle=VERIFIED.candle)):
         assert states.add(update) == update
         assert states.add(update) is None
 
 
-def test_an_open_state_goes_forward_by_its_trades() -> None:
+def test_open_state_advances_by_its_trades() -> None:
     states = MinuteStates()
     assert states.add(live(last_id=9))
     assert states.add(live(last_id=8)) is None
@@ -99,7 +99,7 @@ def test_an_open_state_goes_forward_by_its_trades() -> None:
     assert states.add(corrected) == corrected
 
 
-def test_a_mark_of_a_revision_stays() -> None:
+def test_revision_mark_stays() -> None:
     assert MinuteStates().add(closed(revision=True)).is_revision  # type: ignore[union-attr]
 
 
@@ -118,13 +118,13 @@ def test_old_minutes_are_forgotten_unless_they_are_held() -> None:
     assert states.symbols == ["BTCUSDT"]
 
 
-def test_of_an_unknown_symbol_there_is_nothing() -> None:
+def test_unknown_symbol_has_no_state() -> None:
     states = MinuteStates()
     assert (states.newest_us, states.newest_us_of("X"), states.newest("X")) == (0, None, None)
     assert not states.knows("X", T0)
 
 
-def test_of_a_symbol_that_is_dropped_nothing_is_known_and_time_does_not_go_back() -> None:
+def test_dropped_symbol_has_no_state_and_time_does_not_go_back() -> None:
     states = MinuteStates()
     states.add(closed(index=7))
     states.hold("BTCUSDT")

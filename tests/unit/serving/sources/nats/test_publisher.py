@@ -31,7 +31,7 @@ class Ticks:
         await asyncio.sleep(3_600)
 
 
-async def test_an_error_of_our_own_is_logged_and_it_begins_anew(
+async def test_bug_is_logged_and_the_publisher_restarts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))

@@ -9,14 +9,14 @@ def publisher() -> PublisherState:
     return PublisherState("a", 1, received_s=0.0)
 
 
-def test_messages_without_a_gap_are_all_there() -> None:
+def test_consecutive_messages_are_complete() -> None:
     one = publisher()
     assert all(one.on_message(total, 0.0) for total in (1, 2, 3))
     assert one.lost_at is None
     assert not one.needs_states(0.0)
 
 
-def test_a_number_that_is_missing_has_its_states_asked_for_until_they_are_told() -> None:
+def test_missing_message_requests_states_until_they_arrive() -> None:
     one = publisher()
     assert one.on_message(1, 0.0)
     assert not one.on_message(3, 0.0)
@@ -30,7 +30,7 @@ def test_a_number_that_is_missing_has_its_states_asked_for_until_they_are_told()
     assert one.on_message(4, 0.0)
 
 
-def test_states_from_before_the_loss_do_not_make_up_for_it() -> None:
+def test_states_from_before_a_loss_do_not_end_it() -> None:
     one = publisher()
     one.on_message(1, 0.0)
     one.on_message(5, 0.0)
@@ -38,7 +38,7 @@ def test_states_from_before_the_loss_do_not_make_up_for_it() -> None:
     assert one.on_states(4, 0, is_last=True)
 
 
-def test_states_of_which_a_part_is_missing_do_not_either() -> None:
+def test_incomplete_states_do_not_end_a_loss() -> None:
     one = publisher()
     one.on_message(5, 0.0)
     assert not one.on_states(5, 0, is_last=False)
@@ -47,7 +47,7 @@ def test_states_of_which_a_part_is_missing_do_not_either() -> None:
     assert one.lost_at == 5
 
 
-def test_states_later_than_messages_that_still_come_are_no_loss() -> None:
+def test_states_ahead_of_messages_are_no_loss() -> None:
     one = publisher()
     one.on_message(2, 0.0)
     assert one.on_states(4, 0, is_last=True)
@@ -56,7 +56,7 @@ def test_states_later_than_messages_that_still_come_are_no_loss() -> None:
     assert one.on_message(5, 0.0)
 
 
-def test_a_heartbeat_that_counts_more_shows_a_loss_after_a_while() -> None:
+def test_heartbeat_with_a_higher_count_shows_a_loss_after_a_while() -> None:
     one = publisher()
     one.on_message(3, 0.0)
     one.on_heartbeat(4, 1.0)
@@ -67,7 +67,7 @@ def test_a_heartbeat_that_counts_more_shows_a_loss_after_a_while() -> None:
     assert one.total == 4
 
 
-def test_a_heartbeat_that_came_before_its_messages_does_not() -> None:
+def test_heartbeat_ahead_of_its_messages_shows_no_loss() -> None:
     one = publisher()
     one.on_heartbeat(2, 0.0)
     one.on_message(1, 0.1)
@@ -75,7 +75,7 @@ def test_a_heartbeat_that_came_before_its_messages_does_not() -> None:
     assert not one.is_behind(10.0)
 
 
-def test_a_state_older_than_a_message_since_is_not_wanted() -> None:
+def test_state_older_than_a_later_message_is_ignored() -> None:
     one = publisher()
     one.since[KEY] = 7
     assert not one.is_wanted(*KEY, total=6)

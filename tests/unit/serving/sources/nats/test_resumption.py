@@ -79,9 +79,7 @@ def row(index: int, close: str = "1") -> StoredMinute:
     return StoredMinute(minute(index, close=close), Status.VERIFIED, Source.KLINE)
 
 
-async def test_minutes_since_a_little_before_the_newest_are_told_and_changed_ones_are_marked() -> (
-    None
-):
+async def test_minutes_from_before_the_newest_are_delivered_and_changed_ones_marked() -> None:
     table = Table(row(-50, "2"), row(0), row(1, "2"), *map(row, range(2, 29)))
     async with playing(table) as played:
         for index in (0, 1):
@@ -99,14 +97,16 @@ async def test_minutes_since_a_little_before_the_newest_are_told_and_changed_one
     assert found == [(-50, True), (1, True), *((index, False) for index in range(2, 29))]
 
 
-async def test_a_symbol_that_nobody_was_told_of_is_not_read() -> None:
+async def test_undelivered_symbol_is_not_read() -> None:
     table = Table()
     async with playing(table) as played:
         played.resumption.request("BTCUSDT")
         assert not played.resumption.waiting
 
 
-async def test_while_postgresql_is_away_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_read_is_retried_while_postgresql_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
     table = Table(row(1), failures=2)
     async with playing(table) as played:
@@ -127,7 +127,7 @@ async def test_after_more_than_a_day_the_minutes_before_are_missed() -> None:
         assert batch.missed == {"BTCUSDT": (T0 - OVERLAP_US, first_us)}
 
 
-async def test_what_is_asked_for_twice_is_read_from_the_earlier_of_both() -> None:
+async def test_repeated_request_reads_from_the_earlier_start() -> None:
     table = Table()
     async with playing(table) as played:
         played.put(closed())
@@ -138,7 +138,7 @@ async def test_what_is_asked_for_twice_is_read_from_the_earlier_of_both() -> Non
     assert table.asked[0][0]["BTCUSDT"].start_us == T0 - OVERLAP_US
 
 
-async def test_what_is_asked_for_during_a_read_is_read_again() -> None:
+async def test_request_during_a_read_causes_another_read() -> None:
     table = Table()
     table.go_on.clear()
     async with playing(table) as played:
@@ -153,7 +153,7 @@ async def test_what_is_asked_for_during_a_read_is_read_again() -> None:
     assert len(table.asked) == 2
 
 
-async def test_minutes_that_are_not_in_the_table_yet_are_read_until_they_are(
+async def test_reads_repeat_until_the_minutes_are_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """PostgreSQL was away too, and the streamer writes what waited."""
@@ -178,7 +178,7 @@ async def test_minutes_that_are_not_in_the_table_yet_are_read_until_they_are(
         assert batch.missed == {"X": (0, 1)}
 
 
-async def test_minutes_that_never_come_are_missed(
+async def test_minutes_that_are_never_stored_are_reported_as_missed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
@@ -196,7 +196,7 @@ async def test_minutes_that_never_come_are_missed(
     assert capsys.readouterr().out.count("minutes_absent") == 1
 
 
-async def test_minutes_before_all_that_was_told_are_not_waited_for() -> None:
+async def test_minutes_before_the_first_delivered_one_are_not_awaited() -> None:
     table = Table()
     async with playing(table) as played:
         played.put(closed(index=3))

@@ -17,7 +17,7 @@ from streamer.hub.subscription import Batch
 from tests.unit.serving.sources.nats.test_minute_states import T0, minute
 
 
-def test_what_any_streamer_streams_is_streamed() -> None:
+def test_symbols_of_all_streamers_count_as_streamed() -> None:
     streamed = StreamedByStreamer()
     streamed.on_heartbeat("a", ["BTCUSDT", "ETHUSDT"])
     streamed.on_heartbeat("b", ["ETHUSDT"])
@@ -29,7 +29,7 @@ def test_what_any_streamer_streams_is_streamed() -> None:
     assert streamed.symbols == {"ETHUSDT"}
 
 
-def test_what_a_streamer_was_heard_of_is_streamed_until_it_says_otherwise() -> None:
+def test_published_symbol_counts_as_streamed_until_the_streamer_omits_it() -> None:
     streamed = StreamedByStreamer()
     assert streamed.on_symbol("old", "BTCUSDT")
     assert not streamed.on_symbol("old", "BTCUSDT")
@@ -40,7 +40,7 @@ def test_what_a_streamer_was_heard_of_is_streamed_until_it_says_otherwise() -> N
     assert streamed.symbols == {"BTCUSDT"}
 
 
-def test_symbols_of_a_silent_streamer_stay_for_long_but_not_for_ever() -> None:
+def test_symbols_of_a_silent_streamer_expire_late() -> None:
     streamed = StreamedByStreamer()
     streamed.on_heartbeat("a", ["BTCUSDT"])
     streamed.on_heartbeat("b", ["ETHUSDT"])
@@ -83,7 +83,7 @@ async def taken(market: NatsMarket) -> Batch:
     return batch
 
 
-async def test_symbols_are_known_with_a_heartbeat_and_forgotten_with_another() -> None:
+async def test_heartbeats_add_and_remove_symbols() -> None:
     market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
     beat(market, encoder, "BTCUSDT", "ETHUSDT")
     assert market.streamed() == ["BTCUSDT", "ETHUSDT"]
@@ -111,7 +111,7 @@ async def test_a_symbol_is_streamed_until_the_last_of_its_streamers_drops_it() -
     assert (market.newest("BTCUSDT"), market.streamed()) == (None, [])
 
 
-async def test_a_streamer_that_says_nothing_of_it_streams_what_it_tells_of() -> None:
+async def test_streamer_without_a_symbol_list_streams_what_it_publishes() -> None:
     market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
     market._on_heartbeat(encoder.heartbeat())
     assert market.streamed() == []
@@ -122,7 +122,7 @@ async def test_a_streamer_that_says_nothing_of_it_streams_what_it_tells_of() -> 
     assert (batch.streamed, len(batch.updates)) == ({"BTCUSDT"}, 1)
 
 
-async def test_a_state_that_comes_late_does_not_keep_its_symbol() -> None:
+async def test_late_state_does_not_keep_a_dropped_symbol() -> None:
     market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
     beat(market, encoder, "BTCUSDT")
     beat(market, encoder)
@@ -132,7 +132,7 @@ async def test_a_state_that_comes_late_does_not_keep_its_symbol() -> None:
     assert (market.streamed(), market.newest("BTCUSDT")) == ([], None)
 
 
-async def test_a_symbol_goes_when_what_was_missed_of_it_is_told() -> None:
+async def test_dropped_symbol_goes_once_its_missed_states_arrive() -> None:
     """Its streamer was cut off from us for a while, and dropped it meanwhile."""
     market, encoder = market_of(*range(6)), MessageEncoder("a", 1, ["1m"])
     beat(market, encoder, "BTCUSDT")

@@ -61,7 +61,7 @@ def subjects(client: PlayedClient) -> list[str]:
     return [subject for subject, _ in client.said]
 
 
-async def test_what_servers_want_is_published_of_symbols_that_are_streamed() -> None:
+async def test_requested_ticks_of_streamed_symbols_are_published() -> None:
     hubs = TickHubs()
     async with playing(hubs, Clock()) as client:
         await want(client, "one", ["A", "X"], [])
@@ -74,7 +74,7 @@ async def test_what_servers_want_is_published_of_symbols_that_are_streamed() -> 
         assert bus.PublishedTrades.FromString(client.said[0][1]).trades[0].id == 7
 
 
-async def test_what_nobody_says_any_more_ends() -> None:
+async def test_request_ends_unless_renewed() -> None:
     hubs, clock = TickHubs(book_tickers=BookTickerHub(linger_s=0)), Clock()
     async with playing(hubs, clock) as client:
         await want(client, "one", ["A"], ["A"])
@@ -86,7 +86,7 @@ async def test_what_nobody_says_any_more_ends() -> None:
         await until(lambda: hubs.trades.wanted == {"A"} and hubs.book_tickers.wanted == {"B"})
 
 
-async def test_who_comes_later_is_told_the_present_best_prices() -> None:
+async def test_later_server_gets_the_current_book_ticker() -> None:
     hubs = TickHubs()
     async with playing(hubs, Clock()) as client:
         await want(client, "one", [], ["A"])
@@ -99,7 +99,7 @@ async def test_who_comes_later_is_told_the_present_best_prices() -> None:
         assert subjects(client) == ["book_tickers.A", "book_tickers.A"]
 
 
-async def test_more_best_prices_than_can_be_streamed_are_told_once(
+async def test_too_many_book_tickers_are_logged_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     hubs, rounds = TickHubs(book_tickers=BookTickerHub(max_symbols=2)), 0
@@ -117,7 +117,7 @@ async def test_more_best_prices_than_can_be_streamed_are_told_once(
     assert capsys.readouterr().out.count("book_tickers_not_published") == 1
 
 
-async def test_what_is_no_message_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_unreadable_message_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     hubs = TickHubs()
     async with playing(hubs, Clock()) as client:
         await client.tell(WANTED, b"\xff\xff")

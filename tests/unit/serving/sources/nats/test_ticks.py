@@ -35,7 +35,7 @@ def _before_all(one: pb.Trade) -> None:
 
 
 @pytest.mark.parametrize("spoil", [_no_number, _not_finite, _no_symbol, _before_all])
-async def test_an_odd_trade_is_passed_over_and_the_true_one_of_its_number_is_told(
+async def test_invalid_trade_is_skipped_and_the_valid_one_with_its_id_delivered(
     spoil: Callable[[pb.Trade], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ticks, client = NatsTicks(), PlayedClient()
@@ -62,7 +62,7 @@ async def test_an_odd_trade_is_passed_over_and_the_true_one_of_its_number_is_tol
     assert capsys.readouterr().out.count("nats_message_unreadable") == 1
 
 
-async def test_odd_best_prices_are_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_invalid_book_ticker_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     ticks, client = NatsTicks(), PlayedClient()
     running = asyncio.create_task(ticks.session(cast(Client, client)))
     try:

@@ -36,7 +36,7 @@ from tests.unit.serving.sources.nats.test_minute_states import T0, minute
         ("A%2A", "candles.1m.A%252A"),
     ],
 )
-def test_a_symbol_is_what_follows_the_timeframe(symbol: str, subject: str) -> None:
+def test_symbol_follows_the_timeframe_in_a_subject(symbol: str, subject: str) -> None:
     assert candles_subject("1m", symbol) == subject
     assert trades_subject(symbol) == subject.replace("candles.1m", "trades")
     assert book_tickers_subject(symbol) == subject.replace("candles.1m", "book_tickers")
@@ -84,14 +84,14 @@ def test_trades_are_numbered_by_symbol() -> None:
     assert (read[1][1].missed[0].first_id, read[1][1].missed[0].last_id) == (1, 2)
 
 
-def test_best_prices_have_a_message_each() -> None:
+def test_each_book_ticker_has_its_own_message() -> None:
     tick = BookTickerUpdate("A.P", 1, "1", "2", "3", "4", None, T0)
     [(subject, payload)] = encode_book_tickers(Ticks([tick]))
     assert subject == "book_tickers.A.P"
     assert pb.StreamBookTickersResponse.FromString(payload).book_tickers[0].bid_quantity == "2"
 
 
-def test_unreadable_messages_are_counted_and_seldom_told(
+def test_unreadable_messages_are_counted_and_rarely_logged(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     unreadable = UnreadableMessages()

@@ -74,7 +74,7 @@ async def within(awaited: Awaitable[Result]) -> Result:
         return await awaited
 
 
-async def test_a_call_that_ends_is_made_again_a_little_before_the_newest_minute() -> None:
+async def test_ended_call_resumes_shortly_before_the_newest_minute() -> None:
     async def short(_request: Any, _context: Any) -> AsyncIterator[pb.StreamCandlesResponse]:
         yield message(0)
         yield message(30)
@@ -103,7 +103,9 @@ async def test_a_call_that_ends_is_made_again_a_little_before_the_newest_minute(
         changes.unsubscribe()
 
 
-async def test_after_a_cut_of_a_day_the_call_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_call_does_not_resume_after_a_disconnect_of_a_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The other side would refuse to resume that far, which would end the server."""
     monkeypatch.setattr(remotes, "MAX_RESUMED_S", 0.0)
 
@@ -118,7 +120,7 @@ async def test_after_a_cut_of_a_day_the_call_begins_anew(monkeypatch: pytest.Mon
         changes.unsubscribe()
 
 
-async def test_a_refusal_is_told_to_whoever_listens() -> None:
+async def test_refusal_is_raised_to_subscribers() -> None:
     async def refuse(_request: Any, context: Any) -> AsyncIterator[pb.StreamCandlesResponse]:
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "who are you?")
         yield message(0)
@@ -129,7 +131,7 @@ async def test_a_refusal_is_told_to_whoever_listens() -> None:
             await within(changes.receive())
 
 
-async def test_what_the_other_side_missed_is_told() -> None:
+async def test_minutes_missed_by_the_remote_are_reported() -> None:
     lost = pb.Missed(
         symbol="BTCUSDT", timeframe="1m", from_time=time_of(T0), to_time=time_of(T0 + MINUTE_US)
     )
@@ -173,7 +175,7 @@ async def test_stream_is_not_read_while_the_mailbox_is_full() -> None:
     changes.unsubscribe()
 
 
-async def test_a_certificate_that_is_not_there_is_told(tmp_path: Path) -> None:
+async def test_missing_certificate_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match=r"none\.pem"):
         RemoteMarket("127.0.0.1:1", certificate=tmp_path / "none.pem")
 
@@ -182,7 +184,7 @@ def streaming(*symbols: str) -> pb.StreamedSymbols:
     return pb.StreamedSymbols(symbols=symbols)
 
 
-async def test_what_the_other_side_streams_is_known_at_once_and_forgotten_when_dropped() -> None:
+async def test_symbols_of_the_remote_are_known_immediately_and_forgotten_when_dropped() -> None:
     go_on = asyncio.Event()
 
     async def play(_request: Any, _context: Any) -> AsyncIterator[pb.StreamCandlesResponse]:
@@ -216,7 +218,7 @@ async def test_what_the_other_side_streams_is_known_at_once_and_forgotten_when_d
         changes.unsubscribe()
 
 
-async def test_the_beginning_is_whole_where_the_other_side_says_so() -> None:
+async def test_snapshot_ends_where_the_remote_marks_it() -> None:
     async def play(_request: Any, _context: Any) -> AsyncIterator[pb.StreamCandlesResponse]:
         yield message(0)
         yield message(1, is_snapshot_end=True)
@@ -234,7 +236,7 @@ async def test_the_beginning_is_whole_where_the_other_side_says_so() -> None:
         changes.unsubscribe()
 
 
-async def test_what_was_lost_of_a_symbol_that_is_dropped_during_a_cut_is_named() -> None:
+async def test_missed_minutes_of_a_symbol_dropped_during_a_disconnect_are_reported() -> None:
     lost = pb.Missed(
         symbol="BTCUSDT", timeframe="1m", from_time=time_of(T0), to_time=time_of(T0 + MINUTE_US)
     )

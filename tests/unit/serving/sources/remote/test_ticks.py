@@ -69,7 +69,7 @@ async def received(subscription: TradeSubscription) -> Ticks[TradeTick]:
     return found
 
 
-async def test_symbols_are_asked_for_while_somebody_listens_and_change_within_the_call() -> None:
+async def test_symbols_follow_the_subscribers_within_one_call() -> None:
     async with attached() as (streamer, remote):
         theirs, ours = streamer.hubs.trades, remote.hubs.trades
         with ours.subscribe(["BTCUSDT"]) as subscription:
@@ -87,7 +87,7 @@ async def test_symbols_are_asked_for_while_somebody_listens_and_change_within_th
         assert remote.disconnects == 0
 
 
-async def test_what_a_cut_took_is_missed_by_its_ids() -> None:
+async def test_trades_lost_in_a_disconnect_are_reported_by_id() -> None:
     async with attached() as (streamer, remote):
         theirs = streamer.hubs.trades
         with remote.hubs.trades.subscribe(["BTCUSDT"]) as subscription:
@@ -105,7 +105,7 @@ async def test_what_a_cut_took_is_missed_by_its_ids() -> None:
             assert (missed.symbol, missed.first_id, missed.last_id) == ("BTCUSDT", 2, 4)
 
 
-async def test_symbols_that_are_not_streamed_are_asked_for_until_they_are(
+async def test_unstreamed_symbols_are_requested_until_they_are_streamed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.05)
@@ -119,7 +119,7 @@ async def test_symbols_that_are_not_streamed_are_asked_for_until_they_are(
             await until(lambda: theirs.wanted == {"BTCUSDT", "NEWUSDT"})
 
 
-async def test_the_newest_best_prices_come_over() -> None:
+async def test_newest_book_ticker_is_forwarded() -> None:
     async with attached() as (streamer, remote):
         theirs = streamer.hubs.book_tickers
         with remote.hubs.book_tickers.subscribe(["BTCUSDT"]) as subscription:
