@@ -1,4 +1,4 @@
-"""Where a market's services live."""
+"""Addresses of a market's services."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Endpoints:
 
     @property
     def rest_prefix(self) -> str:
-        """Path before each REST method."""
+        """Path prefix of the REST methods."""
         return "/fapi/v1" if self.market is Market.UM else "/api/v3"
 
     def stream_url_for(self, trade_stream: str) -> str:

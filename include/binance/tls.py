@@ -1,4 +1,4 @@
-"""The certificates that HTTPS clients trust, read once for all clients of a process."""
+"""The CA certificates for HTTPS clients, loaded once per process."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ import httpx
 
 @cache
 def trusted() -> ssl.SSLContext:
-    """httpx's own context; reading its 140 certificates takes 16 ms, which each client would."""
+    """Return httpx's default context, cached: loading its 140 certificates takes 16 ms."""
     return httpx.create_ssl_context(trust_env=False)

@@ -1,7 +1,7 @@
-"""Text inside ``.zip``, ``.gz`` or plain files, in blocks of whole lines.
+"""Read text from ``.zip``, ``.gz`` or plain files, in blocks of whole lines.
 
-Nothing is unpacked to disk and no name inside an archive is used as a path; memory is bounded
-by the block, however large the file claims to be.
+Nothing is unpacked to disk and no name inside an archive is used as a path. Memory is bounded by
+the block size, whatever size the archive states.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from include.errors import RejectedInputError
 
 BLOCK_BYTES = 16 << 20
 """Decompressed bytes parsed together, about 200,000 rows. Smaller blocks cost more calls; larger
-ones are returned to the system each time and mapped again page by page (a tenth slower)."""
+ones are returned to the system and mapped again each time (10 % slower)."""
 
 MAX_LINE_BYTES = 1 << 16
-"""A longer line is no row of a market-data file."""
+"""A longer line is not a row of a market-data file."""
 
 OnRead = Callable[[float], None]
-"""Receives the share of a file that has been read."""
+"""Receives the share of a file (0..1) that has been read."""
 
 _READ_BYTES = 1 << 20
 _CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in lower-case hex."""
+    """Return the SHA-256 of a file, in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_archive(path: Path) -> None:
-    """Read a file to its end, so that corruption shows before any row is used.
+    """Read a file to its end, to find corruption before any row is used.
 
     Raises:
         RejectedInputError: the archive is damaged, truncated or encrypted, or does not contain
@@ -74,7 +74,7 @@ def read_blocks(
             if on_read is not None:
                 on_read(min(1.0, raw.tell() / max(size, 1)))
             if end:
-                # one copy of what is most of the work's memory
+                # A single copy: copying dominates memory use.
                 whole = b"".join((rest, memoryview(chunk)[:end]))
                 rest = tail
                 del chunk
@@ -87,8 +87,10 @@ def read_blocks(
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:
-    """Read up to a number of bytes, in pieces: ``zipfile`` asked for much at a time copies its
-    input again and again (0.66 s instead of 0.41 for 250 MB)."""
+    """Read up to a number of bytes, in pieces.
+
+    A large read makes ``zipfile`` copy its input repeatedly (0.66 s instead of 0.41 s for 250 MB).
+    """
     pieces: list[bytes] = []
     while size > 0 and (piece := stream.read(min(size, _READ_BYTES))):
         pieces.append(piece)
@@ -98,9 +100,9 @@ def _read(stream: IO[bytes], size: int) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """The one text of a file as a stream of bytes, and the file below it.
+    """Open a file's single text as a stream of bytes; yield it and the raw file below it.
 
-    Damage becomes ``RejectedInputError``, whenever it is met.
+    Damage found while reading raises ``RejectedInputError``.
     """
     try:
         with path.open("rb") as raw:

@@ -13,7 +13,7 @@ MAX_RAW_CHARACTERS = 500
 """Maximum stored length of a rejected line."""
 
 NUMBER = r"^[0-9]{1,18}(\.[0-9]{1,18})?$"
-"""Plain decimal notation within 128 bits; the exchange prints nothing else."""
+"""Plain decimal notation that fits 128 bits; the exchange prints nothing else."""
 
 COUNT = r"^[0-9]{1,18}$"
 TIME = r"^([0-9]{13}|[0-9]{16})$"
@@ -25,7 +25,7 @@ _BOM = "\ufeff"
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A line that cannot be used; ``line`` counts from 1."""
+    """An unusable line; ``line`` counts from 1."""
 
     line: int
     reason: str
@@ -39,7 +39,7 @@ class Layout:
     Attributes:
         name: for messages.
         columns: our names, in the file's order.
-        headers: header lines that the kind is known to have, in lower case without ``_``.
+        headers: known header lines of the kind, in lower case without ``_``.
     """
 
     name: str
@@ -48,9 +48,9 @@ class Layout:
 
 
 def lines_of(block: bytes, *, first_line: int) -> pl.DataFrame:
-    """Lines of a block with their numbers (``line``, ``raw``), blank ones left out.
+    """Return the lines of a block with their numbers (``line``, ``raw``), without blank lines.
 
-    Bytes that are no UTF-8 become U+FFFD, so that their row is rejected rather than the file.
+    Invalid UTF-8 becomes U+FFFD, so that its row is rejected rather than the file.
     """
     text = block.decode("utf-8", "replace").removeprefix(_BOM)
     raw = pl.Series("raw", text.split("\n"), dtype=pl.String)
@@ -71,7 +71,8 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
         fields = [field.strip(' "') for field in first.split(",")]
         width = len(fields)
         fitting = [layout for layout in layouts if len(layout.columns) == width]
-        # trades of one market are as wide as aggTrades of the other: only the flags differ
+        # Trades of one market have as many columns as aggTrades of the other: only the flags
+        # differ.
         if fitting:
             return max(fitting, key=lambda one: _fits_flags(fields, one)), False
         raise RejectedInputError(f"{file} has {width} columns; known are {known}")
@@ -83,7 +84,7 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
 
 
 def _fits_flags(fields: Sequence[str], layout: Layout) -> bool:
-    """Whether a first row has its flags where a layout has them."""
+    """Whether a first row has flags in the columns where a layout has them."""
     return all(
         (value.lower() in ("true", "false")) == (name in FLAGS)
         for value, name in zip(fields, layout.columns, strict=True)
@@ -91,7 +92,7 @@ def _fits_flags(fields: Sequence[str], layout: Layout) -> bool:
 
 
 def split(lines: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Lines as text columns; those of another width are rejected.
+    """Split lines into text columns; reject lines with another number of columns.
 
     Returns:
         Columns ``line``, ``raw`` and the layout's.
@@ -107,19 +108,19 @@ def split(lines: pl.DataFrame, layout: Layout) -> tuple[pl.DataFrame, list[Rejec
 
 
 def found() -> pl.Expr:
-    """Number of columns of a raw line."""
+    """Return the expression for the number of columns of a raw line."""
     return pl.col("raw").str.count_matches(",", literal=True) + 1
 
 
 def reject(
     table: pl.DataFrame, checks: Sequence[tuple[pl.Expr, str | pl.Expr]]
 ) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Return the rows that pass all checks, and the others with the first reason.
+    """Split rows into those that pass all checks, and rejections with the first reason.
 
     Args:
-        checks: pairs of a condition that holds for bad rows, and the reason.
+        checks: pairs of a condition that is true for bad rows, and the reason.
     """
-    # writing reasons for all rows is slow, and a good file needs none
+    # Formatting reasons for all rows is slow, and a good file needs none.
     if not table.select(pl.any_horizontal(condition for condition, _ in checks).any()).item():
         return table, []
     reasons = [
@@ -130,7 +131,7 @@ def reject(
 
 
 def part(table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-    """Split a table by its column ``reason`` and drop the column; null means good."""
+    """Split a table by its column ``reason``, which is dropped; null means good."""
     bad = table.filter(pl.col("reason").is_not_null())
     rejections = [
         Rejection(line, reason, raw)
@@ -152,7 +153,7 @@ def number_checks(columns: Sequence[str]) -> list[tuple[pl.Expr, str | pl.Expr]]
 
 
 def time_checks(columns: Sequence[str], *, digits: int) -> list[tuple[pl.Expr, str | pl.Expr]]:
-    """Checks that columns hold times of the file's unit.
+    """Return the checks that columns contain times in the file's unit.
 
     Args:
         digits: 13 for milliseconds, 16 for microseconds.
@@ -168,17 +169,17 @@ def time_checks(columns: Sequence[str], *, digits: int) -> list[tuple[pl.Expr, s
 
 
 def sniff_digits(table: pl.DataFrame, column: str) -> int:
-    """Digits of the first time in a column: 13 (ms), 16 (µs), or 0 where there is none."""
+    """Return the digits of the first time in a column: 13 (ms), 16 (µs), or 0 if there is none."""
     times = table.filter(pl.col(column).str.contains(TIME))
     return len(times[column][0]) if times.height else 0
 
 
 def unit_of(digits: int) -> str | None:
-    """``ms`` or ``us`` for the digits of a time; None for 0."""
+    """Return ``ms`` or ``us`` for the digits of a time; None for 0."""
     return {13: "ms", 16: "us"}.get(digits)
 
 
 def to_micros(column: str, *, digits: int) -> pl.Expr:
-    """Expression: a column of times as Int64 microseconds."""
+    """Return the expression that converts a column of times to Int64 microseconds."""
     value = pl.col(column).cast(pl.Int64)
     return value * 1000 if digits == 13 else value

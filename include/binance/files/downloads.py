@@ -1,9 +1,9 @@
-"""Downloads that resume after an interruption.
+"""Download files, resuming after an interruption.
 
-Received bytes are beside the file under ``.part``, with the validator of its state (ETag or
-Last-Modified) under ``.part.state``. The next attempt requests the rest with Range and If-Range, so
-that a server whose file has changed, or that supports no ranges, sends the whole file (RFC 9110,
-13.1.5 and 14.2). The caller still verifies the checksum.
+Received bytes are stored beside the file as ``.part``, and the validator of the file's version
+(ETag or Last-Modified) as ``.part.state``. The next attempt requests the remaining bytes with Range
+and If-Range. If the file has changed, or the server does not support ranges, the server sends the
+whole file (RFC 9110, 13.1.5 and 14.2). The caller still verifies the checksum.
 """
 
 from __future__ import annotations
@@ -46,19 +46,21 @@ def download(
     """Stream a file to disk, resuming an earlier attempt.
 
     Args:
-        check_status: raises for an answer that is not the file.
+        check_status: raises if the answer is not the file.
 
     Raises:
-        httpx.TransportError, httpx.DecodingError: the connection broke; received bytes are kept.
+        httpx.TransportError, httpx.DecodingError: the connection broke; received bytes stay on
+        disk.
     """
     part, state = _beside(file, ".part"), _beside(file, ".part.state")
     for offset in (_size(part, state), 0):
-        headers = {"Accept-Encoding": "identity"}  # a range is one of the bytes that are sent
+        # A range counts bytes as sent, so request them uncompressed.
+        headers = {"Accept-Encoding": "identity"}
         if offset:
             headers |= {"Range": f"bytes={offset}-", "If-Range": state.read_text()}
         with http.stream("GET", url, headers=headers) as answer:
-            if offset and _has_nothing_to_add(answer, offset):
-                continue  # the bytes on disk are not the start of the file: request the whole
+            if offset and _is_range_unsatisfiable(answer, offset):
+                continue  # the bytes on disk are of another version: request the whole file
             check_status(answer)
             is_rest = answer.status_code == _PARTIAL
             digest = hashlib.sha256()
@@ -68,9 +70,9 @@ def download(
                     while chunk := begun.read(_CHUNK_BYTES):
                         digest.update(chunk)
             else:
-                _name_state(state, answer)
+                _store_validator(state, answer)
             with part.open("ab" if is_rest else "wb") as out:
-                _drain(answer, out, digest.update)
+                _write_body(answer, out, digest.update)
             published = answer.headers.get("last-modified", "")
         part.replace(file)
         state.unlink(missing_ok=True)
@@ -78,8 +80,8 @@ def download(
     raise AssertionError("unreachable: a request without Range is answered as a whole")
 
 
-def _drain(answer: httpx.Response, out: BinaryIO, update: Callable[[bytes], None]) -> None:
-    for chunk in answer.iter_bytes():  # as they come: joined ones would be lost with the rest
+def _write_body(answer: httpx.Response, out: BinaryIO, update: Callable[[bytes], None]) -> None:
+    for chunk in answer.iter_bytes():  # unbuffered: buffered bytes would be lost on an error
         update(chunk)
         out.write(chunk)
 
@@ -89,12 +91,12 @@ def _beside(file: Path, ending: str) -> Path:
 
 
 def _size(part: Path, state: Path) -> int:
-    """Bytes from which the download can resume."""
+    """Return the offset from which the download can resume."""
     return part.stat().st_size if part.exists() and state.exists() else 0
 
 
-def _name_state(state: Path, answer: httpx.Response) -> None:
-    """Store the validator of the file's state; without it the download cannot resume."""
+def _store_validator(state: Path, answer: httpx.Response) -> None:
+    """Store the validator of the file's version; without it the download cannot resume."""
     tag = answer.headers.get("etag", "")
     name = answer.headers.get("last-modified", "") if not tag or tag.startswith("W/") else tag
     if name:
@@ -103,8 +105,8 @@ def _name_state(state: Path, answer: httpx.Response) -> None:
         state.unlink(missing_ok=True)
 
 
-def _has_nothing_to_add(answer: httpx.Response, offset: int) -> bool:
-    """Whether an answer to a request for the rest is neither the rest nor the whole."""
+def _is_range_unsatisfiable(answer: httpx.Response, offset: int) -> bool:
+    """Whether the answer to a range request is neither the range nor the whole file."""
     if answer.status_code == _NOT_SATISFIABLE:
         return True
     if answer.status_code != _PARTIAL:

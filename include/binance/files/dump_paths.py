@@ -1,4 +1,4 @@
-"""Where files lie on the dump site, below its root."""
+"""Paths of files on the dump site, below its root."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from include.domain.instruments import Market, exchange_symbol_of, market_of
 Kind = Literal["klines", "aggTrades", "trades"]
 
 KINDS: dict[str, Kind] = {"agg_trades": "aggTrades", "trades": "trades"}
-"""Kinds of trades in paths, by our names of them."""
+"""Our names of the kinds of trades, and the names in paths."""
 
 _FOLDERS = {Market.SPOT: "data/spot", Market.UM: "data/futures/um"}
 _DATES = {"daily": "%Y-%m-%d", "monthly": "%Y-%m"}
 
 
 def dump_prefix(symbol: str, kind: Kind, period: str, *, interval: str = "1m") -> str:
-    """Folder of a symbol's files of a kind.
+    """Return the folder of a symbol's files of a kind.
 
     Args:
         symbol: platform symbol.
@@ -31,27 +31,27 @@ def dump_prefix(symbol: str, kind: Kind, period: str, *, interval: str = "1m") -
 def dump_path(
     symbol: str, kind: Kind, period: str, moment: datetime, *, interval: str = "1m"
 ) -> str:
-    """Path of the file that holds a UTC day or month; see ``dump_prefix``."""
+    """Return the path of the file of a UTC day or month; see ``dump_prefix``."""
     label = _in_paths(interval) if kind == "klines" else kind
     name = f"{exchange_symbol_of(symbol)}-{label}-{moment.strftime(_DATES[period])}.zip"
     return dump_prefix(symbol, kind, period, interval=interval) + name
 
 
 def _in_paths(interval: str) -> str:
-    """A month would collide with a minute where case is ignored."""
+    """Return an interval's name in paths: ``1M`` would equal ``1m`` where case is ignored."""
     return "1mo" if interval == "1M" else interval
 
 
 def klines_prefix(symbol: str, period: str) -> str:
-    """Folder of a symbol's 1m kline dumps."""
+    """Return the folder of a symbol's 1m kline dumps."""
     return dump_prefix(symbol, "klines", period)
 
 
 def daily_path(symbol: str, day: datetime) -> str:
-    """Path of the 1m klines of a UTC day."""
+    """Return the path of the 1m klines of a UTC day."""
     return dump_path(symbol, "klines", "daily", day)
 
 
 def monthly_path(symbol: str, month: datetime) -> str:
-    """Path of the 1m klines of a UTC month."""
+    """Return the path of the 1m klines of a UTC month."""
     return dump_path(symbol, "klines", "monthly", month)

@@ -1,7 +1,7 @@
-"""The dump site (data.binance.vision): listing, fetching and verifying its files.
+"""List, fetch and verify files of the dump site (data.binance.vision).
 
-Files are published late, re-issued, cut or given a stale checksum at times, so nothing is used
-before its SHA-256 fits, and every state of a file is known by path and checksum.
+Files may be published late, re-issued, truncated, or have a stale checksum. So no file is used
+before its SHA-256 matches, and every version of a file is recorded by path and checksum.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ TIMEOUT_S = 60.0
 ATTEMPTS = 4
 BACKOFF = Backoff(first_s=0.5, max_s=20.0)
 MAX_ELAPSED_S = 300.0
-"""No request is tried again later than this, however long the site asks to wait."""
+"""A request is not retried after this time, however long the site asks to wait."""
 MAX_PAGES = 10_000
-"""Pages of a listing: ten million keys, more than the site has."""
+"""Maximum pages of a listing: ten million keys, more than the site has."""
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -64,12 +64,12 @@ class NotPublishedError(TransientError):
 
 
 class WrongChecksumError(RejectedInputError):
-    """A file does not fit the checksum published for it.
+    """A file does not match the checksum published for it.
 
     Args:
         path: below the site's root.
         expected: SHA-256 that the site publishes.
-        found: SHA-256 of what it serves.
+        found: SHA-256 of the file it sent.
     """
 
     def __init__(self, path: str, *, expected: str, found: str) -> None:
@@ -86,7 +86,7 @@ class DumpEntry:
 
     Attributes:
         path: relative to the site's root.
-        published_at_us: when this state of it was published.
+        published_at_us: when this version was published.
         size_bytes: as listed; 0 if the listing has no size.
     """
 
@@ -97,7 +97,7 @@ class DumpEntry:
 
 @dataclass(frozen=True, slots=True)
 class FetchedDump:
-    """A file that was fetched and fits its checksum."""
+    """A downloaded file that matches its checksum."""
 
     path: str
     file: Path
@@ -109,11 +109,11 @@ class DumpSite:
     """Client of a dump site.
 
     Args:
-        base_url: where the files lie.
-        list_url: where they are listed (S3's XML).
+        base_url: of the files.
+        list_url: of the listing (S3's XML).
         proxy: URL of an HTTP proxy; empty for none.
         attempts: tries of one request.
-        sleep: waits between them.
+        sleep: waits between attempts.
         transport: None for the network.
     """
 
@@ -148,7 +148,7 @@ class DumpSite:
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._http.close()
 
     def list(self, prefix: str, *, after: str = "", until: str = "") -> Iterator[DumpEntry]:
@@ -179,11 +179,11 @@ class DumpSite:
         raise PermanentError(f"the listing of {prefix} has more than {MAX_PAGES} pages")
 
     def is_published(self, path: str) -> bool:
-        """Whether the site has a file's checksum, which comes with or after the file.
+        """Whether the site has a file's checksum, which is published with the file or later.
 
         Raises:
             TransientError: the site does not answer.
-            PermanentError: it refuses to.
+            PermanentError: the site refuses to.
         """
         try:
             self._retried(path, partial(self._get, f"{path}.CHECKSUM"))
@@ -194,13 +194,13 @@ class DumpSite:
     def fetch(self, path: str, into: Path) -> FetchedDump:
         """Download a file and verify its checksum.
 
-        An interrupted download resumes, also one of an earlier call with the same folder. A
-        checksum that does not match is requested once more, because a file and its checksum are not
+        An interrupted download resumes, even if an earlier call with the same folder began it. If
+        the checksum does not match, it is requested once more: a file and its checksum are not
         re-issued at the same moment.
 
         Args:
             path: relative to the site's root.
-            into: target folder; the file keeps its last name.
+            into: target folder; the last part of the path is the file's name.
 
         Raises:
             NotPublishedError: the site has no such file, or no checksum of it.
@@ -238,7 +238,7 @@ class DumpSite:
         return answer
 
     def _download(self, path: str, file: Path) -> tuple[str, str]:
-        """Stream a file to disk; returns its sum and its Last-Modified header."""
+        """Stream a file to disk; return its SHA-256 and its Last-Modified header."""
         try:
             done = download(
                 self._http,
@@ -275,7 +275,7 @@ class DumpSite:
         return _parse(answer.content, where)
 
     def _retried(self, what: str, call: Callable[[], Value]) -> Value:
-        """Call, trying again while that can help."""
+        """Call a function, with retries on transient errors."""
         return retried(
             call,
             backoff=BACKOFF,
@@ -294,12 +294,12 @@ class _Page:
 
 
 def _parse(content: bytes, where: str) -> _Page:
-    # expat since 2.4.1 bounds the growth of entities, and fetches none
+    # Safe for untrusted XML: expat since 2.4.1 limits entity expansion and loads no external ones.
     try:
         root = ElementTree.fromstring(content)  # noqa: S314
     except ElementTree.ParseError as error:
         raise TransientError(
-            f"{where} answered with something that is no listing: {error}"
+            f"{where} answered with something other than a listing: {error}"
         ) from error
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
     if root.tag != f"{space}ListBucketResult":
@@ -330,9 +330,11 @@ def _check_status(answer: httpx.Response, what: str) -> None:
         )
     if answer.status_code == 429 or answer.status_code >= 500:
         message = f"{host} answered {what} with {answer.status_code}"
-        asked = answer.headers.get("retry-after", "")
-        if asked.isdigit():
-            raise RateLimitedError(f"{message}, Retry-After {asked} s", retry_after_s=float(asked))
+        retry_after = answer.headers.get("retry-after", "")
+        if retry_after.isdigit():
+            raise RateLimitedError(
+                f"{message}, Retry-After {retry_after} s", retry_after_s=float(retry_after)
+            )
         raise TransientError(message)
     if answer.status_code >= 400:
         raise PermanentError(f"{host} answered {what} with {answer.status_code}")

@@ -1,7 +1,7 @@
-"""Files of klines in the dump site's format, of 1 minute unless specified, read strictly.
+"""Strictly read files of klines in the dump site's format, by default of 1 minute.
 
-Twelve columns, with a header or without, times in ms or µs: detected for each file. Bad rows are
-returned with line and reason; the others stay usable.
+They have twelve columns, with or without a header, and times in ms or µs: detected for each file.
+Bad rows are returned with line and reason; the others stay usable.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class KlineBlock:
 
     Attributes:
         candles: good rows as ``CANDLE_SCHEMA``, by open time.
-        rejections: the others.
+        rejections: bad rows.
         time_unit: ``ms``, ``us``, or None while no row had a time.
-        repeated_us: open times of rows that came in an earlier block as well. Only a reader of
-            the whole file can take the earlier ones back where the two may contradict each other.
+        repeated_us: open times that an earlier block had too. If the rows contradict each other,
+            only a reader of the whole file can reject the earlier ones as well.
     """
 
     candles: pl.DataFrame
@@ -81,14 +81,14 @@ class KlineBlock:
 
 
 class KlineReader:
-    """Reads the blocks of one file of klines; keeps what a block must know of the others.
+    """Reads the blocks of one file of klines; remembers what later blocks need.
 
     Args:
         symbol: platform symbol of the rows.
         window: half-open range (µs) of valid open times; rows outside are rejected; None: any.
         interval: of the rows.
-        aside: open times (µs) whose rows are kept and judged together by ``finish``: minutes known
-            to occur in several blocks.
+        aside: open times (µs) known to occur in several blocks; ``finish`` checks their rows
+            together.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class KlineReader:
         return KlineBlock(self._candles(table), [], unit_of(self._digits))
 
     def finish(self) -> KlineBlock | None:
-        """Return the rows that were kept, after the last block; None if there are none."""
+        """Check and return the rows of ``aside``, after the last block; None if there are none."""
         if not self._held:
             return None
         lines, self._held, self._aside = pl.concat(self._held), [], self._aside.clear()
@@ -125,7 +125,7 @@ class KlineReader:
     # --- the fast way
 
     def _read_plain(self, content: bytes) -> pl.DataFrame | None:
-        """Rows of a block in which every row is a good one, by open time; else None."""
+        """Return the rows of a block, by open time; None unless every row is good."""
         found = read_plain(content, KLINES)
         if found is None:
             return None
@@ -168,7 +168,7 @@ class KlineReader:
             [
                 *time_checks(["open_time", "close_time"], digits=self._digits),
                 *number_checks(_NUMBERS),
-                (~pl.col("trade_count").str.contains(COUNT), "trade_count is no whole number"),
+                (~pl.col("trade_count").str.contains(COUNT), "trade_count is not an integer"),
             ],
         )
         rejections += bad
@@ -216,7 +216,7 @@ class KlineReader:
         checks: list[tuple[pl.Expr, str | pl.Expr]] = [
             (open_time % MINUTE_US != 0, "open_time is not a full minute"),
             (
-                # an outage closes a bar early
+                # An outage closes a bar early.
                 (close_time < open_time) | (close_time >= end_time),
                 "close_time is not within the minute: not a 1m kline"
                 if self._interval.width_us == MINUTE_US
@@ -242,20 +242,20 @@ class KlineReader:
         if self._window is not None:
             start_us, end_us = self._window
             outside = (open_time < start_us) | (open_time >= end_us)
-            checks.append((outside, "open_time is outside the time that the file is for"))
+            checks.append((outside, "open_time is outside the period of the file"))
         return checks
 
     def _check_repeats(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
-        """Keep one of equal rows of a minute, and none of rows that contradict each other."""
+        """Keep one of several equal rows of a minute; reject all contradictory rows."""
         values = pl.struct(*_SCALED, "trade_count")
         key = pl.col("open_time")
-        opens = table["open_time"].unique()  # also those without a valid row
+        opens = table["open_time"].unique()  # also minutes whose rows are all rejected
         table, rejections = reject(
             table,
             [
-                (key.is_in(self._seen.implode()), "the minute came before in this file"),
+                (key.is_in(self._seen.implode()), "the minute occurs earlier in this file"),
                 (values.n_unique().over(key) > 1, "rows of one minute contradict each other"),
-                (~key.is_first_distinct(), "the minute came before in this file"),
+                (~key.is_first_distinct(), "the minute occurs earlier in this file"),
             ],
         )
         self._seen = pl.concat([self._seen, opens])
@@ -279,16 +279,16 @@ def read_klines(
     block_bytes: int = BLOCK_BYTES,
     on_read: OnRead | None = None,
 ) -> Iterator[KlineBlock]:
-    """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip`` of klines.
+    """Yield the blocks of a ``.csv``, ``.csv.gz`` or ``.zip`` of klines.
 
     Args:
         symbol: platform symbol of the rows.
-        window: half-open range of open times (µs) that the file is for.
+        window: half-open range of open times (µs) that the file covers.
         interval: of the rows.
         aside: see ``KlineReader``; their rows are in the last block.
 
     Raises:
-        RejectedInputError: damaged, or of other columns.
+        RejectedInputError: damaged, or with other columns.
     """
     reader = KlineReader(symbol, window=window, interval=interval, aside=aside)
     for block in text_blocks(path, (KLINES,), block_bytes=block_bytes, on_read=on_read):

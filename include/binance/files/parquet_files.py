@@ -1,7 +1,7 @@
-"""Parquet files of klines and trades, as lines of text for the readers of the dump formats.
+"""Convert Parquet files of klines and trades to lines of text, for the readers of dump formats.
 
-One reader serves each kind of row, whatever the file: rows become lines in the layout's order, with
-their numbers unchanged. Numbers must be exact: decimals, integers or text. A float has lost digits,
+So each kind of row has one reader for all file formats. A line has the layout's columns in order,
+with unchanged numbers. Numbers must be exact: decimals, integers or text. A float has lost digits,
 so a file with a float as price, amount, id or time is refused. Columns are found by name, in any
 order.
 """
@@ -24,28 +24,28 @@ log = structlog.get_logger(__name__)
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 200_000
-"""Rows in memory, about 20 MB as text, however large the file's row groups are."""
+"""Rows in memory, about 20 MB as text, whatever the size of the file's row groups."""
 
 SYMBOL_COLUMN = "symbol"
 _OPTIONAL = {"ignore": "0", "is_best_match": "true"}
-"""Columns that are not used, and their default if a file omits them."""
+"""Unused columns, and the value written if a file omits them."""
 
 _COUNTS = ("id", "first_trade_id", "last_trade_id", "trade_count")
 _TIMES = ("open_time", "close_time", "trade_time")
 _KEPT_DECIMALS = 8
-"""The exchange's own; digits beyond them are kept where they are not zero."""
+"""Decimals that the exchange prints; further digits are written only if they are not zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A layout and the file's names of its columns, those that it has."""
+    """A layout, and the file's names of the layout's columns."""
 
     layout: Layout
     names: dict[str, str]
 
 
 def check_parquet(path: Path) -> None:
-    """Read a file to its end, so that damage shows before any row is used.
+    """Read a file to its end, to find damage before any row is used.
 
     Raises:
         RejectedInputError: it is damaged, truncated, or not a Parquet file.
@@ -66,7 +66,7 @@ def parquet_layout(path: Path, layouts: Sequence[Layout]) -> Layout:
 
 
 def parquet_symbols(path: Path) -> list[str]:
-    """Return the value of a file's column ``symbol``; empty if it has none.
+    """Return the distinct values of a file's column ``symbol``; empty if it has none.
 
     Raises:
         RejectedInputError: it is damaged.
@@ -83,10 +83,10 @@ def parquet_symbols(path: Path) -> list[str]:
 def parquet_blocks(
     path: Path, layouts: Sequence[Layout]
 ) -> Generator[tuple[bytes, float], None, None]:
-    """A file's rows as lines of text in the layout's order, and the share of it read so far.
+    """Yield a file's rows as lines of text in the layout's order, with the share read so far.
 
-    Line n is row n, counted from 1. Prices and amounts keep every digit; times become whole ms
-    (of columns in ms) or µs since 1970.
+    Line n is row n, counted from 1. Prices and amounts keep every digit; times become whole ms (for
+    columns in ms) or µs since 1970.
 
     Raises:
         RejectedInputError: damaged; of no known layout; or a column cannot be exact.
@@ -103,10 +103,10 @@ def parquet_blocks(
 
 
 def _batches(path: Path, columns: Sequence[str] = ()) -> Generator[pl.DataFrame, None, None]:
-    """A file's rows, piece by piece, of these columns or of all.
+    """Yield a file's rows in batches, with the given columns or all.
 
-    A query for each piece: it reads the pages that it needs. One query for all of them runs ahead
-    of a slow reader, by as much as the file holds.
+    Each batch is a separate query, which reads only the pages it needs. A single query would read
+    the whole file ahead of a slow consumer.
     """
     done = 0
     while True:
@@ -123,7 +123,7 @@ def _batches(path: Path, columns: Sequence[str] = ()) -> Generator[pl.DataFrame,
 
 @contextmanager
 def _readable(path: Path) -> Generator[None, None, None]:
-    """Damage becomes ``RejectedInputError``, whenever it is met."""
+    """Raise ``RejectedInputError`` if damage is found in the body."""
     try:
         yield
     except FileNotFoundError as error:
@@ -191,10 +191,10 @@ def _texts(path: Path, match: _Match) -> list[pl.Expr]:
 
 
 def _text(column: str, name: str, kind: pl.DataType) -> pl.Expr | None:
-    """A column as text; None where its type cannot be exact or means something else."""
+    """Return a column as text; None if its type is inexact or means something else."""
     value = pl.col(name)
     if isinstance(kind, (pl.String, pl.Categorical, pl.Enum)):
-        # a line's end inside a field would make two lines of one row
+        # A line break inside a field would split its row.
         return value.cast(pl.String).str.replace_all(r"[\r\n]", " ")
     if column in FLAGS:
         return value.cast(pl.String) if isinstance(kind, pl.Boolean) else None
@@ -215,7 +215,7 @@ def _text(column: str, name: str, kind: pl.DataType) -> pl.Expr | None:
 
 
 def _without_zeros(texts: pl.Series, *, scale: int) -> pl.Series:
-    """Decimal texts without the zeros that their type adds behind the exchange's own digits."""
+    """Return decimal texts without trailing zeros beyond the exchange's decimals."""
     if scale <= _KEPT_DECIMALS:
         return texts
     digits = scale - _KEPT_DECIMALS

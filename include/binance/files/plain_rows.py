@@ -1,8 +1,8 @@
-"""The fast way into files of trades and klines: a block whose every row is what it should be.
+"""Fast parsing of files of trades and klines, for blocks in which every row is plain.
 
-polars' own reader types the columns; cheap sums over whole columns then show that no row is
-anything but plain. Where one is, or might be, there is no answer, and the careful way
-(``columns``) reads the block line by line and says which row is wrong. Tests hold the two equal.
+polars' own reader types the columns; cheap aggregates over whole columns then prove that every row
+is plain. If a row may not be, ``read_plain`` returns None, and the slow way (``columns``) reads the
+block line by line and says which row is wrong. Tests compare the results of both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_DIGITS = 18
 
 _CHARACTERS = b"0123456789.,\r\n"
 _CHARACTERS_OF_TRADES = _CHARACTERS + b"-tTrueFfals"
-"""Characters of a row with flags, and with the -1 that stands for no id."""
+"""Characters of rows with flags, and with -1 for a missing id."""
 
 _LARGEST_COUNT = 10**MAX_DIGITS - 1
 _TIMES = {13: (10**12, 10**13 - 1), 16: (10**15, 10**16 - 1)}
@@ -36,25 +36,25 @@ PlainRows = tuple[pl.DataFrame, dict[str, int]]
 
 
 def read_plain(block: bytes, layout: Layout) -> PlainRows | None:
-    """Type the rows of a block without header; None where any of them needs a closer look.
+    """Type the rows of a block without header; None if any row may not be plain.
 
     Returns:
-        The layout's columns: counts and times as Int64, flags as Boolean, numbers as text and,
-        beside each, ``scaled_…`` as Int128 in units of 10^-decimals; and those decimals by name
-        of the number. Values may be zero, and negative counts are as in the file.
+        The layout's columns: counts and times as Int64, flags as Boolean, numbers as text and also
+        as ``scaled_…`` (Int128 in units of 10^-decimals); and the decimals of each number. Values
+        may be zero, and negative counts are as in the file.
     """
     has_flags = "is_buyer_maker" in layout.columns
     if block.translate(None, _CHARACTERS_OF_TRADES if has_flags else _CHARACTERS):
         return None
     if b"-0" in block:
-        return None  # a negative zero is no plain number, and equals 0 once it is typed
+        return None  # a negative zero is not plain, but would equal 0 once typed
     schema = pl.Schema(
         {name: pl.Int64() if name in COUNTS else pl.String() for name in layout.columns}
     )
     try:
         table = pl.read_csv(block, has_header=False, schema=schema, quote_char=None)
     except pl.exceptions.PolarsError:
-        return None  # some row has other columns, or no number where one should be
+        return None  # a row has other columns, or a non-number in a number's column
     if table.is_empty():
         return None
     numbers = [name for name in NUMBERS if name in layout.columns]
@@ -80,7 +80,7 @@ def read_plain(block: bytes, layout: Layout) -> PlainRows | None:
 
 
 def time_digits(table: pl.DataFrame, name: str = "trade_time") -> int:
-    """Digits of all times of a typed table: 13 (ms), 16 (µs), or 0 where they differ."""
+    """Return the digits of all times of a typed table: 13 (ms), 16 (µs), or 0 if they differ."""
     low, high = table.select(pl.col(name).min(), pl.col(name).max().alias("high")).row(0)
     for digits, (least, most) in _TIMES.items():
         if least <= low and high <= most:
@@ -96,7 +96,7 @@ def _as_integers(column: pl.Series, common: int) -> tuple[pl.Expr, int] | None:
     """
     text = pl.col(column.name)
     if common:
-        # Without the point it is a whole number, or it was none: far cheaper than a decimal.
+        # A plain number is an integer without its point; far cheaper to check than a decimal.
         digits = text.str.replace(".", "", literal=True)
         return digits.cast(pl.Int64, strict=False).cast(pl.Int128), common
     most = _max_decimals(column)
@@ -106,7 +106,7 @@ def _as_integers(column: pl.Series, common: int) -> tuple[pl.Expr, int] | None:
 
 
 def _common_decimals(table: pl.DataFrame, names: Sequence[str]) -> dict[str, int]:
-    """Decimals that every text of a column has; 0 where they differ, or are too many."""
+    """Return the decimals that all texts of a column have; 0 if they differ or are too many."""
     decimals, are_common = {}, []
     for name in names:
         _, point, fraction = str(table[name][0] or "").partition(".")
@@ -124,7 +124,7 @@ def _common_decimals(table: pl.DataFrame, names: Sequence[str]) -> dict[str, int
 
 
 def _max_decimals(column: pl.Series) -> int | None:
-    """Most decimals of a column; None where a text may be no plain number."""
+    """Return the most decimals in a column; None if a text may not be a plain number."""
     text = pl.col(column.name)
     point, size = text.str.find(".", literal=True), text.str.len_bytes()
     min_before, max_before, min_behind, max_behind, longest_whole, has_e = (
@@ -135,7 +135,7 @@ def _max_decimals(column: pl.Series) -> int | None:
             (size - point).min().alias("least behind"),
             (size - point).max().alias("most behind"),
             size.filter(point.is_null()).max().alias("longest whole"),
-            # a cast to decimal takes 1e5 for a number
+            # A cast to decimal would accept 1e5.
             text.str.contains("e", literal=True).any().alias("has e"),
         )
         .row(0)
@@ -152,7 +152,7 @@ def _max_decimals(column: pl.Series) -> int | None:
 
 
 def _is_sound(typed: pl.DataFrame, numbers: Sequence[str], counts: Sequence[str]) -> bool:
-    """Whether no value is missing, no number negative and no flag another word."""
+    """Whether no value is missing, no number is negative and every flag is valid."""
     no_nulls = pl.all_horizontal((pl.col(name).null_count() == 0) for name in typed.columns)
     not_negative = pl.all_horizontal((pl.col(f"scaled_{name}") >= 0).all() for name in numbers)
     no_giants = pl.all_horizontal((pl.col(name) <= _LARGEST_COUNT).all() for name in counts)

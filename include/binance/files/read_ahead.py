@@ -1,4 +1,4 @@
-"""Read one item ahead in a thread: decompression and parsing overlap."""
+"""Read one item ahead in a thread, so that decompression and parsing overlap."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ Item = TypeVar("Item")
 
 
 def read_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None]:
-    """Yield the same items; the next one is made while the last one is used.
+    """Yield the same items; the next one is computed while the current one is used.
 
-    Errors of the source are raised in their place. Closing this closes ``items``.
+    Errors of the source are raised at the item that failed. Closing this generator closes
+    ``items``.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         try:
@@ -21,5 +22,5 @@ def read_ahead(items: Generator[Item, None, None]) -> Generator[Item, None, None
                 coming = pool.submit(next, items, None)
                 yield item
         finally:
-            # after the running item, because a running generator cannot be closed
+            # In the pool, after the running item: a running generator cannot be closed.
             pool.submit(items.close).result()

@@ -1,4 +1,4 @@
-"""Find where the ids of a file of trades restart: its ticker was given to another instrument."""
+"""Find where the ids of a trade file restart because another instrument took over the ticker."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from include.domain.timeframes import MINUTE_US
 def part(
     block: TextBlock, layout: Layout, aggregator: TradeAggregator
 ) -> tuple[TextBlock, TextBlock] | None:
-    """Split a block at its first row of another instrument; None for the second part if there is
-    none.
+    """Split a block at its first row of another instrument; None if there is none.
 
     A smaller id with a time well after all others belongs to another instrument, if the next row
     continues from it. Rows that were written twice, or in another order, have earlier times.

@@ -1,4 +1,4 @@
-"""A file's rows in blocks, without its header, each block knowing its place in the file."""
+"""Read a file's rows in blocks with line numbers, without its header."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class TextBlock:
     content: bytes
 
     def lines(self) -> pl.DataFrame:
-        """The lines with their numbers; see ``columns.lines_of``."""
+        """Return the lines with their numbers; see ``columns.lines_of``."""
         return lines_of(self.content, first_line=self.first_line)
 
 
 def check_file(path: Path) -> None:
-    """Read a file to its end, so that damage shows before any row is used.
+    """Read a file to its end, to find damage before any row is used.
 
     Raises:
         RejectedInputError: it is damaged, truncated or encrypted, or does not contain exactly one
@@ -40,7 +40,7 @@ def check_file(path: Path) -> None:
 
 
 def layout_of(path: Path, layouts: Sequence[Layout]) -> Layout:
-    """Detect a file's contents from its header, the columns of its first row, or their names.
+    """Detect a file's layout from its header, its first row, or its column names.
 
     Raises:
         RejectedInputError: damaged, empty, or of unknown layout.
@@ -61,7 +61,7 @@ def text_blocks(
     block_bytes: int = BLOCK_BYTES,
     on_read: OnRead | None = None,
 ) -> Generator[TextBlock, None, None]:
-    """Blocks of a ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``.
+    """Yield the blocks of a ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``.
 
     Raises:
         RejectedInputError: damaged, or of no known layout.
@@ -88,7 +88,7 @@ def text_blocks(
 
 
 def _lines_before_rows(content: bytes, layouts: Sequence[Layout], file: str) -> int | None:
-    """Lines of the first block up to its header's end; None where it has blank lines alone."""
+    """Return the number of lines up to the header's end; None if all lines are blank."""
     begin = 0
     number = 0
     while begin < len(content):

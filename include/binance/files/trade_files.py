@@ -1,10 +1,10 @@
-"""Files of trades and of aggTrades, aggregated into 1-minute candles.
+"""Read files of trades and aggTrades, and aggregate them into 1-minute candles.
 
 Single trades are ``ID,Price,Quantity,QuoteQuantity,Timestamp,IsBuyerMaker,IsBestMatch`` as on the
-dump site; their quote amounts are the exchange's own, rounded as it rounds them. AggTrades have the
-first and last trade id inside and no quote amounts. USD-M files lack the last column.
-``domain/columns/trades.py`` explains which minutes are whole; unusable rows are returned with line
-and reason.
+dump site; their quote amounts are the exchange's own, with its rounding. AggTrades have the ids of
+their first and last trade and no quote amounts. USD-M files lack the last column.
+``domain/columns/trades.py`` explains which minutes are complete; unusable rows are returned with
+line and reason.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _AGG_TRADE = (
 _END_OF_TIME_US = 1 << 62
 
 _Parsed = tuple[TextBlock, PlainRows | None]
-"""A block, and its rows where all of them are plain."""
+"""A block, and its typed rows if all of them are plain."""
 
 SPOT_TRADES = Layout(
     name="spot trades",
@@ -78,12 +78,12 @@ UM_AGG_TRADES = Layout(name="USD-M aggTrades", columns=_AGG_TRADE, headers=_AGG_
 
 
 def trades_layout(symbol: str) -> Layout:
-    """Columns of a file of a symbol's single trades."""
+    """Return the columns of a file of a symbol's single trades."""
     return UM_TRADES if market_of(symbol) is Market.UM else SPOT_TRADES
 
 
 def agg_trades_layout(symbol: str) -> Layout:
-    """Columns of a file of a symbol's aggTrades."""
+    """Return the columns of a file of a symbol's aggTrades."""
     return UM_AGG_TRADES if market_of(symbol) is Market.UM else SPOT_AGG_TRADES
 
 
@@ -92,12 +92,12 @@ class TradeBlock:
     """Result of reading a part of a file.
 
     Attributes:
-        whole: candles (``CANDLE_SCHEMA``) proven whole.
-        partial: candles with missing trades, or not proven whole.
+        whole: candles (``CANDLE_SCHEMA``) proven complete.
+        partial: candles that lack trades or are not proven complete.
         rejections: unusable rows.
-        trades: rows used.
+        trades: usable rows.
         time_unit: ``ms``, ``us``, or None while no row had a time.
-        rows: the rows used, if requested: the columns of the layout, numbers as text,
+        rows: the usable rows, if requested: the columns of the layout, numbers as text,
             ``trade_time`` in µs.
     """
 
@@ -140,12 +140,12 @@ class TradeReader:
 
     @property
     def layout(self) -> Layout:
-        """The columns that the file must have."""
+        """Columns that the file must have."""
         return self._layout
 
     @property
     def aggregator(self) -> TradeAggregator:
-        """Ids and ends of the file so far."""
+        """Ids and edge minutes of the file so far."""
         return self._aggregator
 
     def read_file(
@@ -156,14 +156,15 @@ class TradeReader:
         block_bytes: int = BLOCK_BYTES,
         on_read: OnRead | None = None,
     ) -> Iterator[TradeBlock]:
-        """Blocks of a ``.csv``, ``.csv.gz`` or ``.zip``; while one is aggregated, the next
-        is parsed and the one after that is unpacked, each in a thread.
+        """Yield the blocks of a ``.csv``, ``.csv.gz`` or ``.zip``.
+
+        While one block is aggregated, threads parse the next and decompress the one after it.
 
         Args:
-            before_id: id of the row behind the file's last; see ``TradeAggregator.finish``.
+            before_id: id of the row after the file's last; see ``TradeAggregator.finish``.
 
         Raises:
-            RejectedInputError: damaged, or of other columns.
+            RejectedInputError: damaged, or with other columns.
             OverflowError: a sum needs more than 128 bits.
         """
         texts = text_blocks(path, (self._layout,), block_bytes=block_bytes, on_read=on_read)
@@ -179,7 +180,7 @@ class TradeReader:
     def read(
         self, block: TextBlock, *, is_last: bool = False, before_id: int | None = None
     ) -> TradeBlock:
-        """Read a block without the header; ``is_last`` aggregates what still waits."""
+        """Read a block without the header; ``is_last`` also returns the rest."""
         parsed = block, read_plain(block.content, self._layout)
         return self._read(parsed, is_last=is_last, before_id=before_id)
 
@@ -195,9 +196,9 @@ class TradeReader:
         read = self._read_plain(plain)
         rejections: list[Rejection] = []
         if read is None:
-            parted = part(block, self._layout, self._aggregator)
-            if parted is not None:
-                return self._read_of_two(*parted, is_last=is_last, before_id=before_id)
+            sections = part(block, self._layout, self._aggregator)
+            if sections is not None:
+                return self._read_two_instruments(*sections, is_last=is_last, before_id=before_id)
             read, rejections = self._read_carefully(block)
         whole, partial = self._aggregator.add(read)
         if is_last:
@@ -212,31 +213,31 @@ class TradeReader:
             sorted(rejections, key=lambda one: one.line),
             rows.height,
             unit_of(self._digits),
-            rows.select(self._kept) if self._keep_rows else None,
+            rows.select(self._raw_columns) if self._keep_rows else None,
         )
 
-    def _read_of_two(
+    def _read_two_instruments(
         self, former: TextBlock, later: TextBlock, *, is_last: bool, before_id: int | None
     ) -> TradeBlock:
-        """Blocks of two instruments with one ticker, each aggregated by itself."""
+        """Aggregate the blocks of two instruments with one ticker, each separately."""
         parts = [self.read(former)] if former.content else []
         rest = self._aggregator.finish()
         ended_us = self._aggregator.last_minute_us + MINUTE_US
         self._aggregator = self._new_aggregator()
         self._aggregator.aggregated_until_us = ended_us
         parts.append(self.read(later, is_last=is_last, before_id=before_id))
-        kept = [one.rows for one in parts if one.rows is not None]
+        stored_rows = [one.rows for one in parts if one.rows is not None]
         return TradeBlock(
             pl.concat([*(one.whole for one in parts), rest.whole]),
             pl.concat([*(one.partial for one in parts), rest.partial]),
             [one for each in parts for one in each.rejections],
             sum(one.trades for one in parts),
             unit_of(self._digits),
-            pl.concat(kept) if kept else None,
+            pl.concat(stored_rows) if stored_rows else None,
         )
 
     def _new_aggregator(self, after_id: int | None = None) -> TradeAggregator:
-        # ids of single USD-M trades skip by design, those of aggTrades do not
+        # Ids of single USD-M trades skip by design; those of aggTrades do not.
         return TradeAggregator(
             self._symbol, ids_follow=self._is_agg or not self._is_um, after_id=after_id
         )
@@ -244,7 +245,7 @@ class TradeReader:
     # --- the fast way
 
     def _read_plain(self, plain: PlainRows | None) -> TradeRows | None:
-        """Rows of a block in which every row is a good one and in its place; else None."""
+        """Return the rows of a block; None unless every row is good and in order."""
         if plain is None:
             return None
         table, decimals = plain
@@ -306,13 +307,13 @@ class TradeReader:
     def _place(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
         """Return the rows with a time and a unique id, ordered by id; reject the others.
 
-        A row rejected here leaves a missing id, which makes its minute incomplete.
+        A rejected row leaves a missing id, which makes its minute incomplete.
         """
         table, rejections = reject(
             table,
             [
                 *time_checks(["trade_time"], digits=self._digits),
-                (~pl.col("id").str.contains(COUNT), "id is no whole number"),
+                (~pl.col("id").str.contains(COUNT), "id is not an integer"),
             ],
         )
         table = table.with_columns(
@@ -324,9 +325,9 @@ class TradeReader:
         table, bad = reject(
             table,
             [
-                (outside, "trade_time is outside the time that the file is for"),
-                (repeats, "the id came before in this file"),
-                (late, "the trade comes more than a block too late for its minute"),
+                (outside, "trade_time is outside the period of the file"),
+                (repeats, "the id occurs earlier in this file"),
+                (late, "the trade is more than a block late for its minute"),
             ],
         )
         return table, rejections + bad
@@ -334,7 +335,7 @@ class TradeReader:
     def _find_voids(self, table: pl.DataFrame) -> tuple[pl.DataFrame, list[Rejection]]:
         """Mark rows that are not trades by design, and rows whose trade is unreadable.
 
-        The latter are rejected and make their minute incomplete.
+        Unreadable rows are rejected and make their minute incomplete.
         """
         is_void = pl.lit(value=False)
         if self._is_agg or self._is_um:
@@ -352,8 +353,8 @@ class TradeReader:
         if self._is_agg:
             first, last = pl.col("first_trade_id"), pl.col("last_trade_id")
             checks += [
-                (~first.str.contains(COUNT), "first_trade_id is no whole number"),
-                (~last.str.contains(COUNT), "last_trade_id is no whole number"),
+                (~first.str.contains(COUNT), "first_trade_id is not an integer"),
+                (~last.str.contains(COUNT), "last_trade_id is not an integer"),
                 (
                     last.cast(pl.Int64, strict=False) < first.cast(pl.Int64, strict=False),
                     "last_trade_id is below first_trade_id",
@@ -378,11 +379,11 @@ class TradeReader:
 
     @property
     def _span(self) -> tuple[str, str]:
-        """Columns of the first and last trade of a row."""
+        """Names of the columns with a row's first and last trade id."""
         return ("first_trade_id", "last_trade_id") if self._is_agg else ("id", "id")
 
     @property
-    def _kept(self) -> list[str]:
+    def _raw_columns(self) -> list[str]:
         return [name for name in self._layout.columns if name != "is_best_match"]
 
     def _as_rows(self, table: pl.DataFrame, decimals: dict[str, int]) -> TradeRows:
@@ -398,5 +399,5 @@ def _is_zero(column: str) -> pl.Expr:
 def read_trades(
     path: Path, symbol: str, layout: Layout | None = None, *, on_read: OnRead | None = None
 ) -> Iterator[TradeBlock]:
-    """Blocks of a file of trades or aggTrades; see ``TradeReader``."""
+    """Yield the blocks of a file of trades or aggTrades; see ``TradeReader``."""
     return TradeReader(symbol, layout).read_file(path, on_read=on_read)

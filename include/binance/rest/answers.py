@@ -17,10 +17,11 @@ from include.errors import (
 )
 
 DEFAULT_RETRY_AFTER_S = 60.0
-"""Wait for a 429 or 418 without Retry-After: the next window of the clock's minute."""
+"""Wait after a 429 or 418 without Retry-After: until the next minute's window."""
 
 RETRIED_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
-"""Unknown error, disconnected, unexpected response, timeout, overloaded, shutting down."""
+"""Error codes that are retried: unknown error, disconnected, unexpected response, timeout,
+overloaded, shutting down."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Errors of decoding: not JSON, not UTF-8, nested too deeply."""
@@ -43,7 +44,7 @@ _ERROR_BODY = msgspec.json.Decoder(ErrorBody)
 
 
 def used_weight(headers: Mapping[str, str]) -> int | None:
-    """Weight used in this minute, from ``X-MBX-USED-WEIGHT-1M`` or the older short name."""
+    """Return the weight used in this minute, from ``X-MBX-USED-WEIGHT-1M`` or the older header."""
     best: int | None = None
     for name, value in headers.items():
         match = _USED_WEIGHT.fullmatch(name)
@@ -64,45 +65,45 @@ def retry_after_s(headers: Mapping[str, str]) -> float:
 
 
 def error_of(
-    status: int, headers: Mapping[str, str], body: bytes, *, host: str, asked: str, symbol: str
+    status: int, headers: Mapping[str, str], body: bytes, *, host: str, request: str, symbol: str
 ) -> CandelabraError | None:
     """Return the error that an answer means; None if it is data.
 
     Args:
         host: the service, for messages.
-        asked: method and parameters, for messages.
+        request: method and parameters, for messages.
         symbol: the exchange's symbol of the request; empty if none.
     """
     if status < 400:
         return None
     problem = _error_body(body)
-    told = f"{problem.code} {problem.msg}" if problem else _shown(body)
-    where = f"{host} answered {asked} with {status} ({told})"
+    reason = f"{problem.code} {problem.msg}" if problem else _shown(body)
+    where = f"{host} answered {request} with {status} ({reason})"
     code = problem.code if problem else 0
     if status in (418, 429) or code == TOO_MANY_REQUESTS_CODE:
         wait_s = retry_after_s(headers)
-        what = "has banned this address" if status == 418 else "asks for fewer requests"
+        what = "has banned this address" if status == 418 else "has limited this address"
         return RateLimitedError(
-            f"{host} {what}: wait {wait_s:.0f} s ({told})",
+            f"{host} {what}: wait {wait_s:.0f} s ({reason})",
             retry_after_s=wait_s,
             banned=status == 418,
         )
-    if status == 451 or (status == 403 and _speaks_of_region(body)):
+    if status == 451 or (status == 403 and _mentions_region(body)):
         return RefusedAddressError(
             f"{where}: the exchange does not serve this region. Use data-api.binance.vision "
             "(spot, public data), or set HTTPS_PROXY to a proxy where it is allowed"
         )
     if status == 403:
         return RefusedAddressError(
-            f"{where}: the exchange's firewall refuses this address. If others are served, set "
-            "HTTPS_PROXY; if it was served before, stop for some minutes"
+            f"{where}: the exchange's firewall refuses this address. If it worked before, wait "
+            "some minutes; otherwise set HTTPS_PROXY"
         )
     if status == 407:
-        return RefusedAddressError(f"{where}: the proxy of HTTPS_PROXY wants to know who asks")
+        return RefusedAddressError(f"{where}: the proxy of HTTPS_PROXY requires a login")
     if status >= 500 or code in RETRIED_CODES:
         return TransientError(where)
     if code == INVALID_SYMBOL_CODE:
-        return UnknownSymbolError(f"{host} knows no symbol {symbol!r} ({told})")
+        return UnknownSymbolError(f"{host} does not know the symbol {symbol!r} ({reason})")
     return PermanentError(where)
 
 
@@ -118,6 +119,6 @@ def _shown(body: bytes) -> str:
     return text[:_BODY_SHOWN] or "empty body"
 
 
-def _speaks_of_region(body: bytes) -> bool:
+def _mentions_region(body: bytes) -> bool:
     text = body.lower()
     return any(word in text for word in (b"country", b"restricted location", b"region"))

@@ -1,4 +1,4 @@
-"""REST client of one market: public data only, within a budget of request weight."""
+"""REST client of one market: public data only, within a request weight budget."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ TIMEOUT_S = 20.0
 ATTEMPTS = 5
 BACKOFF = Backoff(first_s=0.5, max_s=20.0)
 SERVER_TIME_LASTS_S = 60.0
-"""Age up to which a known server time serves pages of long-closed bars."""
+"""Maximum age of a known server time for pages of long-closed bars."""
 
 MAX_TRADES = 1_000
 """Maximum rows of a page of trades or aggregate trades."""
@@ -61,7 +61,7 @@ class AggTradeRow(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_void(self) -> bool:
-        """A duplicate that the exchange marked: price and quantity 0, ids −1."""
+        """Whether this is a duplicate that the exchange marked: price and quantity 0, ids −1."""
         return self.first_trade_id < 0 or not self.quantity
 
 
@@ -100,7 +100,7 @@ class BinanceRest:
     """Public REST methods of one market.
 
     Network errors, 5xx and the exchange's own timeouts are retried with full-jitter backoff a
-    bounded number of times. 429 and 418 raise immediately: to continue gets an address banned.
+    bounded number of times. 429 and 418 raise immediately: continuing would get the address banned.
 
     Args:
         endpoints: base URL and path prefix.
@@ -108,7 +108,7 @@ class BinanceRest:
         timeout_s: seconds for connecting, and for each read.
         proxy: URL of an HTTP proxy; empty for none.
         attempts: maximum tries of one request.
-        sleep: waits between them.
+        sleep: waits between attempts.
         transport: None for the network.
     """
 
@@ -136,7 +136,7 @@ class BinanceRest:
             trust_env=False,
             verify=trusted(),
             transport=transport,
-            # USD-M has no such header and always answers in milliseconds
+            # USD-M does not support this header and always answers in milliseconds.
             headers={"X-MBX-TIME-UNIT": "MICROSECOND"} if is_spot else {},
         )
         self._host = self._http.base_url.netloc.decode()
@@ -150,11 +150,11 @@ class BinanceRest:
         self.close()
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         self._http.close()
 
     def server_time_us(self) -> int:
-        """The exchange's time."""
+        """Request the exchange's time."""
         moment = microseconds(self._get("time", {}, TIME_WEIGHT, _TIME).server_time)
         self._server_time_us = moment
         self._server_time_until_s = time.monotonic() + SERVER_TIME_LASTS_S
@@ -163,13 +163,14 @@ class BinanceRest:
     def exchange_info(self) -> list[Instrument]:
         """Return all instruments of the market, including those that no longer trade.
 
-        Of USD-M only perpetual contracts; of all, only those with price and quantity steps.
+        On USD-M these are perpetual contracts only. Instruments without price and quantity steps
+        are omitted.
         """
         weight = EXCHANGE_INFO_WEIGHT[self.market]
         return instruments_of(self.market, self._get("exchangeInfo", {}, weight, EXCHANGE_INFO))
 
     def quote_volumes_24h(self) -> dict[str, Decimal]:
-        """Quote volume of the last 24 hours, by platform symbol."""
+        """Return the quote volume of the last 24 hours, by platform symbol."""
         tickers = self._get("ticker/24hr", {}, TICKERS_24H_WEIGHT[self.market], _TICKERS)
         return {symbol_of(self.market, one.symbol): one.quote_volume for one in tickers}
 
@@ -185,18 +186,18 @@ class BinanceRest:
     ) -> KlinePage:
         """Return one page of klines, oldest first.
 
-        The server's time is the evidence of the rows and decides which of them count. It is read by
-        ``/time`` before the page: the Date header has whole seconds and may come from a cache. A
-        time before the page can only be too early, so a row never counts too soon. It is read again
-        if the last one is a minute old or too old for the requested end.
+        The server's time decides which rows are final, and is stored as their evidence. It is read
+        from ``/time`` before the page, because the Date header has whole seconds and may come from
+        a cache. A time before the page can only be too early, so a row never counts too soon. The
+        time is read again if the last one is a minute old or too old for the requested end.
 
         Args:
             exchange_symbol: the exchange's name (``BTCUSDT``).
             start_us: first open time; None for the newest rows.
             end_us: rows open before this time; None for no bound.
-            limit: rows of the page; None for most rows for the weight.
-            with_next: request the bar after ``end_us`` as well: it is not part of the page's
-                candles, but proves that its server is past them. It uses one of ``limit``.
+            limit: rows of the page; None for the best ratio of rows to weight.
+            with_next: also request the bar after ``end_us``. It is not part of the page's candles,
+                but proves that the server is past them. It uses one of ``limit``.
 
         Raises:
             PermanentError: unknown symbol or interval, or a blocked region.
@@ -236,11 +237,13 @@ class BinanceRest:
         start_us: int | None = None,
         limit: int = MAX_TRADES,
     ) -> list[AggTradeRow]:
-        """Return aggregate trades, oldest first, with void ones, so that paging can continue.
+        """Return aggregate trades, oldest first; void ones are included so that paging can
+        continue.
 
         Args:
-            from_id: from this id on.
-            start_us: in place of an id: from this moment on. With neither the newest ones.
+            from_id: first id.
+            start_us: first time, in place of an id. With neither, the newest trades are
+                returned.
 
         Raises:
             PermanentError: USD-M serves only trades of the last 48 hours.
@@ -255,7 +258,7 @@ class BinanceRest:
     def trades(
         self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
     ) -> list[TradeRow]:
-        """Return single spot trades from an id on. USD-M requires an API key for them."""
+        """Return single spot trades from an id on. USD-M requires an API key for this method."""
         parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
         return self._get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
 
@@ -274,7 +277,7 @@ class BinanceRest:
         weight: int,
         decoder: msgspec.json.Decoder[Answer],
     ) -> Answer:
-        """GET a method within the budget, and retry while that can help."""
+        """GET a method within the weight budget, with retries on transient errors."""
 
         def once() -> Answer:
             self._budget.take(weight)
@@ -296,22 +299,22 @@ class BinanceRest:
         decoder: msgspec.json.Decoder[Answer],
     ) -> Answer:
         symbol = str(parameters.get("symbol", ""))
-        asked = f"GET {self._prefix}/{method} {symbol}".rstrip()
+        request = f"GET {self._prefix}/{method} {symbol}".rstrip()
         try:
-            # Not answer.content: an answer of httpx refers to itself, and would keep a megabyte of
-            # listings until garbage is collected, which is seldom.
+            # Not answer.content: an answer of httpx refers to itself, and would hold a megabyte of
+            # listings until the garbage collector runs, which is rare.
             path = f"{self._prefix}/{method}"
             with self._http.stream("GET", path, params=dict(parameters)) as answer:
                 content = b"".join(answer.iter_bytes())
         except (httpx.TransportError, httpx.DecodingError) as error:
             reason = str(error) or type(error).__name__
-            raise TransientError(f"no answer from {self._host} to {asked}: {reason}") from error
+            raise TransientError(f"no answer from {self._host} to {request}: {reason}") from error
         refusal = error_of(
             answer.status_code,
             answer.headers,
             content,
             host=self._host,
-            asked=asked,
+            request=request,
             symbol=symbol,
         )
         is_limited = isinstance(refusal, RateLimitedError)
@@ -325,10 +328,10 @@ class BinanceRest:
             return decoder.decode(content)
         except msgspec.ValidationError as problem:
             raise PermanentError(
-                f"{self._host} answered {asked} with an undocumented structure: {problem}"
+                f"{self._host} answered {request} with an undocumented structure: {problem}"
             ) from problem
         except UNREADABLE as problem:
             # A truncated answer, or a proxy's page instead of JSON.
             raise TransientError(
-                f"{self._host} answered {asked} with something that is no JSON: {problem}"
+                f"{self._host} answered {request} with something other than JSON: {problem}"
             ) from problem

@@ -1,4 +1,4 @@
-"""Rows of klines as REST sends them, typed once."""
+"""Klines as REST sends them: typed rows and pages."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FINAL_AFTER_US = 30 * SECOND_US
 """REST can still miss trades of a bar that closed less than this long ago."""
 
 LAG_IS_OVER_US = 600 * SECOND_US
-"""A lagging server returns its open bar as if it had closed. A later row excludes that; a bar older
-than this needs none. A server that lags by more would be trusted; usual lags are seconds."""
+"""Age after which a bar is final even without a later row. A lagging server returns its open bar as
+if it had closed; usual lags are seconds. A server that lags by more than this would be trusted."""
 
 
 class KlineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One kline of ``GET …/klines``: an array of twelve, the last of no meaning."""
+    """One kline of ``GET …/klines``: an array of twelve values, the last unused."""
 
     open_time: int  # ms or µs
     open: Decimal
@@ -28,14 +28,14 @@ class KlineRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
     low: Decimal
     close: Decimal
     volume: Decimal
-    close_time: int  # next open − 1 unit, earlier where an outage cut the bar
+    close_time: int  # next open − 1 unit; earlier if an outage ended the bar
     quote_volume: Decimal
     trade_count: int
     taker_buy_volume: Decimal
     taker_buy_quote_volume: Decimal
 
     def candle(self, symbol: str) -> Candle:
-        """The row as a candle; REST has no trade ids."""
+        """Return the row as a candle; REST has no trade ids."""
         return Candle(
             symbol,
             microseconds(self.open_time),
@@ -60,14 +60,14 @@ class KlinePage:
     """One answer of klines.
 
     Attributes:
-        candles: rows that count: their bar closed at least 30 s before ``server_time_us``.
-        server_time_us: the server's time, asked for before the page and so never later than it:
-            the evidence of its rows.
-        not_final: rows left out because their bar was open or closed too recently.
-        next_start_us: where the next page begins; None where this one was not full.
-        is_followed: whether rows lie behind ``candles`` in this answer, whether they count or not.
-        is_last_sure: whether the last of ``candles`` was surely closed where the answer comes
-            from: a row follows it, or it ended long ago.
+        candles: final rows: their bar closed at least 30 s before ``server_time_us``.
+        server_time_us: the server's time, requested before the page and so never later than the
+            page: the evidence of its rows.
+        not_final: number of rows left out because their bar was open or closed too recently.
+        next_start_us: start of the next page; None if this page was not full.
+        is_followed: whether rows follow ``candles`` in this answer, final or not.
+        is_last_sure: whether the bar of the last of ``candles`` was closed on the answering server:
+            a row follows it, or it ended long ago.
     """
 
     candles: list[Candle]
@@ -79,12 +79,12 @@ class KlinePage:
 
     @property
     def sure(self) -> list[Candle]:
-        """The candles that no lag of the server can have left unfinished."""
+        """The candles that were closed for sure, even if the server lags."""
         return self.candles if self.is_last_sure else self.candles[:-1]
 
 
 def final_until(server_time_us: int) -> int:
-    """Bars that end at or before this moment count."""
+    """Return the time up to which bars that ended are final."""
     return server_time_us - FINAL_AFTER_US
 
 
@@ -102,13 +102,13 @@ def page_of(
     Args:
         end_us: rows from here on are not part of the page; they only prove that rows follow.
     """
-    told = [row.candle(symbol) for row in rows]
-    candles = [one for one in told if end_us is None or one.open_time_us < end_us]
+    listed = [row.candle(symbol) for row in rows]
+    candles = [one for one in listed if end_us is None or one.open_time_us < end_us]
     until_us = final_until(server_time_us)
     final = candles
     if candles and timeframe.next_open_us(candles[-1].open_time_us) > until_us:
         final = [one for one in candles if timeframe.next_open_us(one.open_time_us) <= until_us]
-    is_followed = len(final) < len(told)
+    is_followed = len(final) < len(listed)
     last_end_us = timeframe.next_open_us(final[-1].open_time_us) if final else 0
     is_full = len(rows) >= limit and not is_followed
     return KlinePage(

@@ -28,7 +28,7 @@ class _Symbol(msgspec.Struct, frozen=True):
 
 
 class ExchangeInfo(msgspec.Struct, frozen=True):
-    """The part of ``exchangeInfo`` that is used."""
+    """The fields of ``exchangeInfo`` that are used."""
 
     symbols: list[_Symbol]
 
@@ -40,8 +40,8 @@ EXCHANGE_INFO = msgspec.json.Decoder(ExchangeInfo, float_hook=str)
 def instruments_of(market: Market, info: ExchangeInfo) -> list[Instrument]:
     """Return the instruments of an answer.
 
-    Of USD-M only perpetual contract types. A symbol without a price or quantity step, such as one
-    in preparation, is skipped and logged.
+    On USD-M only perpetual contracts. A symbol without a price or quantity step, such as one in
+    preparation, is skipped and logged.
     """
     instruments = []
     for one in info.symbols:
@@ -82,4 +82,6 @@ def _step(filters: Mapping[str, Mapping[str, Any]], kind: str, name: str) -> Dec
     try:
         return Decimal(str(value))
     except InvalidOperation as error:
-        raise msgspec.ValidationError(f"{kind}.{name} is {value!r}, which is no number") from error
+        raise msgspec.ValidationError(
+            f"{kind}.{name} is {value!r}, which is not a number"
+        ) from error

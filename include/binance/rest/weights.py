@@ -1,8 +1,8 @@
 """Weight of REST requests, and budgets of request weight.
 
-The exchange counts weight for each IP address in windows of the clock's minute (UTC). A budget
-grants weight before each request and receives the answer's header. Processes that share a database
-share its budget; ``LocalBudget`` is for one process alone.
+The exchange counts weight by IP address and clock minute (UTC). A budget grants weight before each
+request and receives the answer's header. Processes that share a database share its budget;
+``LocalBudget`` is for one process alone.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from include.domain.instruments import Market
 from include.errors import RateLimitedError
 
 WEIGHT_LIMITS: dict[Market, int] = {Market.SPOT: 6_000, Market.UM: 2_400}
-"""Weight a minute of one IP address, as ``exchangeInfo.rateLimits`` says."""
+"""Weight limit per minute and IP address, from ``exchangeInfo.rateLimits``."""
 
 MAX_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 1_500}
-"""Most rows of one answer."""
+"""Maximum rows of one answer."""
 
 BEST_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 499}
-"""Rows of a page that give most rows for the weight. USD-M charges 2 below 500, 5 up to 1,000."""
+"""Rows of a page with the best ratio of rows to weight. USD-M charges 2 below 500 rows, 5 up to
+1,000."""
 
 MAX_WAIT_S = 150.0
-"""Longest wait for weight: two full windows and a rest."""
+"""Maximum wait for weight: two full windows and a margin."""
 
 WINDOW_S = 60.0
 
 
 def klines_weight(market: Market, limit: int) -> int:
-    """Weight of a klines request of ``limit`` rows."""
+    """Return the weight of a klines request of ``limit`` rows."""
     if market is Market.SPOT:
         return 2
-    # The documentation is ambiguous at the bounds themselves; the higher weight cannot overspend.
+    # The documentation is ambiguous at the bounds; assuming the higher weight cannot overspend.
     if limit < 100:
         return 1
     if limit < 500:
@@ -45,7 +46,7 @@ def klines_weight(market: Market, limit: int) -> int:
 def klines_rows(market: Market, bars: int) -> int:
     """Return the rows to request: the bars and the one after them, within a page.
 
-    The one after is omitted if it alone raises the weight of the page: if the last bar needs it as
+    The bar after is omitted if it alone raises the page's weight: if the last bar needs it as
     proof, the next page can begin with that bar.
     """
     rows = min(BEST_KLINES[market], bars + 1)
@@ -68,15 +69,15 @@ class WeightBudget(Protocol):
         """Return once a request of this weight may be sent.
 
         Raises:
-            RateLimitedError: it would take longer than the budget is willing to wait.
+            RateLimitedError: the wait would exceed the budget's maximum.
         """
 
     def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
         """Apply the headers of the answer to this thread's last grant.
 
         Args:
-            used: weight used by everybody at this address in the grant's minute: an answer that
-                arrives in the next minute does not describe that one.
+            used: weight used at this address in the grant's minute, by all clients. An answer that
+                arrives in the next minute does not describe the new minute.
             retry_after_s: pause that the exchange demands.
         """
 
@@ -85,8 +86,8 @@ class LocalBudget:
     """The budget of one process, in windows of the clock's minute; thread-safe.
 
     Args:
-        limit: weight a minute for everybody at this address, as far as headers show.
-        own_limit: weight a minute of this process; None: the same.
+        limit: weight per minute for all clients at this address, as far as headers show.
+        own_limit: weight per minute of this process; None: the same.
         max_wait_s: a longer wait raises instead.
         clock: seconds since the epoch.
     """
@@ -118,7 +119,7 @@ class LocalBudget:
         return self._used
 
     def take(self, weight: int) -> None:
-        """Wait for the weight; see ``WeightBudget``."""
+        """Wait until this weight is available; see ``WeightBudget``."""
         waited_s = 0.0
         while (wait_s := self._try(weight)) > 0:
             waited_s += wait_s
@@ -126,7 +127,7 @@ class LocalBudget:
             self._sleep(wait_s)
 
     def report(self, used: int | None, *, retry_after_s: float | None = None) -> None:
-        """Believe the headers where they say more than was counted here."""
+        """Raise the counted weight to the header's value if that is greater."""
         with self._lock:
             now_s = self._clock()
             self._roll(now_s)
@@ -136,7 +137,7 @@ class LocalBudget:
                 self._blocked_until_s = max(self._blocked_until_s, now_s + retry_after_s)
 
     def _try(self, weight: int) -> float:
-        """Take the weight and return 0, or return how long to wait."""
+        """Reserve the weight and return 0, or return how long to wait."""
         with self._lock:
             now_s = self._clock()
             self._roll(now_s)
@@ -157,7 +158,7 @@ class LocalBudget:
 
 
 def refuse_long_wait(total_wait_s: float, max_wait_s: float, wait_s: float) -> None:
-    """Raise where waiting for weight has become too long.
+    """Raise if the total wait for weight exceeds the maximum.
 
     Raises:
         RateLimitedError: ``total_wait_s`` exceeds ``max_wait_s``.

@@ -1,4 +1,4 @@
-"""``<symbol>@bookTicker``: the best bid and ask, typed. Spot frames have no event type."""
+"""Decode ``<symbol>@bookTicker``: best bid and ask. Spot frames have no event type."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from include.binance.streams.messages import Frame, decode
 from include.errors import PermanentError
 
 Number = Annotated[str, msgspec.Meta(min_length=1, max_length=24)]
-"""A decimal number as the exchange writes it: what is longer is absurd."""
+"""A decimal number as the exchange writes it; no valid number is longer."""
 
 _MARK = b"@bookTicker"
 _MARK_WITHIN = 96
-"""A combined frame names its stream first; names are shorter than this."""
+"""Bytes to search for the stream's name: a combined frame begins with it, and names are shorter."""
 _SHOWN_BYTES = 200
 _is_number = re.compile(r"-?[0-9]+(?:\.[0-9]*)?").fullmatch
 
@@ -23,11 +23,11 @@ _is_number = re.compile(r"-?[0-9]+(?:\.[0-9]*)?").fullmatch
 class BookTicker(msgspec.Struct, frozen=True, gc=False):
     """A change of the best bid or ask.
 
-    Its numbers stay text: nothing is computed from them before the table, and converting to Decimal
-    and back took a third of the time of a book ticker.
+    Its numbers stay text: nothing is computed from them before they are stored, and converting to
+    Decimal and back took a third of the time of a book ticker.
     """
 
-    update_id: int = msgspec.field(name="u")  # ascends for each symbol
+    update_id: int = msgspec.field(name="u")  # ascending for each symbol
     symbol: str = msgspec.field(name="s")
     bid_price: Number = msgspec.field(name="b")
     bid_quantity: Number = msgspec.field(name="B")
@@ -60,14 +60,14 @@ def decode_captured(text: bytes | memoryview) -> Frame | BookTicker:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PermanentError(f"frame bookTicker: {error}: {_beginning(text)}") from None
     if not _is_sound(quote, text):
-        raise PermanentError(f"frame bookTicker holds a number that is none: {_beginning(text)}")
+        raise PermanentError(f"frame bookTicker has an invalid number: {_beginning(text)}")
     return quote
 
 
 def _is_sound(quote: BookTicker, text: bytes) -> bool:
-    """Whether its numbers contain no letters (NaN, Infinity, 1e99), tabs or newlines.
+    """Whether the numbers contain no letters (NaN, Infinity, 1e99), tabs or newlines.
 
-    Tabs and newlines can only come as escapes. PostgreSQL refuses any other non-number as one row.
+    Tabs and newlines would break the COPY row. PostgreSQL refuses any other non-number as one row.
     """
     numbers = f"{quote.bid_price}{quote.bid_quantity}{quote.ask_price}{quote.ask_quantity}"
     if numbers.lower() != numbers.upper():

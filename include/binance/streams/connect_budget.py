@@ -1,8 +1,7 @@
-"""A budget of connection attempts: the exchange counts them by address.
+"""Limit connection attempts, which the exchange counts by address.
 
-More than 300 attempts in five minutes are refused and get the address banned, however many
-connections of a process fail together. So all of them draw from one budget. Pure: the clock is
-passed in.
+More than 300 attempts in five minutes are refused and get the address banned, so all connections of
+a process share one budget. Pure: times are passed in.
 """
 
 from __future__ import annotations
@@ -10,19 +9,19 @@ from __future__ import annotations
 from collections import deque
 
 CONNECTS = 240
-"""Attempts of this process in a window: a fifth is left to others on the same address."""
+"""Attempts of this process in a window: a fifth is reserved for others on the same address."""
 CONNECT_WINDOW_S = 300.0
 
 
 class ConnectBudget:
-    """Attempts to connect, by host, within a rolling window.
+    """Counts attempts to connect, by host, within a rolling window.
 
-    An attempt counts when it is made, whatever its result: the exchange counts refused attempts as
-    well, and one that timed out here may have arrived there.
+    An attempt counts when it is made, whatever its result: the exchange counts refused attempts
+    too, and an attempt that timed out here may have reached it.
 
     Args:
         limit: attempts in any window.
-        window_s: its length; the exchange's, and a margin for attempts with a long delay.
+        window_s: the exchange's window plus a margin for delayed attempts.
     """
 
     def __init__(self, *, limit: int = CONNECTS, window_s: float = CONNECT_WINDOW_S + 15.0) -> None:
@@ -33,7 +32,7 @@ class ConnectBudget:
         self._made: dict[str, deque[float]] = {}
 
     def take(self, host: str, now_s: float) -> float:
-        """Count an attempt and return 0, or the seconds after which to ask again.
+        """Count an attempt and return 0, or return the seconds to wait before trying again.
 
         Args:
             host: host and port.
@@ -47,7 +46,7 @@ class ConnectBudget:
         return 0.0
 
     def left(self, host: str, now_s: float) -> int:
-        """Attempts that may be made now."""
+        """Return the attempts that may be made now."""
         made = self._made.get(host, deque())
         self._forget(made, now_s)
         return self._limit - len(made)

@@ -1,10 +1,10 @@
 """Switch from one connection to its successor without losing a frame. Pure: times are passed in.
 
-Two connections do not deliver in step: a trade of the successor could overtake earlier ones on the
-old connection and look like missing trades. So the successor's frames are held, from the first one
-after its last acknowledgement (an acknowledgement proves nothing), until the old connection has
-delivered that frame too, and well beyond. Then the old one is closed and the held frames follow;
-duplicates are recognised by their ids.
+Two connections do not deliver in step: if a trade of the successor overtook earlier trades on the
+old connection, those would look missing. So the successor's frames are held, starting with the
+first frame after its last acknowledgement (an acknowledgement proves nothing), until the old
+connection has delivered that frame too, and well beyond. Then the old connection is closed and the
+held frames follow; duplicates are recognised by their ids.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from include.binance.streams.session import StreamSession
 from include.errors import PermanentError
 
 OVERLAP_S = 0.5
-"""Streams of one connection lag behind each other, by less than this."""
+"""Maximum lag between streams of one connection."""
 MAX_WAIT_S = 10.0
-"""Timeout for an old connection that does not deliver what its successor did."""
+"""Maximum wait for the old connection to deliver the successor's first frame."""
 MAX_HELD_BYTES = 64 << 20
 
 
 class Handover:
-    """Frames of a successor before it takes over, and when it may.
+    """Holds a successor's frames before it takes over, and decides when it may.
 
     Args:
         session: the successor's subscriptions.
@@ -41,7 +41,7 @@ class Handover:
 
     Attributes:
         held: its frames in order, for the consumer.
-        arrived_s: arrival time of each; monotonic.
+        arrived_s: arrival time of each frame; monotonic.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class Handover:
         try:
             frame = self._decode(data)
         except PermanentError:
-            frame = None  # held like others: the consumer counts and logs it
+            frame = None  # held like any frame: the consumer counts and logs it
         if isinstance(frame, ControlAnswer):
             return self._session.on_answer(frame)
         if isinstance(frame, ServerShutdown):
             return "the exchange announced its shutdown"
         if not self._session.is_subscribed:
-            self._proven_s = None  # streams were added meanwhile
+            self._proven_s = None  # streams were added in the meantime
         elif self._proven_s is None:
             self._proven_s, self._proof = now_s, frame
         if self._proven_s is not None or self.held:
-            self.held.append(bytes(data))  # the parser may use its memory again
+            self.held.append(bytes(data))  # copied: the parser may reuse its memory
             self.arrived_s.append(now_s)
             self._bytes += len(data)
         return None
@@ -99,5 +99,5 @@ class Handover:
 
 
 def event_us(frame: object) -> int:
-    """The exchange's time (µs) of a message about trades; 0 of any other."""
+    """Return the exchange's time (µs) of a message about trades; 0 for other messages."""
     return microseconds(frame.event_time) if isinstance(frame, AggTrade | Trade | Kline) else 0

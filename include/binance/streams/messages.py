@@ -1,8 +1,8 @@
-"""The stream's frames, typed once: nothing above this room sees JSON or one-letter names.
+"""Decode stream frames to typed values; code above this package sees no JSON.
 
-Shapes are those of the exchange's documentation and of recorded frames; unknown fields are
-ignored (the exchange adds some every year), missing required ones are an error. Times are
-turned into microseconds whatever the connection's unit is.
+The structures follow the exchange's documentation and recorded frames. Unknown fields are ignored
+(the exchange adds some every year); a missing required field is an error. Times become
+microseconds, whatever the connection's unit.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from include.domain.exact import ZERO
 from include.errors import PermanentError
 
 ABSURD = Decimal(10) ** 24
-"""No price, quantity or volume of the exchange comes near this, nor its negative."""
+"""Bound for prices, quantities and volumes; the exchange sends nothing near it."""
 _LEAST = -ABSURD
 
 FIRST_US = 100_000_000_000_000
-"""Milliseconds have 13 digits until the year 5138, microseconds 15 and more since 1973."""
+"""Smallest time read as microseconds. Milliseconds have 13 digits until the year 5138, microseconds
+15 and more since 1973."""
 
 Moment = Annotated[int, msgspec.Meta(gt=10**12, lt=10**16)]
 """Valid event times, from 2001 in milliseconds to 2286 in microseconds."""
 
 
 def microseconds(moment: int) -> int:
-    """A time of the exchange in microseconds, from milliseconds or microseconds."""
+    """Convert a time of the exchange, in milliseconds or microseconds, to microseconds."""
     return moment if moment >= FIRST_US else moment * 1000
 
 
@@ -60,12 +61,12 @@ class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="trade"):
 
     @property
     def first_trade_id(self) -> int:
-        """Its own id: a trade is a fill."""
+        """The trade's own id."""
         return self.id
 
     @property
     def last_trade_id(self) -> int:
-        """Its own id: a trade is a fill."""
+        """The trade's own id."""
         return self.id
 
 
@@ -97,14 +98,14 @@ class KlineBody(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kline(msgspec.Struct, frozen=True, tag_field="e", tag="kline"):
-    """``<symbol>@kline_<interval>``: the exchange's own candle as of its event time."""
+    """``<symbol>@kline_<interval>``: the exchange's own candle at its event time."""
 
     event_time: Moment = msgspec.field(name="E")
     symbol: str = msgspec.field(name="s")
     body: KlineBody = msgspec.field(name="k")
 
     def candle(self, symbol: str) -> Candle:
-        """The candle under the platform's name for the symbol."""
+        """Return the candle with the given platform symbol."""
         body = self.body
         has_trades = body.trade_count > 0
         return Candle(
@@ -141,9 +142,9 @@ class Combined(msgspec.Struct, frozen=True, gc=False):
 
 
 class ControlAnswer(msgspec.Struct, frozen=True):
-    """Answer to a control message; ``error_code`` is None when it was accepted.
+    """Answer to a control message; ``error_code`` is None if it was accepted.
 
-    An acknowledgement proves nothing: names that do not exist are acknowledged too.
+    An acknowledgement proves nothing: the exchange also acknowledges names that do not exist.
     """
 
     request_id: int | str | None
@@ -153,7 +154,7 @@ class ControlAnswer(msgspec.Struct, frozen=True):
 
 
 class UnknownFrame(msgspec.Struct, frozen=True):
-    """A well-formed frame of a kind we do not know; ``kind`` is its event or stream name."""
+    """A well-formed frame of an unknown kind; ``kind`` is its event or stream name."""
 
     kind: str
 
@@ -171,11 +172,11 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode(text: bytes | memoryview | str) -> Frame:
-    """Type one text frame of a raw or combined connection.
+    """Decode one text frame of a raw or combined connection.
 
     Raises:
-        PermanentError: not JSON, or a known event lacks a field or has one of a wrong type;
-            the message shows the frame's beginning.
+        PermanentError: not JSON, or a known event lacks a field or has one of a wrong type; the
+            message shows the frame's beginning.
     """
     try:
         data = _decode_combined(text).data
@@ -189,14 +190,14 @@ def decode(text: bytes | memoryview | str) -> Frame:
 def decode_all(texts: Sequence[bytes]) -> list[Frame | PermanentError]:
     """Decode text frames, in order; a frame that ``decode`` refuses is replaced by its error.
 
-    They are parsed as one list, for two thirds of the cost: a hundred at a time is enough. If that
-    fails for any of them, each is parsed by itself.
+    Frames are parsed as one list, which costs a third less; lists of a hundred are long enough. If
+    that fails for any frame, each is parsed separately.
     """
     try:
         envelopes = _decode_list(b"[" + b",".join(texts) + b"]")
         if len(envelopes) == len(texts):
             return [
-                # Spelled out and in place: nearly all frames are such.
+                # The checks of ``_checked``, inline: nearly all frames pass here.
                 data
                 if type(data := one.data) is AggTrade
                 and ZERO < data.price < ABSURD
@@ -205,7 +206,7 @@ def decode_all(texts: Sequence[bytes]) -> list[Frame | PermanentError]:
                 for one, text in zip(envelopes, texts, strict=True)
             ]
     except (*_UNREADABLE, InvalidOperation, PermanentError):
-        pass  # which one it is, and why, is found below
+        pass  # the loop below finds which frame, and why
     return [_decoded(text) for text in texts]
 
 
@@ -232,9 +233,9 @@ def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
     try:
         is_sound = all(_LEAST < number < ABSURD for number in numbers)
     except InvalidOperation:
-        is_sound = False  # NaN has no order
+        is_sound = False  # comparing NaN raises
     if not is_sound:
-        raise PermanentError(f"frame holds a number that is none: {_beginning(text)}")
+        raise PermanentError(f"frame has an invalid number: {_beginning(text)}")
     return data
 
 

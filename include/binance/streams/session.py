@@ -1,10 +1,12 @@
 """One stream connection as a state machine without a socket.
 
-It receives frames and times and returns what to send next. The facts behind it: an acknowledgement
-proves nothing; more than five control messages in a rolling second close the connection with 1008
-and get the address banned for minutes, so one batch is sent every 500 ms, and none before the last
-one is answered, because the network may delay messages and deliver them together; a connection
-carries 1,024 streams at most.
+It receives frames and times, and returns what to send next. It respects these limits:
+
+- An acknowledgement proves nothing.
+- More than five control messages in a rolling second close the connection with 1008 and get the
+  address banned for minutes. So one batch is sent every 500 ms, and none before the last one is
+  answered, because the network may delay messages and deliver them together.
+- A connection carries at most 1,024 streams.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ class StreamSession:
 
     Args:
         streams: names wanted from the start (``btcusdt@aggTrade`` …).
-        max_streams: most streams one connection may carry.
+        max_streams: maximum streams of the connection.
 
     Times given to its methods are seconds of one monotonic clock.
     """
@@ -56,22 +58,22 @@ class StreamSession:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Names that the connection carries or is about to carry."""
+        """Names of streams that are subscribed or queued."""
         return tuple(self._wanted)
 
     @property
     def room(self) -> int:
-        """Number of streams that still fit."""
+        """Number of streams that can still be added."""
         return self._max_streams - len(self._wanted)
 
     @property
     def sent(self) -> int:
-        """Control messages sent; the exchange answers each once."""
+        """Number of control messages sent; the exchange answers each once."""
         return self._next_id - 1
 
     @property
     def queued(self) -> int:
-        """Control messages that wait to be sent."""
+        """Number of control messages waiting to be sent."""
         return len(self._queue)
 
     @property
@@ -80,7 +82,7 @@ class StreamSession:
         return not self._queue and not self._unanswered
 
     def subscribe(self, names: Iterable[str]) -> None:
-        """Add streams; existing ones are ignored."""
+        """Add streams; names already present are ignored."""
         new = [name for name in dict.fromkeys(names) if name not in self._wanted]
         if len(new) > self.room:
             raise ValueError(f"{len(new)} more streams do not fit, {self.room} do")
@@ -88,14 +90,14 @@ class StreamSession:
         self._enqueue("SUBSCRIBE", new)
 
     def unsubscribe(self, names: Iterable[str]) -> None:
-        """Drop streams."""
+        """Remove streams."""
         old = [name for name in dict.fromkeys(names) if name in self._wanted]
         for name in old:
             del self._wanted[name]
         self._enqueue("UNSUBSCRIBE", old)
 
     def resubscribe(self, names: Iterable[str]) -> None:
-        """Request silent streams again; once, however often this is called."""
+        """Subscribe silent streams again; repeated calls have no further effect."""
         queued = {name for _, names_queued in self._queue for name in names_queued}
         silent = [
             name for name in dict.fromkeys(names) if name in self._wanted and name not in queued
@@ -104,7 +106,7 @@ class StreamSession:
         self._enqueue("SUBSCRIBE", silent)
 
     def next_message(self, now_s: float) -> bytes | None:
-        """The control message that is due, if any."""
+        """Return the control message that is due, if any."""
         if not self._queue or self._unanswered or now_s < self._next_send_at:
             return None
         method, names = self._queue.popleft()
@@ -115,16 +117,16 @@ class StreamSession:
         return msgspec.json.encode({"method": method, "params": names, "id": request_id})
 
     def on_answer(self, answer: ControlAnswer) -> str | None:
-        """Apply an answer; return what was refused, or None."""
+        """Apply an answer; return a description of what was refused, or None."""
         request_id = answer.request_id
-        asked = self._unanswered.pop(request_id, None) if isinstance(request_id, int) else None
+        sent = self._unanswered.pop(request_id, None) if isinstance(request_id, int) else None
         if answer.error_code is None:
             return None
-        what = f"{asked[0]} of {len(asked[1])} streams" if asked else "a request"
+        what = f"{sent[0]} of {len(sent[1])} streams" if sent else "a request"
         return f"{what} refused: code {answer.error_code} {answer.error_message}"
 
     def is_answer_overdue(self, now_s: float) -> bool:
-        """Whether a control message has waited too long: the connection is half dead."""
+        """Whether the answer to a control message is overdue: the connection is half dead."""
         return any(now_s - sent > self._answer_timeout_s for *_, sent in self._unanswered.values())
 
     def _enqueue(self, method: str, names: list[str]) -> None:

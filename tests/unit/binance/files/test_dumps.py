@@ -122,7 +122,7 @@ def test_a_listing_that_does_not_get_on_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "text"),
     [
-        (httpx.Response(200, text="<html"), TransientError, "no listing"),
+        (httpx.Response(200, text="<html"), TransientError, "other than a listing"),
         (httpx.Response(200, text="<html/>"), PermanentError, "expected <ListBucketResult>"),
         (httpx.Response(403), PermanentError, "HTTPS_PROXY"),
         (httpx.Response(400), PermanentError, "400"),

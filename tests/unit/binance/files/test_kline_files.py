@@ -65,7 +65,7 @@ def test_header_unit_and_line_ends_are_sniffed(
         (row(close=""), "close is no number: ''"),
         (row(high="NaN"), "high is no number: 'NaN'"),
         (row(volume="-10.5"), "volume is negative"),
-        (row(count="4.5"), "trade_count is no whole number"),
+        (row(count="4.5"), "trade_count is not an integer"),
         (
             row(open_time="12345"),
             "open_time is no time in ms (13 digits) or µs (16 digits): '12345'",
@@ -86,9 +86,9 @@ def test_header_unit_and_line_ends_are_sniffed(
             row(count="0", volume="0", taker_buy_volume="0"),
             "a minute without trades has quote volume",
         ),
-        (row(-1), "open_time is outside the time that the file is for"),
-        (row(1440), "open_time is outside the time that the file is for"),
-        (row(1), "the minute came before in this file"),
+        (row(-1), "open_time is outside the period of the file"),
+        (row(1440), "open_time is outside the period of the file"),
+        (row(1), "the minute occurs earlier in this file"),
         ("\0\0\0", "1 columns, expected 12 (half a line?)"),
     ],
 )
@@ -137,7 +137,7 @@ def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(tmp_path: Pa
     assert len(blocks) > 5
     rejected = [(one.line, one.reason) for block in blocks for one in block.rejections]
     assert rejected == [
-        (52, "the minute came before in this file"),
+        (52, "the minute occurs earlier in this file"),
         (53, "1 columns, expected 12 (half a line?)"),
     ]
     assert sum(len(block.candles) for block in blocks) == 50

@@ -80,7 +80,7 @@ def test_three_instruments_in_one_block() -> None:
     assert outcome(rows, 100) == expected
 
 
-BEFORE = "the id came before in this file"
+BEFORE = "the id occurs earlier in this file"
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_row_of_the_former_that_comes_after_all_is_told() -> None:
     late = trade(509, 175)
     whole, partial, trades, rejected = outcome([*OLD, *NEW[:5], late, *NEW[5:]], 100)
     assert (whole, partial, trades) == ([1, 61], [0, 2, 60, 62], 18)
-    assert rejected == [(15, "the trade comes more than a block too late for its minute")]
+    assert rejected == [(15, "the trade is more than a block late for its minute")]

@@ -108,7 +108,7 @@ def test_a_minute_of_void_trades_alone_makes_no_row(tmp_path: Path) -> None:
         (trade(307, 2).replace(",2.5,", ",-2.5,", 1), "price is negative", [0, 2, 4]),
         (trade(307, 2, price="0"), "price 0 with a valid id: its minute misses a trade", [0, 2, 4]),
         (trade(307, 2, maker="maybe"), "is_buyer_maker is neither true nor false", [0, 2, 4]),
-        (trade(307, 2, id="3x7"), "id is no whole number", [0, 2, 4]),
+        (trade(307, 2, id="3x7"), "id is not an integer", [0, 2, 4]),
         (trade(307, 2, time="1"), f"{NO_TIME}: '1'", [0, 2, 4]),
     ],
 )  # fmt: skip
@@ -125,7 +125,7 @@ def test_a_bad_row_is_told_and_condemns_the_minute_it_is_missing_from(
 def test_a_repeated_trade_counts_once(tmp_path: Path) -> None:
     out = read(tmp_path, *FIVE_MINUTES, FIVE_MINUTES[7])
     assert out.minutes("whole") == [1, 2, 3]
-    assert out.rejected == [(16, "the id came before in this file")]
+    assert out.rejected == [(16, "the id occurs earlier in this file")]
     assert out.trades == 15
 
 

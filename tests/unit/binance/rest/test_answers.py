@@ -16,7 +16,7 @@ from include.errors import (
 
 def error(status: int, body: bytes = b"", **headers: str) -> CandelabraError | None:
     return error_of(
-        status, headers, body, host="api.test", asked="GET /api/v3/klines", symbol="NOPE"
+        status, headers, body, host="api.test", request="GET /api/v3/klines", symbol="NOPE"
     )
 
 

@@ -201,8 +201,8 @@ def test_an_answer_of_another_shape_is_an_error_that_names_it() -> None:
 @pytest.mark.parametrize(
     ("body", "encoding", "message"),
     [
-        (b"<html>", "identity", "no JSON"),
-        (b"\xff[[1]]", "identity", "no JSON"),
+        (b"<html>", "identity", "other than JSON"),
+        (b"\xff[[1]]", "identity", "other than JSON"),
         (b"no gzip", "gzip", "no answer"),
     ],
     ids=["proxy's page", "not UTF-8", "not compressed"],

@@ -112,10 +112,10 @@ def test_an_unknown_event_is_named_not_raised(text: bytes, kind: str) -> None:
     [
         (b"<html>", "not JSON.*<html>"),
         (b"[1,2]", "not an object"),
-        (combined({**AGG_TRADE, "p": "NaN"}), "number that is none.*NaN"),
-        (combined({**AGG_TRADE, "q": "Infinity"}), "number that is none.*Infinity"),
-        (json.dumps({**AGG_TRADE, "q": "1e99"}).encode(), "number that is none.*1e99"),
-        (combined({**KLINE, "k": {**KLINE["k"], "v": "-Infinity"}}), "number that is none"),  # type: ignore[dict-item]
+        (combined({**AGG_TRADE, "p": "NaN"}), "invalid number.*NaN"),
+        (combined({**AGG_TRADE, "q": "Infinity"}), "invalid number.*Infinity"),
+        (json.dumps({**AGG_TRADE, "q": "1e99"}).encode(), "invalid number.*1e99"),
+        (combined({**KLINE, "k": {**KLINE["k"], "v": "-Infinity"}}), "invalid number"),  # type: ignore[dict-item]
         (combined({**AGG_TRADE, "p": "abc"}), "aggTrade.*abc"),
         (combined({k: v for k, v in AGG_TRADE.items() if k != "T"}), "aggTrade.*`T`"),
         (json.dumps({**AGG_TRADE, "m": 3}).encode(), "aggTrade.*bool"),

@@ -152,6 +152,6 @@ def test_rows_of_a_minute_are_judged_together_wherever_they_stand_in_the_file(
     contradiction = "rows of one minute contradict each other"
     expected = (
         [1, 2, 3],
-        [(1, contradiction), (5, contradiction), (6, "the minute came before in this file")],
+        [(1, contradiction), (5, contradiction), (6, "the minute occurs earlier in this file")],
     )
     assert told == [(4, *expected), (1, *expected)]
