@@ -104,7 +104,7 @@ def needs_a_test(module: Path) -> bool:
     )
 
 
-def test_each_module_or_its_room_has_a_test_file_of_its_name() -> None:
+def test_each_module_or_its_folder_has_a_test_file() -> None:
     """``tests/*/<room>/test_<module>.py`` or ``test_<room>.py``, or a line in ``EXCEPTIONS``."""
     without = {named(path) for path in modules() if needs_a_test(path) and not has_test(path)}
     assert sorted(without - EXCEPTIONS.keys()) == [], "these need a test file or a reason"
@@ -127,7 +127,7 @@ def test_no_folder_shows_more_than_a_dozen_modules() -> None:
 # --- what no file does
 
 
-def test_no_module_is_a_drawer_for_everything() -> None:
+def test_no_module_has_a_catch_all_name() -> None:
     drawers = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers"}
     assert [named(path) for path in tracked(".py") if path.stem in drawers] == []
 
@@ -211,7 +211,7 @@ def parts_of(node: ast.AST) -> list[ast.AST]:
     return [node]
 
 
-def test_statements_are_found_however_they_are_assembled() -> None:
+def test_assembled_statements_are_found() -> None:
     bad = ['f"SELECT {x}"', 'c.execute(f"{x}")', 'c.execute("SELECT 1" + x)', 'f"DROP TABLE {t}"']
     bad += ['c.execute("SELECT %s" % x)', "c.execute(_READ + order)"]
     good = ['"SELECT 1"', 'c.execute("SELECT %s", (x,))', 'f"selected {x}"', 'f"SELECT {_COLUMNS}"']
@@ -267,7 +267,7 @@ BEGUN_ANEW = {
 """Where any error at all is caught, and why."""
 
 
-def test_no_error_is_swallowed_whatever_it_is() -> None:
+def test_no_error_is_swallowed() -> None:
     found = [one.rpartition(":")[0] for one in found_in(tracked(".py"), swallowing)]
     assert found == list(BEGUN_ANEW)  # one handler each
 
@@ -354,7 +354,7 @@ def reachable_imports() -> dict[str, str]:
     return foreign
 
 
-def test_the_streamer_imports_only_what_its_own_lock_has() -> None:
+def test_streamer_imports_only_packages_of_its_lock() -> None:
     lock = locked(ROOT / "streamer" / "requirements.txt")
     distributions = packages_distributions()
     missing = {
@@ -365,7 +365,7 @@ def test_the_streamer_imports_only_what_its_own_lock_has() -> None:
     assert missing == {}
 
 
-def test_the_streamers_lock_has_the_versions_of_the_whole_project() -> None:
+def test_streamer_lock_has_the_versions_of_the_project() -> None:
     whole = locked(ROOT / "requirements.txt")
     own = locked(ROOT / "streamer" / "requirements.txt")
     assert own

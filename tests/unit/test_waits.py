@@ -88,13 +88,13 @@ def endless_calls(source: str, module: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_each_wait_has_an_end_and_each_queue_a_bound(module: Path) -> None:
+def test_each_wait_has_a_timeout_and_each_queue_a_bound(module: Path) -> None:
     name = module.relative_to(ROOT).as_posix()
     found = endless_calls(module.read_text(), name)
     assert [line for function, line in found if (name, function) not in ENDED_BY_CALLER] == []
 
 
-def test_exceptions_are_about_waits_that_exist() -> None:
+def test_exceptions_name_existing_waits() -> None:
     found = set()
     for module in MODULES:
         name = module.relative_to(ROOT).as_posix()
@@ -114,7 +114,7 @@ def test_exceptions_are_about_waits_that_exist() -> None:
         "async with lock:\n        await event.wait()",
     ],
 )
-def test_what_has_no_end_is_found(line: str) -> None:
+def test_unbounded_waits_are_found(line: str) -> None:
     assert len(endless(f"async def work():\n    {line}\n", "x.py")) == 1
 
 
@@ -128,5 +128,5 @@ def test_what_has_no_end_is_found(line: str) -> None:
         "', '.join(names)",
     ],
 )
-def test_what_has_an_end_is_let_pass(line: str) -> None:
+def test_bounded_waits_are_accepted(line: str) -> None:
     assert endless(f"async def work():\n    {line}\n", "x.py") == []

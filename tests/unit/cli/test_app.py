@@ -49,7 +49,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ),
     ],
 )
-def test_a_wrong_call_is_a_message_and_an_exit_code(
+def test_wrong_usage_is_a_message_and_an_exit_code(
     arguments: list[str], variables: dict[str, str], message: str
 ) -> None:
     done = run(*arguments, **variables)
@@ -59,7 +59,7 @@ def test_a_wrong_call_is_a_message_and_an_exit_code(
     assert "secret" not in done.stderr
 
 
-def test_usage_calls_the_program_by_its_name() -> None:
+def test_usage_shows_the_name_of_the_program() -> None:
     assert "Usage: candelabra migrate" in run("migrate", "--help").stdout
     wrong = run("migrate", "--no-such-option")
     assert wrong.returncode == 2
@@ -85,6 +85,6 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_version_is_that_of_the_project() -> None:
+def test_version_equals_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert run("--version").stdout == f"candelabra {project['version']}\n"

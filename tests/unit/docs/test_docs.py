@@ -65,7 +65,7 @@ def shown_default(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_a_setting_is_explained_with_its_default(name: str) -> None:
+def test_every_setting_is_explained_with_its_default(name: str) -> None:
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in (DOCS / "configuration.md").read_text().splitlines()
@@ -78,7 +78,7 @@ def test_a_setting_is_explained_with_its_default(name: str) -> None:
     assert meaning
 
 
-def test_the_configuration_page_names_no_setting_that_does_not_exist() -> None:
+def test_configuration_page_names_only_existing_settings() -> None:
     text = (DOCS / "configuration.md").read_text()
     shown = set(re.findall(r"^\| `([A-Z_0-9]+)` \|", text, flags=re.MULTILINE))
     assert shown == {name.upper() for name in Settings.model_fields}
@@ -166,7 +166,7 @@ def test_every_command_is_documented_with_its_real_help() -> None:
     "dag_id",
     sorted(path.stem for path in (ROOT / "dags").glob("*.py") if path.stem != "__init__"),
 )
-def test_a_dag_has_a_section(dag_id: str) -> None:
+def test_every_dag_has_a_section(dag_id: str) -> None:
     text = (DOCS / "airflow.md").read_text()
     assert f"\n## {dag_id}\n" in text
     assert f"| `{dag_id}` |" in text
@@ -202,7 +202,7 @@ def warnings_and_errors() -> set[tuple[str, str]]:
     return found
 
 
-def test_operations_say_what_to_do_about_every_warning_and_error() -> None:
+def test_operations_page_covers_every_warning_and_error() -> None:
     text = (DOCS / "operations.md").read_text()
     rows = set(
         re.findall(r"^\| `([a-z_]+)` \| (warning|error) \| .+ \| .+ \|$", text, flags=re.MULTILINE)
@@ -211,7 +211,7 @@ def test_operations_say_what_to_do_about_every_warning_and_error() -> None:
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=named)
-def test_a_decision_says_what_why_what_was_seen_and_what_it_costs(path: Path) -> None:
+def test_decision_has_the_required_sections(path: Path) -> None:
     text = path.read_text()
     sections = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
     assert sections[:2] == ["What", "Why"]
@@ -234,7 +234,7 @@ def anchors(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)
-def test_relative_links_lead_somewhere(path: Path) -> None:
+def test_relative_links_have_targets(path: Path) -> None:
     broken = []
     for target in LINK.findall(without_code(path.read_text())):
         if re.match(r"[a-z]+:", target):
@@ -247,7 +247,7 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)
-def test_make_targets_that_are_named_exist(path: Path) -> None:
+def test_named_make_targets_exist(path: Path) -> None:
     targets = set(
         re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     )
@@ -258,7 +258,7 @@ def test_make_targets_that_are_named_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)
-def test_commands_that_are_named_exist(path: Path) -> None:
+def test_named_commands_exist(path: Path) -> None:
     code = re.findall(r"```.*?```|`[^`\n]+`", path.read_text(), flags=re.DOTALL)
     used = {
         name

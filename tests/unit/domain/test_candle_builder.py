@@ -90,7 +90,7 @@ def test_silent_candle_as_seed_opens_with_the_first_trade() -> None:
     assert candle.first_trade_id == 4
 
 
-def test_a_candle_with_trades_but_no_ids_is_no_seed() -> None:
+def test_candle_with_trades_but_no_ids_is_no_seed() -> None:
     builder = CandleBuilder("X", 0)
     builder.add(Fill(Decimal(7), Decimal(1), True, 4, 4))
     candle = builder.candle()
@@ -98,7 +98,7 @@ def test_a_candle_with_trades_but_no_ids_is_no_seed() -> None:
         CandleBuilder.from_candle(replace(candle, first_trade_id=None, last_trade_id=None))
 
 
-def test_differing_values_are_named_and_quotes_can_be_the_others() -> None:
+def test_differing_values_are_named_and_quote_volumes_can_be_replaced() -> None:
     left = silent_candle("X", 0, Decimal(5))
     right = replace(
         left, high=Decimal(6), quote_volume=Decimal(2), taker_buy_quote_volume=Decimal(1)

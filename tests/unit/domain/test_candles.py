@@ -16,7 +16,7 @@ from include.domain.candles import (
 CANDLE = silent_candle("X", 60_000_000, Decimal(5))
 
 
-def test_an_offer_of_the_exchange_needs_the_time_of_its_evidence() -> None:
+def test_candidate_of_the_exchange_needs_a_time_of_evidence() -> None:
     with pytest.raises(ValueError, match="evidence"):
         CandleCandidate(CANDLE, Status.VERIFIED, Source.REST)
 

@@ -52,7 +52,7 @@ def expected(minutes: dict[int, Candle]) -> DayPrices:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_minutes_that_come_late_skip_or_are_revised_count_once(seed: int) -> None:
+def test_late_skipped_and_revised_minutes_count_once(seed: int) -> None:
     rng = random.Random(seed)
     day = DayOfMinutes("X")
     minutes: dict[int, Candle] = {}
@@ -68,7 +68,7 @@ def test_minutes_that_come_late_skip_or_are_revised_count_once(seed: int) -> Non
             assert day.prices() == expected(minutes)
 
 
-def test_a_minute_is_known_until_another_has_its_place() -> None:
+def test_minute_is_known_until_replaced() -> None:
     day = DayOfMinutes("X")
     for index in (0, MINUTES - 1, MINUTES):
         day.put(silent_candle("X", T0 + index * MINUTE_US, Decimal(1)))
@@ -77,7 +77,7 @@ def test_a_minute_is_known_until_another_has_its_place() -> None:
     assert not day.has(T0 + 5 * MINUTE_US)
 
 
-def test_nothing_known_is_no_day() -> None:
+def test_day_without_minutes_has_no_prices() -> None:
     assert DayOfMinutes("X").prices() is None
 
 

@@ -85,7 +85,7 @@ def parts(minutes: Iterable[Candle], timeframe: Timeframe) -> list[Part]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_newest_bars_equal_the_roll_up_while_minutes_come_and_are_revised(seed: int) -> None:
+def test_newest_bars_equal_the_roll_up_of_new_and_revised_minutes(seed: int) -> None:
     rng = random.Random(seed)
     start = NEW_YEAR + rng.randrange(40) * DAY_US + rng.randrange(1440) * MINUTE_US
     minutes: dict[int, Candle] = {}
@@ -107,7 +107,7 @@ def test_newest_bars_equal_the_roll_up_while_minutes_come_and_are_revised(seed: 
             check(live, minutes, is_closed=True)
 
 
-def test_bars_go_on_from_days_hours_and_minutes_that_were_read() -> None:
+def test_bars_continue_from_stored_days_hours_and_minutes() -> None:
     rng = random.Random(1)
     newest = NEW_YEAR + 33 * DAY_US + 5 * HOUR_US + 17 * MINUTE_US
     every = {
@@ -134,7 +134,7 @@ def test_a_minute_before_those_in_memory_is_refused_and_changes_nothing() -> Non
     assert live.bar(TIMEFRAMES["1d"]) == before
 
 
-def test_a_bar_of_which_nothing_is_known_is_none_and_an_older_one_an_error() -> None:
+def test_bar_without_minutes_is_none_and_one_before_memory_an_error() -> None:
     live = SymbolBars(NEW_YEAR)
     assert live.bar(TIMEFRAMES["1h"]) is None
     with pytest.raises(ValueError, match=r"the 5m bar of .* is no longer in memory"):
@@ -161,7 +161,7 @@ def test_a_bar_is_closed_with_its_last_minute_or_by_a_later_one() -> None:
     assert bar is None  # an outage has no bar
 
 
-def test_what_is_kept_stays_bounded() -> None:
+def test_memory_is_bounded() -> None:
     rng = random.Random(4)
     live = SymbolBars(NEW_YEAR)
     for index in range(0, 70 * 1440, 37):
@@ -172,7 +172,7 @@ def test_what_is_kept_stays_bounded() -> None:
     assert join_bars([live._minutes[one] for one in sorted(live._minutes)], 0).trade_count > 0
 
 
-def test_a_minute_whose_ids_lie_far_before_earlier_ones_is_of_another_instrument() -> None:
+def test_minute_with_much_lower_ids_is_of_another_instrument() -> None:
     rng = random.Random(1)
     while (one := minute(NEW_YEAR, rng)).first_trade_id is None:
         pass

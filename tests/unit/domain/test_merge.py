@@ -15,7 +15,7 @@ from tests.unit.store.candidates import EVIDENCE_US, candidate, candidates, cand
 
 
 @given(st.lists(candidates(), min_size=1, max_size=8), st.randoms(use_true_random=False))
-def test_any_order_and_any_repeats_keep_the_same_row(
+def test_any_order_and_repeats_give_the_same_row(
     given_candidates: list[CandleCandidate], rng: random.Random
 ) -> None:
     again = given_candidates + rng.choices(given_candidates, k=4)
@@ -25,7 +25,7 @@ def test_any_order_and_any_repeats_keep_the_same_row(
 
 
 @given(st.lists(candidates(), min_size=1, max_size=8))
-def test_the_winner_is_one_of_the_offers_and_none_is_greater(
+def test_winner_is_the_greatest_candidate(
     given_candidates: list[CandleCandidate],
 ) -> None:
     kept = merge(given_candidates)
@@ -41,7 +41,7 @@ def test_the_winner_is_one_of_the_offers_and_none_is_greater(
 
 
 @given(candidates(), candidates())
-def test_offers_tie_only_where_the_kept_row_is_the_same(
+def test_candidates_tie_only_if_their_rows_are_the_same(
     left: CandleCandidate, right: CandleCandidate
 ) -> None:
     if order_key(left) == order_key(right):
@@ -53,7 +53,7 @@ def test_offers_tie_only_where_the_kept_row_is_the_same(
         )
 
 
-def test_sources_win_in_the_order_of_their_word() -> None:
+def test_sources_win_in_the_order_of_their_rank() -> None:
     ascending = [
         candidate(Source.STREAM, status=Status.PARTIAL),
         candidate(Source.FILE),
@@ -83,7 +83,7 @@ def test_aggregated_candle_with_more_trades_wins_then_the_later_last_id() -> Non
     assert sorted([further, short, longer], key=order_key) == [short, longer, further]
 
 
-def test_trade_ids_come_from_any_offer_with_the_same_values() -> None:
+def test_trade_ids_come_from_any_candidate_with_the_same_values() -> None:
     with_ids = candidate(Source.KLINE, candle(ids=(7, 9)))
     without_ids = candidate(Source.REST, candle())
     other_values = candidate(Source.STREAM, candle(price="11", ids=(1, 99)))
@@ -94,7 +94,7 @@ def test_trade_ids_come_from_any_offer_with_the_same_values() -> None:
     assert kept.source is Source.REST
 
 
-def test_a_minute_told_by_nobody_or_by_two_names_is_refused() -> None:
+def test_no_candidates_or_two_minutes_are_refused() -> None:
     with pytest.raises(ValueError, match="exactly one minute"):
         merge([])
     with pytest.raises(ValueError, match="exactly one minute"):

@@ -32,7 +32,7 @@ def chosen(ranges: Ranges) -> set[int]:
 
 
 @given(minutes, minutes)
-def test_they_are_the_sets_that_they_stand_for(one: set[int], other: set[int]) -> None:
+def test_range_operations_equal_set_operations(one: set[int], other: set[int]) -> None:
     left, right = ranges(one), ranges(other)
     assert chosen(left) == one
     assert minutes_in(left) == len(one)
@@ -42,7 +42,7 @@ def test_they_are_the_sets_that_they_stand_for(one: set[int], other: set[int]) -
 
 
 @given(minutes, st.integers(0, 60), st.integers(0, 60))
-def test_gaps_are_what_is_left_of_a_span(taken: set[int], start: int, end: int) -> None:
+def test_gaps_are_the_rest_of_a_span(taken: set[int], start: int, end: int) -> None:
     gaps = gaps_in(ranges(taken), start * MINUTE_US, end * MINUTE_US)
     assert chosen(gaps) == set(range(start, end)) - taken
 

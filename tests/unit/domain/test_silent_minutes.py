@@ -28,7 +28,7 @@ def callers(name: str) -> list[str]:
     )
 
 
-def test_nothing_that_writes_makes_a_silent_candle() -> None:
+def test_no_writer_creates_silent_candles() -> None:
     assert callers("silent_candle") == []
     assert callers("candles_of") != []  # the search finds what exists
 

@@ -71,7 +71,7 @@ def held(part: Part, missing: Ranges) -> Ranges:
 
 @settings(max_examples=300, deadline=None)
 @given(many_ranges, published(), st.one_of(st.just(SPAN), st.none(), spans))
-def test_every_missing_minute_has_one_part_and_no_part_is_without(
+def test_every_missing_minute_has_one_part_and_no_part_is_empty(
     missing: Ranges, files: list[PublishedFile], rest_span: tuple[int, int] | None
 ) -> None:
     wanted = obtainable(missing, files, rest_span)
@@ -112,13 +112,13 @@ def test_parts_stay_within_the_listing_and_their_files(
 
 
 @given(published())
-def test_where_nothing_is_missing_nothing_is_planned(files: list[PublishedFile]) -> None:
+def test_nothing_is_planned_if_nothing_is_missing(files: list[PublishedFile]) -> None:
     assert sourced([], files, span=SPAN, rest_span=SPAN) == []
 
 
 @settings(deadline=None)
 @given(many_ranges, published())
-def test_a_file_that_is_damaged_or_lacks_it_is_no_source(
+def test_damaged_or_incomplete_file_is_no_source(
     missing: Ranges, files: list[PublishedFile]
 ) -> None:
     for part in sourced(missing, files, span=SPAN, rest_span=SPAN):
@@ -127,20 +127,20 @@ def test_a_file_that_is_damaged_or_lacks_it_is_no_source(
             assert minutes_in(has) >= MIN_MINUTES_FOR_A_DAY
 
 
-def test_a_file_that_was_published_anew_is_read_even_where_nothing_is_missing() -> None:
+def test_reissued_file_is_read_even_if_nothing_is_missing() -> None:
     anew = daily(START + DAY_US, is_reissued=True)
     (part,) = sourced([], [anew, daily(START)], span=SPAN, rest_span=SPAN)
     assert (part.file, part.minutes, part.why) == (anew, 0, "re-issued since it was loaded")
 
 
-def test_a_file_that_was_published_anew_is_read_whole_though_a_part_of_it_was_asked_for() -> None:
+def test_reissued_file_is_read_completely_for_a_partial_request() -> None:
     anew = monthly(MONTH.open_time_us(START), is_reissued=True)
     span = (anew.start_us + DAY_US, anew.start_us + 2 * DAY_US)
     (part,) = sourced([], [anew], span=span, rest_span=span)
     assert (part.start_us, part.end_us) == (anew.start_us, anew.end_us)
 
 
-def test_what_rest_knows_no_more_comes_from_its_only_file() -> None:
+def test_minutes_unknown_to_rest_come_from_their_only_file() -> None:
     gap = (START, START + 5 * MINUTE_US)
     (part,) = sourced([gap], [daily(START)], span=SPAN, rest_span=(START + DAY_US, END))
     assert (part.source, part.minutes) == (Source.DUMP_DAILY, 5)
@@ -150,7 +150,7 @@ def test_what_rest_knows_no_more_comes_from_its_only_file() -> None:
     assert sourced([gap], [], span=SPAN, rest_span=None) == []
 
 
-def test_a_part_says_why_it_comes_from_there() -> None:
+def test_part_states_the_reason_for_its_source() -> None:
     gap, day = [(START, START + 5 * MINUTE_US)], [(START, START + DAY_US)]
 
     def why(missing: Ranges, *files: PublishedFile) -> str:

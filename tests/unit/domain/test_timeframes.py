@@ -30,7 +30,7 @@ def test_every_moment_lies_in_its_bar(moment: int, name: str) -> None:
 
 
 @given(MOMENTS)
-def test_a_bar_begins_with_a_bar_of_its_parent(moment: int) -> None:
+def test_bar_starts_with_a_bar_of_its_parent(moment: int) -> None:
     for frame in TIMEFRAMES.values():
         if frame.parent is not None:
             opened = frame.open_time_us(moment)
@@ -58,7 +58,7 @@ def test_months_follow_each_other_over_the_new_year() -> None:
 
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1)))  # noqa: DTZ001 - zone added below
-def test_microseconds_survive_the_way_to_datetime_and_back(moment: datetime) -> None:
+def test_microseconds_round_trip_through_datetime(moment: datetime) -> None:
     aware = moment.replace(tzinfo=timezone(timedelta(hours=5, minutes=30)))
     assert from_us(to_us(aware)) == aware
 
@@ -73,10 +73,10 @@ def test_an_unknown_timeframe_names_the_known_ones() -> None:
         timeframe("7m")
 
 
-def test_minute_of_cuts_seconds() -> None:
+def test_minute_of_truncates_seconds() -> None:
     assert minute_of(MINUTE_US * 7 + 59_999_999) == MINUTE_US * 7
 
 
-def test_a_time_is_told_in_utc_to_the_microsecond() -> None:
+def test_time_text_is_utc_with_microseconds() -> None:
     assert from_us_text(1_700_000_000_000_000) == "2023-11-14T22:13:20+00:00"
     assert from_us_text(1_700_000_000_000_001) == "2023-11-14T22:13:20.000001+00:00"

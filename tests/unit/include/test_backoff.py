@@ -43,7 +43,7 @@ def failing(*errors: Exception) -> Callable[[], str]:
 @pytest.mark.parametrize(
     ("failures", "bound_s"), [(0, 0.5), (1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (10**9, 30.0)]
 )
-def test_the_bound_doubles_up_to_the_most(failures: int, bound_s: float) -> None:
+def test_bound_doubles_up_to_the_maximum(failures: int, bound_s: float) -> None:
     assert Backoff(first_s=1.0, max_s=30.0, uniform=upper).wait_s(failures) == bound_s
 
 
@@ -53,18 +53,18 @@ def test_waits_spread_over_the_whole_range_below_the_bound() -> None:
     assert 0.05 <= min(waits) < 2 < 6 < max(waits) <= 8
 
 
-def test_no_wait_is_shorter_than_the_least() -> None:
+def test_no_wait_is_shorter_than_the_minimum() -> None:
     backoff = Backoff(first_s=0.01, max_s=0.01, min_s=0.2)
     assert {backoff.wait_s(failures) for failures in range(5)} == {0.2}
 
 
-def test_what_the_server_asks_for_is_waited_out_in_full() -> None:
+def test_retry_after_is_waited_in_full() -> None:
     backoff = Backoff(first_s=1.0, max_s=30.0)
     waits = [backoff.wait_s(1, RateLimitedError("429", retry_after_s=37)) for _ in range(100)]
     assert 37 <= min(waits) < max(waits) <= 38
 
 
-def test_a_call_is_tried_until_it_succeeds_and_each_wait_is_told() -> None:
+def test_call_is_retried_until_it_succeeds_and_each_wait_is_reported() -> None:
     clock, told = Clock(), []
     answer = retried(
         failing(TransientError("one"), TransientError("two")),
@@ -90,7 +90,7 @@ def test_a_call_is_tried_until_it_succeeds_and_each_wait_is_told() -> None:
         ({"attempts": 100, "max_elapsed_s": 4.0}, [1.0, 2.0]),  # 4 s more would end after 7 s
     ],
 )
-def test_tries_end_by_number_or_by_time_with_the_last_error(
+def test_retries_end_by_number_or_time_with_the_last_error(
     limits: dict[str, float], slept: list[float]
 ) -> None:
     clock = Clock()
@@ -109,7 +109,7 @@ def test_tries_end_by_number_or_by_time_with_the_last_error(
 @pytest.mark.parametrize(
     "error", [PermanentError("no"), RateLimitedError("later", retry_after_s=1), ZeroDivisionError()]
 )
-def test_what_no_try_cures_or_the_caller_waits_out_is_raised_at_once(error: Exception) -> None:
+def test_permanent_errors_and_long_waits_are_raised_immediately(error: Exception) -> None:
     clock = Clock()
     with pytest.raises(type(error)):
         retried(
@@ -184,7 +184,7 @@ class Step:
         )
 
 
-async def test_a_loop_waits_longer_with_each_failure_and_forgets_them_after_a_success() -> None:
+async def test_loop_waits_longer_with_each_failure_until_a_success() -> None:
     away = TransientError("away")
     step = Step(away, TimeoutError(), None, away, PermanentError("wrong password"))
     with pytest.raises(PermanentError, match="wrong password"):
@@ -198,7 +198,7 @@ async def test_a_loop_waits_longer_with_each_failure_and_forgets_them_after_a_su
     assert step.cleaned == 3
 
 
-async def test_a_step_that_never_ends_can_report_its_success() -> None:
+async def test_endless_step_can_report_its_success() -> None:
     step = Step(TransientError("away"), TransientError("away"), PermanentError("end"))
     loop = step.loop()
 

@@ -26,7 +26,7 @@ def test_the_testnet_is_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().binance_rest_url == "https://testnet.binance.vision"
 
 
-def test_a_url_of_its_own_beats_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_explicit_url_overrides_the_testnet_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINANCE_TESTNET", "true")
     monkeypatch.setenv("BINANCE_REST_URL", "http://127.0.0.1:1/")
     assert load_settings().binance_rest_url == "http://127.0.0.1:1"
@@ -52,7 +52,7 @@ def test_each_role_falls_back_to_the_owner(monkeypatch: pytest.MonkeyPatch) -> N
     assert settings.role_urls() == {"candelabra_dbt": "postgresql://dbt@h/d"}
 
 
-def test_no_database_says_what_to_set() -> None:
+def test_missing_database_url_names_the_settings() -> None:
     with pytest.raises(PermanentError, match=r"JOBS_DATABASE_URL or DATABASE_URL.*make demo"):
         load_settings().url_for("jobs")
 
@@ -67,7 +67,7 @@ def test_no_database_says_what_to_set() -> None:
         ("LOG_LEVEL", "chatty", "LOG_LEVEL='CHATTY'.*'DEBUG', 'INFO'"),
     ],
 )
-def test_a_wrong_setting_is_named_with_its_value_and_what_is_right(
+def test_wrong_setting_is_named_with_its_value_and_the_allowed_ones(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -153,7 +153,7 @@ def test_each_setting_has_a_wrong_value_here() -> None:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_each_setting_refuses_what_cannot_be_meant_by_name_and_value(
+def test_each_setting_refuses_an_invalid_value_by_name(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     value, right = WRONG[name]
@@ -170,11 +170,11 @@ def test_each_setting_refuses_what_cannot_be_meant_by_name_and_value(
         assert value.split()[0].upper() in message.upper()
 
 
-def test_timeframes_are_those_of_the_domain() -> None:
+def test_timeframes_equal_those_of_the_domain() -> None:
     assert tuple(TIMEFRAMES) == TIMEFRAME_NAMES
 
 
-def test_several_wrong_settings_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_wrong_settings_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOP", "x")
     monkeypatch.setenv("BATCH_SIZE", "y")
     with pytest.raises(PermanentError, match=r"(?s)TOP='x'.*BATCH_SIZE='y'"):
@@ -196,5 +196,5 @@ def test_a_wrong_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> N
         ("https://fapi.binance.com", "http://proxy:3128"),
     ],
 )
-def test_a_proxy_is_not_asked_for_this_machine(url: str, proxy: str) -> None:
+def test_loopback_bypasses_the_proxy(url: str, proxy: str) -> None:
     assert load_settings(https_proxy="http://proxy:3128").proxy_for(url) == proxy

@@ -27,7 +27,7 @@ def test_every_error_but_the_root_says_whether_a_retry_can_help(
     assert (is_transient != is_permanent) == (kind is not CandelabraError)
 
 
-def test_the_tree_in_the_docstring_is_the_real_one() -> None:
+def test_docstring_shows_the_real_tree() -> None:
     drawn: dict[str, str] = {}
     above: dict[int, str] = {}
     for line in (errors.__doc__ or "").splitlines():

@@ -58,7 +58,7 @@ def ok() -> httpx.Response:
     return httpx.Response(200, text="ok")
 
 
-def test_an_alert_is_posted_as_json_to_the_very_url() -> None:
+def test_alert_is_posted_as_json_to_the_exact_url() -> None:
     webhook = Webhook(ok())
     assert webhook.send() is True
     (request,) = webhook.requests
@@ -74,19 +74,19 @@ def test_an_alert_is_posted_as_json_to_the_very_url() -> None:
     assert told["data_interval_end"] is None
 
 
-def test_slacks_own_signs_are_escaped_in_its_text_alone() -> None:
+def test_slack_markup_is_escaped_only_in_its_text() -> None:
     text = str(payload_of(ALERT)["text"])
     assert "PermanentError: no symbol &lt;FOO&gt; &amp; no more" in text
     assert "<http://airflow.test/log|log>" in text
 
 
-def test_pages_of_an_error_are_cut() -> None:
+def test_long_errors_are_truncated() -> None:
     payload = payload_of(Alert("run_failed", "build_marts", "run", error="x" * 100_000))
     assert len(str(payload["error"])) == MAX_ERROR_CHARACTERS + 2
     assert len(str(payload["text"])) < MAX_ERROR_CHARACTERS + 200
 
 
-def test_nobody_is_told_where_no_webhook_is_set() -> None:
+def test_nothing_is_sent_without_a_webhook() -> None:
     webhook = Webhook(ok())
     assert webhook.send(url="") is False
     assert webhook.requests == []
@@ -96,7 +96,7 @@ def test_nobody_is_told_where_no_webhook_is_set() -> None:
     "first",
     [httpx.Response(503), httpx.Response(429, headers={"Retry-After": "3"}), httpx.ReadTimeout("")],
 )
-def test_a_busy_webhook_is_asked_again(first: httpx.Response | Exception) -> None:
+def test_busy_webhook_is_retried(first: httpx.Response | Exception) -> None:
     webhook = Webhook(first, ok())
     assert webhook.send() is True
     assert len(webhook.requests) == 2
@@ -114,7 +114,7 @@ def test_a_busy_webhook_is_asked_again(first: httpx.Response | Exception) -> Non
         (lambda: httpx.ConnectError("refused"), alerts.ATTEMPTS),
     ],
 )
-def test_what_does_not_take_it_is_logged_without_the_secret_and_raises_nothing(
+def test_failed_webhook_is_logged_without_the_secret_and_raises_nothing(
     answer: Callable[[], httpx.Response | Exception], tries: int
 ) -> None:
     webhook = Webhook(answer())
@@ -126,7 +126,7 @@ def test_what_does_not_take_it_is_logged_without_the_secret_and_raises_nothing(
     assert "s3cret" not in str(logs)
 
 
-def test_the_library_below_does_not_log_the_url(caplog: pytest.LogCaptureFixture) -> None:
+def test_http_library_does_not_log_the_url(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("DEBUG"):
         assert Webhook(ok()).send() is True
     assert "s3cret" not in caplog.text

@@ -22,7 +22,7 @@ def test_a_url_becomes_the_variables_of_the_profile(tmp_path: Path) -> None:
     assert environment["CANDELABRA_DBT_SSLMODE"] == "require"
 
 
-def test_what_a_url_leaves_out_has_the_drivers_defaults(tmp_path: Path) -> None:
+def test_omitted_parts_of_a_url_have_the_drivers_defaults(tmp_path: Path) -> None:
     environment = dbt_environment("postgresql://builder@/candelabra", home=tmp_path)
     assert environment["CANDELABRA_DBT_HOST"] == "localhost"
     assert environment["CANDELABRA_DBT_PORT"] == "5432"
@@ -30,7 +30,7 @@ def test_what_a_url_leaves_out_has_the_drivers_defaults(tmp_path: Path) -> None:
     assert environment["CANDELABRA_DBT_SSLMODE"] == "prefer"
 
 
-def test_the_profile_asks_for_what_is_made_and_else_for_libpqs_own(tmp_path: Path) -> None:
+def test_profile_uses_only_our_variables_and_those_of_libpq(tmp_path: Path) -> None:
     made = dbt_environment("postgresql://builder@/candelabra", home=tmp_path).keys()
     profile = (DBT_PROJECT / "profiles.yml").read_text()
     asked = re.findall(r"env_var\('(\w+)'(, )?", profile)

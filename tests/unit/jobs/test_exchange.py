@@ -75,7 +75,7 @@ def budget(ledger: dict[str, Any], **options: float) -> tuple[SharedBudget, Rese
 GRANTED = WeightGrant(True, 2, 0)
 
 
-def test_it_waits_as_long_as_the_ledger_says(ledger: dict[str, Any]) -> None:
+def test_budget_waits_as_long_as_the_ledger_says(ledger: dict[str, Any]) -> None:
     ledger["grants"] = [WeightGrant(False, 4_500, 2_000), GRANTED]
     made, reserve, slept = budget(ledger)
     made.take(2)
@@ -84,7 +84,7 @@ def test_it_waits_as_long_as_the_ledger_says(ledger: dict[str, Any]) -> None:
     assert (reserve.taken, len(ledger["opened"])) == ([], 1)
 
 
-def test_a_wait_that_is_too_long_raises(ledger: dict[str, Any]) -> None:
+def test_too_long_wait_raises(ledger: dict[str, Any]) -> None:
     ledger["grants"] = [WeightGrant(False, 0, 3_600_000)]
     made, _, slept = budget(ledger, max_wait_s=100)
     with pytest.raises(RateLimitedError):
@@ -92,7 +92,7 @@ def test_a_wait_that_is_too_long_raises(ledger: dict[str, Any]) -> None:
     assert slept == []
 
 
-def test_the_reserve_serves_while_the_database_is_away(ledger: dict[str, Any]) -> None:
+def test_reserve_is_used_while_the_database_is_unavailable(ledger: dict[str, Any]) -> None:
     ledger["away"] = True
     made, reserve, _ = budget(ledger)
     made.take(2)
@@ -100,7 +100,7 @@ def test_the_reserve_serves_while_the_database_is_away(ledger: dict[str, Any]) -
     assert reserve.taken == [2, 3]
 
 
-def test_a_connection_that_breaks_is_closed_and_the_reserve_serves(ledger: dict[str, Any]) -> None:
+def test_broken_connection_is_closed_and_the_reserve_used(ledger: dict[str, Any]) -> None:
     ledger["grants"] = [GRANTED, TransientError("broken")]
     made, reserve, _ = budget(ledger)
     made.take(2)
@@ -129,7 +129,7 @@ def test_a_header_reaches_the_ledger_with_the_minute_of_its_request(ledger: dict
 
 
 @pytest.mark.parametrize("market", list(Market))
-def test_reserves_of_all_processes_stay_within_what_the_shared_budget_leaves_over(
+def test_reserves_of_all_processes_fit_beside_the_shared_budget(
     market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Waited(Exception):

@@ -65,7 +65,7 @@ def test_pieces_of_each_kind_are_loaded_by_their_own_job_and_summed(
     assert told == [{"event": "loads_summed", "log_level": "info", **done}]
 
 
-def test_without_pieces_the_sum_is_nothing() -> None:
+def test_sum_of_no_pieces_is_empty() -> None:
     assert summarise_history(counts=[]) == LoadCounts()
 
 
@@ -77,7 +77,7 @@ def test_without_pieces_the_sum_is_nothing() -> None:
         ({"kind": "agg_trades", "mode": "forward"}, "'forward' applies to klines only"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
+def test_invalid_combinations_are_refused(
     called: list[str], asked: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(PermanentError, match=complaint):
@@ -85,7 +85,7 @@ def test_what_cannot_be_meant_is_refused(
     assert called == []
 
 
-def test_a_file_of_trades_that_cannot_be_used_fails_its_piece(
+def test_unusable_trade_file_fails_its_piece(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(history, "load_trade_dump", lambda **_: TradeDumpCounts(unusable=1))

@@ -48,7 +48,7 @@ def codes(*symbols: SymbolHealth, wanted: tuple[str, ...] = (), **ledgers: objec
     return [finding.code for finding in findings_of(health, now=NOW, wanted=wanted)]
 
 
-def test_streamed_symbols_with_every_minute_are_well() -> None:
+def test_complete_streamed_symbols_are_well() -> None:
     assert codes(symbol(), symbol("ETHUSDT")) == []
 
 
@@ -62,33 +62,33 @@ def test_streamed_symbols_with_every_minute_are_well() -> None:
         ({"gaps": 1, "overdue_gaps": 1}, "gaps"),
     ],
 )
-def test_trouble_that_lasts_is_told_with_its_symbol(fields: dict[str, object], code: str) -> None:
+def test_lasting_trouble_is_reported_with_its_symbol(fields: dict[str, object], code: str) -> None:
     assert codes(symbol(), symbol("ETHUSDT", **fields)) == [code]
 
 
 @pytest.mark.parametrize(
     "fields", [{"missing": 3}, {"unconfirmed": 2}, {"partial": 1}, {"gaps": 1}, {"behind_s": 179.0}]
 )
-def test_what_the_streamer_is_still_at_is_no_trouble(fields: dict[str, object]) -> None:
+def test_work_in_progress_of_the_streamer_is_no_trouble(fields: dict[str, object]) -> None:
     assert codes(symbol(**fields)) == []
 
 
-def test_history_that_nobody_streams_may_end_anywhere() -> None:
+def test_unstreamed_history_may_end_anywhere() -> None:
     old = symbol("OLDUSDT", is_streamed=False, behind_s=1e6, overdue=5, unsure=5)
     assert codes(symbol(), old) == []
 
 
-def test_that_nobody_streams_at_all_is_told() -> None:
+def test_missing_streamer_is_reported() -> None:
     assert codes() == ["no_streamer"]
     assert codes(symbol(is_streamed=False)) == ["no_streamer"]
 
 
-def test_a_symbol_asked_for_by_name_has_to_be_there() -> None:
+def test_requested_symbol_must_have_candles() -> None:
     absent = symbol("NOUSDT", is_streamed=False, newest=None, behind_s=None)
     assert codes(absent, wanted=("NOUSDT",)) == ["no_candles"]
 
 
-def test_checks_that_do_not_hold_and_a_host_that_wants_silence_are_told() -> None:
+def test_failed_checks_and_rate_limits_are_reported() -> None:
     broken = QualityRun("run", NOW, checks=9, broken=["one_row_a_minute"])
     silent = HostWeight("api.test", 10, NOW + timedelta(seconds=90))
     assert codes(symbol(), quality=broken, weights=[silent]) == ["quality", "rate_limited"]
@@ -106,15 +106,15 @@ def test_many_symbols_are_one_finding_that_names_the_first() -> None:
     ("revision", "code"),
     [(None, "not_migrated"), ("0001", "migrations_pending"), ("0099", "schema_too_new")],
 )
-def test_a_schema_that_is_not_this_programs_is_told(revision: str | None, code: str) -> None:
+def test_schema_of_another_version_is_reported(revision: str | None, code: str) -> None:
     assert [finding.code for finding in schema_findings(revision, "0002")] == [code]
 
 
-def test_the_schema_of_this_program_is_well() -> None:
+def test_current_schema_is_well() -> None:
     assert schema_findings(newest_revision(), newest_revision()) == []
 
 
-def test_symbols_in_trouble_stand_first_and_those_nobody_streams_last() -> None:
+def test_symbols_in_trouble_come_first_and_unstreamed_ones_last() -> None:
     ranked = worst_first(
         [
             symbol("A"),

@@ -20,7 +20,7 @@ from include.jobs.task_json import TYPE, TYPES, from_json, to_json
 
 
 @given(st.one_of([st.from_type(one) for one in TYPES.values()]))
-def test_every_type_is_read_back_as_it_was_written(value: Any) -> None:
+def test_every_type_round_trips(value: Any) -> None:
     assert from_json(json.loads(json.dumps(to_json(value)))) == value
 
 

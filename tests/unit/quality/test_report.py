@@ -34,13 +34,13 @@ def rows(count: int) -> tuple[FailingRow, ...]:
     )
 
 
-def test_kept_rules_raise_nothing() -> None:
+def test_passed_rules_raise_nothing() -> None:
     kept = report(result("prices_are_positive", "prices are above zero", 0))
     assert kept.success
     kept.raise_for_failures()
 
 
-def test_a_broken_rule_is_named_with_its_window_and_rows() -> None:
+def test_failed_rule_is_named_with_its_window_and_rows() -> None:
     broken = report(
         result("no_minute_is_missing", "one row for a minute", 0),
         result("prices_are_positive", "prices are above zero", 2, rows(2)),
@@ -65,14 +65,14 @@ def test_a_row_without_a_time_can_be_named() -> None:
     assert str(FailingRow(None, None, "symbol is null")) == "no time (symbol is null)"
 
 
-def test_a_row_is_named_by_its_key_as_well() -> None:
+def test_row_can_be_named_by_its_key() -> None:
     assert str(FailingRow("A", START, "price is 0", "trades 7")) == (
         "A 2025-03-01 10:00:00 trades 7 (price is 0)"
     )
     assert str(FailingRow(None, START, "31 minutes", "um")) == "2025-03-01 10:00:00 um (31 minutes)"
 
 
-def test_a_warning_is_told_and_fails_nothing() -> None:
+def test_warning_is_reported_without_failing() -> None:
     warned = report(result("closes_do_not_jump", "no jumps", 2, rows(2), Severity.WARNING))
     assert warned.success
     assert [one.name for one in warned.warnings] == ["closes_do_not_jump"]
@@ -81,7 +81,7 @@ def test_a_warning_is_told_and_fails_nothing() -> None:
     assert warned.summary["errors"] == {}
 
 
-def test_a_row_that_two_parts_name_counts_once() -> None:
+def test_row_in_two_parts_counts_once() -> None:
     first = result("prices", "above zero", 3, rows(3))
     second = result("prices", "above zero", 10, rows(5)[2:])
     together = first.with_more(second, max_rows=4)
@@ -96,5 +96,5 @@ def test_a_row_that_two_parts_name_counts_once() -> None:
         (ScopeKind.WINDOW, START, "from 2025-03-01 10:00 to 2025-03-01 11:00 UTC"),
     ],
 )
-def test_it_says_what_was_looked_at(scope: ScopeKind, start: datetime | None, words: str) -> None:
+def test_report_describes_its_scope(scope: ScopeKind, start: datetime | None, words: str) -> None:
     assert QualityReport("r", scope, start, START + timedelta(hours=1), ()).looked_at == words

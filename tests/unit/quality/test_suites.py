@@ -12,7 +12,7 @@ from include.quality.suites import CHECKS, SUITES
 DOCUMENT = Path(__file__).parents[3] / "docs" / "quality.md"
 
 
-def test_every_rule_is_documented_in_its_own_words_with_its_severity() -> None:
+def test_every_rule_is_documented_with_its_text_and_severity() -> None:
     text = DOCUMENT.read_text()
     for check in CHECKS:
         assert f"| `{check.name}` | {check.rule} | {check.severity.value} | " in text
@@ -25,14 +25,14 @@ def test_names_of_rules_are_unique() -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
-def test_a_rule_is_a_query_or_an_expectation_of_its_own(check: Check) -> None:
+def test_rule_is_either_a_query_or_an_expectation(check: Check) -> None:
     assert bool(check.query) != bool(check.built_in)
     # seeing the word, Great Expectations drops the alias of the batch
     assert not re.search(r"\bjoin\b", check.query, re.IGNORECASE)
     assert not check.query or "{{batch}}" in check.query
 
 
-def test_a_jump_is_a_warning_and_whatever_cannot_be_true_is_an_error() -> None:
+def test_impossible_rows_are_errors_and_unlikely_ones_warnings() -> None:
     severities = {check.name: check.severity for check in CHECKS}
     assert severities["closes_do_not_jump"] is Severity.WARNING
     assert severities["symbols_are_not_stale"] is Severity.ERROR
@@ -49,7 +49,7 @@ def test_a_jump_is_a_warning_and_whatever_cannot_be_true_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
-def test_a_suite_names_rows_for_expectations_that_are_not_ours(suite: object) -> None:
+def test_suite_names_rows_of_built_in_expectations(suite: object) -> None:
     batch = sql.SQL(suite.batch)  # type: ignore[attr-defined]
     assert "SELECT" in batch.as_string()
     if any(check.built_in for check in suite.checks):  # type: ignore[attr-defined]

@@ -30,28 +30,28 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return place
 
 
-def test_blocks_hold_whole_lines_and_nothing_is_lost(path: Path) -> None:
+def test_blocks_have_complete_lines_and_lose_nothing(path: Path) -> None:
     blocks = list(read_blocks(path, block_bytes=1_000))
     assert b"".join(blocks) == TEXT
     assert len(blocks) > 10
     assert all(block.endswith(b"\n") for block in blocks)
 
 
-def test_reading_tells_how_far_it_is(path: Path) -> None:
+def test_reading_reports_progress(path: Path) -> None:
     shares: list[float] = []
     list(read_blocks(path, block_bytes=10_000, on_read=shares.append))
     assert shares == sorted(shares)
     assert (shares[-1] > 0.9, max(shares) <= 1) == (True, True)
 
 
-def test_a_last_line_without_its_end_is_kept(tmp_path: Path) -> None:
+def test_last_line_without_newline_is_read(tmp_path: Path) -> None:
     place = tmp_path / "x.csv"
     place.write_bytes(b"a\nb")
     assert b"".join(read_blocks(place)) == b"a\nb"
 
 
 @pytest.mark.parametrize("name", ["x.csv.gz", "x.zip"])
-def test_a_cut_archive_is_damaged(tmp_path: Path, name: str) -> None:
+def test_truncated_archive_is_damaged(tmp_path: Path, name: str) -> None:
     place = tmp_path / name
     whole = gzip.compress(TEXT) if name.endswith(".gz") else zipped(place, a=TEXT).read_bytes()
     place.write_bytes(whole[: len(whole) // 2])
@@ -59,7 +59,7 @@ def test_a_cut_archive_is_damaged(tmp_path: Path, name: str) -> None:
         check_archive(place)
 
 
-def test_a_flipped_byte_is_damage(tmp_path: Path) -> None:
+def test_flipped_byte_is_damage(tmp_path: Path) -> None:
     place = zipped(tmp_path / "x.zip", a=TEXT)
     body = bytearray(place.read_bytes())
     body[len(body) // 2] ^= 0xFF
@@ -80,12 +80,12 @@ def test_an_archive_of_several_files_is_refused(tmp_path: Path) -> None:
         check_archive(place)
 
 
-def test_what_finders_leave_in_archives_does_not_count(tmp_path: Path) -> None:
+def test_macos_metadata_in_archives_is_ignored(tmp_path: Path) -> None:
     place = zipped(tmp_path / "x.zip", **{"a.csv": b"1\n", "__MACOSX/._a.csv": b"x"})
     assert list(read_blocks(place)) == [b"1\n"]
 
 
-def test_a_line_without_end_is_refused_rather_than_held(tmp_path: Path) -> None:
+def test_endless_line_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "x.csv"
     place.write_bytes(b"\0" * (MAX_LINE_BYTES + 2))
     with pytest.raises(RejectedInputError, match="not a text file"):
@@ -93,13 +93,13 @@ def test_a_line_without_end_is_refused_rather_than_held(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.csv", "folder"])
-def test_what_is_no_file_is_told(tmp_path: Path, name: str) -> None:
+def test_missing_file_or_folder_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(RejectedInputError, match=r"does not exist|is a folder"):
         check_archive(tmp_path / name)
 
 
-def test_the_sum_is_sha256(tmp_path: Path) -> None:
+def test_checksum_is_sha256(tmp_path: Path) -> None:
     place = tmp_path / "x"
     place.write_bytes(b"abc")
     assert sha256_of(place).startswith("ba7816bf8f01cfea")

@@ -18,37 +18,37 @@ from include.errors import RejectedInputError
 PAIR = Layout("pairs", ("a", "b"), ("key,value",))
 
 
-def test_lines_are_numbered_from_the_blocks_first_and_blank_ones_left_out() -> None:
+def test_lines_are_numbered_from_the_blocks_first_and_blank_ones_skipped() -> None:
     lines = lines_of(b"x\r\n\n  \ny", first_line=10)
     assert lines.rows() == [(10, "x"), (13, "y")]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_value() -> None:
+def test_byte_order_mark_is_not_part_of_the_first_value() -> None:
     assert lines_of("\ufeff1,2\n".encode(), first_line=1)["raw"].to_list() == ["1,2"]
 
 
-def test_bytes_that_are_no_text_stay_in_their_line() -> None:
+def test_invalid_utf_8_stays_in_its_line() -> None:
     assert lines_of(b"1,\xff2\n3,4\n", first_line=1)["raw"].to_list() == ["1,\ufffd2", "3,4"]
 
 
-def test_fields_lose_spaces_and_quotes() -> None:
+def test_fields_are_stripped_of_spaces_and_quotes() -> None:
     table, bad = split(lines_of(b'"1", 2 \n', first_line=1), PAIR)
     assert (table.select("a", "b").rows(), bad) == ([("1", "2")], [])
 
 
-def test_a_long_line_is_kept_up_to_a_bound() -> None:
+def test_long_rejected_line_is_truncated() -> None:
     _, bad = split(lines_of(b"x" * 10_000, first_line=1), PAIR)
     assert len(bad[0].raw) == MAX_RAW_CHARACTERS
 
 
-def test_a_header_is_told_by_its_first_character() -> None:
+def test_header_is_recognised_by_its_first_character() -> None:
     assert choose_layout("Key, Value", (PAIR,), file="f") == (PAIR, True)
     assert choose_layout("1,2", (PAIR,), file="f") == (PAIR, False)
     assert choose_layout('"1","2"', (PAIR,), file="f") == (PAIR, False)
 
 
 @pytest.mark.parametrize("first", ["other,names", "1,2,3"])
-def test_an_unknown_layout_is_refused_with_those_that_are_known(first: str) -> None:
+def test_unknown_layout_is_refused_with_the_known_ones(first: str) -> None:
     with pytest.raises(RejectedInputError, match="known are pairs: a,b"):
         choose_layout(first, (PAIR,), file="f")
 
@@ -65,6 +65,6 @@ def test_no_rows_are_no_rejections() -> None:
         ("1,2.5,4,10,11,1735689600000,true", UM_AGG_TRADES),
     ],
 )
-def test_layouts_of_one_width_are_told_apart_by_their_flags(row: str, layout: Layout) -> None:
+def test_layouts_of_one_width_are_distinguished_by_their_flags(row: str, layout: Layout) -> None:
     for both in ((SPOT_TRADES, UM_AGG_TRADES), (UM_AGG_TRADES, SPOT_TRADES)):
         assert choose_layout(row, both, file="f") == (layout, False)

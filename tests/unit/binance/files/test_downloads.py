@@ -74,7 +74,7 @@ def cut_then_whole(fetch: Callable[[Server], Downloaded], server: Server) -> Dow
     return fetch(server)
 
 
-def test_a_cut_download_asks_for_the_rest_alone(
+def test_interrupted_download_requests_only_the_rest(
     fetch: Callable[[Server], Downloaded], tmp_path: Path
 ) -> None:
     server = Server(cuts=2)
@@ -85,7 +85,7 @@ def test_a_cut_download_asks_for_the_rest_alone(
     assert [one.name for one in tmp_path.iterdir()] == ["f.zip"]
 
 
-def test_a_file_that_changed_meanwhile_is_fetched_as_a_whole(
+def test_changed_file_is_fetched_from_the_start(
     fetch: Callable[[Server], Downloaded],
 ) -> None:
     server = Server(cuts=1)
@@ -105,14 +105,14 @@ def test_a_file_that_changed_meanwhile_is_fetched_as_a_whole(
     ],
     ids=["no ranges", "another range", "nameless"],
 )
-def test_where_the_rest_cannot_be_had_the_whole_is(
+def test_file_is_fetched_from_the_start_without_range_support(
     fetch: Callable[[Server], Downloaded], server: Server
 ) -> None:
     done = cut_then_whole(fetch, server)
     assert (done.checksum, done.resumed_at) == (SUM, 0)
 
 
-def test_a_beginning_longer_than_the_file_is_thrown_away(
+def test_partial_file_longer_than_the_file_is_discarded(
     fetch: Callable[[Server], Downloaded], tmp_path: Path
 ) -> None:
     (tmp_path / "f.zip.part").write_bytes(BODY + b"more")
@@ -120,7 +120,7 @@ def test_a_beginning_longer_than_the_file_is_thrown_away(
     assert fetch(Server()).checksum == SUM
 
 
-def test_a_weak_tag_names_no_bytes_and_the_date_does(
+def test_weak_tag_does_not_identify_bytes_but_the_date_does(
     fetch: Callable[[Server], Downloaded], tmp_path: Path
 ) -> None:
     server = Server(cuts=1, tag='W/"a"')

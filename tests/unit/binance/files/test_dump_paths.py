@@ -24,7 +24,7 @@ MOMENT = datetime(2026, 11, 19, tzinfo=UTC)
          "data/spot/monthly/klines/BTCUSDT/1mo/BTCUSDT-1mo-2026-11.zip"),
     ],
 )  # fmt: skip
-def test_paths_are_those_of_the_site(
+def test_paths_equal_those_of_the_site(
     symbol: str, kind: str, period: str, interval: str, path: str
 ) -> None:
     assert dump_path(symbol, kind, period, MOMENT, interval=interval) == path

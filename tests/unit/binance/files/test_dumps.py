@@ -71,7 +71,7 @@ def dump(body: bytes = BODY, **headers: str) -> httpx.Response:
     return httpx.Response(200, content=body, headers={"Last-Modified": DATE, **headers})
 
 
-def test_paths_are_those_of_the_site() -> None:
+def test_paths_equal_those_of_the_site() -> None:
     assert daily_path("BTCUSDT", MOMENT) == (
         "data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-19.zip"
     )
@@ -82,9 +82,7 @@ def test_paths_are_those_of_the_site() -> None:
 
 @pytest.mark.parametrize("space", [True, False])
 @pytest.mark.parametrize("marker", ["", "a/2.zip.CHECKSUM"])
-def test_a_listing_is_followed_over_its_pages_without_checksum_files(
-    space: bool, marker: str
-) -> None:
+def test_listing_covers_all_pages_without_checksum_files(space: bool, marker: str) -> None:
     asked: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -100,7 +98,7 @@ def test_a_listing_is_followed_over_its_pages_without_checksum_files(
     assert asked == ["", "a/2.zip.CHECKSUM"]
 
 
-def test_a_listing_begins_behind_and_ends_before_what_is_asked_for() -> None:
+def test_listing_excludes_both_bounds() -> None:
     asked: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -114,7 +112,7 @@ def test_a_listing_begins_behind_and_ends_before_what_is_asked_for() -> None:
     assert asked == ["a/1"]
 
 
-def test_a_listing_that_does_not_get_on_is_an_error() -> None:
+def test_listing_that_repeats_its_page_is_an_error() -> None:
     with pytest.raises(PermanentError, match="does not get past"):
         list(site(lambda _: listing("a/1", more=True)).list("a/"))
 
@@ -129,7 +127,7 @@ def test_a_listing_that_does_not_get_on_is_an_error() -> None:
         (httpx.Response(503), TransientError, "503"),
     ],
 )
-def test_what_is_no_listing_is_told(
+def test_invalid_listing_is_an_error(
     answer: httpx.Response, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
@@ -137,7 +135,7 @@ def test_what_is_no_listing_is_told(
 
 
 @pytest.mark.parametrize("end", ["", "\n"])
-def test_a_file_that_fits_its_checksum_is_fetched(tmp_path: Path, end: str) -> None:
+def test_file_that_matches_its_checksum_is_fetched(tmp_path: Path, end: str) -> None:
     checksum = httpx.Response(200, text=f"{SUM.upper()}  X-1m-2026-11-18.zip{end}")
     fetched = site(served({PATH: dump(), f"{PATH}.CHECKSUM": checksum})).fetch(PATH, tmp_path)
     assert fetched.file == tmp_path / "X-1m-2026-11-18.zip"
@@ -145,7 +143,7 @@ def test_a_file_that_fits_its_checksum_is_fetched(tmp_path: Path, end: str) -> N
     assert (fetched.checksum, fetched.published_at_us) == (SUM, to_us(MOMENT))
 
 
-def test_a_file_that_does_not_fit_names_both_sums(tmp_path: Path) -> None:
+def test_mismatch_error_names_both_checksums(tmp_path: Path) -> None:
     checksum = httpx.Response(200, text=f"{'a' * 64}  x")
     with pytest.raises(
         WrongChecksumError, match=f"expected SHA-256 {'a' * 64}, found {SUM}"
@@ -154,19 +152,19 @@ def test_a_file_that_does_not_fit_names_both_sums(tmp_path: Path) -> None:
     assert (told.value.expected, told.value.found) == ("a" * 64, SUM)
 
 
-def test_a_file_re_issued_between_sum_and_content_is_asked_again(tmp_path: Path) -> None:
+def test_file_reissued_between_checksum_and_content_is_fetched_again(tmp_path: Path) -> None:
     old, new = httpx.Response(200, text="b" * 64), httpx.Response(200, text=SUM)
     files = {PATH: [dump(), dump()], f"{PATH}.CHECKSUM": [old, new]}
     assert site(served(files)).fetch(PATH, tmp_path).checksum == SUM
 
 
-def test_a_checksum_file_without_a_sum_is_refused(tmp_path: Path) -> None:
+def test_checksum_file_without_a_checksum_is_refused(tmp_path: Path) -> None:
     files = {PATH: dump(), f"{PATH}.CHECKSUM": httpx.Response(200, text="<html>")}
     with pytest.raises(RejectedInputError, match="expected a SHA-256"):
         site(served(files)).fetch(PATH, tmp_path)
 
 
-def test_a_file_that_is_not_there_is_not_asked_again(tmp_path: Path) -> None:
+def test_missing_file_is_not_requested_again(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -178,7 +176,7 @@ def test_a_file_that_is_not_there_is_not_asked_again(tmp_path: Path) -> None:
     assert len(asked) == 1
 
 
-def test_a_passing_failure_is_tried_again_to_a_bound(tmp_path: Path) -> None:
+def test_transient_failure_is_retried_up_to_a_bound(tmp_path: Path) -> None:
     checksum = [httpx.Response(500), httpx.Response(200, text=SUM)]
     files = {PATH: [httpx.Response(503), dump()], f"{PATH}.CHECKSUM": checksum}
     assert site(served(files)).fetch(PATH, tmp_path).checksum == SUM
@@ -188,7 +186,7 @@ def test_a_passing_failure_is_tried_again_to_a_bound(tmp_path: Path) -> None:
     assert len(files[f"{PATH}.CHECKSUM"]) == 6  # type: ignore[arg-type]
 
 
-def test_a_busy_site_is_asked_again_when_it_said_and_no_sooner(tmp_path: Path) -> None:
+def test_busy_site_is_retried_after_its_retry_after(tmp_path: Path) -> None:
     busy = httpx.Response(503, headers={"Retry-After": "7"})
     slept: list[float] = []
     handler = served({PATH: [busy, dump()], f"{PATH}.CHECKSUM": httpx.Response(200, text=SUM)})
@@ -203,14 +201,14 @@ def test_a_busy_site_is_asked_again_when_it_said_and_no_sooner(tmp_path: Path) -
     assert 7 <= waited_s <= 7.5
 
 
-def test_a_site_that_asks_for_an_hour_is_left_to_the_caller(tmp_path: Path) -> None:
+def test_long_retry_after_is_raised_to_the_caller(tmp_path: Path) -> None:
     handler = served({f"{PATH}.CHECKSUM": httpx.Response(429, headers={"Retry-After": "3600"})})
     with site(handler) as dumps, pytest.raises(RateLimitedError) as told:
         dumps.fetch(PATH, tmp_path)
     assert told.value.retry_after_s == 3_600
 
 
-def test_where_a_mirror_tells_no_date_the_listing_does(tmp_path: Path) -> None:
+def test_listing_gives_the_date_that_a_mirror_omits(tmp_path: Path) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.host == "list.test":
             return listing(PATH, f"{PATH}.CHECKSUM")
@@ -221,7 +219,7 @@ def test_where_a_mirror_tells_no_date_the_listing_does(tmp_path: Path) -> None:
     assert site(handler).fetch(PATH, tmp_path).published_at_us == to_us(MOMENT)
 
 
-def test_a_date_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+def test_unreadable_date_is_an_error(tmp_path: Path) -> None:
     files = {
         PATH: dump(**{"Last-Modified": "yesterday"}),
         f"{PATH}.CHECKSUM": httpx.Response(200, text=SUM),

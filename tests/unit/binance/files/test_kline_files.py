@@ -44,7 +44,7 @@ def read(tmp_path: Path, *lines: str, end: str = "\n", **options: tuple[int, int
 @pytest.mark.parametrize("header", [(), (HEADER,)])
 @pytest.mark.parametrize(("unit", "name"), [(1, "us"), (1000, "ms")])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_header_unit_and_line_ends_are_sniffed(
+def test_header_unit_and_line_ends_are_detected(
     tmp_path: Path, header: tuple[str, ...], unit: int, name: str, end: str
 ) -> None:
     block = read(tmp_path, *header, row(0, unit=unit), row(1, unit=unit), end=end)
@@ -92,7 +92,7 @@ def test_header_unit_and_line_ends_are_sniffed(
         ("\0\0\0", "1 columns, expected 12 (half a line?)"),
     ],
 )
-def test_a_bad_row_is_told_and_the_others_stay(tmp_path: Path, bad: str, reason: str) -> None:
+def test_bad_row_is_rejected_and_the_others_are_read(tmp_path: Path, bad: str, reason: str) -> None:
     block = read(tmp_path, row(1), bad, row(2), window=(DAY, DAY + DAY_US))
     assert [(one.line, one.reason, one.raw) for one in block.rejections] == [(2, reason, bad)]
     assert [one.open_time_us for one in to_candles(block.candles)] == [
@@ -107,7 +107,7 @@ def test_rows_of_one_minute_that_contradict_each_other_are_all_rejected(tmp_path
     assert len(block.candles) == 1
 
 
-def test_a_bar_that_an_outage_cut_is_a_bar(tmp_path: Path) -> None:
+def test_bar_shortened_by_an_outage_is_accepted(tmp_path: Path) -> None:
     block = read(tmp_path, row(close_time=str(DAY + 17_000_000)))
     assert (block.rejections, len(block.candles)) == ([], 1)
 
@@ -120,7 +120,7 @@ def test_a_silent_minute_is_a_row(tmp_path: Path) -> None:
     assert (block.rejections, to_candles(block.candles)[0].is_silent) == ([], True)
 
 
-def test_rows_come_out_in_order_and_blank_lines_do_not_count(tmp_path: Path) -> None:
+def test_rows_are_sorted_and_blank_lines_ignored(tmp_path: Path) -> None:
     block = read(tmp_path, row(2), "", row(1), "  ")
     assert block.rejections == []
     assert [one.open_time_us for one in to_candles(block.candles)] == [
@@ -145,7 +145,7 @@ def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(tmp_path: Pa
     assert repeated == {DAY + 3 * MINUTE_US}
 
 
-def test_a_file_of_other_columns_is_refused_as_a_whole(tmp_path: Path) -> None:
+def test_file_with_other_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RejectedInputError, match=r"x\.csv begins with 'date,price'.*open_time,open"
     ):
@@ -188,7 +188,7 @@ LINES = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 12), st.lists(LINES, max_size=4), st.sampled_from([1, 3, 50]))
-def test_the_fast_way_says_what_the_careful_way_says(
+def test_fast_reader_equals_the_careful_one(
     good: int, others: list[str], lines_a_block: int
 ) -> None:
     lines = [row(20 + index) for index in range(good)]
@@ -208,7 +208,7 @@ def test_the_fast_way_says_what_the_careful_way_says(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=12), st.sampled_from([1, 2, 3]))
-def test_minutes_set_aside_are_judged_as_if_the_file_were_one_block(
+def test_deferred_minutes_are_checked_as_if_the_file_were_one_block(
     lines: list[str], lines_a_block: int
 ) -> None:
     blocks = [

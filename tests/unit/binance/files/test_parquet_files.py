@@ -59,9 +59,7 @@ def text_of(folder: Path) -> Path:
     return path
 
 
-def test_decimals_give_the_candles_that_the_text_gives(
-    tmp_path: Path, klines: pl.DataFrame
-) -> None:
+def test_decimals_and_text_give_the_same_candles(tmp_path: Path, klines: pl.DataFrame) -> None:
     (block,) = read_klines(written(tmp_path, klines), "X")
     (text,) = read_klines(text_of(tmp_path), "X")
     assert to_candles(block.candles) == to_candles(text.candles)
@@ -84,7 +82,7 @@ def test_times_may_be_timestamps_of_any_unit_and_zone(
     assert block.time_unit == ("ms" if unit == "ms" else "us")
 
 
-def test_text_columns_and_integers_in_any_order_are_read_as_they_are(tmp_path: Path) -> None:
+def test_text_and_integer_columns_are_read_in_any_order(tmp_path: Path) -> None:
     frame = pl.DataFrame(KLINE).with_columns(Comment=pl.lit("mine"), low=pl.col("low"))
     shuffled = frame.select(sorted(frame.columns))
     (block,) = read_klines(written(tmp_path, shuffled), "X")
@@ -102,7 +100,7 @@ def test_text_columns_and_integers_in_any_order_are_read_as_they_are(tmp_path: P
         ("open", pl.Date, "column open is Date"),
     ],
 )
-def test_a_column_that_cannot_be_exact_is_named_with_what_would_be_right(
+def test_inexact_column_type_is_refused_with_the_allowed_ones(
     tmp_path: Path, klines: pl.DataFrame, column: str, kind: pl.DataType, message: str
 ) -> None:
     wrong = pl.lit(1).cast(kind) if kind == pl.Date else pl.col(column).cast(kind)
@@ -113,7 +111,7 @@ def test_a_column_that_cannot_be_exact_is_named_with_what_would_be_right(
         list(read_klines(path, "X"))
 
 
-def test_a_bad_row_is_told_by_its_number_and_the_others_are_read(
+def test_bad_row_is_rejected_by_its_number_and_the_others_are_read(
     tmp_path: Path, klines: pl.DataFrame
 ) -> None:
     bad = pl.DataFrame(
@@ -126,7 +124,7 @@ def test_a_bad_row_is_told_by_its_number_and_the_others_are_read(
     assert block.candles.height == 2
 
 
-def test_zeros_that_a_wide_decimal_adds_are_no_digits(tmp_path: Path) -> None:
+def test_zeros_added_by_a_wide_decimal_are_not_digits(tmp_path: Path) -> None:
     wide = pl.DataFrame(KLINE).with_columns(pl.col(NUMBERS).cast(pl.Decimal(38, 20)))
     (block,) = read_klines(written(tmp_path, wide), "X")
     assert block.rejections == []
@@ -168,7 +166,7 @@ AGG = {
 }  # fmt: skip
 
 
-def test_the_layout_is_told_by_the_names_of_columns(tmp_path: Path, klines: pl.DataFrame) -> None:
+def test_layout_is_chosen_by_column_names(tmp_path: Path, klines: pl.DataFrame) -> None:
     assert layout_of(written(tmp_path, klines), ALL) is KLINES
     assert layout_of(written(tmp_path, trades(1)), ALL) is SPOT_TRADES
     agg = layout_of(written(tmp_path, pl.DataFrame(AGG)), (UM_AGG_TRADES, *ALL))
@@ -177,7 +175,7 @@ def test_the_layout_is_told_by_the_names_of_columns(tmp_path: Path, klines: pl.D
         layout_of(written(tmp_path, pl.DataFrame({"a": [1], "b": [2]})), ALL)
 
 
-def test_a_column_of_symbols_is_told(tmp_path: Path, klines: pl.DataFrame) -> None:
+def test_symbols_are_read_from_their_column(tmp_path: Path, klines: pl.DataFrame) -> None:
     assert parquet_symbols(written(tmp_path, klines)) == []
     both = klines.with_columns(Symbol=pl.Series(["B", "A"]))
     assert parquet_symbols(written(tmp_path, both)) == ["A", "B"]
@@ -200,12 +198,14 @@ def test_a_damaged_file_is_refused_wherever_the_damage_is(tmp_path: Path) -> Non
         check_file(path)
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RejectedInputError, match="does not exist"):
         check_file(tmp_path / "no.parquet")
 
 
-def test_a_time_before_the_exchange_is_no_time(tmp_path: Path, klines: pl.DataFrame) -> None:
+def test_times_before_the_exchange_existed_are_rejected(
+    tmp_path: Path, klines: pl.DataFrame
+) -> None:
     old = pl.lit(datetime(1970, 1, 2, tzinfo=UTC)).alias("open_time")
     (block,) = read_klines(written(tmp_path, klines.with_columns(old)), "X")
     assert len(block.rejections) == 2

@@ -42,7 +42,7 @@ def with_price(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_is_no_plain_number_is_left_to_the_careful_way(text: str) -> None:
+def test_unusual_numbers_are_left_to_the_careful_reader(text: str) -> None:
     assert read_plain(with_price(text), UM_AGG_TRADES) is None
 
 
@@ -65,7 +65,7 @@ def test_plain_numbers_of_any_length_are_exact(text: str) -> None:
         "9999999999999999999,2.5,4,10,12,1735725600000,true",
     ],
 )  # fmt: skip
-def test_a_row_of_another_shape_leaves_its_block_to_the_careful_way(line: str) -> None:
+def test_block_with_an_irregular_row_is_left_to_the_careful_reader(line: str) -> None:
     assert read_plain(f"{GOOD}\n{line}\n{GOOD}\n".encode(), UM_AGG_TRADES) is None
     assert read_plain(f"{GOOD}\n{GOOD}\n".encode(), UM_AGG_TRADES) is not None
 
@@ -143,7 +143,7 @@ def files(draw: st.DrawFn) -> tuple[Layout, list[list[str]]]:
     st.sets(st.integers(0, 24), max_size=2),
     st.booleans(),
 )
-def test_both_ways_tell_the_same_of_any_file(
+def test_both_readers_agree_on_any_file(
     file: tuple[Layout, list[list[str]]],
     cuts: list[int],
     spoilt: list[tuple[int, int, str]],
@@ -234,7 +234,7 @@ class _Fill:
         self.last_trade_id = int(values.get("last_trade_id", values["id"]))
 
 
-def test_rows_are_given_as_the_file_has_them() -> None:
+def test_kept_rows_equal_those_of_the_file() -> None:
     reader = TradeReader("X.P", UM_AGG_TRADES, keep_rows=True)
     block = reader.read(TextBlock(1, with_price("2.5").replace(b"\n7", b"\n8", 1)), is_last=True)
     assert block.rows is not None

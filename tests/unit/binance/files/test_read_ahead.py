@@ -10,7 +10,7 @@ import pytest
 from include.binance.files.read_ahead import read_ahead
 
 
-def test_items_come_in_order_and_the_next_is_made_meanwhile() -> None:
+def test_items_are_in_order_and_the_next_is_read_ahead() -> None:
     made = threading.Event()
 
     def items() -> Iterator[int]:
@@ -24,7 +24,7 @@ def test_items_come_in_order_and_the_next_is_made_meanwhile() -> None:
     assert list(ahead) == [2]
 
 
-def test_an_error_is_raised_behind_the_items_before_it() -> None:
+def test_error_is_raised_after_the_items_before_it() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise ValueError("damaged")
@@ -35,7 +35,7 @@ def test_an_error_is_raised_behind_the_items_before_it() -> None:
         next(ahead)
 
 
-def test_closing_closes_what_is_read_and_leaves_no_thread() -> None:
+def test_closing_closes_the_source_and_ends_the_thread() -> None:
     closed = threading.Event()
 
     def items() -> Iterator[int]:

@@ -61,20 +61,20 @@ def test_both_instruments_of_a_file_are_aggregated(rows_a_block: int) -> None:
     assert outcome([*OLD, *NEW], rows_a_block) == ([1, 61], [0, 2, 60, 62], 18, [])
 
 
-def test_a_first_row_of_which_its_block_does_not_tell_that_others_follow_is_told() -> None:
+def test_restart_in_the_last_row_of_a_block_rejects_that_row() -> None:
     whole, partial, trades, rejected = outcome([*OLD, *NEW], 5)
     assert (whole, partial) == ([1, 61], [0, 2, 60, 62])  # that minute is an edge anyway
     assert (trades, rejected) == (17, [(10, BEFORE)])
 
 
-def test_agg_trades_as_well() -> None:
+def test_restarted_ids_of_agg_trades_split_instruments() -> None:
     rows = [agg_trade(500 + n, 20 * n) for n in range(9)]
     rows += [agg_trade(n, 3_600 + 20 * n) for n in range(9)]
     layout = agg_trades_layout("BTCUSDT")
     assert outcome(rows, 100, layout) == ([1, 61], [0, 2, 60, 62], 18, [])
 
 
-def test_three_instruments_in_one_block() -> None:
+def test_three_instruments_in_a_block_are_split() -> None:
     rows = [*OLD, *NEW, *[trade(n, 7_200 + 20 * n) for n in range(9)]]
     expected = ([1, 61, 121], [0, 2, 60, 62, 120, 122], 27, [])
     assert outcome(rows, 100) == expected
@@ -93,13 +93,13 @@ BEFORE = "the id occurs earlier in this file"
         ([*OLD, trade(500, 219), trade(501, 219)], [(10, BEFORE), (11, BEFORE)]),  # too soon
     ],
 )
-def test_rows_again_in_another_order_or_alone_are_no_other_instrument(
+def test_unordered_or_repeated_rows_are_no_other_instrument(
     rows: list[str], rejected: list[tuple[int, str]]
 ) -> None:
     assert outcome(rows, 100)[3] == rejected
 
 
-def test_a_row_of_the_former_that_comes_after_all_is_told() -> None:
+def test_late_row_of_the_former_instrument_is_rejected() -> None:
     late = trade(509, 175)
     whole, partial, trades, rejected = outcome([*OLD, *NEW[:5], late, *NEW[5:]], 100)
     assert (whole, partial, trades) == ([1, 61], [0, 2, 60, 62], 18)

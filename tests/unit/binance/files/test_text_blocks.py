@@ -42,7 +42,7 @@ def test_blocks_together_are_the_file(tmp_path: Path) -> None:
     ]
 
 
-def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+def test_other_kinds_of_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("1,2,3\n")
     with pytest.raises(RejectedInputError, match="3 columns; known are USD-M aggTrades"):

@@ -62,7 +62,7 @@ def read(tmp_path: Path, *lines: str, symbol: str = "BTCUSDT") -> Outcome:
 FIVE_MINUTES = [trade(number, (number - 300) // 3) for number in range(300, 315)]
 
 
-def test_minutes_between_others_are_whole_and_the_edges_are_not(tmp_path: Path) -> None:
+def test_inner_minutes_are_complete_and_the_edges_are_not(tmp_path: Path) -> None:
     out = read(tmp_path, HEADER, *FIVE_MINUTES)
     assert (out.minutes("whole"), out.minutes("partial")) == ([1, 2, 3], [0, 4])
     assert (out.rejected, out.trades) == ([], 15)
@@ -73,17 +73,17 @@ def test_minutes_between_others_are_whole_and_the_edges_are_not(tmp_path: Path) 
     assert (out.whole[0].first_trade_id, out.whole[0].last_trade_id) == (303, 305)
 
 
-def test_a_missing_id_inside_a_minute_condemns_that_minute_alone(tmp_path: Path) -> None:
+def test_missing_id_inside_a_minute_makes_only_that_minute_partial(tmp_path: Path) -> None:
     out = read(tmp_path, *(one for one in FIVE_MINUTES if not one.startswith("307,")))
     assert (out.minutes("whole"), out.minutes("partial")) == ([1, 3], [0, 2, 4])
 
 
-def test_a_missing_id_between_minutes_condemns_both(tmp_path: Path) -> None:
+def test_missing_id_between_minutes_makes_both_partial(tmp_path: Path) -> None:
     out = read(tmp_path, *(one for one in FIVE_MINUTES if not one.startswith("306,")))
     assert (out.minutes("whole"), out.minutes("partial")) == ([3], [0, 1, 2, 4])
 
 
-def test_quantity_zero_with_a_valid_id_condemns_its_minute_and_is_reported(tmp_path: Path) -> None:
+def test_trade_of_quantity_zero_makes_its_minute_partial_and_is_rejected(tmp_path: Path) -> None:
     lines = list(FIVE_MINUTES)
     lines[6] = trade(306, 2, quantity="0.00000000")
     out = read(tmp_path, *lines)
@@ -92,7 +92,7 @@ def test_quantity_zero_with_a_valid_id_condemns_its_minute_and_is_reported(tmp_p
     assert [one.trade_count for one in out.partial] == [3, 2, 3]
 
 
-def test_a_minute_of_void_trades_alone_makes_no_row(tmp_path: Path) -> None:
+def test_minute_with_only_void_trades_has_no_candle(tmp_path: Path) -> None:
     lines = list(FIVE_MINUTES)
     lines[6:9] = [trade(number, 2, quantity="0") for number in (306, 307, 308)]
     out = read(tmp_path, *lines)
@@ -112,7 +112,7 @@ def test_a_minute_of_void_trades_alone_makes_no_row(tmp_path: Path) -> None:
         (trade(307, 2, time="1"), f"{NO_TIME}: '1'", [0, 2, 4]),
     ],
 )  # fmt: skip
-def test_a_bad_row_is_told_and_condemns_the_minute_it_is_missing_from(
+def test_bad_row_is_rejected_and_makes_its_minute_partial(
     tmp_path: Path, bad: str, reason: str, partial: list[int]
 ) -> None:
     lines = list(FIVE_MINUTES)
@@ -129,7 +129,7 @@ def test_a_repeated_trade_counts_once(tmp_path: Path) -> None:
     assert out.trades == 15
 
 
-def test_taker_buys_are_the_trades_whose_buyer_is_no_maker(tmp_path: Path) -> None:
+def test_taker_buys_are_trades_whose_buyer_is_not_the_maker(tmp_path: Path) -> None:
     lines = list(FIVE_MINUTES)
     lines[4] = trade(304, 1, quantity="1.25", maker="false")
     out = read(tmp_path, *lines)
@@ -139,7 +139,7 @@ def test_taker_buys_are_the_trades_whose_buyer_is_no_maker(tmp_path: Path) -> No
     )
 
 
-def test_the_exchanges_own_quote_amounts_are_summed(tmp_path: Path) -> None:
+def test_quote_amounts_of_the_file_are_summed(tmp_path: Path) -> None:
     lines = list(FIVE_MINUTES)
     lines[4] = trade(304, 1, price="0.043375", quantity="0.0333", quote="0.00144439")
     out = read(tmp_path, *lines)
@@ -156,7 +156,7 @@ def test_ids_of_futures_skip_by_design(tmp_path: Path) -> None:
     assert (out.minutes("whole"), out.minutes("partial")) == ([1, 2], [0, 3])
 
 
-def test_a_file_of_other_columns_is_refused(tmp_path: Path) -> None:
+def test_file_with_other_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RejectedInputError, match="spot trades: id,price"):
         read(tmp_path, "a,b,c", "1,2,3")
 
@@ -169,7 +169,7 @@ def test_a_file_of_other_columns_is_refused(tmp_path: Path) -> None:
     cuts=st.lists(st.integers(1, 39), max_size=6).map(sorted),
     lost=st.sets(st.integers(0, 39), max_size=3),
 )
-def test_blocks_change_nothing_and_whole_minutes_equal_the_builder(
+def test_block_size_changes_nothing_and_complete_minutes_equal_the_builder(
     minutes: list[int], cuts: list[int], lost: set[int]
 ) -> None:
     """However a file is cut into blocks, what it proves is the same, and is right."""
@@ -250,7 +250,9 @@ def test_agg_trades_are_aggregated_and_their_trades_counted(tmp_path: Path, symb
     assert (reader.aggregator.first_id, reader.aggregator.last_id) == (30, 41)
 
 
-def test_void_agg_trades_are_skipped_and_quantity_zero_condemns(tmp_path: Path) -> None:
+def test_void_agg_trades_are_skipped_and_quantity_zero_makes_minutes_partial(
+    tmp_path: Path,
+) -> None:
     lines = [agg(number, (number - 30) // 3) for number in range(30, 42)]
     lines[4] = f"34,0,0,-1,-1,{(START + MINUTE_US) // 1000 + 1},false"
     lines[7] = agg(37, 2, quantity="0.000")

@@ -20,7 +20,7 @@ def error(status: int, body: bytes = b"", **headers: str) -> CandelabraError | N
     )
 
 
-def test_data_is_no_error() -> None:
+def test_success_is_no_error() -> None:
     assert error(200, b"[]") is None
 
 
@@ -53,19 +53,19 @@ def test_an_invalid_symbol_is_named() -> None:
         (403, b"<html>configured to block access from your country</html>"),
     ],
 )
-def test_a_blocked_region_is_told_as_such(status: int, body: bytes) -> None:
+def test_blocked_region_is_named_in_the_error(status: int, body: bytes) -> None:
     told = error(status, body)
     assert isinstance(told, RefusedAddressError)
     assert "does not serve this region" in str(told)
 
 
-def test_a_firewall_is_no_region() -> None:
+def test_firewall_is_not_a_blocked_region() -> None:
     told = error(403, b"<html>Forbidden</html>")
     assert isinstance(told, RefusedAddressError)
     assert "firewall" in str(told)
 
 
-def test_a_proxy_that_asks_for_a_name_is_told_as_such() -> None:
+def test_proxy_authentication_is_named_in_the_error() -> None:
     told = error(407, b"")
     assert isinstance(told, RefusedAddressError)
     assert "HTTPS_PROXY" in str(told)
@@ -81,13 +81,13 @@ def test_a_proxy_that_asks_for_a_name_is_told_as_such() -> None:
         (400, b'{"code":-1016,"msg":"Shutting down"}'),
     ],
 )
-def test_failures_of_the_exchange_itself_are_worth_another_try(status: int, body: bytes) -> None:
+def test_failures_of_the_exchange_are_transient(status: int, body: bytes) -> None:
     told = error(status, body)
     assert isinstance(told, TransientError)
     assert not isinstance(told, RateLimitedError)
 
 
-def test_a_wrong_request_is_not_worth_another_try() -> None:
+def test_invalid_request_is_a_permanent_error() -> None:
     told = error(400, b'{"code":-1120,"msg":"Invalid interval."}')
     assert isinstance(told, PermanentError)
     assert "-1120 Invalid interval." in str(told)

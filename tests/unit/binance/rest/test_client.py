@@ -76,7 +76,7 @@ def klines(*rows: list[object]) -> Callable[[httpx.Request], httpx.Response]:
     return lambda _: httpx.Response(200, content=json.dumps(rows).encode())
 
 
-def test_a_page_holds_every_digit_and_the_time_of_its_evidence() -> None:
+def test_page_has_every_digit_and_the_server_time() -> None:
     rest, budget, _ = client(Exchange(klines=klines(row(0, close="2.00000001"))))
     page = rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
     assert [one.close for one in page.candles] == [Decimal("2.00000001")]
@@ -85,7 +85,7 @@ def test_a_page_holds_every_digit_and_the_time_of_its_evidence() -> None:
     assert budget.taken == [1, 2]
 
 
-def test_rows_count_when_their_minute_closed_thirty_seconds_before_the_servers_time() -> None:
+def test_rows_are_final_thirty_seconds_after_their_minute_in_server_time() -> None:
     exchange = Exchange(klines=klines(row(0), row(1)))
     exchange.handlers["time"] = lambda _: httpx.Response(
         200, json={"serverTime": START + 2 * MINUTE_US + 29_999_999}
@@ -100,7 +100,7 @@ def test_rows_count_when_their_minute_closed_thirty_seconds_before_the_servers_t
     assert (len(page.candles), page.not_final) == (2, 0)
 
 
-def test_the_servers_time_is_asked_before_the_page_and_kept_for_old_minutes() -> None:
+def test_server_time_is_requested_before_the_page_and_cached_for_old_minutes() -> None:
     exchange = Exchange(klines=klines(row(0)))
     rest, _, _ = client(exchange)
     for _ in range(3):
@@ -110,7 +110,7 @@ def test_the_servers_time_is_asked_before_the_page_and_kept_for_old_minutes() ->
     assert exchange.methods[-2:] == ["time", "klines"]
 
 
-def test_the_minute_behind_is_no_candle_and_asks_for_no_later_time() -> None:
+def test_minute_after_the_range_needs_no_later_server_time() -> None:
     exchange = Exchange(klines=klines(row(0), row(1)))
     exchange.handlers["time"] = lambda _: httpx.Response(
         200, json={"serverTime": START + MINUTE_US + 30_000_000}
@@ -122,13 +122,13 @@ def test_the_minute_behind_is_no_candle_and_asks_for_no_later_time() -> None:
     assert exchange.methods == ["time", "klines", "klines"]
 
 
-def test_a_full_page_tells_where_the_next_begins() -> None:
+def test_full_page_has_the_start_of_the_next() -> None:
     rest, _, _ = client(Exchange(klines=klines(row(0), row(1))))
     page = rest.klines("BTCUSDT", "1m", START, START + 5 * MINUTE_US, limit=2)
     assert page.next_start_us == START + 2 * MINUTE_US
 
 
-def test_bounds_are_milliseconds_and_the_end_is_left_out() -> None:
+def test_bounds_are_milliseconds_and_the_end_is_exclusive() -> None:
     exchange = Exchange(klines=klines())
     rest, _, _ = client(exchange)
     rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
@@ -141,7 +141,7 @@ def test_bounds_are_milliseconds_and_the_end_is_left_out() -> None:
     assert sent.url.params["endTime"] == str((START + 2 * MINUTE_US) // 1000 - 1)
 
 
-def test_futures_are_asked_in_their_own_way_and_answer_in_milliseconds() -> None:
+def test_futures_use_their_own_paths_and_milliseconds() -> None:
     old = row(0)
     old[0] = START // 1000
     exchange = Exchange(klines=klines(old))
@@ -154,7 +154,7 @@ def test_futures_are_asked_in_their_own_way_and_answer_in_milliseconds() -> None
     assert budget.taken == [1, 2]
 
 
-def test_a_passing_failure_is_tried_again_and_weighed_again() -> None:
+def test_transient_failure_is_retried_and_costs_weight_again() -> None:
     answers = iter([httpx.Response(502), httpx.Response(200, json=[row(0)])])
     rest, budget, slept = client(Exchange(klines=lambda _: next(answers)))
     assert len(rest.klines("BTCUSDT", "1m", START, START + MINUTE_US).candles) == 1
@@ -162,7 +162,7 @@ def test_a_passing_failure_is_tried_again_and_weighed_again() -> None:
     assert len(slept) == 1
 
 
-def test_a_timeout_is_tried_a_bounded_number_of_times() -> None:
+def test_timeout_is_retried_a_bounded_number_of_times() -> None:
     def silent(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("no bytes", request=request)
 
@@ -174,7 +174,7 @@ def test_a_timeout_is_tried_a_bounded_number_of_times() -> None:
     assert len(slept) == 2
 
 
-def test_429_is_not_tried_again_and_silences_the_budget() -> None:
+def test_429_is_not_retried_and_blocks_the_budget() -> None:
     refused = httpx.Response(429, headers={"Retry-After": "9", "X-MBX-USED-WEIGHT-1M": "6001"})
     exchange = Exchange(klines=lambda _: refused)
     rest, budget, slept = client(exchange)
@@ -192,7 +192,7 @@ def test_the_used_weight_of_each_answer_is_reported() -> None:
     assert budget.reports[-1] == (41, None)
 
 
-def test_an_answer_of_another_shape_is_an_error_that_names_it() -> None:
+def test_answer_with_another_structure_is_a_permanent_error() -> None:
     rest, _, _ = client(Exchange(klines=klines([1, "x"])))
     with pytest.raises(PermanentError, match="undocumented structure"):
         rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
@@ -207,9 +207,7 @@ def test_an_answer_of_another_shape_is_an_error_that_names_it() -> None:
     ],
     ids=["proxy's page", "not UTF-8", "not compressed"],
 )
-def test_an_answer_that_cannot_be_read_is_worth_another_try(
-    body: bytes, encoding: str, message: str
-) -> None:
+def test_unreadable_answer_is_a_transient_error(body: bytes, encoding: str, message: str) -> None:
     def answer(_: httpx.Request) -> httpx.Response:
         headers = {"content-encoding": encoding}
         return httpx.Response(200, headers=headers, stream=httpx.ByteStream(body))
@@ -219,7 +217,7 @@ def test_an_answer_that_cannot_be_read_is_worth_another_try(
         rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)
 
 
-def test_an_unknown_interval_or_a_limit_too_large_is_refused_before_asking() -> None:
+def test_unknown_interval_or_excessive_limit_is_refused_without_a_request() -> None:
     exchange = Exchange()
     rest, _, _ = client(exchange)
     with pytest.raises(ValueError, match="unknown timeframe"):
@@ -229,7 +227,7 @@ def test_an_unknown_interval_or_a_limit_too_large_is_refused_before_asking() -> 
     assert exchange.requests == []
 
 
-def test_void_aggregate_trades_are_told_as_such() -> None:
+def test_void_agg_trades_are_marked() -> None:
     rows = [
         {"a": 1, "p": "0", "q": "0", "f": -1, "l": -1, "T": START, "m": True, "M": True},
         {"a": 2, "p": "1.5", "q": "2", "f": 5, "l": 6, "T": START, "m": False, "M": True},
@@ -242,7 +240,7 @@ def test_void_aggregate_trades_are_told_as_such() -> None:
     assert budget.taken == [4]
 
 
-def test_volumes_of_the_day_come_by_platform_symbol() -> None:
+def test_daily_volumes_are_keyed_by_platform_symbol() -> None:
     rows = [{"symbol": "BTCUSDT", "quoteVolume": "12.5", "volume": "1", "other": None}]
     tickers = {"24hr": lambda _: httpx.Response(200, json=rows)}
     rest, budget, _ = client(Exchange(**tickers), Market.UM)
@@ -250,7 +248,7 @@ def test_volumes_of_the_day_come_by_platform_symbol() -> None:
     assert budget.taken == [40]
 
 
-def test_it_keeps_nothing_of_an_answer() -> None:
+def test_client_keeps_no_answer_in_memory() -> None:
     """An httpx answer refers to itself; its content would stay until garbage collection."""
     page = json.dumps([row(0)]).encode()
     exchange = Exchange(klines=lambda _: httpx.Response(200, stream=httpx.ByteStream(page)))

@@ -32,7 +32,7 @@ def rows(count: int) -> bytes:
 @pytest.mark.parametrize(
     ("late_us", "final"), [(0, 3), (-1, 2), (-MINUTE_US, 2), (-MINUTE_US - 1, 1)]
 )
-def test_the_last_bars_wait_until_they_are_settled(late_us: int, final: int) -> None:
+def test_last_bars_are_omitted_until_final(late_us: int, final: int) -> None:
     page = page_of(
         KLINE_ROWS.decode(rows(3)),
         symbol="X",
@@ -55,7 +55,7 @@ def sure_of(count: int, *, server_time_us: int, end_us: int | None = None) -> Kl
     )
 
 
-def test_a_row_is_sure_once_another_follows_it_in_the_same_answer() -> None:
+def test_row_is_sure_once_another_follows_in_the_same_answer() -> None:
     final_us = START + 2 * MINUTE_US + FINAL_AFTER_US
     alone = sure_of(2, server_time_us=final_us)
     assert (len(alone.candles), len(alone.sure), alone.is_followed) == (2, 1, False)
@@ -65,7 +65,7 @@ def test_a_row_is_sure_once_another_follows_it_in_the_same_answer() -> None:
 
 
 @pytest.mark.parametrize("behind_us", [0, MINUTE_US])
-def test_a_row_behind_the_range_tells_that_there_is_one_and_is_not_taken(behind_us: int) -> None:
+def test_row_after_the_range_proves_the_last_and_is_omitted(behind_us: int) -> None:
     server_time_us = START + 2 * MINUTE_US + FINAL_AFTER_US + behind_us
     page = sure_of(3, server_time_us=server_time_us, end_us=START + 2 * MINUTE_US)
     assert page.sure == page.candles
@@ -73,20 +73,18 @@ def test_a_row_behind_the_range_tells_that_there_is_one_and_is_not_taken(behind_
 
 
 @pytest.mark.parametrize(("early_us", "sure"), [(0, 2), (1, 1)])
-def test_a_row_that_ended_longer_ago_than_any_lag_needs_none_behind_it(
-    early_us: int, sure: int
-) -> None:
+def test_row_older_than_any_lag_needs_no_follower(early_us: int, sure: int) -> None:
     page = sure_of(2, server_time_us=START + 2 * MINUTE_US + LAG_IS_OVER_US - early_us)
     assert (len(page.sure), page.is_followed) == (sure, False)
     assert sure_of(0, server_time_us=START).sure == []
 
 
-def test_prices_keep_every_digit_and_further_fields_are_ignored() -> None:
+def test_prices_keep_every_digit_and_extra_fields_are_ignored() -> None:
     candle = KLINE_ROWS.decode(rows(1))[0].candle("X")
     assert candle.close == Decimal("0.123456789012345678901234567890")
     assert (candle.first_trade_id, candle.last_trade_id) == (None, None)
 
 
-def test_a_cut_row_is_an_error() -> None:
+def test_truncated_row_is_an_error() -> None:
     with pytest.raises(msgspec.ValidationError):
         KLINE_ROWS.decode(b'[[1735689600000,"1","1"]]')

@@ -36,7 +36,7 @@ def test_a_spot_symbol_becomes_an_instrument() -> None:
     ]
 
 
-def test_all_filters_are_kept_as_the_exchange_writes_them() -> None:
+def test_filters_are_stored_as_the_exchange_writes_them() -> None:
     (one,) = read(Market.SPOT, symbol("BTCUSDT"))
     assert one.filters == {
         "PRICE_FILTER": {"tickSize": "0.01000000", "minPrice": "0.01"},
@@ -50,7 +50,7 @@ def test_all_filters_are_kept_as_the_exchange_writes_them() -> None:
     assert one.tick_size == Decimal("0.10000000000000000001")
 
 
-def test_a_step_that_is_no_number_is_told() -> None:
+def test_invalid_step_is_an_error() -> None:
     wrong = [{"filterType": "PRICE_FILTER", "tickSize": "cheap"}]
     with pytest.raises(msgspec.ValidationError, match=r"PRICE_FILTER.tickSize is 'cheap'"):
         read(Market.SPOT, symbol("X", filters=wrong))
@@ -60,7 +60,7 @@ def test_symbols_that_do_not_trade_stay_in_the_list() -> None:
     assert [one.is_trading for one in read(Market.SPOT, symbol("X", status="BREAK"))] == [False]
 
 
-def test_of_futures_only_perpetuals_count_and_they_tell_their_start() -> None:
+def test_only_perpetual_futures_are_listed_with_their_start() -> None:
     listed = read(
         Market.UM,
         symbol("BTCUSDT", contractType="PERPETUAL", onboardDate=1_569_398_400_000),
@@ -71,7 +71,7 @@ def test_of_futures_only_perpetuals_count_and_they_tell_their_start() -> None:
     ]
 
 
-def test_a_symbol_without_steps_is_left_out() -> None:
+def test_symbol_without_steps_is_omitted() -> None:
     none = [{"filterType": "PRICE_FILTER", "tickSize": "0.00000000"}]
     assert read(Market.SPOT, symbol("X", filters=none), symbol("Y", filters=[])) == []
 

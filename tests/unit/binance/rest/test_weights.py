@@ -29,7 +29,7 @@ def budget_at(now_s: float, limit: int, **options: float) -> tuple[LocalBudget, 
     return LocalBudget(limit, clock=clock, sleep=clock.sleep, **options), clock
 
 
-def test_weight_within_the_limit_is_granted_at_once() -> None:
+def test_weight_within_the_limit_is_granted_immediately() -> None:
     budget, clock = budget_at(1_200_000_015, 10)
     for _ in range(5):
         budget.take(2)
@@ -43,14 +43,14 @@ def test_weight_beyond_the_limit_waits_for_the_next_minute_of_the_clock() -> Non
     assert (clock.slept, budget.used) == ([45.0], 2)
 
 
-def test_the_header_of_the_exchange_counts_what_others_used() -> None:
+def test_header_includes_the_weight_used_by_others() -> None:
     budget, clock = budget_at(1_200_000_000, 10)
     budget.report(9)
     budget.take(2)
     assert clock.slept == [60.0]
 
 
-def test_a_process_keeps_to_its_part_where_no_header_tells_of_the_others() -> None:
+def test_process_stays_within_its_own_limit_without_headers() -> None:
     budget, clock = budget_at(1_200_000_000, 100, own_limit=10)
     budget.take(80)  # a request is never too large to be sent alone
     budget.take(6)
@@ -59,7 +59,7 @@ def test_a_process_keeps_to_its_part_where_no_header_tells_of_the_others() -> No
     assert (clock.slept, budget.used) == ([60.0, 60.0], 1)
 
 
-def test_a_header_that_comes_in_the_next_minute_says_nothing_of_it() -> None:
+def test_late_header_of_the_former_minute_is_ignored() -> None:
     budget, clock = budget_at(1_200_000_059, 10)
     budget.take(2)
     clock.now_s += 2
@@ -75,14 +75,14 @@ def test_a_lower_header_does_not_give_weight_back() -> None:
     assert budget.used == 8
 
 
-def test_retry_after_is_kept_by_every_later_request() -> None:
+def test_retry_after_applies_to_every_later_request() -> None:
     budget, clock = budget_at(1_200_000_000, 10)
     budget.report(None, retry_after_s=7)
     budget.take(1)
     assert clock.slept == [7.0]
 
 
-def test_a_wait_that_is_too_long_raises_with_its_length() -> None:
+def test_too_long_wait_raises_with_its_length() -> None:
     budget, clock = budget_at(1_200_000_000, 10, max_wait_s=100)
     budget.report(None, retry_after_s=3_600)
     with pytest.raises(RateLimitedError, match="no request weight for 3600 s") as told:
@@ -97,7 +97,7 @@ def test_a_wait_that_is_too_long_raises_with_its_length() -> None:
         (Market.UM, 500, 5), (Market.UM, 1_000, 5), (Market.UM, 1_001, 10), (Market.UM, 1_500, 10),
     ],
 )  # fmt: skip
-def test_klines_cost_what_the_exchange_says(market: Market, limit: int, weight: int) -> None:
+def test_klines_have_the_documented_weight(market: Market, limit: int, weight: int) -> None:
     assert klines_weight(market, limit) == weight
 
 
@@ -117,7 +117,7 @@ def test_the_usual_page_gives_most_rows_for_the_weight(market: Market) -> None:
         (Market.UM, 100, 101), (Market.UM, 498, 499), (Market.UM, 499, 499),
     ],
 )  # fmt: skip
-def test_the_bar_behind_is_asked_for_where_it_costs_no_weight(
+def test_following_bar_is_requested_where_it_costs_no_weight(
     market: Market, bars: int, rows: int
 ) -> None:
     assert klines_rows(market, bars) == rows

@@ -19,15 +19,15 @@ UM = (
 NUMBERS = ("25.35", "31.21", "25.36", "40.66")
 
 
-def test_a_spot_quote_has_no_time() -> None:
+def test_spot_book_ticker_has_no_time() -> None:
     assert decode_captured(SPOT) == BookTicker(400900217, "BTCUSDT", *NUMBERS)
 
 
-def test_a_usd_m_quote_has_the_time_of_its_event() -> None:
+def test_usd_m_book_ticker_has_its_event_time() -> None:
     assert decode_captured(UM) == BookTicker(400900217, "BTCUSDT", *NUMBERS, 1763716800002)
 
 
-def test_other_frames_are_typed_as_ever() -> None:
+def test_other_frames_keep_their_types() -> None:
     assert isinstance(decode_captured(b'{"result":null,"id":1}'), ControlAnswer)
     trade = (
         b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1763716800000000,"s":"BTCUSDT",'
@@ -51,7 +51,7 @@ def test_other_frames_are_typed_as_ever() -> None:
         (b"BTCUSDT", b"\xff"),
     ],
 )
-def test_what_is_no_quote_is_refused_with_its_beginning(old: bytes, new: bytes) -> None:
+def test_invalid_book_ticker_is_refused_with_an_excerpt(old: bytes, new: bytes) -> None:
     with pytest.raises(PermanentError, match="bookTicker"):
         decode_captured(SPOT.replace(old, new))
 

@@ -13,7 +13,7 @@ HOST = "stream.example:9443"
 EXCHANGE_LIMIT = 300
 
 
-def test_attempts_are_counted_until_they_are_too_many_and_then_told_when() -> None:
+def test_attempts_beyond_the_limit_get_a_wait() -> None:
     budget = ConnectBudget(limit=2, window_s=300)
     assert [budget.take(HOST, now) for now in (0.0, 10.0)] == [0.0, 0.0]
     assert budget.left(HOST, 11.0) == 0
@@ -31,7 +31,7 @@ def test_hosts_are_counted_apart() -> None:
     assert budget.left("a third", 0) == 1
 
 
-def test_a_budget_of_nothing_is_refused() -> None:
+def test_empty_budget_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one attempt"):
         ConnectBudget(limit=0)
 

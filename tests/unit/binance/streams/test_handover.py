@@ -35,7 +35,7 @@ def subscribing() -> tuple[StreamSession, Handover]:
     return session, Handover(session)
 
 
-def test_nothing_is_held_before_all_streams_are_known_to_deliver() -> None:
+def test_frames_are_held_only_once_all_streams_are_acknowledged() -> None:
     _, handover = subscribing()
     assert handover.take(trade(1, T0), 1.0) is None
     assert handover.take(ANSWER, 2.0) is None
@@ -49,9 +49,7 @@ def test_nothing_is_held_before_all_streams_are_known_to_deliver() -> None:
     assert handover.arrived_s == [3.0, 3.1, 3.2]
 
 
-def test_it_is_ready_once_the_old_connection_has_delivered_beyond_the_successors_first_frame() -> (
-    None
-):
+def test_handover_is_ready_once_the_old_connection_passes_the_first_held_frame() -> None:
     _, handover = subscribing()
     handover.take(ANSWER, 2.0)
     handover.take(trade(2, T0), 3.0)
@@ -62,7 +60,7 @@ def test_it_is_ready_once_the_old_connection_has_delivered_beyond_the_successors
     assert handover.is_ready(3.0 + MAX_WAIT_S, up_to(T0 - 1))  # that stream of it is dead
 
 
-def test_streams_that_are_added_meanwhile_have_to_be_proven_as_well() -> None:
+def test_streams_added_meanwhile_must_deliver_too() -> None:
     session, handover = subscribing()
     handover.take(ANSWER, 2.0)
     handover.take(trade(2, T0), 3.0)
@@ -91,12 +89,12 @@ def test_streams_that_are_added_meanwhile_have_to_be_proven_as_well() -> None:
         (b'{"e":"serverShutdown","E":1700000000000}', "the exchange announced its shutdown"),
     ],
 )
-def test_a_successor_that_will_not_serve_is_told(message: bytes, reason: str) -> None:
+def test_refused_successor_is_reported(message: bytes, reason: str) -> None:
     _, handover = subscribing()
     assert handover.take(message, 1.0) == reason
 
 
-def test_what_is_held_is_bounded() -> None:
+def test_held_frames_are_bounded() -> None:
     session = StreamSession([])
     handover = Handover(session, max_bytes=1_000)
     number = 0
@@ -113,7 +111,7 @@ def test_what_is_held_is_bounded() -> None:
     lead=st.integers(0, 30),
     shutdown_at=st.integers(60, 100),
 )
-def test_old_frames_then_held_ones_have_every_trade_in_order_but_for_repeats(
+def test_old_and_held_frames_have_every_trade_in_order(
     first: int, lag: int, lead: int, shutdown_at: int
 ) -> None:
     """Trade n is made at n tenths of a second; each connection delivers it with its own delay."""

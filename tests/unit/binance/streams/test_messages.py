@@ -80,7 +80,7 @@ def test_times_are_microseconds_whatever_the_connections_unit() -> None:
         ),
     ],
 )
-def test_control_answers_are_told_from_data(text: bytes, answer: ControlAnswer) -> None:
+def test_control_answers_are_distinguished_from_data(text: bytes, answer: ControlAnswer) -> None:
     assert decode(text) == answer
 
 
@@ -121,12 +121,12 @@ def test_an_unknown_event_is_named_not_raised(text: bytes, kind: str) -> None:
         (json.dumps({**AGG_TRADE, "m": 3}).encode(), "aggTrade.*bool"),
     ],
 )
-def test_a_broken_frame_says_what_is_wrong_and_shows_itself(text: bytes, message: str) -> None:
+def test_invalid_frame_is_an_error_with_reason_and_excerpt(text: bytes, message: str) -> None:
     with pytest.raises(PermanentError, match=f"(?s){message}"):
         decode(text)
 
 
-def test_many_frames_are_typed_as_each_by_itself() -> None:
+def test_batch_decodes_frames_like_single_ones() -> None:
     sound = [combined(AGG_TRADE), combined(KLINE), b'{"result":null,"id":1}', combined(AGG_TRADE)]
     assert decode_all(sound) == [decode(text) for text in sound]
     assert decode_all([]) == []
@@ -144,7 +144,7 @@ def test_many_frames_are_typed_as_each_by_itself() -> None:
         b"",
     ],
 )
-def test_a_broken_frame_among_many_costs_its_neighbours_nothing(bad: bytes) -> None:
+def test_invalid_frame_in_a_batch_does_not_affect_others(bad: bytes) -> None:
     before, error, after = decode_all([combined(AGG_TRADE), bad, combined(KLINE)])
     assert (before, after) == (decode(combined(AGG_TRADE)), decode(combined(KLINE)))
     with pytest.raises(PermanentError) as raised:
@@ -153,7 +153,7 @@ def test_a_broken_frame_among_many_costs_its_neighbours_nothing(bad: bytes) -> N
     assert str(error) == str(raised.value)
 
 
-def test_a_void_trade_among_many_is_let_through() -> None:
+def test_void_trade_in_a_batch_is_decoded() -> None:
     void = combined({**AGG_TRADE, "q": "0.00000000"})
     assert decode_all([void]) == [decode(void)]
 
@@ -172,13 +172,13 @@ def test_a_void_trade_among_many_is_let_through() -> None:
     ],
     ids=lambda text: text[:24].decode("latin-1"),
 )
-def test_whatever_a_frame_holds_only_our_own_error_is_raised(text: bytes) -> None:
+def test_any_invalid_frame_raises_a_permanent_error(text: bytes) -> None:
     with pytest.raises(PermanentError, match="frame"):
         decode(text)
 
 
 @pytest.mark.parametrize("kind", [["kline"], {"a": 1}, 7])
-def test_an_event_type_that_is_no_text_is_unknown(kind: object) -> None:
+def test_non_text_event_type_is_unknown(kind: object) -> None:
     assert decode(combined({"e": kind})) == UnknownFrame(str(kind))
 
 

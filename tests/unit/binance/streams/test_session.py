@@ -72,7 +72,7 @@ def test_a_message_is_not_followed_by_another_before_its_answer() -> None:
     assert session.next_message(5) is not None
 
 
-def test_it_is_subscribed_once_every_batch_is_answered() -> None:
+def test_session_is_subscribed_once_every_batch_is_acknowledged() -> None:
     session = StreamSession(["a", "b"], names_per_message=1)
     assert not session.is_subscribed
     sent(session, 0)
@@ -83,14 +83,14 @@ def test_it_is_subscribed_once_every_batch_is_answered() -> None:
     assert session.is_subscribed
 
 
-def test_a_refusal_is_told_in_words() -> None:
+def test_refusal_has_code_and_message() -> None:
     session = StreamSession(["a"])
     assert session.next_message(0) is not None
     refused = session.on_answer(ControlAnswer(1, error_code=4, error_message="Too many"))
     assert refused == "SUBSCRIBE of 1 streams refused: code 4 Too many"
 
 
-def test_an_answer_that_never_comes_is_noticed() -> None:
+def test_missing_answer_becomes_overdue() -> None:
     session = StreamSession(["a"])
     assert session.next_message(0) is not None
     assert not session.is_answer_overdue(9.0)
@@ -105,7 +105,7 @@ def test_more_than_1024_streams_are_refused() -> None:
         session.subscribe(["one more"])
 
 
-def test_streams_can_change_and_silent_ones_be_asked_again() -> None:
+def test_streams_can_change_and_be_resubscribed() -> None:
     session = StreamSession(["a", "b"])
     sent(session, 0)
     session.subscribe(["c", "a"])

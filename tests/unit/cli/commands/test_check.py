@@ -41,12 +41,12 @@ def test_a_time_is_a_full_minute_of_utc(text: str, minute: datetime | None) -> N
     assert minute_of(text, name="--from") == minute
 
 
-def test_a_time_that_cannot_be_read_is_refused_by_name() -> None:
+def test_unreadable_time_is_refused_with_its_option() -> None:
     with pytest.raises(PermanentError, match="--to 'yesterday': should be like 2026-11-01"):
         minute_of("yesterday", name="--to")
 
 
-def test_people_see_each_broken_rule_with_its_rows_and_how_many_there_are() -> None:
+def test_text_output_shows_failed_rules_with_rows_and_counts() -> None:
     out = io.StringIO()
     show(REPORT, Console(file=out, width=200, color_system=None))
     lines = out.getvalue().splitlines()
@@ -60,7 +60,7 @@ def test_people_see_each_broken_rule_with_its_rows_and_how_many_there_are() -> N
     )
 
 
-def test_machines_get_names_counts_and_rows() -> None:
+def test_json_output_has_names_counts_and_rows() -> None:
     mapping = as_mapping(REPORT)
     assert mapping["success"] is False
     assert mapping["errors"] == {"no_minute_is_missing": 21}

@@ -16,21 +16,21 @@ def _no_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", AIRFLOW_VARIABLES)
-def test_each_variable_that_names_an_airflow_is_enough(
+def test_each_variable_that_selects_an_airflow_is_enough(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, "somewhere")
     assert why_no_airflow() == ""
 
 
-def test_without_any_the_reason_names_the_two_that_people_set(
+def test_missing_variables_are_named_in_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", "")
     assert "neither AIRFLOW_HOME nor AIRFLOW__DATABASE__SQL_ALCHEMY_CONN is set" in why_no_airflow()
 
 
-def test_an_environment_without_airflow_is_told_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_airflow_is_reported_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", "somewhere")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     assert why_no_airflow() == "Airflow is not installed in this environment"

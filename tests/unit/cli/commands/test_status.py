@@ -57,7 +57,7 @@ def page(*symbols: SymbolHealth, show_all: bool = False, width: int = 80, **fiel
     return out.getvalue()
 
 
-def test_nothing_is_cut_at_80_columns() -> None:
+def test_nothing_is_truncated_at_80_columns() -> None:
     shown = page(symbol("1000SHIBUSDT.P"), symbol("BTCUSDT", behind_s=4_000.0))
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
@@ -65,7 +65,7 @@ def test_nothing_is_cut_at_80_columns() -> None:
         assert text in shown
 
 
-def test_only_the_worst_are_shown_unless_all_are_asked_for() -> None:
+def test_only_the_worst_symbols_are_shown_unless_all_are_requested() -> None:
     symbols = [symbol(f"S{number:02}USDT") for number in range(25)]
     symbols += [symbol("LATEUSDT", behind_s=900.0), symbol("OLDUSDT", is_streamed=False)]
     shown = page(*symbols)
@@ -78,12 +78,12 @@ def test_only_the_worst_are_shown_unless_all_are_asked_for() -> None:
     assert sum("USDT" in line for line in everything.splitlines()) == 27
 
 
-def test_what_needs_attention_is_said_last() -> None:
+def test_findings_are_shown_last() -> None:
     told = Finding("behind", "no new minute for over 3 minutes: BTCUSDT", ("BTCUSDT",))
     assert page(symbol("BTCUSDT"), findings=(told,)).rstrip().endswith(told.message)
 
 
-def test_a_database_without_schema_is_shown_as_such() -> None:
+def test_database_without_schema_is_shown() -> None:
     shown = page(revision=None, health=None, findings=(Finding("not_migrated", "migrate"),))
     assert "schema none" in shown
 
@@ -104,7 +104,7 @@ def test_a_duration_is_short(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_a_window_is_read_or_refused_with_what_is_right() -> None:
+def test_window_is_parsed_or_refused_with_examples() -> None:
     assert window_of("90m") == timedelta(minutes=90)
     assert window_of(" 7D ") == timedelta(days=7)
     for wrong in ("", "yesterday", "24", "0h", "-1h", "1w", "1.5h"):

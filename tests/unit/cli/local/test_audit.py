@@ -17,12 +17,12 @@ def test_equal_bars_are_counted() -> None:
     assert (line.compared, line.differences) == (2, [])
 
 
-def test_scale_makes_no_difference() -> None:
+def test_decimal_scale_does_not_count_as_a_difference() -> None:
     ours = tuple(value.quantize(Decimal("0.0001")) for value in bar())
     assert compare("X", "1h", {0: ours}, {0: bar()}).differences == []
 
 
-def test_each_difference_says_what_and_where() -> None:
+def test_each_difference_has_time_field_and_both_values() -> None:
     line = compare(
         "BTCUSDT", "1h", {0: bar(high=2), HOUR_US: bar()}, {0: bar(), 2 * HOUR_US: bar()}
     )

@@ -8,7 +8,7 @@ from rich.console import Console
 from cli.local.live_table import live_table
 
 
-def test_numbers_are_shown_whole_and_without_zeros_at_their_end() -> None:
+def test_numbers_are_complete_without_trailing_zeros() -> None:
     row = (
         "PEPEUSDT", datetime(2026, 11, 1, 12, 34, tzinfo=UTC),
         Decimal("0.00001230"), Decimal("63144.28000000"), Decimal("100.00000000"),
@@ -23,7 +23,7 @@ def test_numbers_are_shown_whole_and_without_zeros_at_their_end() -> None:
     assert "59 verified" in shown
 
 
-def test_at_80_columns_nothing_is_cut() -> None:
+def test_nothing_is_truncated_at_80_columns() -> None:
     row = (
         "1000SHIBUSDT.P", datetime(2026, 11, 1, 12, 34, tzinfo=UTC),
         Decimal("104123.45000000"), Decimal("104125.00"), Decimal("104000.10000000"),

@@ -31,7 +31,7 @@ def test_a_running_stack_is_found(tmp_path: Path) -> None:
     assert settings.binance_rest_url == "http://127.0.0.1:5"
 
 
-def test_a_database_of_the_users_comes_first(
+def test_configured_database_overrides_a_running_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_something(tmp_path)
@@ -41,11 +41,11 @@ def test_a_database_of_the_users_comes_first(
     assert settings.binance_rest_url.startswith("https://")
 
 
-def test_nothing_running_is_left_to_the_command() -> None:
+def test_no_database_is_chosen_without_a_running_stack() -> None:
     assert settings_here().database_url == ""
 
 
-def test_two_running_stacks_are_not_guessed_between(tmp_path: Path) -> None:
+def test_two_running_stacks_are_ambiguous(tmp_path: Path) -> None:
     run_something(tmp_path)
     (tmp_path / "up").mkdir()
     (tmp_path / "up" / "environment.json").write_text("{}")
@@ -64,7 +64,7 @@ def test_two_running_stacks_are_not_guessed_between(tmp_path: Path) -> None:
         ("Traceback", ""),
     ],
 )
-def test_what_troubles_the_streamer_is_the_last_line_of_its_log(
+def test_streamer_trouble_is_the_last_line_of_its_log(
     tmp_path: Path, last_line: str, shown: str
 ) -> None:
     stack = LocalStack(tmp_path)

@@ -13,7 +13,7 @@ from cli.terminal.interrupts import promptly_stopped
 ROOT = Path(__file__).parents[4]
 
 
-def test_without_an_interrupt_only_the_scratch_folder_goes() -> None:
+def test_scratch_folder_is_removed_without_an_interrupt() -> None:
     before = tempfile.gettempdir()
     with promptly_stopped("never said"):
         scratch = Path(tempfile.gettempdir())
@@ -22,7 +22,7 @@ def test_without_an_interrupt_only_the_scratch_folder_goes() -> None:
     assert tempfile.gettempdir() == before
 
 
-def test_threads_are_not_waited_for(tmp_path: Path) -> None:
+def test_interrupt_does_not_wait_for_threads(tmp_path: Path) -> None:
     code = (
         "import tempfile, threading, time\n"
         "from cli.terminal.interrupts import promptly_stopped\n"

@@ -28,7 +28,7 @@ def lines(plan: BackfillPlan, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_each_symbol_has_a_table_in_the_order_of_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_symbol_has_a_table_in_time_order(capsys: pytest.CaptureFixture[str]) -> None:
     plan = BackfillPlan(
         (dump("BUSDT", 1), dump("AUSDT", 1)), (rest("AUSDT", 3),), missing_minutes=2885
     )
@@ -49,13 +49,13 @@ def test_each_symbol_has_a_table_in_the_order_of_time(capsys: pytest.CaptureFixt
     ]
 
 
-def test_totals_tell_requests_weight_bytes_and_time() -> None:
+def test_totals_have_requests_weight_bytes_and_time() -> None:
     plan = BackfillPlan((dump("AUSDT", 1), dump("BUSDT", 1)), (rest("AUSDT", 3),))
     assert totals(plan, Settings()) == (
         "3 pieces: 6 requests, weight 3, 0.1 MB of dumps; about 1 s"
     )
 
 
-def test_of_many_pieces_the_rest_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pieces_beyond_the_limit_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     pieces = tuple(dump("AUSDT", day) for day in range(MAX_PIECES_SHOWN + 2))
     assert "… and 2 more pieces of 2,880 minutes" in lines(BackfillPlan(pieces), capsys)

@@ -10,7 +10,7 @@ from rich.console import Console
 from cli.terminal.progress import rows_watched
 
 
-def test_a_terminal_shows_per_cent_rows_and_rows_a_second() -> None:
+def test_terminal_shows_percent_rows_and_rows_per_second() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120)
     with rows_watched(console) as watch, watch("a.csv") as shown:
@@ -20,7 +20,7 @@ def test_a_terminal_shows_per_cent_rows_and_rows_a_second() -> None:
     assert "12,345 rows" in out.getvalue()
 
 
-def test_without_a_terminal_a_line_tells_the_same_now_and_then() -> None:
+def test_progress_is_logged_without_a_terminal() -> None:
     out = io.StringIO()
     with (
         structlog.testing.capture_logs() as lines,
@@ -37,7 +37,7 @@ def test_without_a_terminal_a_line_tells_the_same_now_and_then() -> None:
     assert out.getvalue() == ""
 
 
-def test_lines_come_no_more_often_than_asked() -> None:
+def test_progress_lines_respect_their_interval() -> None:
     with (
         structlog.testing.capture_logs() as lines,
         rows_watched(Console(file=io.StringIO()), line_each_s=3_600) as watch,
@@ -48,7 +48,7 @@ def test_lines_come_no_more_often_than_asked() -> None:
     assert lines == []
 
 
-def test_works_follow_each_other_whether_or_not_they_came_to_an_end() -> None:
+def test_next_file_is_shown_after_an_unfinished_one() -> None:
     out = io.StringIO()
     with rows_watched(Console(file=out, force_terminal=True, width=120)) as watch:
         with watch("refused.csv"):

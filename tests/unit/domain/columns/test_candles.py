@@ -89,7 +89,7 @@ def test_aggregation_in_any_order_equals_the_builder(fills: list[Fill], rng) -> 
     assert aggregated == [builders[minute].candle() for minute in sorted(builders)]
 
 
-def test_quote_amounts_that_the_exchange_rounded_are_summed_as_they_are() -> None:
+def test_rounded_quote_amounts_are_summed_unchanged() -> None:
     fill = Fill(START, Decimal("0.043375"), Decimal("0.0333"), False, 1, 1)
     frame = frame_of([fill, replace(fill, first_trade_id=2, last_trade_id=2)])
     exact = to_candles(aggregate_trades(frame, symbol="X"))[0]
@@ -160,7 +160,7 @@ def test_symbols_are_rolled_up_apart() -> None:
 
 
 @given(candles())
-def test_a_frame_holds_candles_without_loss(rows: list[Candle]) -> None:
+def test_candles_round_trip_through_a_frame(rows: list[Candle]) -> None:
     assert to_candles(from_candles(rows)) == rows
 
 
@@ -169,7 +169,7 @@ def test_empty_frames_stay_empty() -> None:
     assert roll_up(CANDLE_SCHEMA.to_frame(), TIMEFRAMES["1h"]).schema == CANDLE_SCHEMA
 
 
-def test_offers_carry_the_schema_of_the_store() -> None:
+def test_candidates_have_the_schema_of_the_store() -> None:
     frame = from_candles([silent_candle("X", START, Decimal(1))])
     candidates = as_candidates(
         frame, status=Status.VERIFIED, source=Source.DUMP_DAILY, evidence_at_us=START + DAY_US
@@ -180,7 +180,7 @@ def test_offers_carry_the_schema_of_the_store() -> None:
     assert partial["source_rank"].item() == 10
 
 
-def test_offers_whose_status_does_not_fit_the_source_are_refused() -> None:
+def test_status_that_does_not_fit_the_source_is_refused() -> None:
     frame = from_candles([silent_candle("X", START, Decimal(1))])
     with pytest.raises(ValueError, match="needs the time"):
         as_candidates(frame, status=Status.VERIFIED, source=Source.DUMP_DAILY)
@@ -200,7 +200,7 @@ def test_trades_of_one_minute_are_in_order_of_their_ids() -> None:
 
 
 @given(st.sets(st.integers(0, 40)))
-def test_the_ranges_of_a_column_are_those_of_its_minutes(minutes: set[int]) -> None:
+def test_column_ranges_equal_the_ranges_of_its_minutes(minutes: set[int]) -> None:
     opens = [START + one * MINUTE_US for one in sorted(minutes)]
     column = pl.Series(opens, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
     assert ranges_in(column) == ranges_of(opens)

@@ -47,7 +47,7 @@ def aggregated(frame: pl.DataFrame, *, quotes: bool) -> MinuteParts:
 
 
 @given(trades, st.lists(st.integers(1, 19), max_size=4), st.booleans())
-def test_however_trades_are_cut_the_minutes_are_the_same(
+def test_minutes_do_not_depend_on_how_trades_are_split(
     rows: list[tuple[int, int, int, int, bool]], cuts: list[int], quotes: bool
 ) -> None:
     edges = [0, *sorted({cut for cut in cuts if cut < len(rows)}), len(rows)]

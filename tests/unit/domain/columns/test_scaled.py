@@ -45,7 +45,7 @@ def test_text_becomes_an_integer_and_text_again_without_loss(
 
 
 @pytest.mark.parametrize("text", ["1e-7", "abc", "1.2x", "1.2.3", "", ".5", "9" * 40])
-def test_what_is_no_plain_number_of_128_bits_raises(text: str) -> None:
+def test_text_other_than_a_128_bit_number_raises(text: str) -> None:
     with pytest.raises(pl.exceptions.InvalidOperationError):
         pl.DataFrame({"a": [text]}).select(to_scaled("a", 4))
 

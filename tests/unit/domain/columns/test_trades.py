@@ -77,7 +77,7 @@ TAPE = [(1, 0), (2, 0), (3, 1), (4, 2), (5, 2), (6, 3)]
         (-5, 9, [1, 2], set()),  # trades are known to be missing there
     ],
 )
-def test_the_ends_of_a_file_are_proven_by_the_files_beside_it(
+def test_neighbouring_files_prove_the_ends_of_a_file(
     after_id: int | None, before_id: int | None, whole: list[int], edges: set[int]
 ) -> None:
     partial = [minute for minute in range(4) if minute not in whole]
@@ -86,18 +86,18 @@ def test_the_ends_of_a_file_are_proven_by_the_files_beside_it(
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
-def test_blocks_prove_each_other(cut: int) -> None:
+def test_neighbouring_blocks_prove_each_other(cut: int) -> None:
     assert told(rows(*TAPE[:cut]), rows(*TAPE[cut:])) == ([1, 2], [0, 3], {0, 3})
 
 
 @pytest.mark.parametrize("cut", range(1, 5))
-def test_a_gap_in_the_ids_condemns_both_sides_also_between_blocks(cut: int) -> None:
+def test_id_gap_makes_both_minutes_partial_even_between_blocks(cut: int) -> None:
     tape = [one for one in TAPE if one[0] != 3]
     whole, partial, edges = told(rows(*tape[:cut]), rows(*tape[cut:]), after_id=0)
     assert (whole, partial, edges) == ([], [0, 2, 3], {3})
 
 
-def test_void_rows_take_part_in_the_ids_and_in_nothing_else() -> None:
+def test_void_rows_count_only_for_the_ids() -> None:
     aggregator = TradeAggregator("X", ids_follow=True)
     first = aggregator.add(rows(*TAPE, void=(3, 4)))
     last = aggregator.finish()
@@ -107,7 +107,7 @@ def test_void_rows_take_part_in_the_ids_and_in_nothing_else() -> None:
     assert minutes(pl.concat([first.whole, last.whole])) == [2]
 
 
-def test_bad_rows_condemn_their_own_minute_alone() -> None:
+def test_bad_rows_make_only_their_minute_partial() -> None:
     assert told(rows(*TAPE, bad=(4,)), after_id=0, before_id=7) == ([0, 1, 3], [2], set())
 
 
@@ -117,7 +117,7 @@ def test_ids_that_skip_by_design_prove_nothing_and_ends_stay_unproven() -> None:
     assert found == ([1, 2], [0, 3], {0, 3})
 
 
-def test_a_trade_behind_one_of_the_next_minute_still_reaches_its_own() -> None:
+def test_late_trade_reaches_its_minute_after_the_next_has_begun() -> None:
     aggregator = TradeAggregator("X", ids_follow=True, after_id=0)
     told_first = aggregator.add(rows((1, 0), (2, 1)))
     assert told_first.whole.is_empty()
@@ -128,7 +128,7 @@ def test_a_trade_behind_one_of_the_next_minute_still_reaches_its_own() -> None:
     assert candles["close"].to_list()[0] == "1.03"
 
 
-def test_minutes_come_out_once_and_memory_holds_the_newest_alone() -> None:
+def test_each_minute_is_emitted_once_and_only_the_newest_is_in_memory() -> None:
     aggregator = TradeAggregator("X", ids_follow=True)
     found = Minutes()
     for number in range(200):

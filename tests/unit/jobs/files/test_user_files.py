@@ -62,7 +62,7 @@ def write(tmp_path: Path) -> Write:
     ],
 )
 @pytest.mark.parametrize("market", ["spot", "um"])
-def test_every_kind_is_told_from_its_rows_in_any_packing_and_market(
+def test_every_kind_is_recognised_by_its_rows_in_any_format_and_market(
     write: Write, name: str, rows: list[str], kind: str, suffix: str, market: str
 ) -> None:
     file = open_file(write(f"{name}.{suffix}", "\n".join(rows)), market=market)
@@ -85,7 +85,7 @@ def test_trades_and_agg_trades_give_the_same_minutes(write: Write, rows: list[st
     assert whole[0].quote_volume == Decimal("2.5") * whole[0].volume
 
 
-def test_agg_trades_whose_quotes_the_exchange_rounds_are_refused(write: Write) -> None:
+def test_agg_trades_with_rounded_quote_amounts_are_refused(write: Write) -> None:
     fine = [row.replace("2.50", "0.02500001").replace(".125", ".1250001") for row in SPOT_AGG]
     file = open_file(write("mine.csv", "\n".join(fine)), symbol="ABC")
     with pytest.raises(RejectedInputError, match="rounds the quote amount of each fill of ABC"):
@@ -109,14 +109,14 @@ def parquet(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def test_the_symbol_may_stand_in_a_column(parquet: Callable[..., Path]) -> None:
+def test_symbol_can_come_from_a_column(parquet: Callable[..., Path]) -> None:
     file = open_file(parquet("mine.parquet", "ABC"))
     assert (file.symbol, file.kind, file.key) == ("ABC", "trades", "ABC/mine.parquet")
     assert open_file(parquet("mine.parquet", "ABC"), market="um").symbol == "ABC.P"
     assert open_file(parquet("mine.parquet", "ABC.P"), symbol="ABC.P").symbol == "ABC.P"
 
 
-def test_rows_of_another_symbol_are_never_taken_for_ones_own(
+def test_rows_of_another_symbol_are_refused(
     parquet: Callable[..., Path],
 ) -> None:
     with pytest.raises(RejectedInputError, match="rows of 2 symbols, ABC, XYZ"):
@@ -127,7 +127,7 @@ def test_rows_of_another_symbol_are_never_taken_for_ones_own(
         open_file(parquet("mine.parquet"))
 
 
-def test_rows_of_a_minute_are_judged_together_wherever_they_stand_in_the_file(
+def test_rows_of_a_minute_are_checked_together_anywhere_in_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opens = [AT_MS + minute * 60_000 for minute in (0, 1, 2, 3, 0, 1)]

@@ -18,12 +18,12 @@ def dump(minutes: int, size_bytes: int) -> DumpPiece:
     return DumpPiece("X", "X", "p", "dump_monthly", 0, minutes * MINUTE_US, size_bytes=size_bytes)
 
 
-def test_pages_cost_what_the_market_charges_and_the_servers_time_is_asked_once() -> None:
+def test_pages_have_the_weight_of_the_market_plus_one_server_time() -> None:
     assert rest_cost(rest(2_500), Market.SPOT) == (4, 7)
     assert rest_cost(rest(499 * 2 + 1, "X.P"), Market.UM) == (4, 6)
 
 
-def test_a_file_is_two_requests_and_no_weight() -> None:
+def test_file_costs_two_requests_and_no_weight() -> None:
     cost = estimate(BackfillPlan((dump(1440, 100), dump(1440, 50)), (rest(1000),)))
     assert (cost.requests, cost.weight, cost.size_bytes) == (6, 3, 150)
 
@@ -40,13 +40,11 @@ def test_an_empty_plan_costs_nothing() -> None:
         (BackfillPlan((), (rest(9_000_000),)), 60 * (18_001 - 4_500) / 4_500),  # the weight
     ],
 )
-def test_the_slowest_of_table_line_and_weight_is_waited_for(
-    plan: BackfillPlan, seconds: float
-) -> None:
+def test_slowest_of_table_network_and_weight_decides(plan: BackfillPlan, seconds: float) -> None:
     rates = Rates(dump_rows_s=1_000, rest_rows_s=1e6, download_bytes_s=1_000)
     assert estimate(plan, rates=rates).seconds == pytest.approx(seconds)
 
 
-def test_a_minutes_weight_is_granted_at_once() -> None:
+def test_weight_of_a_minute_is_granted_immediately() -> None:
     assert wait_for_weight_s(4_500, Market.SPOT, weight_share=0.75) == 0
     assert wait_for_weight_s(9_000, Market.SPOT, weight_share=0.75) == 60

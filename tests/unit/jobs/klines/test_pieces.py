@@ -47,7 +47,7 @@ def test_a_date_is_its_midnight_in_utc() -> None:
     assert moment_us(date(2024, 2, 29), name="x") == moment_us("2024-02-29", name="x")
 
 
-def test_a_time_within_a_minute_begins_with_the_next() -> None:
+def test_time_within_a_minute_is_rounded_up() -> None:
     assert first_minute("2024-02-29T11:59:00.000001Z", name="x") == NOON
     assert first_minute("2024-02-29T12:00", name="x") == NOON
 
@@ -59,14 +59,14 @@ def test_times_that_cannot_be_read_are_named() -> None:
         moment_us(datetime(2024, 2, 29), name="start")  # noqa: DTZ001 - the point of the test
 
 
-def test_symbols_are_split_and_told_apart_by_market() -> None:
+def test_symbols_are_split_and_get_the_suffix_of_their_market() -> None:
     assert symbols_of(" btcusdt, ETHUSDT.P  BTCUSDT", "spot") == ["BTCUSDT", "ETHUSDT.P"]
     assert symbols_of(["BTCUSDT", "ETHUSDT.P"], "um") == ["BTCUSDT.P", "ETHUSDT.P"]
     with pytest.raises(PermanentError, match="no symbols"):
         symbols_of(" , ", "spot")
 
 
-def test_an_unknown_market_is_told() -> None:
+def test_unknown_market_is_refused() -> None:
     with pytest.raises(PermanentError, match="should be spot or um"):
         market_from("futures")
 
@@ -78,13 +78,13 @@ def test_counts_are_added() -> None:
     assert summarise(counts=[]) == LoadCounts()
 
 
-def test_labels_say_symbol_and_time() -> None:
+def test_labels_have_symbol_and_time() -> None:
     assert label_of("X", NOON, NOON + 90 * MINUTE_US) == "X 2024-02-29 12:00..13:30"
     assert label_of("X", NOON, NOON + 1440 * MINUTE_US) == "X 2024-02-29 12:00..2024-03-01 12:00"
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(0, 60), st.integers(0, 60))
-def test_ranges_and_their_gaps_share_out_the_minutes(
+def test_ranges_and_their_gaps_cover_all_minutes(
     minutes: set[int], start: int, length: int
 ) -> None:
     ranges = ranges_of(minute * MINUTE_US for minute in sorted(minutes))

@@ -118,7 +118,7 @@ def test_a_few_days_of_a_month_come_from_daily_files(plan: Any) -> None:
     assert made.rest == ()
 
 
-def test_small_gaps_come_from_rest_and_near_ones_together(plan: Any) -> None:
+def test_small_gaps_come_from_rest_and_close_ones_are_joined(plan: Any) -> None:
     gap = JANUARY + 3 * DAY_US
     missing = [
         (gap, gap + 5 * MINUTE_US),
@@ -134,7 +134,7 @@ def test_small_gaps_come_from_rest_and_near_ones_together(plan: Any) -> None:
     assert made.missing_minutes == 7
 
 
-def test_what_is_not_published_comes_from_rest_in_bounded_pieces(plan: Any) -> None:
+def test_unpublished_minutes_come_from_rest_in_bounded_pieces(plan: Any) -> None:
     made = plan(Rest(0), Site(), None, JANUARY, FEBRUARY)
     spans = [(piece.start_us, piece.end_us) for piece in made.rest]
     assert minutes_in(spans) == 31 * 1440
@@ -163,7 +163,7 @@ def test_a_symbol_without_rows_in_the_range_is_noted(plan: Any) -> None:
     assert made == BackfillPlan(notes=("X: the exchange has no rows in this range",))
 
 
-def test_a_dump_site_that_does_not_answer_is_noted_and_left_out(plan: Any) -> None:
+def test_unavailable_dump_site_is_noted_and_skipped(plan: Any) -> None:
     class Away:
         def list(self, *_: str, **__: str) -> list[DumpEntry]:
             raise TransientError("no answer from dumps.test")
@@ -173,13 +173,13 @@ def test_a_dump_site_that_does_not_answer_is_noted_and_left_out(plan: Any) -> No
     assert "no answer from dumps.test" in made.notes[0]
 
 
-def test_verifying_plans_daily_files_where_nothing_is_missing(plan: Any) -> None:
+def test_verifying_plans_daily_files_even_if_nothing_is_missing(plan: Any) -> None:
     made = plan(Rest(0), ALL, [], JANUARY, JANUARY + 10 * DAY_US, verify=True)
     assert {piece.source for piece in made.dumps} == {"dump_daily"}
     assert (len(made.dumps), made.rest) == (10, ())
 
 
-def test_history_begins_with_rests_first_row_or_with_files_that_rest_knows_no_more(
+def test_history_starts_with_the_first_row_of_rest_or_an_older_file(
     plan: Any,
 ) -> None:
     made = plan(Rest(JANUARY + 3 * DAY_US), Site((JANUARY, FEBRUARY)), None, None, MARCH)
@@ -197,7 +197,7 @@ class Forgotten:
         raise UnknownSymbolError("no symbol 'X'")
 
 
-def test_a_symbol_that_only_has_files_comes_from_them(plan: Any) -> None:
+def test_symbol_with_only_files_is_loaded_from_them(plan: Any) -> None:
     made = plan(Forgotten(), Site((JANUARY,), (FEBRUARY, FEBRUARY + DAY_US)), None, None, None)
     assert [piece.label for piece in made.pieces] == ["X 2024-01", "X 2024-02-01", "X 2024-02-02"]
     assert "only its dump files are planned, since no symbol 'X'" in made.notes[0]
@@ -209,7 +209,7 @@ def test_a_symbol_that_only_has_files_comes_from_them(plan: Any) -> None:
         plan(Forgotten(), Site(), None, None, None)
 
 
-def test_minutes_that_neither_rest_nor_a_file_has_are_noted_and_left_out(plan: Any) -> None:
+def test_minutes_in_neither_rest_nor_files_are_noted_and_skipped(plan: Any) -> None:
     (path,) = Site((JANUARY,)).paths
     states = {path: FileState("loaded", NOW, NOW, (JANUARY, FEBRUARY))}
     known = [(JANUARY + 10 * MINUTE_US, FEBRUARY)]
@@ -221,7 +221,7 @@ def test_minutes_that_neither_rest_nor_a_file_has_are_noted_and_left_out(plan: A
     assert made.notes[-1] == "X: 10 minutes are neither in REST nor in a file"
 
 
-def test_what_a_loaded_file_lacks_comes_from_rest_and_what_was_deleted_from_the_file_again(
+def test_minutes_missing_in_a_loaded_file_come_from_rest_and_deleted_ones_from_the_file(
     plan: Any,
 ) -> None:
     site = Site((), (JANUARY,))
@@ -234,9 +234,7 @@ def test_what_a_loaded_file_lacks_comes_from_rest_and_what_was_deleted_from_the_
 
 
 @pytest.mark.parametrize("verdict", ["wrong_checksum", "corrupt"])
-def test_a_damaged_file_is_asked_for_again_once_it_was_published_anew(
-    plan: Any, verdict: str
-) -> None:
+def test_damaged_file_is_planned_again_once_reissued(plan: Any, verdict: str) -> None:
     site = Site((), (JANUARY,))
     made = {
         fetched_us: plan(
@@ -250,7 +248,7 @@ def test_a_damaged_file_is_asked_for_again_once_it_was_published_anew(
     assert [piece.source for piece in made[NOW - DAY_US].pieces] == ["dump_daily"]
 
 
-def test_a_file_published_anew_is_planned_though_nothing_is_missing(plan: Any) -> None:
+def test_reissued_file_is_planned_even_if_nothing_is_missing(plan: Any) -> None:
     site = Site((), (JANUARY,))
     states = {site.paths[0]: FileState("loaded", NOW, NOW - DAY_US, (JANUARY, FEBRUARY))}
     (piece,) = plan(Rest(0), site, [], JANUARY, FEBRUARY, states=states).pieces
@@ -259,16 +257,14 @@ def test_a_file_published_anew_is_planned_though_nothing_is_missing(plan: Any) -
 
 
 @pytest.mark.parametrize("verdict", ["unreachable", "missing", "refused", "wrong_checksum"])
-def test_a_new_issue_that_could_not_be_fetched_is_planned_until_it_is_loaded(
-    plan: Any, verdict: str
-) -> None:
+def test_unfetched_reissue_is_planned_until_loaded(plan: Any, verdict: str) -> None:
     site = Site((), (JANUARY,))
     states = {site.paths[0]: FileState(verdict, NOW, NOW - DAY_US, (JANUARY, JANUARY + DAY_US))}
     (piece,) = plan(Rest(0), site, [], JANUARY, FEBRUARY, states=states).pieces
     assert piece.why == "re-issued since it was loaded"
 
 
-def test_a_new_issue_that_is_damaged_is_left_alone_until_the_next(plan: Any) -> None:
+def test_damaged_reissue_is_skipped_until_the_next(plan: Any) -> None:
     site = Site((), (JANUARY,))
     for fetched_us, pieces in ((NOW, 0), (NOW - 60, 1)):
         known = FileState("corrupt", fetched_us, NOW - DAY_US, (JANUARY, JANUARY + DAY_US))
@@ -276,7 +272,7 @@ def test_a_new_issue_that_is_damaged_is_left_alone_until_the_next(plan: Any) -> 
         assert len(made.pieces) == pieces
 
 
-def test_forward_backward_and_gaps_are_seen_from_what_is_stored(plan: Any) -> None:
+def test_modes_are_relative_to_stored_minutes(plan: Any) -> None:
     stored = (JANUARY + 10 * DAY_US, JANUARY + 20 * DAY_US)
     bounds = {
         mode: [
@@ -293,12 +289,12 @@ def test_forward_backward_and_gaps_are_seen_from_what_is_stored(plan: Any) -> No
     assert bounds[FillMode.FORWARD][-1][1] == JANUARY + 25 * DAY_US
 
 
-def test_a_mode_without_anything_stored_says_so(plan: Any) -> None:
+def test_relative_mode_without_stored_minutes_is_noted(plan: Any) -> None:
     made = plan(Rest(0), ALL, None, JANUARY, FEBRUARY, mode=FillMode.FORWARD)
     assert made == BackfillPlan(notes=("X: nothing is stored, so mode forward has no place",))
 
 
-def test_where_rest_is_away_the_files_are_planned_and_the_symbol_is_named(plan: Any) -> None:
+def test_files_are_planned_and_the_symbol_named_while_rest_is_unavailable(plan: Any) -> None:
     class Away:
         def klines(self, *_: object, **__: object) -> KlinePage:
             raise TransientError("no answer")
@@ -310,11 +306,11 @@ def test_where_rest_is_away_the_files_are_planned_and_the_symbol_is_named(plan: 
         plan(Away(), Site((JANUARY,)), None, JANUARY, MARCH)
 
 
-def test_an_unknown_mode_is_told_what_there_is() -> None:
+def test_unknown_mode_is_refused_with_the_known_ones() -> None:
     with pytest.raises(PermanentError, match="all, forward, backward, gaps"):
         planning.fill_from("sideways")
 
 
-def test_the_period_of_a_file_is_told_by_its_name() -> None:
+def test_period_of_a_file_follows_from_its_name() -> None:
     assert window_of("data/x/X-1m-2024-01.zip") == (JANUARY, FEBRUARY)
     assert window_of("X-1m-2024-01-31.zip") == (FEBRUARY - DAY_US, FEBRUARY)

@@ -88,7 +88,7 @@ def repairs(world: World) -> Repairs:
     return Repairs(load_settings(database_url=URL), URL)
 
 
-def test_one_after_the_other_shares_connections(world: World, repairs: Repairs) -> None:
+def test_sequential_repairs_share_connections(world: World, repairs: Repairs) -> None:
     assert repairs.repair("BTCUSDT", 0, 60).offered == 60
     repairs.repair("ETHUSDT", 0, 60)
     repairs.repair("BTCUSDT.P", 0, 60)
@@ -96,7 +96,7 @@ def test_one_after_the_other_shares_connections(world: World, repairs: Repairs) 
     assert [rest for _, rest, _ in world.used] == ["rest-spot-1", "rest-spot-1", "rest-um-2"]
 
 
-def test_two_at_once_share_none(world: World, repairs: Repairs) -> None:
+def test_concurrent_repairs_share_no_connection(world: World, repairs: Repairs) -> None:
     world.inside = threading.Barrier(2)
     threads = [
         threading.Thread(target=repairs.repair, args=(symbol, 0, 60))
@@ -111,7 +111,7 @@ def test_two_at_once_share_none(world: World, repairs: Repairs) -> None:
 
 
 @pytest.mark.parametrize("error", [TransientError("away"), PermanentError("unknown")])
-def test_after_a_failure_the_next_connects_anew(
+def test_repair_after_a_failure_reconnects(
     world: World, repairs: Repairs, error: Exception
 ) -> None:
     world.answers = [error]
@@ -122,16 +122,14 @@ def test_after_a_failure_the_next_connects_anew(
     assert len(world.made) == 4
 
 
-def test_minutes_without_a_row_yet_are_worth_another_try(world: World, repairs: Repairs) -> None:
+def test_minutes_without_a_final_row_are_a_transient_error(world: World, repairs: Repairs) -> None:
     world.answers = [LoadCounts(pending_minutes=2)]
     with pytest.raises(TransientError, match=r"BTCUSDT.* 2 minutes have no final row"):
         repairs.repair("BTCUSDT", 0, 120_000_000)
     assert len(world.open) == 2, "nothing is wrong with the connections"
 
 
-def test_closing_leaves_nothing_open_and_the_next_connects_anew(
-    world: World, repairs: Repairs
-) -> None:
+def test_repair_after_a_close_reconnects(world: World, repairs: Repairs) -> None:
     repairs.repair("BTCUSDT", 0, 60)
     repairs.close()
     assert world.open == []

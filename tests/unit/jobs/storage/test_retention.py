@@ -22,18 +22,18 @@ NOW = datetime(2026, 11, 21, 2, 40, tzinfo=UTC)
         (2, 0, date(2026, 11, 19)),
     ],
 )
-def test_days_stay_as_long_as_said_and_while_a_streamer_looks_for_gaps_in_them(
+def test_days_stay_for_the_retention_and_the_lookback_of_the_streamer(
     days: int, lookback_minutes: int, oldest: date
 ) -> None:
     settings = Settings(raw_retention_days=days, fill_lookback_minutes=lookback_minutes)
     assert oldest_kept(settings, NOW) == oldest
 
 
-def test_days_are_those_of_utc() -> None:
+def test_days_are_utc_days() -> None:
     early = datetime(2026, 11, 21, 1, tzinfo=timezone(timedelta(hours=3)))
     assert oldest_kept(Settings(raw_retention_days=2), early) == date(2026, 11, 18)
 
 
-def test_without_the_setting_nothing_is_archived_and_no_database_asked() -> None:
+def test_nothing_is_archived_without_the_setting() -> None:
     assert oldest_kept(Settings(), NOW) == date.min
     assert archive_old_days(settings=Settings(), now=NOW) == ArchiveSummary()

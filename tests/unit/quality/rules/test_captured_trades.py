@@ -23,7 +23,7 @@ def test_the_newest_minutes_of_many_symbols_are_one_chunk() -> None:
     assert chunk.since == {symbol: since for _, symbol, since in changed}
 
 
-def test_whole_days_are_some_at_a_time_and_each_chunk_is_of_one_day() -> None:
+def test_full_days_are_limited_per_chunk_and_each_chunk_has_one_day() -> None:
     before = DAY - timedelta(days=1)
     half = [(DAY, symbol, None) for symbol in "ABC"]
     whole = [(before, symbol, None) for symbol in "ABC"]
@@ -36,7 +36,7 @@ def test_whole_days_are_some_at_a_time_and_each_chunk_is_of_one_day() -> None:
     ]
 
 
-def test_what_is_beyond_the_bound_is_counted_and_broken_days_never_are() -> None:
+def test_days_beyond_the_bound_are_counted_except_failing_ones() -> None:
     days = [DAY - timedelta(days=number) for number in range(1, 6)]
     changed = [(day, "A", MIDNIGHT - timedelta(days=40)) for day in days]
     broken = (days[-1], "B", None)
@@ -48,7 +48,7 @@ def test_what_is_beyond_the_bound_is_counted_and_broken_days_never_are() -> None
     ]
 
 
-def test_trades_behind_the_end_take_no_room() -> None:
+def test_trades_after_the_end_do_not_count() -> None:
     changed = [(DAY, "A", before_end(-60)), (DAY, "B", before_end(60))]
     work, left = packed(changed, END, chunk_days=1, max_days=1)
     assert (len(work), left) == (1, 0)

@@ -20,7 +20,7 @@ def parameters_of(password_hash: str) -> str:
     return password_hash.rpartition("$")[0].rpartition("$")[0]
 
 
-def test_a_password_is_known_by_its_hash_and_another_is_not() -> None:
+def test_only_the_right_password_matches_its_hash() -> None:
     stored = hash_password("correct horse")
     assert stored.startswith("$argon2id$")
     assert "correct" not in stored
@@ -29,18 +29,18 @@ def test_a_password_is_known_by_its_hash_and_another_is_not() -> None:
     assert hash_password("correct horse") != stored
 
 
-def test_nobodys_hash_costs_what_a_real_one_costs_and_fits_nothing() -> None:
+def test_decoy_hash_costs_as_much_as_a_real_one_and_matches_nothing() -> None:
     assert parameters_of(DECOY) == parameters_of(hash_password("correct horse"))
     assert not is_password("correct horse", None)
 
 
-def test_a_hash_that_is_broken_is_told_without_it() -> None:
+def test_error_about_a_broken_hash_does_not_show_it() -> None:
     with pytest.raises(PermanentError, match="user passwd") as caught:
         is_password("correct horse", "$argon2id$broken")
     assert "broken" not in str(caught.value)
 
 
-def test_secrets_are_of_256_bits_and_never_the_same() -> None:
+def test_secrets_have_256_bits_and_are_unique() -> None:
     found = {new_session_secret() for _ in range(100)} | {new_token() for _ in range(100)}
     assert len(found) == 200
     for one in found:

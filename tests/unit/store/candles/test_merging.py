@@ -12,7 +12,7 @@ def test_counts_add_up_field_by_field() -> None:
     )
 
 
-def test_an_offer_has_the_nine_values_and_eight_of_them_are_decimals() -> None:
+def test_candidate_has_nine_values_and_eight_are_decimals() -> None:
     assert set(VALUE_NAMES) < set(CANDIDATE_COLUMNS)
     assert len(CANDIDATE_COLUMNS) == len(set(CANDIDATE_COLUMNS)) == 17
     assert set(VALUE_NAMES) - set(DECIMAL_COLUMNS) == {"trade_count"}

@@ -26,7 +26,7 @@ from include.store.postgres.pools import connection_arguments, is_of_database, r
         ("host=db password=secret", "<malformed database URL>"),
     ],
 )
-def test_what_is_shown_of_a_url_has_no_password(url: str, shown: str) -> None:
+def test_redacted_url_has_no_password(url: str, shown: str) -> None:
     assert redact(url) == shown
     assert "secret" not in redact(url)
 
@@ -42,7 +42,7 @@ def test_what_is_shown_of_a_url_has_no_password(url: str, shown: str) -> None:
         "",
     ],
 )
-def test_a_url_that_cannot_be_one_is_refused_without_repeating_it(url: str) -> None:
+def test_invalid_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(PermanentError, match="expected postgresql://") as caught:
         connection_arguments(url, application_name="test")
 
@@ -50,7 +50,7 @@ def test_a_url_that_cannot_be_one_is_refused_without_repeating_it(url: str) -> N
     assert caught.value.__cause__ is None
 
 
-def test_options_of_the_url_are_kept_and_the_zone_is_added() -> None:
+def test_options_of_the_url_are_preserved_and_the_time_zone_added() -> None:
     arguments = connection_arguments(
         "postgresql://me@db/candles?options=-c%20statement_timeout%3D5000",
         application_name="test",
@@ -69,15 +69,13 @@ def test_options_of_the_url_are_kept_and_the_zone_is_added() -> None:
         ("postgresql://me@one:5432/candles", None),
     ],
 )
-def test_of_several_hosts_the_one_that_takes_writes_is_found(
-    url: str, attributes: str | None
-) -> None:
+def test_several_hosts_select_the_writable_server(url: str, attributes: str | None) -> None:
     arguments = connection_arguments(url, application_name="test")
 
     assert arguments.get("target_session_attrs") == attributes
 
 
-def test_a_server_that_answers_nothing_is_given_up_in_half_a_minute() -> None:
+def test_unresponsive_server_times_out_in_half_a_minute() -> None:
     url = "postgresql://me@db/candles"
 
     assert connection_arguments(url, application_name="test")["tcp_user_timeout"] == 30_000
@@ -103,7 +101,7 @@ def failure(error: psycopg.Error) -> TransientError | PermanentError:
         errors.UndefinedTable("no such table"),
     ],
 )
-def test_a_failure_of_the_database_is_known_as_such(error: psycopg.Error) -> None:
+def test_database_failure_is_recognised(error: psycopg.Error) -> None:
     assert is_of_database(failure(error))
 
 
@@ -115,5 +113,5 @@ def test_a_failure_of_the_database_is_known_as_such(error: psycopg.Error) -> Non
         TransientError("the exchange answers 503"),
     ],
 )
-def test_what_was_given_or_asked_is_no_failure_of_the_database(error: Exception) -> None:
+def test_wrong_value_or_statement_is_no_database_failure(error: Exception) -> None:
     assert not is_of_database(error)

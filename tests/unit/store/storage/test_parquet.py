@@ -26,13 +26,13 @@ def frame() -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("table", RAW_TABLES.values(), ids=RAW_TABLES)
-def test_a_file_has_the_columns_of_its_table_but_the_day(table: RawTable) -> None:
+def test_file_has_the_columns_of_its_table_except_the_day(table: RawTable) -> None:
     assert ["day", *schema_of(table)] == sorted(
         table.columns, key=lambda name: -1 if name == "day" else table.columns.index(name)
     )
 
 
-def test_amounts_are_decimals_moments_are_microseconds_and_ids_are_integers() -> None:
+def test_amounts_are_decimals_times_are_microseconds_and_ids_are_integers() -> None:
     kinds = {str(of) for of in (*schema_of(AGG_TRADES).values(), *schema_of(BOOK_TICKERS).values())}
     assert kinds == {
         "String", "Int64", "Boolean", "Decimal(precision=38, scale=8)",
@@ -40,7 +40,7 @@ def test_amounts_are_decimals_moments_are_microseconds_and_ids_are_integers() ->
     }  # fmt: skip
 
 
-def test_values_at_their_bounds_come_back_as_they_were(tmp_path: Path) -> None:
+def test_extreme_values_round_trip(tmp_path: Path) -> None:
     frame().write_parquet(tmp_path / "a.parquet")
     assert pl.concat(read_day(TRADES, tmp_path / "a.parquet")).equals(frame())
 
@@ -63,7 +63,7 @@ def test_lines_for_copy_are_plain_text_in_utc() -> None:
     ],
     ids=["order", "fewer", "an amount", "a null", "a microsecond"],
 )
-def test_content_tells_any_difference(tmp_path: Path, other: pl.DataFrame) -> None:
+def test_content_hash_differs_with_any_value(tmp_path: Path, other: pl.DataFrame) -> None:
     frame().write_parquet(tmp_path / "a.parquet")
     other.write_parquet(tmp_path / "b.parquet")
     frame().write_parquet(tmp_path / "c.parquet", compression="lz4", row_group_size=1)
@@ -84,7 +84,7 @@ def test_content_tells_any_difference(tmp_path: Path, other: pl.DataFrame) -> No
     ],
     ids=["cut", "zeros", "empty", "missing"],
 )
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, damage: object, message: str) -> None:
+def test_unreadable_file_is_named(tmp_path: Path, damage: object, message: str) -> None:
     path = tmp_path / "a.parquet"
     frame().write_parquet(path)
     if callable(damage):
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, damage: object, mes
         content_of(TRADES, path)
 
 
-def test_damage_in_the_middle_never_passes(tmp_path: Path) -> None:
+def test_damage_in_the_middle_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     frame().write_parquet(path)
     whole, good = path.read_bytes(), content_of(TRADES, path)
@@ -109,7 +109,7 @@ def test_damage_in_the_middle_never_passes(tmp_path: Path) -> None:
         assert found != good or pl.read_parquet(path).equals(frame())
 
 
-def test_another_tables_file_is_refused(tmp_path: Path) -> None:
+def test_file_of_another_table_is_refused(tmp_path: Path) -> None:
     frame().write_parquet(tmp_path / "a.parquet")
     with pytest.raises(RejectedInputError, match="other columns than an archive of agg_trades"):
         content_of(AGG_TRADES, tmp_path / "a.parquet")
