@@ -65,42 +65,43 @@ class MarketDataServicer:
     """Missing associated documentation comment in .proto file."""
 
     def StreamCandles(self, request, context):
-        """The present state of the newest bars first, then each change, until the caller leaves.
+        """Sends the current state of the newest bars, then each change, until the caller disconnects.
 
-        A reader slower than the market gets the newest state of each bar instead of a queue of old
-        ones. Whatever had to be left out altogether is named in `missed`.
+        A caller that is slower than the market receives the newest state of each bar instead of a queue
+        of older states. `missed` lists bars that were left out.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamTrades(self, request_iterator, context):
-        """Trades as the streamer takes them in, each once, from now on until the caller leaves.
+        """Sends each new trade once, until the caller disconnects.
 
-        Each request of the caller names all symbols that it wants from then on. What did not come
-        in, and what the caller is too slow for, is named in `missed`.
+        Each request replaces the list of symbols. `missed` lists trades that the streamer did not
+        receive, or that the caller was too slow for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamBookTickers(self, request_iterator, context):
-        """The best bid and ask of symbols: the present one where it is known, then the newest after each
-        change. They are streamed while somebody asks for them. Requests as of StreamTrades.
+        """Sends the best bid and ask of symbols: the current one if it is known, then the newest after each
+        change. The streamer subscribes to them while a caller wants them. Requests work as in
+        StreamTrades.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCandles(self, request, context):
-        """Stored bars, oldest first, a page at a time.
+        """Returns stored bars by page, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListInstruments(self, request, context):
-        """The listings that are or were traded.
+        """Returns the instruments that are or were traded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
