@@ -50,7 +50,7 @@ def servers() -> Iterator[list[EmbeddedPostgres]]:
 
 @pytest.mark.timeout(420)  # a run that fails says so itself, after its patience
 @pytest.mark.parametrize("seeds", RUNS)
-def test_after_chaos_the_table_is_the_exchanges(
+def test_table_equals_the_exchange_after_chaos(
     seeds: list[int], servers: list[EmbeddedPostgres], tmp_path: Path
 ) -> None:
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -71,7 +71,7 @@ def test_after_chaos_the_table_is_the_exchanges(
 @pytest.mark.timeout(420)
 @pytest.mark.skipif(bool(CHOSEN), reason="other seeds were chosen")
 @pytest.mark.parametrize("seed", sorted(FOUND))
-def test_what_a_soak_once_found_stays_mended(
+def test_defects_found_by_a_soak_stay_fixed(
     seed: int, servers: list[EmbeddedPostgres], tmp_path: Path
 ) -> None:
     scenario = draw(seed, minutes=SOAK_MINUTES, speed=SOAK_SPEED)

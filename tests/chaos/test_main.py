@@ -18,7 +18,7 @@ from tests.chaos.run import ChaosError
 from tests.chaos.scenario import Scenario
 
 
-def test_seeds_that_went_well_are_remembered_with_how_they_were_run(tmp_path: Path) -> None:
+def test_passed_seeds_are_remembered_with_their_options(tmp_path: Path) -> None:
     file = tmp_path / "soaked"
     Done(file, "120 300").add(7)
     Done(file, "5 150").add(8)
@@ -28,13 +28,13 @@ def test_seeds_that_went_well_are_remembered_with_how_they_were_run(tmp_path: Pa
     assert 8 in Done(file, "5 150")
 
 
-def test_without_a_file_nothing_is_remembered() -> None:
+def test_nothing_is_remembered_without_a_file() -> None:
     done = Done(None, "5 150")
     done.add(7)
     assert 7 not in done
 
 
-def test_seeds_that_once_found_something_come_first() -> None:
+def test_seeds_that_once_failed_come_first() -> None:
     first, last = min(FOUND), max(FOUND)
     seeds = ordered(first - 1, last - first + 3)
     assert seeds[: len(FOUND)] == sorted(FOUND)
@@ -42,7 +42,7 @@ def test_seeds_that_once_found_something_come_first() -> None:
     assert ordered(last + 1, 2) == [last + 1, last + 2]
 
 
-def test_a_run_that_cannot_be_cleaned_up_fails_and_the_next_ones_go_on_on_another_server(
+def test_failed_cleanup_fails_the_run_and_later_runs_use_another_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     servers: list[Path] = []

@@ -25,7 +25,7 @@ def test_each_run_kills_the_streamer_and_strikes_postgresql_within_its_span() ->
         assert all(strike.down_us < longest_us for strike in scenario.strikes), seed
 
 
-def test_two_hundred_seeds_have_every_fault_a_streamer_can_meet() -> None:
+def test_two_hundred_seeds_cover_every_fault() -> None:
     faults: Counter[str] = Counter()
     strikes: Counter[str] = Counter()
     statuses: set[int] = set()
@@ -39,7 +39,7 @@ def test_two_hundred_seeds_have_every_fault_a_streamer_can_meet() -> None:
     assert statuses == {429, BANNED, 500, 502, 503, 504}
 
 
-def test_what_changes_the_listings_is_rare_and_beside_raw_capture_once_for_a_name() -> None:
+def test_listing_faults_are_rare_and_with_raw_capture_once_per_symbol() -> None:
     reused_beside_capture = 0
     for seed in range(1, 101):
         scenario = draw(seed, minutes=60, speed=60)
@@ -56,7 +56,7 @@ def test_what_changes_the_listings_is_rare_and_beside_raw_capture_once_for_a_nam
     assert reused_beside_capture > 10
 
 
-def test_twenty_seeds_stream_in_every_way() -> None:
+def test_twenty_seeds_cover_every_way_of_streaming() -> None:
     scenarios = [draw(seed, minutes=5, speed=150) for seed in range(1, 21)]
     assert {one.wanted for one in scenarios} == WANTED.keys()
     assert {one.streams_a_connection for one in scenarios} == set(STREAMS_A_CONNECTION)

@@ -36,7 +36,7 @@ def test_every_installed_library_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_row_names_the_settings_that_its_program_makes(library: str) -> None:
+def test_row_names_the_settings_of_its_program(library: str) -> None:
     source = (PROGRAMS / f"{library}_client.py").read_text()
     settings = re.findall(r"`([A-Za-z_.]+)`", row_of(library)[1])
     assert len(settings) >= 4
@@ -45,7 +45,7 @@ def test_a_row_names_the_settings_that_its_program_makes(library: str) -> None:
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_a_row_says_what_its_program_can_be_asked(library: str) -> None:
+def test_row_lists_the_commands_of_its_program(library: str) -> None:
     tree = ast.parse((PROGRAMS / f"{library}_client.py").read_text())
     commands = [
         node.name

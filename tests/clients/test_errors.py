@@ -42,7 +42,7 @@ ANSWERS = {
 }
 
 
-def test_refusals_and_bans_are_the_librarys_exceptions_and_the_weight_is_told(
+def test_refusals_and_bans_raise_library_exceptions_and_the_weight_is_known(
     library: str, client: Client
 ) -> None:
     with ExchangeThread(config(spot_weight_limit=200)) as exchange:

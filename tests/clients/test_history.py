@@ -30,7 +30,7 @@ def test_klines_of_many_pages_equal_the_oracle(
 
 @pytest.mark.parametrize("library", ["ccxt"], indirect=True)
 @pytest.mark.parametrize("market", ["spot", "um"])
-def test_the_unified_call_makes_its_pages_itself(
+def test_unified_call_pages_by_itself(
     client: Client, standing: ExchangeThread, market: str
 ) -> None:
     rows = client(standing, "unified_klines", market=market, start_ms=START_MS, end_ms=END_MS)
@@ -106,7 +106,7 @@ def assert_aggregates_are_sums(aggregates: list[Any], fills: list[Any]) -> None:
 # --- listings
 
 
-def test_listings_have_the_assets_and_steps_that_prices_keep_to(
+def test_prices_respect_the_steps_of_their_listings(
     client: Client, standing: ExchangeThread
 ) -> None:
     listings = client(standing, "listings")

@@ -20,7 +20,7 @@ def true_top(exchange: ExchangeThread, market: str, symbol: str, **query: Any) -
     return book["lastUpdateId"], [*book["bids"][0], *book["asks"][0]]
 
 
-def test_quotes_of_all_symbols_are_the_books_best_and_the_last_trades(
+def test_tickers_of_all_symbols_have_the_best_book_levels_and_last_trades(
     client: Client, standing: ExchangeThread
 ) -> None:
     quotes = client(standing, "quotes")
@@ -32,7 +32,7 @@ def test_quotes_of_all_symbols_are_the_books_best_and_the_last_trades(
         assert last == true_klines(standing, market, symbol, NOON_MS, NOON_MS)[0][4]
 
 
-def test_streamed_quotes_are_the_books_best_and_the_last_trades(client: Client) -> None:
+def test_streamed_tickers_have_the_best_book_levels_and_last_trades(client: Client) -> None:
     with ExchangeThread(config(speed=10)) as exchange:
         seen = client(exchange, "tops", wanted=12)
         for market, found in seen.items():
@@ -88,7 +88,7 @@ def leaves(paths: list[str]) -> set[str]:
 
 @pytest.mark.parametrize("library", ["binance_sdk_models"], indirect=True)
 @pytest.mark.parametrize("command", ["answers", "frames"])
-def test_the_sdks_models_find_every_field_of_every_answer_and_frame(
+def test_sdk_models_find_every_field_of_every_answer_and_frame(
     client: Client, command: str
 ) -> None:
     with ExchangeThread(config(speed=20)) as exchange:

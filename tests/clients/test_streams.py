@@ -32,7 +32,7 @@ def assert_trades_are_true(
     assert rows == [true[row[0]] for row in rows]
 
 
-def test_combined_streams_bring_what_rest_and_the_oracle_say(library: str, client: Client) -> None:
+def test_combined_streams_equal_rest_and_the_oracle(library: str, client: Client) -> None:
     with ExchangeThread(config(speed=SPEED)) as exchange:
         seen = client(exchange, "streams", closed=3)
         for market, found in seen.items():
@@ -67,7 +67,7 @@ TOLD_AT_TIMES = {
 }
 
 
-def test_a_library_goes_on_after_a_drop_and_a_shutdown(library: str, client: Client) -> None:
+def test_library_continues_after_a_disconnect_and_a_shutdown(library: str, client: Client) -> None:
     with ExchangeThread(config(speed=SPEED)) as exchange:
         seen = client(exchange, "rotations", ends=["cut", "shutdown"])
         for market, found in seen.items():
@@ -75,7 +75,7 @@ def test_a_library_goes_on_after_a_drop_and_a_shutdown(library: str, client: Cli
             assert_trades_go_on(exchange, market, found)
 
 
-def test_a_library_goes_on_when_a_connections_life_is_over(library: str, client: Client) -> None:
+def test_library_continues_when_a_connection_expires(library: str, client: Client) -> None:
     with ExchangeThread(config(speed=SPEED, connection_life_s=LIFE_S)) as exchange:
         seen = client(exchange, "rotations", ends=["life", "life"])
         for market, found in seen.items():

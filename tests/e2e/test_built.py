@@ -74,7 +74,7 @@ def fill(settings: Settings, now_us: int) -> None:
 
 
 @pytest.mark.usefixtures("build")
-async def test_what_marts_have_is_beside_the_candles(database_url: str) -> None:
+async def test_page_shows_mart_data_beside_the_candles(database_url: str) -> None:
     config = SimulatorConfig(
         speed=10, clock_start=MIDNIGHT + AFTER, start=MIDNIGHT - timedelta(hours=HOURS)
     )

@@ -82,7 +82,7 @@ async def choose(page: Page, text: str) -> None:
     await page.press("Enter")
 
 
-async def test_a_person_looks_at_candles(database_url: str) -> None:
+async def test_user_views_candles(database_url: str) -> None:
     async with Exchange(SimulatorConfig(speed=20, clock_start=CLOCK_START)) as exchange:
         settings = settings_for(exchange, database_url, api_port=0, grpc=False)
         await asyncio.to_thread(sync_instruments, settings=settings)

@@ -112,7 +112,7 @@ async def by_browser(messages: list[bytes], _: Path) -> Any:
         ),
     ],
 )
-async def test_both_decoders_make_the_same_of_the_same_bytes(engine: Any, tmp_path: Path) -> None:
+async def test_both_decoders_agree(engine: Any, tmp_path: Path) -> None:
     messages = made()
     expected = [by_python(one) for one in messages]
     assert sum(one != REFUSED for one in expected) == 5

@@ -51,7 +51,7 @@ def have_anna(database_url: str) -> int:
     return found.user_id
 
 
-async def test_somebody_logs_in_and_out_and_is_logged_out(database_url: str) -> None:
+async def test_user_logs_in_and_out_and_is_logged_out(database_url: str) -> None:
     have_anna(database_url)
     async with Exchange(SimulatorConfig(speed=20, clock_start=CLOCK_START)) as exchange:
         settings = settings_for(
@@ -97,7 +97,7 @@ async def test_somebody_logs_in_and_out_and_is_logged_out(database_url: str) -> 
             assert said == []
 
 
-async def test_who_need_not_log_in_may_and_has_a_star_then(database_url: str) -> None:
+async def test_optional_login_adds_the_star(database_url: str) -> None:
     anna = have_anna(database_url)
     async with Exchange(SimulatorConfig(speed=20, clock_start=CLOCK_START)) as exchange:
         settings = settings_for(

@@ -134,7 +134,7 @@ async def page(folder_url: str) -> AsyncIterator[Page]:
         yield found
 
 
-async def test_every_module_is_read_and_what_computes_computes(page: Page) -> None:
+async def test_every_module_loads_and_computes(page: Page) -> None:
     for name in MODULES:
         place = f"globalThis['{name.removesuffix('.js')}']"
         await page.run(f"import('/{name}').then((found) => {{ {place} = found; }})")

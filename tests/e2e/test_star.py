@@ -58,7 +58,7 @@ async def until_pressed(page: Page, symbol: str, *, is_on: bool) -> None:
     )
 
 
-async def test_a_star_puts_a_symbol_on_the_watchlist_and_shows_what_is_there(
+async def test_star_adds_a_symbol_to_the_watchlist(
     database_url: str,
 ) -> None:
     with connect(database_url, application_name="test") as connection:

@@ -227,7 +227,7 @@ def aggregated(trades: Sequence[Trade]) -> dict[int, Candle]:
 
 @FEW
 @given(disturbance=disturbances)
-def test_aggregates_and_klines_make_no_minute_but_the_exchanges(
+def test_disturbed_agg_trades_and_klines_give_only_the_exchanges_minutes(
     recorded_data: Path, disturbance: Disturbance
 ) -> None:
     for frames in spot_frames_2021(recorded_data).values():
@@ -261,7 +261,7 @@ def _was_heard(disturbance: Disturbance, frames: Sequence[Frame], minute: int) -
 
 @settings(FEW, max_examples=12)
 @given(disturbance=disturbances)
-def test_contiguous_trades_make_no_minute_but_their_own(
+def test_disturbed_contiguous_trades_give_only_their_minutes(
     recorded_data: Path, disturbance: Disturbance
 ) -> None:
     trades = spot_trades(recorded_data)
@@ -277,7 +277,9 @@ def test_contiguous_trades_make_no_minute_but_their_own(
 
 @pytest.mark.parametrize("repeated", [0.0, 0.01, 0.5])
 @pytest.mark.parametrize("recording", [spot_trades, futures_trades])
-def test_repeats_change_no_minute(recorded_data: Path, recording: object, repeated: float) -> None:
+def test_repeated_trades_change_no_minute(
+    recorded_data: Path, recording: object, repeated: float
+) -> None:
     assert callable(recording)
     trades = recording(recorded_data)
     market = Market.SPOT if recording is spot_trades else Market.UM
@@ -295,7 +297,7 @@ def test_repeats_change_no_minute(recorded_data: Path, recording: object, repeat
     cuts=st.lists(st.tuples(st.floats(0, 1), st.floats(0.001, 0.3)), min_size=1, max_size=3),
     repeated=st.sampled_from([0.0, 0.3]),
 )
-def test_futures_trades_that_were_cut_make_no_minute_but_the_official_ones(
+def test_disturbed_futures_trades_give_only_the_official_minutes(
     recorded_data: Path, cuts: list[tuple[float, float]], repeated: float
 ) -> None:
     folder = recorded_data / "ws-usdm-vs-klines-20240808"
@@ -317,7 +319,7 @@ def test_futures_trades_that_were_cut_make_no_minute_but_the_official_ones(
             assert tuple(Decimal(value) for value in offer.candle.values) == official
 
 
-def test_a_recording_as_it_came_gives_all_its_minutes_whole(recorded_data: Path) -> None:
+def test_undisturbed_recording_gives_all_its_minutes(recorded_data: Path) -> None:
     for recording, market in ((spot_trades, Market.SPOT), (futures_trades, Market.UM)):
         trades = recording(recorded_data)
         heard = play(trades, Disturbance(0), market, klines=False)

@@ -43,7 +43,7 @@ def test_no_row_of_a_recorded_dump_is_rejected(
     assert (sum(block.candles.height for block in blocks), blocks[0].time_unit) == expected
 
 
-def test_a_recorded_dump_is_read_as_it_is_written(recorded_data: Path) -> None:
+def test_recorded_dump_is_read_unchanged(recorded_data: Path) -> None:
     path = recorded_data / "dump-spot-1m-20200101" / "BTCUSDT-1m-2020-01-01.zip"
     candles = to_candles(next(iter(read_klines(path, "BTCUSDT"))).candles)
     with zipfile.ZipFile(path) as archive:
@@ -57,14 +57,14 @@ def test_a_recorded_dump_is_read_as_it_is_written(recorded_data: Path) -> None:
             assert getattr(candle, name) == Decimal(field[name])
 
 
-def test_recorded_checksum_files_fit_and_have_no_end_of_line(recorded_data: Path) -> None:
+def test_recorded_checksum_files_match_and_have_no_newline(recorded_data: Path) -> None:
     for path in (recorded_data / "dump-spot-1m-20200101").glob("*.zip"):
         text = path.with_name(f"{path.name}.CHECKSUM").read_text()
         assert not text.endswith("\n")
         assert text.split()[0] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_files_of_hours_are_told_row_by_row_in_either_unit(recorded_data: Path) -> None:
+def test_hourly_files_are_rejected_row_by_row_in_both_units(recorded_data: Path) -> None:
     for month, unit in (("2024-12", "ms"), ("2025-01", "us")):
         path = recorded_data / "dump-spot-1h-ms-to-us" / f"BTCUSDT-1h-{month}.zip"
         block = next(iter(read_klines(path, "BTCUSDT")))

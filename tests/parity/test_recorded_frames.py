@@ -84,7 +84,7 @@ def test_a_frame_plus_the_trades_after_it_equals_each_later_frame(
     assert compared >= 100, compared
 
 
-def test_futures_trades_make_the_five_official_minutes(recorded_data: Path) -> None:
+def test_futures_trades_give_the_five_official_minutes(recorded_data: Path) -> None:
     folder = recorded_data / "ws-usdm-vs-klines-20240808"
     builders: dict[int, CandleBuilder] = {}
     with gzip.open(folder / "btcusdt_20240808.gz", "rt") as lines:

@@ -71,7 +71,7 @@ def lines_of(path: Path) -> list[list[str]]:
     return rows[1:] if not rows[0][0].isdigit() else rows
 
 
-def test_no_recorded_file_of_minutes_is_left_out(recorded_data: Path) -> None:
+def test_every_recorded_minute_file_is_tested(recorded_data: Path) -> None:
     found = {
         path.relative_to(recorded_data).as_posix()
         for path in recorded_data.glob("*/*-1m-*")
@@ -87,7 +87,7 @@ def test_no_recorded_file_of_minutes_is_left_out(recorded_data: Path) -> None:
         for name in KLINES
     ],
 )
-def test_a_recorded_file_is_stored_as_it_is_and_once(
+def test_recorded_file_is_stored_unchanged_and_once(
     recorded_data: Path, settings: Settings, connection: psycopg.Connection[Any], name: str
 ) -> None:
     symbol, rows = KLINES[name]
@@ -188,7 +188,7 @@ def test_hours_on_both_sides_of_the_change_of_unit_equal_the_rest_rows(
         "dump-um-1m-5m-near-2025/NEARUSDT-5m-2025-02.zip",
     ],
 )
-def test_coarser_files_are_refused_as_what_they_are(
+def test_coarser_files_are_refused_by_interval(
     recorded_data: Path, settings: Settings, name: str
 ) -> None:
     with pytest.raises(RejectedInputError, match=r"holds (1h|5m); 1m klines"):
@@ -206,7 +206,7 @@ OUTAGES = {
 
 
 @pytest.mark.parametrize(("begin", "end"), OUTAGES.items())
-def test_in_an_outage_no_interval_has_a_bar_and_the_one_before_is_cut(
+def test_outage_has_no_bar_and_shortens_the_one_before(
     recorded_data: Path, begin: str, end: str
 ) -> None:
     first_ms, next_ms = (

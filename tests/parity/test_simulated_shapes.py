@@ -268,7 +268,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("stream", STREAMS[:6], ids=lambda s: f"{s.market}-{s.kind}")
-async def test_what_holds_in_recorded_frames_holds_in_simulated_ones(
+async def test_simulated_frames_pass_the_checks_of_recorded_ones(
     recorded_data: Path, exchange: Exchange, stream: Stream
 ) -> None:
     check = CHECKS[stream.market, stream.kind]

@@ -99,7 +99,7 @@ def _line(dataset: str, key: tuple[int, int], row: Row) -> str:
     return RAW_TABLES[dataset].line((SYMBOL, number, *values, *extra, time_us, maker))
 
 
-def test_rows_that_are_the_exchanges_are_found_right(captured: Captured) -> None:
+def test_rows_equal_to_the_exchange_pass(captured: Captured) -> None:
     assert len(captured.ids) > 100
     assert captured.judge() == []
 
@@ -125,7 +125,7 @@ def test_rows_that_are_the_exchanges_are_found_right(captured: Captured) -> None
          "1 missing without a gap"),
     ],
 )  # fmt: skip
-def test_damaged_rows_are_found_wrong(
+def test_damaged_rows_fail(
     captured: Captured, damage: Callable[[Captured], None], told: str
 ) -> None:
     damage(captured)
@@ -137,7 +137,7 @@ def test_damaged_rows_are_found_wrong(
 NO_QUOTES = "DELETE FROM market.book_tickers WHERE received_at >= %s AND received_at < %s"
 
 
-def test_what_a_gap_tells_of_is_no_difference(captured: Captured) -> None:
+def test_rows_missing_in_a_recorded_gap_are_no_difference(captured: Captured) -> None:
     captured.run("DELETE FROM market.agg_trades WHERE agg_trade_id = %s", captured.ids[50])
     start_us, end_us = (captured.received_us(captured.start_us + n * 1_000_000) for n in (60, 70))
     captured.run(NO_QUOTES, from_us(start_us), from_us(end_us))
@@ -147,7 +147,7 @@ def test_what_a_gap_tells_of_is_no_difference(captured: Captured) -> None:
     assert captured.judge() == []
 
 
-def test_a_gap_of_another_time_tells_of_nothing_though_of_the_same_minute(
+def test_gap_at_another_time_of_the_minute_explains_nothing(
     captured: Captured,
 ) -> None:
     start_us, end_us = (captured.received_us(captured.start_us + n * 1_000_000) for n in (60, 70))
@@ -161,7 +161,7 @@ def test_a_gap_of_another_time_tells_of_nothing_though_of_the_same_minute(
     assert [one.split(":")[0] for one in captured.judge()] == [f"book_tickers of {SYMBOL}"]
 
 
-def test_quotes_that_the_exchange_dropped_without_a_trace_are_no_difference(
+def test_book_tickers_dropped_by_the_exchange_are_no_difference(
     captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_us = captured.start_us + 60_000_000
@@ -176,7 +176,7 @@ def test_quotes_that_the_exchange_dropped_without_a_trace_are_no_difference(
         assert len(captured.judge()) == told
 
 
-def test_a_quote_held_back_beyond_a_cut_is_missing_after_it(
+def test_book_ticker_delayed_beyond_a_disconnect_is_missing_after_it(
     captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A later one arrived before the disconnect; it would have arrived after it."""

@@ -137,7 +137,7 @@ def _contradict(table: Table, number: int) -> None:
     merge_candidates(table.connection, [replace(told, source=Source.REST)])
 
 
-def test_a_table_that_is_the_exchanges_is_found_right(table: Table) -> None:
+def test_table_equal_to_the_exchange_passes(table: Table) -> None:
     assert table.judge() == []
 
 
@@ -160,16 +160,14 @@ def test_a_table_that_is_the_exchanges_is_found_right(table: Table) -> None:
         (lambda t: _contradict(t, 9), "verified by kline was contradicted by rest"),
     ],
 )
-def test_a_damaged_table_is_found_wrong(
-    table: Table, damage: Callable[[Table], None], told: str
-) -> None:
+def test_damaged_table_fails(table: Table, damage: Callable[[Table], None], told: str) -> None:
     damage(table)
     found = table.judge()
     assert found
     assert any(told in one and one.startswith(SYMBOL) for one in found), found
 
 
-def test_what_was_given_up_may_lack_and_what_is_there_of_it_must_be_right(table: Table) -> None:
+def test_given_up_minutes_may_be_missing_but_not_wrong(table: Table) -> None:
     _delete(table, f"DELETE FROM market.candles_1m WHERE open_time >= '{from_us(table.minute(9))}'")  # noqa: S608
     assert len([one for one in table.judge() if "missing" in one]) == MINUTES - 9
     table.given_up = {SYMBOL: table.minute(9)}
@@ -200,12 +198,12 @@ def test_reused_ticker_restarts_ids_even_after_a_partial_minute(
     assert any("its ids" in one for one in table.judge())
 
 
-def test_a_gap_that_began_after_the_end_is_none_of_the_runs(table: Table) -> None:
+def test_gap_after_the_end_does_not_count(table: Table) -> None:
     _gap(table, MINUTES, MINUTES + 1)
     assert table.judge() == []
 
 
-def test_gaps_that_jobs_closed_are_told_apart_by_whether_the_streamer_gave_them_up(
+def test_gaps_closed_by_jobs_are_split_by_whether_the_streamer_gave_up(
     table: Table,
 ) -> None:
     of_job = {"rows": 1, "outage_minutes": 0}

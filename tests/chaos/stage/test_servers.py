@@ -50,7 +50,7 @@ def test_a_database_in_use_for_long_fails(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(server.dropped) > 1
 
 
-def test_sessions_tell_what_they_wait_for(postgres: EmbeddedPostgres, database_url: str) -> None:
+def test_sessions_show_what_they_wait_for(postgres: EmbeddedPostgres, database_url: str) -> None:
     name = database_url.rpartition("/")[2]
     with psycopg.connect(database_url, application_name="left") as connection:
         connection.execute("SELECT 7")

@@ -110,7 +110,7 @@ def discrepancies(database_url: str) -> int:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.fault['kind']}-{case.symbol}")
-def test_a_day_is_whole_whatever_its_file_is(
+def test_day_is_complete_whatever_its_file_contains(
     case: Case,
     exchange: ExchangeThread,
     settings: Settings,
@@ -146,7 +146,7 @@ def test_a_day_is_whole_whatever_its_file_is(
     )
 
 
-def test_a_file_issued_anew_is_loaded_again_and_its_values_win(
+def test_reissued_file_is_loaded_again_and_its_values_win(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
@@ -194,7 +194,7 @@ def test_days_win_over_a_month_that_differs(
 
 
 @pytest.mark.parametrize(("times", "source"), [(2, "dump_daily"), (None, "rest")])
-def test_a_listing_that_fails_is_tried_again_and_then_done_without(
+def test_failed_listing_is_retried_and_then_skipped(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
@@ -210,13 +210,13 @@ def test_a_listing_that_fails_is_tried_again_and_then_done_without(
         assert set(BACKFILL["listing_error"].events) <= set(events_of(log))
 
 
-def test_a_site_that_refuses_us_is_told_as_such(settings: Settings, afflict: Afflict) -> None:
+def test_refusing_site_is_named_in_the_error(settings: Settings, afflict: Afflict) -> None:
     afflict({"kind": "listing_error", "status": 403})
     with pytest.raises(PermanentError, match=r"refuses.*403.*HTTPS_PROXY"):
         plan_backfill(settings=settings, symbols=LISTED, market="spot", start=DAY, end=NEXT)
 
 
-def test_the_command_gets_through_all_of_them_at_once(
+def test_command_survives_all_faults_together(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,

@@ -81,7 +81,7 @@ def fetch(exchange: ExchangeThread, tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault["kind"])
-def test_what_a_file_holds_is_loaded_or_it_is_refused_as_a_whole(
+def test_file_is_loaded_or_refused_completely(
     case: Case,
     exchange: ExchangeThread,
     settings: Settings,

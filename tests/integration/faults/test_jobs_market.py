@@ -102,7 +102,7 @@ def assert_right(
 
 
 @pytest.mark.parametrize("symbol", FAULTS)
-def test_a_backfill_ends_as_the_exchange_has_it(
+def test_backfill_equals_the_exchange(
     symbol: str, after: Aftermath, settings: Settings, database_url: str
 ) -> None:
     arguments: dict[str, Any] = {
@@ -119,7 +119,7 @@ def test_a_backfill_ends_as_the_exchange_has_it(
 
 
 @pytest.mark.parametrize("symbol", FAULTS)
-def test_a_gap_over_it_is_closed(
+def test_gap_over_a_market_fault_is_closed(
     symbol: str, after: Aftermath, settings: Settings, database_url: str
 ) -> None:
     miss(database_url, symbol, after.start_us, after.end_us)

@@ -98,7 +98,7 @@ def hits(exchange: ExchangeThread, identity: str) -> int:
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=named)
-def test_a_backfill_gets_what_rest_has(
+def test_backfill_survives_rest_faults(
     fault: dict[str, Any],
     exchange: ExchangeThread,
     settings: Settings,
@@ -134,7 +134,7 @@ def test_a_short_429_is_waited_out(
     assert_equal(exchange, read_rows(database_url), ONE, TODAY, UNTIL)
 
 
-def test_a_piece_that_fails_is_named_and_the_others_are_loaded(
+def test_failed_piece_is_named_and_the_others_are_loaded(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
@@ -161,7 +161,7 @@ def test_a_piece_that_fails_is_named_and_the_others_are_loaded(
 
 
 @pytest.mark.parametrize(("fault", "kind", "message"), LASTING, ids=named)
-def test_what_lasts_is_told_and_harms_nothing(
+def test_lasting_fault_is_an_error_and_changes_nothing(
     fault: dict[str, Any],
     kind: type[Exception],
     message: str,
@@ -186,7 +186,7 @@ def test_what_lasts_is_told_and_harms_nothing(
     ],
     ids=named,
 )
-def test_the_command_says_it_in_a_sentence_and_an_exit_code(
+def test_command_reports_the_fault_by_message_and_exit_code(
     fault: dict[str, Any],
     message: str,
     settings: Settings,
@@ -209,7 +209,7 @@ def test_the_command_says_it_in_a_sentence_and_an_exit_code(
 
 
 @pytest.mark.parametrize("fault", PASSING, ids=named)
-def test_a_gap_is_repaired(
+def test_gap_is_repaired_despite_rest_faults(
     fault: dict[str, Any],
     exchange: ExchangeThread,
     settings: Settings,
@@ -229,7 +229,7 @@ def test_a_gap_is_repaired(
     assert outages_of(database_url, ONE) == []
 
 
-def test_a_gap_that_is_refused_stays_open_and_says_why(
+def test_refused_gap_stays_open_with_the_reason(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
@@ -252,7 +252,7 @@ def test_a_gap_that_is_refused_stays_open_and_says_why(
 
 
 @pytest.mark.parametrize(("fault", "kind", "message"), LASTING[:3], ids=named)
-def test_a_gap_outlives_a_run_that_fails(
+def test_gap_survives_a_failed_run(
     fault: dict[str, Any],
     kind: type[Exception],
     message: str,
@@ -290,7 +290,7 @@ def registry(database_url: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("fault", INSTRUMENTS, ids=named)
-def test_instruments_are_synchronised_in_spite_of(
+def test_instruments_are_synchronised_despite_rest_faults(
     fault: dict[str, Any],
     exchange: ExchangeThread,
     settings: Settings,
@@ -302,7 +302,7 @@ def test_instruments_are_synchronised_in_spite_of(
 
 
 @pytest.mark.parametrize(("fault", "kind", "message"), LASTING, ids=named)
-def test_instruments_stay_as_they_are_where_the_exchange_does_not_tell(
+def test_instruments_stay_unchanged_if_the_exchange_does_not_answer(
     fault: dict[str, Any],
     kind: type[Exception],
     message: str,

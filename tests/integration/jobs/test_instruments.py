@@ -18,7 +18,7 @@ from include.store.candles.minutes import merge_candidates
 from simulator.server import ExchangeThread
 
 
-def test_all_filters_of_both_markets_are_kept_as_the_exchange_writes_them(
+def test_filters_of_both_markets_are_stored_as_the_exchange_writes_them(
     settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
 ) -> None:
     counts = sync_instruments(settings=settings)
@@ -67,7 +67,7 @@ def listings(connection: psycopg.Connection, symbol: str) -> list[tuple[object, 
     ).fetchall()
 
 
-def test_a_spot_ticker_whose_trade_ids_begin_anew_has_another_listing(
+def test_spot_ticker_with_restarted_trade_ids_gets_a_new_listing(
     settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
 ) -> None:
     now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
@@ -106,7 +106,7 @@ def test_a_spot_ticker_whose_trade_ids_begin_anew_has_another_listing(
 
 
 @pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
-def test_minutes_that_miss_trades_prove_no_other_listing(
+def test_minutes_with_missing_trades_prove_no_new_listing(
     settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread, status: Status
 ) -> None:
     now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US

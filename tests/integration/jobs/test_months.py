@@ -43,7 +43,7 @@ def exchange() -> Iterator[ExchangeThread]:
         yield running
 
 
-def test_a_month_a_day_and_a_tail_come_from_three_sources_and_equal_the_exchange(
+def test_month_day_and_remainder_come_from_three_sources_and_equal_the_exchange(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     summary = backfill(
@@ -66,7 +66,7 @@ def test_a_month_a_day_and_a_tail_come_from_three_sources_and_equal_the_exchange
     ]
 
 
-def test_verifying_compares_daily_files_with_what_is_stored(
+def test_verify_compares_daily_files_with_stored_candles(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     span = {"symbols": "COSUSDT", "market": "spot", "start": START, "end": NOVEMBER}
@@ -80,7 +80,7 @@ def test_verifying_compares_daily_files_with_what_is_stored(
     assert verdicts == [("dump_daily", "agrees", 2), ("dump_monthly", "agrees", 12)]
 
 
-def test_reconciling_takes_a_monthly_file_once_and_judges_its_days_again(
+def test_reconciliation_loads_a_monthly_file_once_and_updates_its_days(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     october = {"start": NOVEMBER - DAY_US, "end": NOVEMBER}
@@ -99,7 +99,7 @@ def test_reconciling_takes_a_monthly_file_once_and_judges_its_days_again(
         assert not any(is_new_month(connection, site, one) for one in months)
 
 
-def test_the_days_stand_in_for_a_month_of_trades_that_is_damaged_and_rest_for_one_of_them(
+def test_daily_files_replace_a_damaged_month_of_trades_and_rest_a_damaged_day(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     def plan() -> TradeDumpPlan:

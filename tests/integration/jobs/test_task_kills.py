@@ -131,7 +131,7 @@ def streamed(connection: psycopg.Connection) -> Callable[[], None]:
         ("include.jobs.klines.reconcile", "record_verdicts", "after", 1),  # one day of two
     ],
 )
-def test_a_reconciliation_that_was_killed_ends_in_the_same_verdicts(
+def test_killed_reconciliation_ends_in_the_same_verdicts(
     settings: Settings, connection: psycopg.Connection, streamed: Callable[[], None],
     module: str, name: str, when: str, calls: int,
 ) -> None:  # fmt: skip
@@ -162,7 +162,7 @@ def test_a_reconciliation_that_was_killed_ends_in_the_same_verdicts(
         ("include.jobs.instruments", "write_instruments", "after", 2),
     ],
 )
-def test_a_synchronisation_that_was_killed_ends_in_the_same_registry(
+def test_killed_synchronisation_ends_in_the_same_registry(
     settings: Settings, connection: psycopg.Connection,
     module: str, name: str, when: str, calls: int,
 ) -> None:  # fmt: skip
@@ -202,7 +202,7 @@ def test_a_synchronisation_that_was_killed_ends_in_the_same_registry(
         ("include.jobs.klines.repair", "close_gap", "after", 1),  # one of three
     ],
 )
-def test_repairs_that_were_killed_are_done_once_their_claims_expire(
+def test_killed_repairs_are_repeated_once_their_claims_expire(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle,
     module: str, name: str, when: str, calls: int,
 ) -> None:  # fmt: skip

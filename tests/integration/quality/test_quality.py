@@ -44,7 +44,7 @@ def delete(
     )
 
 
-def test_clean_minutes_keep_every_rule_and_the_run_is_kept(
+def test_clean_minutes_pass_every_rule_and_the_run_is_recorded(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     report = check(database_url)
@@ -84,7 +84,7 @@ def test_a_gap_is_left_to_the_streamer_until_ten_minutes_after_its_end(
     assert broken(settled) == {"no_minute_is_missing": [("ETHUSDT", AT)]}
 
 
-def test_a_gap_that_an_outage_explains_is_none(
+def test_gap_explained_by_an_outage_is_not_reported(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silent = AT + 3 * MINUTE  # so that no trade is missing
@@ -101,7 +101,7 @@ def test_a_gap_that_an_outage_explains_is_none(
     assert broken(check(database_url)) == {"no_minute_is_missing": [("BTCUSDT.P", silent)]}
 
 
-def test_a_gap_at_the_start_of_the_window_is_found_where_rows_came_before(
+def test_gap_at_the_start_of_the_window_is_found_after_earlier_rows(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     later = START + timedelta(minutes=20)
@@ -114,7 +114,7 @@ def test_a_gap_at_the_start_of_the_window_is_found_where_rows_came_before(
     assert broken(check(database_url, start=later)) == {}
 
 
-def test_between_two_listings_of_a_ticker_nothing_is_missing(
+def test_nothing_is_missing_between_two_listings_of_a_ticker(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     # delisted, and back an hour later as another instrument with other ids and prices
@@ -144,7 +144,7 @@ def test_between_two_listings_of_a_ticker_nothing_is_missing(
     assert broken(check(database_url)) == {"no_minute_is_missing": [("ETHUSDT", back)]}
 
 
-def test_ids_that_the_source_does_not_tell_break_nothing(
+def test_missing_trade_ids_break_no_rule(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     connection.execute(
@@ -155,7 +155,7 @@ def test_ids_that_the_source_does_not_tell_break_nothing(
     assert broken(check(database_url)) == {}
 
 
-def test_a_trading_symbol_that_fell_silent_is_stale_and_a_delisted_one_is_not(
+def test_silent_trading_symbol_is_stale_and_a_delisted_one_is_not(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     for symbol in ("BTCUSDT.P", "ETHUSDT"):
@@ -176,7 +176,7 @@ def test_a_trading_symbol_that_fell_silent_is_stale_and_a_delisted_one_is_not(
     assert broken(check(database_url)) == {}
 
 
-def test_history_that_was_only_loaded_may_end_anywhere(
+def test_backfilled_history_may_end_anywhere(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     delete(connection, AT + MINUTE, 300)
@@ -187,7 +187,7 @@ def test_history_that_was_only_loaded_may_end_anywhere(
     assert broken(check(database_url)) == {}
 
 
-def test_only_the_symbols_asked_for_are_checked(
+def test_only_requested_symbols_are_checked(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     delete(connection, AT)
@@ -229,7 +229,7 @@ def test_rows_beyond_the_first_are_counted_and_a_repeated_run_replaces_them(
     assert connection.execute(query).fetchall() == [(True, 0, 0, "candles")]
 
 
-def test_the_job_raises_for_broken_rules_with_the_rights_of_its_role(
+def test_job_raises_for_failed_rules_with_the_rights_of_its_role(
     database_url: str, connection: psycopg.Connection[Any], postgres: Any, tmp_path: Path
 ) -> None:
     connection.execute("ALTER ROLE candelabra_jobs PASSWORD 'jobs'")
@@ -265,7 +265,7 @@ def test_the_job_raises_for_broken_rules_with_the_rights_of_its_role(
         )
 
 
-def test_a_rule_that_cannot_be_evaluated_is_an_error_not_a_broken_rule(
+def test_unevaluable_rule_is_an_error_not_a_failed_rule(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     connection.execute("DROP TABLE ops.outages")
@@ -276,7 +276,7 @@ def test_a_rule_that_cannot_be_evaluated_is_an_error_not_a_broken_rule(
     assert str(password) not in str(info.value)
 
 
-def test_a_rule_that_waits_too_long_may_be_tried_again(
+def test_rule_that_times_out_is_a_transient_error(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("include.quality.session.STATEMENT_TIMEOUT_S", 0.3)
@@ -286,7 +286,7 @@ def test_a_rule_that_waits_too_long_may_be_tried_again(
             check(database_url)
 
 
-def test_a_database_that_is_away_may_be_tried_again() -> None:
+def test_unavailable_database_is_a_transient_error() -> None:
     with pytest.raises(TransientError) as info:
         check("postgresql://someone:secret@127.0.0.1:1/nowhere")
     assert "secret" not in str(info.value)
@@ -306,7 +306,7 @@ def test_a_wrong_window_is_refused(start: datetime | None, end: datetime, messag
         check("postgresql://127.0.0.1:1/nowhere", start=start, end=end)
 
 
-def test_a_window_without_an_end_goes_on_to_the_databases_clock(
+def test_window_without_end_reaches_the_database_clock(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     report = check(database_url, end=None)
@@ -360,14 +360,14 @@ def stale(url: str, end: datetime, **arguments: Any) -> list[str | None]:
 
 
 @pytest.mark.parametrize("dead_for", [timedelta(hours=23), timedelta(hours=25), timedelta(days=30)])
-def test_streams_that_stay_dead_stay_stale(
+def test_dead_streams_stay_stale(
     database_url: str, connection: psycopg.Connection[Any], dead_for: timedelta
 ) -> None:
     assert stale(database_url, END + dead_for) == SYMBOLS
     assert stale(database_url, END + dead_for + MINUTE, symbols=["ETHUSDT"]) == ["ETHUSDT"]
 
 
-def test_files_that_tell_the_time_since_do_not_bring_a_stream_back(
+def test_later_files_do_not_revive_a_dead_stream(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     connection.execute(
@@ -384,7 +384,7 @@ def test_files_that_tell_the_time_since_do_not_bring_a_stream_back(
     assert stale(database_url, END + timedelta(days=2) + MINUTE) == []
 
 
-def test_a_symbol_without_which_its_market_is_streamed_on_was_taken_off(
+def test_symbol_whose_market_streams_on_was_removed(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     delete(connection, START + timedelta(hours=1), 240)

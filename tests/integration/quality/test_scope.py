@@ -39,7 +39,7 @@ def delete(
     )
 
 
-def test_a_run_looks_at_what_changed_and_again_at_what_broke_a_rule(
+def test_run_checks_changed_rows_and_earlier_failures(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     first = changed(database_url, "1")
@@ -91,7 +91,7 @@ def test_a_change_that_commits_late_is_not_missed(
     assert broken(changed(database_url, "3")) == {"no_minute_is_missing": [("ETHUSDT", AT)]}
 
 
-def test_trades_are_looked_at_when_they_change_however_old_they_are(
+def test_changed_trades_are_checked_at_any_age(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     assert changed(database_url, "1").trades > 0
@@ -131,7 +131,7 @@ def test_trades_are_looked_at_when_they_change_however_old_they_are(
     assert "trade_rows_are_contiguous" not in broken(changed(database_url, "5", end=end))
 
 
-def test_a_status_that_changes_alone_is_looked_at(
+def test_status_change_alone_is_checked(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     changed(database_url, "1")
@@ -146,7 +146,7 @@ def test_a_status_that_changes_alone_is_looked_at(
     }
 
 
-def test_what_only_time_makes_a_fault_is_found_without_any_change(
+def test_faults_that_depend_on_time_are_found_without_a_change(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     # A gap that is too young at the first run, and minutes that nobody confirms.
@@ -167,7 +167,7 @@ def test_what_only_time_makes_a_fault_is_found_without_any_change(
     assert found == [(symbol, unconfirmed[0]) for symbol in SYMBOLS]
 
 
-def test_the_checks_keep_the_change_log_until_they_have_seen_it(
+def test_change_log_is_preserved_until_checked(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     changed(database_url, "1")
@@ -185,7 +185,7 @@ def test_the_checks_keep_the_change_log_until_they_have_seen_it(
     assert connection.execute(query).fetchone() == before
 
 
-def test_everything_is_checked_in_chunks_as_it_is_in_one_go(
+def test_chunked_check_equals_a_single_one(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for symbol, minute in zip(SYMBOLS, (5, 100, 200), strict=True):
@@ -207,7 +207,7 @@ def counts(report: QualityReport) -> dict[str, int]:
     return {result.name: result.failing_count for result in report.failures}
 
 
-def test_rows_beyond_those_that_are_shown_are_looked_at_again(
+def test_rows_beyond_the_shown_ones_are_checked_again(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("expectation", "run"):
@@ -222,7 +222,7 @@ def test_rows_beyond_those_that_are_shown_are_looked_at_again(
         assert len(report.failures[0].failing_rows) == 2
 
 
-def test_a_run_of_some_symbols_hides_no_fault_of_others(
+def test_run_of_some_symbols_hides_no_fault_of_others(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     changed(database_url, "1")
@@ -240,7 +240,7 @@ def test_a_run_of_some_symbols_hides_no_fault_of_others(
     ).fetchall() == [("all", "window", False), ("changed", "window", False)]
 
 
-def test_a_fault_that_another_run_found_meanwhile_is_looked_at_again(
+def test_fault_found_by_another_run_meanwhile_is_checked_again(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     changed(database_url, "1")
@@ -254,7 +254,7 @@ def test_a_fault_that_another_run_found_meanwhile_is_looked_at_again(
     assert broken(changed(database_url, "5")) == fault
 
 
-def test_a_clock_that_stepped_back_does_not_stop_the_checks(
+def test_clock_set_back_does_not_stop_the_checks(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     changed(database_url, "1")

@@ -122,7 +122,7 @@ def change(market: SimulatedMarket) -> None:
     history.change(history.calendar.halted(start_us, end_us), from_us=start_us)
 
 
-def test_nothing_is_found_in_a_market_that_is_right(market_url: str) -> None:
+def test_correct_market_has_no_failures(market_url: str) -> None:
     with connect(market_url, application_name="test") as connection:
         shape = dict(
             connection.execute(
@@ -145,14 +145,14 @@ def test_nothing_is_found_in_a_market_that_is_right(market_url: str) -> None:
     assert broken(run_checks(market_url, run_id="w", start=START + 90 * MINUTE, end=END)) == {}
 
 
-def test_a_run_after_each_hour_finds_nothing_either(market_url: str) -> None:
+def test_hourly_runs_find_no_failures(market_url: str) -> None:
     for hours in (1, 2, 3, 4):
         end = START + timedelta(hours=hours)
         report = run_checks(market_url, run_id=f"{hours}", scope=ScopeKind.CHANGED, end=end)
         assert broken(report) == {}
 
 
-def test_a_halt_that_nobody_recorded_is_missing_minutes(market_url: str) -> None:
+def test_unrecorded_halt_is_missing_minutes(market_url: str) -> None:
     with connect(market_url, application_name="test") as connection:
         connection.execute("DELETE FROM ops.outages")
     report = run_checks(market_url, run_id="halt", start=START, end=END)

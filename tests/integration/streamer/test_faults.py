@@ -74,7 +74,7 @@ async def logged(log: CapturingLogger, event: str) -> None:
 # --- the database
 
 
-async def test_a_database_restart_costs_no_minute(server: Server) -> None:
+async def test_database_restart_loses_no_minute(server: Server) -> None:
     url = server.database("dies")
     async with Exchange(FAST) as exchange, streaming(settings_for(exchange, url), *SYMBOLS):
         await wait_for_rows(url, lambda rows: all(minutes_of(rows, s) for s in SYMBOLS))
@@ -86,7 +86,7 @@ async def test_a_database_restart_costs_no_minute(server: Server) -> None:
         await goes_on(exchange, url, SYMBOLS)
 
 
-async def test_a_database_that_is_down_at_the_start_is_waited_for(
+async def test_start_waits_for_an_unavailable_database(
     server: Server, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(startup, "BACKOFF", Backoff(first_s=0.5, max_s=0.5, min_s=0.1))
@@ -133,7 +133,7 @@ async def test_a_stop_soon_after_a_disconnect_leaves_no_missing_minute(
         assert (await rows_of(database_url))["ETHBTC", cut_us]["source"] == "rest"
 
 
-async def test_a_reconnect_is_no_reason_to_doubt_the_streams(
+async def test_reconnect_does_not_mark_streams_as_dead(
     database_url: str, log: CapturingLogger
 ) -> None:
     async with (
@@ -152,7 +152,7 @@ async def test_a_reconnect_is_no_reason_to_doubt_the_streams(
 # --- sockets
 
 
-async def test_a_connection_that_falls_silent_is_noticed_and_repaired(
+async def test_silent_connection_is_noticed_and_repaired(
     database_url: str, log: CapturingLogger
 ) -> None:
     async with Exchange(FAST) as exchange:
@@ -226,7 +226,7 @@ def trade(exchange: Exchange, **changes: object) -> str:
     return json.dumps({"stream": "btcusdt@aggTrade", "data": data | changes})
 
 
-async def test_frames_that_are_none_are_counted_logged_and_passed_over(
+async def test_invalid_frames_are_counted_logged_and_skipped(
     database_url: str, log: CapturingLogger
 ) -> None:
     async with Exchange(FAST) as exchange, relay(exchange) as between:
@@ -259,7 +259,7 @@ async def test_frames_that_are_none_are_counted_logged_and_passed_over(
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
 )
-def test_a_stop_works_while_rest_hangs(database_url: str, number: signal.Signals) -> None:
+def test_streamer_stops_while_rest_hangs(database_url: str, number: signal.Signals) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

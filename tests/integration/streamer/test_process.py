@@ -167,7 +167,7 @@ def test_symbols_are_added_and_removed_while_it_runs(database_url: str, tmp_path
         pytest.param("BTC USDT\n", ":1: 'BTC USDT' is no", marks=pytest.mark.long),
     ],
 )
-def test_a_wrong_file_ends_the_start_with_its_line(
+def test_wrong_symbols_file_ends_the_start_with_its_line(
     database_url: str, tmp_path: Path, text: str, message: str
 ) -> None:
     symbols = tmp_path / "symbols.txt"

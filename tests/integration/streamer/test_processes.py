@@ -69,7 +69,7 @@ async def newest(database_url: str) -> int:
 
 
 @pytest.mark.parametrize(("seed", "kills"), [(1, 1), pytest.param(2, 6, marks=pytest.mark.long)])
-async def test_after_any_kill_nothing_is_missing(database_url: str, seed: int, kills: int) -> None:
+async def test_nothing_is_missing_after_any_kill(database_url: str, seed: int, kills: int) -> None:
     chance = random.Random(seed)
     async with Exchange(FAST) as exchange:
         for _ in range(kills):
@@ -91,7 +91,7 @@ async def test_after_any_kill_nothing_is_missing(database_url: str, seed: int, k
 
 
 @pytest.mark.long
-async def test_two_streamers_on_the_same_symbols_do_no_harm(database_url: str) -> None:
+async def test_two_streamers_on_the_same_symbols_store_each_minute_once(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, *SYMBOLS), streaming(settings, *SYMBOLS):

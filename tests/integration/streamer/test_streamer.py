@@ -34,7 +34,7 @@ SYMBOLS = ["BTCUSDT", "ETHBTC", "PEPEUSDT", "COSUSDT", "BTCUSDT.P"]
 FAST = SimulatorConfig(speed=20)
 
 
-async def test_every_minute_enters_verified_and_equal(database_url: str) -> None:
+async def test_every_stored_minute_is_verified_and_equals_the_exchange(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, *SYMBOLS):
@@ -67,7 +67,7 @@ async def test_the_open_candle_is_shown_before_its_minute_is_over(database_url: 
                         await asyncio.sleep(0.05)
 
 
-async def test_a_disconnect_costs_no_minute(database_url: str) -> None:
+async def test_disconnect_loses_no_minute(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, *SYMBOLS) as streamer:
@@ -87,7 +87,7 @@ async def test_a_disconnect_costs_no_minute(database_url: str) -> None:
         await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
 
 
-async def test_after_a_restart_the_minutes_between_are_fetched(database_url: str) -> None:
+async def test_restart_fetches_the_minutes_in_between(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, *SYMBOLS):
@@ -108,7 +108,7 @@ async def test_after_a_restart_the_minutes_between_are_fetched(database_url: str
             assert fetched["source"] == "rest"
 
 
-async def test_an_unknown_symbol_ends_it_with_the_nearest_names(database_url: str) -> None:
+async def test_unknown_symbol_ends_the_start_with_the_nearest_names(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)
         streamer = Streamer(settings, StreamOptions(symbols=("BTCUSD",)))

@@ -129,7 +129,7 @@ async def test_watched_symbols_continue_after_a_restart_and_a_lost_notification(
 
 
 @pytest.mark.long
-async def test_what_the_rows_of_a_watched_symbol_lack_is_had_after_a_restart(
+async def test_missing_minutes_of_a_watched_symbol_are_fetched_after_a_restart(
     database_url: str, anna: int
 ) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))

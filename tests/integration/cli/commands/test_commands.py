@@ -84,7 +84,7 @@ def test_a_plan_is_shown_and_loads_nothing(candelabra: Run, connection: psycopg.
     assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (0,)
 
 
-def test_a_backfill_loads_and_tells_what_it_did(
+def test_backfill_loads_and_prints_a_summary(
     candelabra: Run, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     arguments = (
@@ -108,7 +108,7 @@ def test_a_backfill_loads_and_tells_what_it_did(
         assert (done.returncode, done.stdout.strip()) == (0, "nothing is missing")
 
 
-def test_ctrl_c_ends_a_backfill_at_once_and_harms_nothing(
+def test_ctrl_c_ends_a_backfill_immediately_without_damage(
     candelabra_environment: dict[str, str],
     through_host: Settings,
     host: FaultyHost,
@@ -202,7 +202,7 @@ def test_ctrl_c_ends_a_backfill_at_once_and_harms_nothing(
         (("import", "--symbol", "X", "."), "holds no .csv"),
     ],
 )
-def test_wrong_input_is_told_in_a_sentence_without_a_traceback(
+def test_wrong_input_is_a_message_without_a_traceback(
     candelabra: Run, arguments: tuple[str, ...], message: str
 ) -> None:
     done = candelabra(*arguments)
@@ -211,7 +211,7 @@ def test_wrong_input_is_told_in_a_sentence_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
-def test_an_import_shows_its_counts_and_where_the_rejected_rows_are(
+def test_import_prints_counts_and_the_file_of_rejected_rows(
     candelabra: Run, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
     folder = tmp_path / "inbox"
@@ -228,7 +228,7 @@ def test_an_import_shows_its_counts_and_where_the_rejected_rows_are(
     assert connection.execute("SELECT symbol FROM market.candles_1m").fetchall() == [("ABC",)]
 
 
-def test_one_wrong_file_does_not_keep_the_others_out_but_shows_in_the_exit_code(
+def test_wrong_file_sets_the_exit_code_and_the_others_are_loaded(
     candelabra: Run, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
     (tmp_path / "ABC-1m-2026-11-18.csv").write_text(

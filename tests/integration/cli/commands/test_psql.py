@@ -34,7 +34,7 @@ def test_a_query_is_answered_and_its_failure_is_the_exit_code(database_url: str)
         assert (done.returncode, shown in done.stdout + done.stderr) == (code, True), done.stderr
 
 
-def test_ctrl_c_is_psqls_and_the_password_is_in_no_list_of_processes(database_url: str) -> None:
+def test_ctrl_c_reaches_psql_and_the_password_is_in_no_process_list(database_url: str) -> None:
     with (
         psycopg.connect(database_url, autocommit=True) as connection,
         subprocess.Popen(

@@ -38,7 +38,7 @@ def stored(database_url: str, name: str) -> accounts.Password | None:
         return accounts.password_of(connection, name)
 
 
-def test_an_account_is_made_listed_changed_and_forgotten(database_url: str) -> None:
+def test_account_is_created_listed_changed_and_removed(database_url: str) -> None:
     assert typed("list").stderr == "no accounts yet: candelabra user add NAME\n"
     assert typed("add", "anna", "--admin", says=f"{PASSWORD}\n").stdout == "anna may log in\n"
     found = stored(database_url, "anna")
@@ -66,7 +66,7 @@ def test_an_account_is_made_listed_changed_and_forgotten(database_url: str) -> N
     assert stored(database_url, "anna") is None
 
 
-def test_a_token_is_shown_once_and_only_its_hash_is_kept(database_url: str) -> None:
+def test_token_is_shown_once_and_only_its_hash_stored(database_url: str) -> None:
     typed("add", "anna", says=f"{PASSWORD}\n")
     secret = typed("token", "add", "anna", "my notebook", "--days", "30").stdout.strip()
     with connect(database_url, application_name="test") as connection:
@@ -96,9 +96,7 @@ def test_a_token_is_shown_once_and_only_its_hash_is_kept(database_url: str) -> N
         (["watch", "list", "nobody"], "", "no account 'nobody'"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_sentence(
-    arguments: list[str], says: str, message: str
-) -> None:
+def test_invalid_input_is_an_error_message(arguments: list[str], says: str, message: str) -> None:
     with pytest.raises(RejectedInputError, match=message) as caught:
         typed(*arguments, says=says)
     assert PASSWORD not in str(caught.value)
@@ -110,7 +108,7 @@ sys.exit(os.waitstatus_to_exitcode(pty.spawn([sys.executable, "-m", "cli", *sys.
 """
 
 
-def test_on_a_terminal_the_password_is_asked_twice_and_not_shown(database_url: str) -> None:
+def test_terminal_asks_twice_for_a_hidden_password(database_url: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", IN_A_TERMINAL, "user", "add", "anna"],
         cwd=ROOT,

@@ -70,7 +70,7 @@ def wait_for_check(stack: LocalStack) -> str:
     raise AssertionError("check noticed nothing")
 
 
-def test_a_stack_streams_is_alone_notices_a_death_and_leaves_nothing(home: Path) -> None:
+def test_stack_streams_excludes_a_second_one_notices_a_death_and_cleans_up(home: Path) -> None:
     with LocalStack(home) as stack:
         stack.start_database()
         stack.start_simulator(SIMULATOR)
@@ -129,7 +129,7 @@ def test_the_death_of_the_database_is_noticed(home: Path) -> None:
     assert running(home) == []
 
 
-def test_what_a_killed_supervisor_left_is_ended_by_the_next(home: Path) -> None:
+def test_next_supervisor_ends_the_processes_of_a_killed_one(home: Path) -> None:
     process = supervisor(home)
     process.kill()
     process.wait(10)
@@ -185,7 +185,7 @@ def supervisor(home: Path) -> subprocess.Popen[str]:
     [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
     ids=["int-term", "term-int"],
 )
-def test_two_signals_in_quick_succession_leave_no_process(
+def test_two_quick_signals_leave_no_process(
     home: Path, first: signal.Signals, second: signal.Signals
 ) -> None:
     process = supervisor(home)

@@ -55,7 +55,7 @@ def plan(seed: int) -> list[dict[str, Any]]:
 @pytest.mark.long
 @pytest.mark.asyncio
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_after_any_weather_the_table_is_the_exchanges(seed: int, database_url: str) -> None:
+async def test_table_equals_the_exchange_after_random_faults(seed: int, database_url: str) -> None:
     config = SimulatorConfig(speed=50, spot_symbols=SPOT, um_symbols=UM)
     async with stage(database_url, SYMBOLS, config, stale_stream_s=1.5, http_timeout_s=2) as one:
         began_us = minute_of(one.exchange.clock.now_us())

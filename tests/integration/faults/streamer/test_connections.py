@@ -49,7 +49,7 @@ def is_told(one: Stage, kind: str) -> bool:
 
 
 @pytest.mark.asyncio
-async def test_whatever_befalls_connections_every_minute_ends_equal_to_the_exchanges(
+async def test_every_minute_equals_the_exchange_after_connection_faults(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHBTC"))
@@ -69,7 +69,7 @@ async def test_whatever_befalls_connections_every_minute_ends_equal_to_the_excha
 
 
 @pytest.mark.asyncio
-async def test_refused_connections_are_tried_until_one_is_taken(database_url: str) -> None:
+async def test_refused_connections_are_retried_until_accepted(database_url: str) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHBTC"))
     async with stage(database_url, SYMBOLS, config) as one:
         one.add(*REFUSALS, {"kind": "cut"})

@@ -56,7 +56,7 @@ def is_told(one: Stage, kind: str) -> bool:
 
 
 @pytest.mark.asyncio
-async def test_whatever_befalls_frames_every_minute_ends_equal_to_the_exchanges(
+async def test_every_minute_equals_the_exchange_after_frame_faults(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=50, spot_symbols=SPOT, um_symbols=UM)

@@ -45,7 +45,7 @@ def missing_at_exchange(one: Stage, symbol: str, start_us: int, end_us: int) -> 
 
 
 @pytest.mark.asyncio
-async def test_whatever_the_market_does_the_table_ends_as_the_exchange_has_it(
+async def test_table_equals_the_exchange_after_market_faults(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=60, spot_symbols=SPOT, um_symbols=UM)

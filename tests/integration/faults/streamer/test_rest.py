@@ -35,7 +35,7 @@ def is_told(one: Stage, kind: str) -> bool:
 
 
 @pytest.mark.asyncio
-async def test_minutes_without_their_klines_come_from_a_rest_that_goes_wrong(
+async def test_minutes_without_klines_come_from_a_faulty_rest(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=50, spot_symbols=tuple(FAULTS), um_symbols=())
@@ -60,7 +60,7 @@ async def test_minutes_without_their_klines_come_from_a_rest_that_goes_wrong(
 
 @pytest.mark.long
 @pytest.mark.asyncio
-async def test_a_minute_that_is_open_at_a_server_that_lags_is_asked_for_again(
+async def test_open_minute_of_a_lagging_server_is_requested_again(
     database_url: str,
 ) -> None:
     # slow enough that the minute is requested before the server has its end

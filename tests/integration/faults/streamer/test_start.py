@@ -63,7 +63,7 @@ async def until(holds: Any, what: str) -> None:
 
 @pytest.mark.long
 @pytest.mark.asyncio
-async def test_the_start_waits_until_the_exchange_answers(database_url: str) -> None:
+async def test_start_waits_until_the_exchange_answers(database_url: str) -> None:
     config = SimulatorConfig(speed=40, spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",))
     symbols = ("BTCUSDT", "BTCUSDT.P")
     with told() as log:
@@ -97,7 +97,7 @@ async def test_the_start_waits_until_the_exchange_answers(database_url: str) -> 
 
 
 @pytest.mark.asyncio
-async def test_a_refused_region_ends_the_start_with_a_sentence(database_url: str) -> None:
+async def test_blocked_region_ends_the_start_with_a_message(database_url: str) -> None:
     cell = START["rest_error"]
     async with Exchange(SimulatorConfig(spot_symbols=("BTCUSDT",), um_symbols=())) as exchange:
         exchange.faults.add({"kind": "rest_error", "status": 451})
@@ -126,7 +126,7 @@ async def test_a_refused_region_ends_the_start_with_a_sentence(database_url: str
 
 
 @pytest.mark.asyncio
-async def test_symbols_that_stopped_came_back_or_are_new_are_started_rightly(
+async def test_stopped_relisted_and_new_symbols_start_correctly(
     database_url: str,
 ) -> None:
     gone, halted, again, new = (str(change["symbols"]) for change in CHANGES)

@@ -52,7 +52,7 @@ def lines_of(path: Path) -> list[str]:
         return archive.read(archive.namelist()[0]).decode().splitlines()
 
 
-def test_klines_of_a_user_are_unconfirmed_and_importing_again_changes_nothing(
+def test_user_klines_are_unconfirmed_and_a_second_import_changes_nothing(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle,
     dump: Callable[[str, str], Path],
 ) -> None:  # fmt: skip
@@ -95,7 +95,7 @@ def test_trades_give_the_exchanges_candles_with_rounded_quotes(
     assert values(stored) == values([theirs[one.open_time_us] for one in stored])
 
 
-def test_bad_rows_are_kept_in_the_table_and_beside_and_the_rest_is_loaded(
+def test_bad_rows_are_recorded_and_quarantined_and_the_rest_loaded(
     settings: Settings, connection: psycopg.Connection, dump: Callable[[str, str], Path],
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -121,7 +121,7 @@ def test_bad_rows_are_kept_in_the_table_and_beside_and_the_rest_is_loaded(
     assert verdict == [("imported", 1438, 2)]
 
 
-def test_rows_that_were_mended_are_rejected_no_more(
+def test_corrected_rows_leave_the_rejected_ones(
     settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
 ) -> None:
     other = import_file(settings=settings, path=write("XYZ-1m-2026-11-18.csv", f"{row(0)}\n1,2"))
@@ -143,7 +143,7 @@ def test_rows_that_were_mended_are_rejected_no_more(
     assert not Path(mended.quarantine).exists()
 
 
-def test_the_exchange_outranks_a_file_and_the_loser_is_kept(
+def test_exchange_outranks_a_file_and_the_loser_is_recorded(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle,
     dump: Callable[[str, str], Path], tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -167,13 +167,13 @@ def test_the_exchange_outranks_a_file_and_the_loser_is_kept(
     assert losers == [("file", int(fields[8]))]
 
 
-def test_progress_reaches_the_whole(settings: Settings, dump: Callable[[str, str], Path]) -> None:
+def test_progress_reaches_100_percent(settings: Settings, dump: Callable[[str, str], Path]) -> None:
     seen = []
     import_file(settings=settings, path=dump("COSUSDT", "1m"), on_progress=seen.append)
     assert (seen[-1].share, seen[-1].rows) == (1.0, 1440)
 
 
-def test_a_damaged_archive_is_refused_and_nothing_of_it_loaded(
+def test_damaged_archive_is_refused_completely(
     settings: Settings, connection: psycopg.Connection, dump: Callable[[str, str], Path]
 ) -> None:
     path = dump("COSUSDT", "1m")
@@ -215,7 +215,7 @@ def write(tmp_path: Path) -> Iterator[Callable[[str, str], Path]]:
         ),
     ],
 )
-def test_a_file_that_is_something_else_is_refused_with_the_reason(
+def test_unsupported_file_is_refused_with_the_reason(
     settings: Settings, write: Callable[[str, str], Path], name: str, text: str,
     error: type[Exception], message: str,
 ) -> None:  # fmt: skip
@@ -223,7 +223,7 @@ def test_a_file_that_is_something_else_is_refused_with_the_reason(
         import_file(settings=settings, path=write(name, text))
 
 
-def test_files_of_two_markets_with_one_name_keep_their_rejected_rows_apart(
+def test_rejected_rows_of_equal_names_are_separated_by_market(
     settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
 ) -> None:
     path = write("ABC-1m-2026-11-18.csv", f"{row(0)}\n{row(1)[:20]}")
@@ -243,14 +243,14 @@ def test_files_of_two_markets_with_one_name_keep_their_rejected_rows_apart(
 
 
 @pytest.mark.parametrize("symbol", ["../ABC", "..", "A\\B"])
-def test_a_symbol_that_would_name_another_folder_is_refused(
+def test_symbol_that_escapes_its_folder_is_refused(
     settings: Settings, write: Callable[[str, str], Path], symbol: str
 ) -> None:
     with pytest.raises(PermanentError, match="is no symbol"):
         import_file(settings=settings, path=write("mine.csv", row(0)), symbol=symbol)
 
 
-def test_symbol_and_market_can_be_given_or_come_from_the_place(
+def test_symbol_and_market_are_options_or_follow_from_the_path(
     settings: Settings, write: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     path = write("mine.csv", row(0))

@@ -96,7 +96,7 @@ def stored(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("moment", ["inside", "between", "after"])
-def test_a_killed_import_done_again_ends_in_the_same_table(
+def test_repeated_import_after_a_kill_gives_the_same_table(
     settings: Settings, connection: psycopg.Connection[Any], klines: Path, moment: str
 ) -> None:
     run_killed(settings, "-c", KILLED, moment, str(klines))

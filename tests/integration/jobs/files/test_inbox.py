@@ -77,7 +77,7 @@ def candles(connection: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-def test_files_are_loaded_and_moved_with_the_folders_that_say_their_market(
+def test_files_are_loaded_and_moved_with_their_market_folders(
     settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
 ) -> None:
     drop("ABC-1m-2025-01-01.csv", row(0), row(1))
@@ -98,7 +98,7 @@ def test_files_are_loaded_and_moved_with_the_folders_that_say_their_market(
     assert counts.symbols == ["ABC", "ABC.P"]
 
 
-def test_a_refused_file_lies_in_failed_with_the_reason_and_the_error_is_told(
+def test_refused_file_moves_to_failed_with_the_reason(
     settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
 ) -> None:
     drop("ABC-5m-2025-01-01.csv", row(0))
@@ -117,7 +117,7 @@ def test_a_refused_file_lies_in_failed_with_the_reason_and_the_error_is_told(
         assert reason in (settings.inbox / "failed" / f"{name}.reason.txt").read_text()
 
 
-def test_a_second_file_of_a_name_never_takes_the_place_of_the_first(
+def test_second_file_of_a_name_does_not_replace_the_first(
     settings: Settings, drop: Callable[..., Path]
 ) -> None:
     for minute in range(3):
@@ -154,7 +154,7 @@ def test_runs_at_the_same_time_load_each_file_once(
     assert candles(connection) == [("ABC", 6)]
 
 
-def test_a_file_waits_while_the_database_is_away_and_is_taken_up_again(
+def test_file_waits_for_an_unavailable_database_and_is_loaded_later(
     settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
 ) -> None:
     drop("futures/um/ABC-1m-2025-01-01.csv", row(0))
@@ -187,7 +187,7 @@ inbox.load_file(settings=load_settings(), file=InboxFile(sys.argv[1], 0))
 """
 
 
-def test_the_file_of_a_killed_run_is_taken_up_by_the_next_and_not_before(
+def test_file_of_a_killed_run_is_loaded_only_by_the_next(
     settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
 ) -> None:
     name = "ABC-1m-2025-01-01.csv"

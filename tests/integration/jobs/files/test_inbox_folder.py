@@ -23,7 +23,7 @@ def unchanged(inbox: Path) -> list[str]:
     return [one.name for one in find_files(inbox, unchanged_for_s=0)]
 
 
-def test_a_file_that_is_still_being_copied_waits(tmp_path: Path) -> None:
+def test_file_being_copied_waits(tmp_path: Path) -> None:
     path = drop(tmp_path, "ABC-1m-2025-01-01.csv")
     long_ago = time.time() - 86_400
     os.utime(path, (long_ago, long_ago))  # copying tools set this time; the inode's change shows
@@ -34,7 +34,7 @@ def test_a_file_that_is_still_being_copied_waits(tmp_path: Path) -> None:
     assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
 
 
-def test_a_file_with_a_time_in_the_future_is_ready_like_any_other(tmp_path: Path) -> None:
+def test_file_with_a_future_time_becomes_ready(tmp_path: Path) -> None:
     path = drop(tmp_path, "ABC-1m-2025-01-01.csv")
     ahead = time.time() + 10 * 86_400
     os.utime(path, (ahead, ahead))
@@ -42,7 +42,7 @@ def test_a_file_with_a_time_in_the_future_is_ready_like_any_other(tmp_path: Path
     assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
 
 
-def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:
+def test_error_about_an_uncreatable_folder_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PermanentError, match="INBOX_FOLDER"):
         find_files(tmp_path / "file" / "inbox")

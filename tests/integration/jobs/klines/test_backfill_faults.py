@@ -105,7 +105,7 @@ def test_a_file_with_a_wrong_checksum_is_recorded_and_replaced_by_rest(
     assert "0" * 64 in str(file.detail["error"])
 
 
-def test_a_damaged_archive_with_a_fitting_checksum_is_recorded_and_replaced_by_rest(
+def test_damaged_archive_with_a_matching_checksum_is_recorded_and_replaced_by_rest(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     def damage(answer: httpx.Response) -> httpx.Response:
@@ -126,7 +126,7 @@ def test_a_damaged_archive_with_a_fitting_checksum_is_recorded_and_replaced_by_r
     assert_replaced_by_rest(connection, oracle, "corrupt")
 
 
-def test_a_file_that_is_not_there_is_recorded_and_replaced_by_rest(
+def test_missing_file_is_recorded_and_replaced_by_rest(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     host.changes[NAME] = lambda answer: replaced(answer, b"", 404)
@@ -134,7 +134,7 @@ def test_a_file_that_is_not_there_is_recorded_and_replaced_by_rest(
     assert_replaced_by_rest(connection, oracle, "missing")
 
 
-def test_bad_rows_of_a_dump_are_kept_with_their_lines_and_come_from_rest(
+def test_bad_rows_of_a_dump_are_recorded_with_their_lines_and_come_from_rest(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     def spoil(lines: list[str]) -> list[str]:
@@ -210,7 +210,7 @@ def without_rows(first_us: int, last_us: int) -> Change:
     return change
 
 
-def test_minutes_that_the_exchange_does_not_have_become_an_outage(
+def test_minutes_missing_at_the_exchange_become_an_outage(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection
 ) -> None:
     start, end = DAY + 600 * MINUTE_US, DAY + 660 * MINUTE_US
@@ -223,7 +223,7 @@ def test_minutes_that_the_exchange_does_not_have_become_an_outage(
     assert missing_minutes(connection, "COSUSDT", piece.start_us, piece.end_us) == []
 
 
-def test_a_range_that_is_one_outage_is_told_from_a_time_before_the_listing(
+def test_outage_over_the_whole_range_differs_from_a_time_before_the_listing(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection
 ) -> None:
     start, end = DAY + 600 * MINUTE_US, DAY + 660 * MINUTE_US
@@ -238,7 +238,7 @@ def test_a_range_that_is_one_outage_is_told_from_a_time_before_the_listing(
     assert len(read_outages(connection, "COSUSDT", before, DAY + DAY_US)) == 1
 
 
-def test_minutes_that_are_not_settled_are_worth_another_try(
+def test_minutes_that_are_not_final_are_a_transient_error(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     now_us = exchange.clock.now_us()
@@ -273,7 +273,7 @@ def test_the_streamer_repairs_with_its_own_rights(
     assert [symbol for symbol, _ in open_gaps(connection)] == ["COSUSDT"]
 
 
-def test_a_gap_is_repaired_and_closed_and_one_of_an_unknown_symbol_is_given_back(
+def test_gap_is_repaired_and_closed_and_one_of_an_unknown_symbol_released(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     end = DAY + 90 * MINUTE_US
@@ -292,7 +292,7 @@ def test_a_gap_is_repaired_and_closed_and_one_of_an_unknown_symbol_is_given_back
     assert "NOPEUSDT" in detail["error"]
 
 
-def test_429_stops_everybody_until_retry_after(
+def test_429_blocks_all_processes_until_retry_after(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection
 ) -> None:
     host.changes["/klines?"] = lambda answer: replaced(
@@ -312,7 +312,7 @@ def test_429_stops_everybody_until_retry_after(
     assert len(host.asked) == asked
 
 
-def test_a_short_429_is_waited_out_by_a_backfill(
+def test_backfill_waits_out_a_short_429(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     refusals = iter([True])
@@ -336,7 +336,7 @@ def test_a_short_429_is_waited_out_by_a_backfill(
     )
 
 
-def test_a_dump_site_that_is_away_leaves_everything_to_rest(
+def test_everything_comes_from_rest_without_the_dump_site(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     host.changes["marker="] = lambda answer: replaced(answer, b"", 404)
@@ -349,7 +349,7 @@ def test_a_dump_site_that_is_away_leaves_everything_to_rest(
     assert sum(piece.end_us - piece.start_us for piece in plan.rest) == DAY_US
 
 
-def test_where_rest_fails_for_a_symbol_its_dumps_and_the_other_symbols_are_planned(
+def test_dumps_and_other_symbols_are_planned_if_rest_fails_for_one(
     through_host: Settings, host: FaultyHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest, "BACKOFF", Backoff(first_s=0.01, max_s=0.02, min_s=0.01))
@@ -372,7 +372,7 @@ def test_where_rest_fails_for_a_symbol_its_dumps_and_the_other_symbols_are_plann
     assert "COSUSDT: only its dump files are planned, since" in reason
 
 
-def test_the_registry_keeps_what_the_exchange_lists(
+def test_registry_stores_what_the_exchange_lists(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     counts = sync_instruments(settings=settings)
@@ -385,7 +385,7 @@ def test_the_registry_keeps_what_the_exchange_lists(
     }  # fmt: skip
 
 
-def test_a_blocked_region_is_told_as_such(through_host: Settings, host: FaultyHost) -> None:
+def test_blocked_region_is_named_in_the_error(through_host: Settings, host: FaultyHost) -> None:
     host.changes["exchangeInfo"] = lambda answer: replaced(
         answer, b'{"code":0,"msg":"Service unavailable from a restricted location"}', 451
     )

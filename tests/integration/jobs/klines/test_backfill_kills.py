@@ -107,7 +107,7 @@ def undisturbed(settings: Settings, connection: psycopg.Connection) -> list[obje
     ("kind", "module", "name", "when", "calls"),
     [("dump", *step) for step in OF_A_DUMP] + [("rest", *step) for step in OF_REST],
 )
-def test_after_a_kill_in_a_piece_the_rerun_ends_in_the_same_table(
+def test_rerun_after_a_kill_gives_the_same_table(
     settings: Settings,
     connection: psycopg.Connection,
     oracle: Oracle,
@@ -136,7 +136,7 @@ def test_after_a_kill_in_a_piece_the_rerun_ends_in_the_same_table(
     assert plan_of(settings).pieces == ()
 
 
-def test_two_loads_of_the_same_pieces_at_once_end_as_one(
+def test_concurrent_loads_of_the_same_pieces_end_as_one(
     settings: Settings, connection: psycopg.Connection, undisturbed: list[object]
 ) -> None:
     plan = plan_of(settings)

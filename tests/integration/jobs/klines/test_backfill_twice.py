@@ -110,7 +110,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, list[DumpPiece]]]:
 
 
 @pytest.mark.long
-def test_a_year_loaded_twice_changes_no_value_no_time_and_no_change_log(
+def test_second_load_of_a_year_changes_nothing(
     site: tuple[str, list[DumpPiece]],
     make_settings: Callable[..., Settings],
     connection: psycopg.Connection,

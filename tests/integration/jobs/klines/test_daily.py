@@ -53,7 +53,7 @@ def listed(settings: Settings) -> None:
     sync_instruments(settings=settings, markets=["spot"])
 
 
-def test_a_run_is_about_symbols_that_have_rows_that_day_or_had_in_the_week_before(
+def test_run_covers_symbols_with_rows_on_that_day_or_in_the_week_before(
     settings: Settings, connection: psycopg.Connection, listed: None
 ) -> None:
     store(connection, "BTCUSDT", DAY + MINUTE_US)
@@ -66,7 +66,7 @@ def test_a_run_is_about_symbols_that_have_rows_that_day_or_had_in_the_week_befor
     assert pieces[0].path == "data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-18.zip"
 
 
-def test_days_of_the_week_before_are_taken_up_until_they_are_reconciled(
+def test_days_of_the_week_before_are_planned_until_reconciled(
     settings: Settings, connection: psycopg.Connection, listed: None
 ) -> None:
     store(connection, "BTCUSDT", DAY - 2 * DAY_US, DAY - DAY_US, DAY)
@@ -86,7 +86,7 @@ def test_days_of_the_week_before_are_taken_up_until_they_are_reconciled(
     assert days == [DAY - 2 * DAY_US, DAY]
 
 
-def test_named_symbols_are_taken_for_the_runs_own_days_alone(settings: Settings) -> None:
+def test_named_symbols_are_planned_only_for_the_runs_days(settings: Settings) -> None:
     pieces = plan_dumps(
         settings=settings, start=DAY, end=DAY + 2 * DAY_US, symbols="ethusdt", market="um"
     )
@@ -98,12 +98,12 @@ def test_named_symbols_are_taken_for_the_runs_own_days_alone(settings: Settings)
     assert (pieces[0].start_us, pieces[0].end_us) == (DAY, DAY + DAY_US)
 
 
-def test_a_range_without_a_whole_day_is_refused(settings: Settings) -> None:
+def test_range_without_a_full_day_is_refused(settings: Settings) -> None:
     with pytest.raises(PermanentError, match="holds no whole day"):
         plan_day(settings=settings, start=DAY + 1, end=DAY + DAY_US)
 
 
-def test_files_that_are_not_there_yet_are_named(
+def test_unpublished_files_are_named(
     through_host: Settings, host: FaultyHost, settings: Settings
 ) -> None:
     pieces = plan_day(settings=settings, **SPAN, symbols="BTCUSDT, COSUSDT")
@@ -116,13 +116,13 @@ def test_files_that_are_not_there_yet_are_named(
         unpublished(settings=through_host, paths=paths)
 
 
-def test_a_site_that_does_not_answer_is_worth_another_look(make_settings: object) -> None:
+def test_unavailable_site_is_a_transient_error(make_settings: object) -> None:
     settings = make_settings(binance_dump_url="http://127.0.0.1:1")  # type: ignore[operator]
     with pytest.raises(TransientError):
         unpublished(settings=settings, paths=["data/x.zip"])
 
 
-def test_the_files_of_the_last_months_are_news_once_they_are_published(
+def test_monthly_files_are_new_until_loaded(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     december = to_us(datetime(2026, 12, 2, tzinfo=UTC))

@@ -23,7 +23,7 @@ BLANKS = [" " * 60_000] * 300
 """More bytes than one parsed block."""
 
 
-def test_a_file_that_turns_out_to_be_damaged_far_behind_good_rows_is_not_used_at_all(
+def test_file_with_late_damage_is_not_used_at_all(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     def damage(lines: list[str]) -> list[str]:
@@ -37,7 +37,7 @@ def test_a_file_that_turns_out_to_be_damaged_far_behind_good_rows_is_not_used_at
     assert_replaced_by_rest(connection, oracle, "corrupt")
 
 
-def test_of_rows_of_one_minute_that_contradict_far_apart_none_is_used(
+def test_distant_contradicting_rows_of_a_minute_are_all_rejected(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     def contradict(lines: list[str]) -> list[str]:
@@ -58,7 +58,7 @@ def test_of_rows_of_one_minute_that_contradict_far_apart_none_is_used(
     assert connection.execute("SELECT count(*) FROM ops.discrepancies").fetchone() == (0,)
 
 
-def test_rows_of_one_minute_that_agree_far_apart_are_one_row(
+def test_distant_equal_rows_of_a_minute_are_one_row(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     new_zip, new_sum = with_csv(lambda lines: [*lines, *BLANKS, lines[0], lines[3]])

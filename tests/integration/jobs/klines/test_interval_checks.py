@@ -69,7 +69,7 @@ def test_files_of_other_intervals_agree_and_are_not_stored(
     assert kinds == [(f"klines_{interval}", "agrees", 3)]
 
 
-def test_a_bar_that_differs_is_told_with_both_values(
+def test_differing_bar_is_reported_with_both_values(
     stored: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=AlterRows(rows=2), path=HOURLY))
@@ -89,7 +89,7 @@ def test_a_bar_that_differs_is_told_with_both_values(
     assert [one[0] for one in compare(stored, "1h")] == ["agrees"] * 3
 
 
-def test_bars_of_which_minutes_are_missing_are_no_difference(
+def test_bars_with_missing_minutes_are_incomplete_not_different(
     stored: Settings, connection: psycopg.Connection
 ) -> None:
     connection.execute(
@@ -102,9 +102,7 @@ def test_bars_of_which_minutes_are_missing_are_no_difference(
     assert 1 <= incomplete <= 2
 
 
-def test_a_minute_of_ours_that_is_wrong_shows(
-    stored: Settings, connection: psycopg.Connection
-) -> None:
+def test_wrong_stored_minute_is_found(stored: Settings, connection: psycopg.Connection) -> None:
     connection.execute(
         "UPDATE market.candles_1m SET trade_count = trade_count + 1 WHERE open_time = ("
         "SELECT min(open_time) FROM market.candles_1m "
@@ -121,7 +119,7 @@ def test_a_minute_of_ours_that_is_wrong_shows(
     assert int(ours) == int(theirs) + 1
 
 
-def test_a_file_that_cannot_be_used_is_recorded(
+def test_unusable_file_is_recorded(
     stored: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=CorruptZip(checksum_fits=True), path=HOURLY))
@@ -131,7 +129,7 @@ def test_a_file_that_cannot_be_used_is_recorded(
     assert (file.verdict, file.kind) == ("corrupt", "klines_1h")
 
 
-def test_an_interval_that_is_none_is_refused(settings: Settings) -> None:
+def test_unknown_interval_is_refused(settings: Settings) -> None:
     for interval in ("1m", "7m"):
         with pytest.raises(PermanentError, match="3m, 5m"):
             compare(settings, interval)

@@ -47,7 +47,7 @@ def state_of(connection: psycopg.Connection) -> list[tuple[object, ...]]:
     ]
 
 
-def test_two_days_of_three_symbols_equal_the_exchange_and_a_second_run_changes_nothing(
+def test_backfilled_days_equal_the_exchange_and_a_second_run_changes_nothing(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     arguments = {
@@ -92,7 +92,7 @@ def test_loading_every_piece_again_changes_nothing(
     assert state_of(connection)[1:] == before[1:]
 
 
-def test_futures_come_from_their_own_hosts_and_files(
+def test_futures_use_their_own_hosts_and_files(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     backfill(settings=settings, symbols="ETHUSDT", market="um", start=FIRST, end=LAST)
@@ -103,7 +103,7 @@ def test_futures_come_from_their_own_hosts_and_files(
     ]
 
 
-def test_a_plan_without_end_reaches_the_last_settled_minute(
+def test_plan_without_end_reaches_the_last_final_minute(
     settings: Settings, exchange: ExchangeThread
 ) -> None:
     plan = plan_backfill(settings=settings, symbols="BTCUSDT", market="spot", start="2026-11-20")
@@ -139,7 +139,7 @@ def test_minutes_that_the_exchange_never_confirmed_are_loaded_again(
     assert plan_backfill(**arguments).missing_minutes == 0
 
 
-def test_a_plan_begins_with_the_first_row_of_the_symbol(settings: Settings) -> None:
+def test_plan_starts_with_the_first_row_of_the_symbol(settings: Settings) -> None:
     plan = plan_backfill(
         settings=settings, symbols="BIFIUSDT", market="spot", start="2020-01-01", end=LAST
     )

@@ -101,7 +101,7 @@ def recent(exchange: ExchangeThread) -> int:
 
 
 @pytest.mark.parametrize("end_us", [HALT, HALT + 10 * MINUTE_US])
-def test_the_last_minute_before_a_halt_comes_from_a_server_that_has_it(
+def test_last_minute_before_a_halt_is_requested_until_a_server_has_it(
     end_us: int,
     through_host: Settings,
     klines: Klines,
@@ -117,7 +117,7 @@ def test_the_last_minute_before_a_halt_comes_from_a_server_that_has_it(
     assert waits[0] == (0.5, 1.0)
 
 
-def test_a_halt_is_believed_when_it_was_said_several_times(
+def test_halt_is_recorded_after_several_equal_answers(
     through_host: Settings,
     klines: Klines,
     connection: psycopg.Connection,
@@ -132,7 +132,7 @@ def test_a_halt_is_believed_when_it_was_said_several_times(
     assert (len(waits), klines.asked) == (3, 9)  # it is known, and continues
 
 
-def test_what_is_not_sure_or_has_rows_behind_is_not_asked_for_again(
+def test_uncertain_or_unlisted_minutes_are_not_requested_again(
     through_host: Settings,
     klines: Klines,
     exchange: ExchangeThread,
@@ -149,7 +149,7 @@ def test_what_is_not_sure_or_has_rows_behind_is_not_asked_for_again(
 
 
 @pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
-def test_a_gap_over_a_row_that_is_not_verified_stays_open_until_it_is(
+def test_gap_over_an_unverified_row_stays_open_until_it_is_verified(
     status: Status,
     through_host: Settings,
     klines: Klines,
@@ -173,7 +173,7 @@ def test_a_gap_over_a_row_that_is_not_verified_stays_open_until_it_is(
     assert outages(connection) == [(HALT, end_us)]
 
 
-def test_minutes_before_a_stored_row_are_no_outage_and_a_verified_row_waits_for_nothing(
+def test_minutes_before_a_stored_row_are_no_outage_and_a_verified_row_is_final(
     through_host: Settings, klines: Klines, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     (right,) = oracle(SYMBOL, LAST, HALT)
@@ -184,7 +184,7 @@ def test_minutes_before_a_stored_row_are_no_outage_and_a_verified_row_waits_for_
     assert outages(connection) == []
 
 
-def test_the_first_minute_of_a_listing_is_pending_while_servers_have_not_heard_of_it(
+def test_first_minute_of_a_listing_is_pending_while_servers_lag(
     through_host: Settings,
     klines: Klines,
     exchange: ExchangeThread,
@@ -203,7 +203,7 @@ def test_the_first_minute_of_a_listing_is_pending_while_servers_have_not_heard_o
     assert outages(connection) == []
 
 
-def test_minutes_just_before_a_listing_are_nothing_at_once(
+def test_minutes_before_a_listing_are_unlisted_immediately(
     through_host: Settings, klines: Klines, exchange: ExchangeThread
 ) -> None:
     klines.begin_us = recent(exchange)
@@ -231,7 +231,7 @@ def load_busy(settings: Settings, start_us: int, end_us: int) -> LoadCounts:
 
 
 @pytest.mark.parametrize("first_minutes", [0, 2])
-def test_the_open_minute_of_a_server_that_lags_is_asked_for_again_at_once(
+def test_open_minute_of_a_lagging_server_is_requested_again_immediately(
     first_minutes: int,
     settings: Settings,
     exchange: ExchangeThread,
@@ -246,7 +246,7 @@ def test_the_open_minute_of_a_server_that_lags_is_asked_for_again_at_once(
     assert read_candles(connection, BUSY, start_us, end_us) == oracle(BUSY, start_us, end_us)
 
 
-def test_a_minute_that_is_open_at_every_server_is_pending_and_not_stored(
+def test_minute_open_at_every_server_is_pending_and_not_stored(
     settings: Settings,
     exchange: ExchangeThread,
     connection: psycopg.Connection,
@@ -266,7 +266,7 @@ def test_a_minute_that_is_open_at_every_server_is_pending_and_not_stored(
 
 
 @pytest.mark.parametrize(("minutes_ago", "asked", "waits_s"), [(3, 3, 0), (6, 6, 3), (11, 1, 0)])
-def test_the_last_minute_before_a_halt_counts_when_no_lag_can_explain_it(
+def test_last_minute_before_a_halt_is_final_once_no_lag_explains_it(
     minutes_ago: int,
     asked: int,
     waits_s: int,
@@ -290,7 +290,7 @@ def test_the_last_minute_before_a_halt_counts_when_no_lag_can_explain_it(
 
 
 @pytest.mark.parametrize("answer", [2, 3, 6])
-def test_a_last_minute_of_which_answers_differ_is_pending(
+def test_last_minute_with_differing_answers_is_pending(
     answer: int,
     through_host: Settings,
     klines: Klines,
@@ -307,7 +307,7 @@ def test_a_last_minute_of_which_answers_differ_is_pending(
     assert (counts.inserted, counts.pending_minutes, counts.outage_minutes) == (1, 0, 1)
 
 
-def test_a_page_goes_on_with_the_last_row_of_the_one_before(
+def test_page_starts_with_the_last_row_of_the_previous_one(
     through_host: Settings,
     host: FaultyHost,
     exchange: ExchangeThread,

@@ -64,7 +64,7 @@ def run(settings: Settings, **span: object) -> tuple[Reconciled, list[dict[str, 
     return total, [one for one in logs if one["event"] == "day_reconciled"]
 
 
-def test_a_day_is_the_exchanges_and_the_record_tells_who_said_what(
+def test_reconciled_day_equals_the_exchange_and_the_verdict_counts_each_source(
     settings: Settings, connection: psycopg.Connection, streamed: list[Candle]
 ) -> None:
     total, (told,) = run(settings)
@@ -86,7 +86,7 @@ def test_a_day_is_the_exchanges_and_the_record_tells_who_said_what(
     assert row == [("BTCUSDT", "2026-11-18", "differs", 1)]
 
 
-def test_a_second_run_asks_for_nothing_again_and_changes_nothing(
+def test_second_run_requests_and_changes_nothing(
     through_host: Settings,
     host: FaultyHost,
     connection: psycopg.Connection,
@@ -101,7 +101,7 @@ def test_a_second_run_asks_for_nothing_again_and_changes_nothing(
     assert (told["verdict"], total.counts.offered) == ("differs", 0)
 
 
-def test_a_file_that_is_late_leaves_the_day_incomplete_until_a_later_run_finds_it(
+def test_late_file_leaves_the_day_incomplete_until_a_later_run_finds_it(
     through_host: Settings,
     host: FaultyHost,
     connection: psycopg.Connection,
@@ -126,7 +126,7 @@ def test_a_file_that_is_late_leaves_the_day_incomplete_until_a_later_run_finds_i
     assert {piece.day_us for piece in plan_day(settings=through_host, **last)} == {last["start"]}
 
 
-def test_a_file_that_was_issued_anew_is_compared_again(
+def test_reissued_file_is_compared_again(
     through_host: Settings, host: FaultyHost, streamed: list[Candle]
 ) -> None:
     run(through_host)
@@ -136,7 +136,7 @@ def test_a_file_that_was_issued_anew_is_compared_again(
     assert any(path.endswith("BTCUSDT-1m-2026-11-18.zip") for path in host.asked)
 
 
-def test_a_day_that_differs_is_taken_up_again_while_its_file_is_missing(
+def test_differing_day_is_planned_again_while_its_file_is_missing(
     through_host: Settings, host: FaultyHost, streamed: list[Candle]
 ) -> None:
     host.changes["prefix="] = lambda _: httpx.Response(200, content=_EMPTY_LISTING)
@@ -150,7 +150,7 @@ def test_a_day_that_differs_is_taken_up_again_while_its_file_is_missing(
     assert [one["is_complete"] for one in told_later] == [True, True]
 
 
-def test_a_minute_that_rest_lacks_and_others_have_is_no_outage_and_no_agreement(
+def test_minute_missing_only_at_rest_is_neither_outage_nor_agreement(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, streamed: list[Candle]
 ) -> None:
     host.changes["klines?"] = _without_row(streamed[200].open_time_us)
@@ -163,7 +163,7 @@ def test_a_minute_that_rest_lacks_and_others_have_is_no_outage_and_no_agreement(
     assert connection.execute("SELECT count(*) FROM ops.outages").fetchone() == (0,)
 
 
-def test_rest_is_asked_again_about_an_outage_of_which_the_file_has_a_row(
+def test_rest_is_requested_again_for_an_outage_that_a_file_contradicts(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     sync_instruments(settings=through_host, markets=["spot"])
@@ -183,7 +183,7 @@ def test_rest_is_asked_again_about_an_outage_of_which_the_file_has_a_row(
     assert len([path for path in host.asked if "klines?" in path]) == 1
 
 
-def test_a_symbol_that_rest_has_forgotten_holds_no_other_up(
+def test_symbol_unknown_to_rest_blocks_no_other(
     through_host: Settings, host: FaultyHost, streamed: list[Candle]
 ) -> None:
     unknown = httpx.Response(400, json={"code": -1121, "msg": "Invalid symbol."})
@@ -195,7 +195,7 @@ def test_a_symbol_that_rest_has_forgotten_holds_no_other_up(
     }
 
 
-def test_what_is_refused_is_named_when_all_others_are_judged(
+def test_refused_symbol_is_named_after_all_others_are_reconciled(
     through_host: Settings,
     host: FaultyHost,
     connection: psycopg.Connection,
@@ -211,7 +211,7 @@ def test_what_is_refused_is_named_when_all_others_are_judged(
         report(settings=through_host, groups=[group], results=[])
 
 
-def test_symbols_that_are_named_are_taken_whether_rows_are_there_or_not(
+def test_named_symbols_are_reconciled_even_without_rows(
     settings: Settings, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     _, told = run(settings, symbols="COSUSDT, ETHUSDT.P")
@@ -225,7 +225,7 @@ def test_symbols_that_are_named_are_taken_whether_rows_are_there_or_not(
         assert [one.values for one in stored] == [one.values for one in theirs]
 
 
-def test_nothing_is_planned_where_nothing_is_kept_up(settings: Settings) -> None:
+def test_nothing_is_planned_without_streamed_symbols(settings: Settings) -> None:
     assert plan_reconciliation(settings=settings, **SPAN) == []
     assert report(settings=settings, groups=[], results=[]) == Reconciled()
 

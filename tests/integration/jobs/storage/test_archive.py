@@ -50,7 +50,7 @@ def connection(jobs_connection: Connection) -> Connection:
     return jobs_connection
 
 
-def test_old_days_are_written_verified_and_dropped_and_young_ones_stay(
+def test_old_days_are_archived_verified_and_dropped_and_recent_ones_stay(
     settings: Settings, connection: Connection
 ) -> None:
     fill(connection)
@@ -69,7 +69,7 @@ def test_old_days_are_written_verified_and_dropped_and_young_ones_stay(
     assert again == ArchiveSummary()
 
 
-def test_a_restored_day_equals_what_it_was_and_restoring_twice_changes_nothing(
+def test_restored_day_equals_the_original_and_a_second_restore_changes_nothing(
     settings: Settings, connection: Connection
 ) -> None:
     fill(connection)
@@ -88,7 +88,7 @@ def test_a_restored_day_equals_what_it_was_and_restoring_twice_changes_nothing(
     ]  # fmt: skip
 
 
-def test_a_restored_day_is_left_in_the_table_for_as_long_as_was_said(
+def test_restored_day_stays_for_the_configured_time(
     settings: Settings, connection: Connection
 ) -> None:
     fill(connection)
@@ -147,7 +147,7 @@ def test_late_rows_of_an_archived_day_are_merged_into_its_file(
     assert len(rows_of(connection)) == len(before) + 2
 
 
-def test_what_was_archived_first_counts_where_a_late_row_says_otherwise(
+def test_archived_row_wins_over_a_later_different_one(
     settings: Settings, connection: Connection
 ) -> None:
     fill(connection)
@@ -161,7 +161,7 @@ def test_what_was_archived_first_counts_where_a_late_row_says_otherwise(
     assert rows_of(connection, TRADES) == before
 
 
-def test_a_value_that_a_file_cannot_hold_exactly_keeps_its_day_in_the_table(
+def test_day_with_an_inexact_value_stays_in_the_table(
     settings: Settings, connection: Connection
 ) -> None:
     fill(connection)
@@ -181,7 +181,7 @@ def test_a_value_that_a_file_cannot_hold_exactly_keeps_its_day_in_the_table(
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing", "of another table"])
-def test_a_damaged_file_is_told_and_nothing_is_restored_from_it_or_merged_over_it(
+def test_damaged_file_is_neither_restored_nor_merged(
     settings: Settings, connection: Connection, damage: str
 ) -> None:
     fill(connection)
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_told_and_nothing_is_restored_from_it_or_merged_over_i
     assert only(settings) == entry
 
 
-def test_rows_that_come_while_a_file_is_written_keep_the_partition(
+def test_rows_written_during_archiving_keep_the_partition(
     settings: Settings, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from include.jobs.storage import archive as module
@@ -232,9 +232,7 @@ def test_rows_that_come_while_a_file_is_written_keep_the_partition(
     assert only(settings).rows == 601
 
 
-def test_only_one_works_on_the_archive_at_a_time(
-    settings: Settings, connection: Connection
-) -> None:
+def test_only_one_process_archives_at_a_time(settings: Settings, connection: Connection) -> None:
     connection.execute("SELECT pg_advisory_lock(hashtextextended('candelabra archive', 0))")
     with pytest.raises(TransientError, match="another process works on the archive"):
         archive(settings)
@@ -242,7 +240,7 @@ def test_only_one_works_on_the_archive_at_a_time(
     assert archive(settings) == ArchiveSummary()
 
 
-def test_empty_partitions_of_old_days_go_without_a_file(
+def test_empty_partitions_of_old_days_are_dropped_without_a_file(
     settings: Settings, connection: Connection
 ) -> None:
     connection.execute("SELECT ops.ensure_partition('market.trades', '2026-11-18')")
@@ -252,7 +250,7 @@ def test_empty_partitions_of_old_days_go_without_a_file(
     assert not settings.archive.exists()
 
 
-def test_a_table_that_has_fewer_rows_than_its_archive_does_not_overwrite_it(
+def test_table_with_fewer_rows_does_not_overwrite_its_archive(
     settings: Settings, connection: Connection
 ) -> None:
     fill(connection)
@@ -266,7 +264,7 @@ def test_a_table_that_has_fewer_rows_than_its_archive_does_not_overwrite_it(
     assert verify_day(settings=settings, archived=only(settings)).rows == 600
 
 
-def test_after_an_older_backup_files_are_adopted_and_nothing_is_overwritten(
+def test_files_unknown_to_an_older_backup_are_adopted_and_not_overwritten(
     settings: Settings, connection: Connection, database_url: str
 ) -> None:
     fill(connection)

@@ -84,7 +84,7 @@ def assert_archived(settings: Settings, connection: Connection, rows: Rows) -> N
 
 
 @pytest.mark.parametrize(("step", "when"), STEPS)
-def test_a_day_whose_archiving_was_killed_is_whole_and_is_archived_by_the_next_run(
+def test_killed_archiving_loses_no_row_and_the_next_run_completes_it(
     raw_settings: Settings, jobs_connection: Connection, step: str, when: str
 ) -> None:
     fill(jobs_connection)
@@ -100,7 +100,7 @@ def test_a_day_whose_archiving_was_killed_is_whole_and_is_archived_by_the_next_r
 @pytest.mark.parametrize(
     ("step", "when"), [("restore_rows", "before"), ("restore_rows", "after"), *STEPS]
 )
-def test_late_rows_of_an_archived_day_survive_a_kill_as_well(
+def test_late_rows_of_an_archived_day_survive_a_kill(
     raw_settings: Settings, jobs_connection: Connection, step: str, when: str
 ) -> None:
     fill(jobs_connection)

@@ -49,7 +49,7 @@ def stored(raw_settings: Settings, jobs_connection: Connection) -> list[tuple[An
     return rows
 
 
-def test_every_row_comes_back_with_its_exact_values_in_the_order_of_the_key(
+def test_every_row_is_read_exactly_in_key_order(
     raw_settings: Settings, stored: list[tuple[Any, ...]]
 ) -> None:
     rows = asked(
@@ -81,7 +81,7 @@ def test_types_are_exact_and_times_are_instants(
     assert types["day"] == "DATE"
 
 
-def test_the_query_of_the_documents_gives_the_turnover_of_a_day(
+def test_documented_query_gives_the_turnover_of_a_day(
     raw_settings: Settings, stored: list[tuple[Any, ...]]
 ) -> None:
     (query,) = re.findall(

@@ -49,7 +49,7 @@ def contents(connection: psycopg.Connection[Any]) -> dict[str, tuple[Any, ...] |
     }
 
 
-def test_everything_is_there_again_and_roles_go_on(
+def test_restore_brings_back_all_data_and_roles(
     database_url: str, elsewhere: str, tmp_path: Path
 ) -> None:
     with connect(database_url, application_name="test") as connection:
@@ -96,7 +96,7 @@ def test_everything_is_there_again_and_roles_go_on(
         restore(settings=Settings(database_url=elsewhere), file=file, folders=FOLDERS)
 
 
-def test_a_file_that_was_damaged_is_refused(database_url: str, tmp_path: Path) -> None:
+def test_damaged_backup_is_refused(database_url: str, tmp_path: Path) -> None:
     file = tmp_path / "all.dump"
     settings = Settings(database_url=database_url)
     backup(settings=settings, file=file, folders=FOLDERS)

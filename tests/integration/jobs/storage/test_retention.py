@@ -36,7 +36,7 @@ def write(settings: Settings, at: datetime, number: int = 1) -> None:
         write_raw(connection, AGG_TRADES, [AGG_TRADES.line(row)])
 
 
-def test_candles_get_their_next_months_and_raw_days_only_where_there_is_capture(
+def test_next_partitions_are_created_for_candles_and_captured_datasets(
     settings: Settings,
 ) -> None:
     months = [f"candles_1m_y{month}" for month in ("2026m11", "2026m12", "2027m01")]
@@ -53,7 +53,9 @@ def test_candles_get_their_next_months_and_raw_days_only_where_there_is_capture(
     assert make_partitions(settings=settings, now=NOW) == []
 
 
-def test_days_older_than_the_setting_go_to_the_folder_that_was_named(settings: Settings) -> None:
+def test_days_older_than_the_setting_are_archived_to_the_configured_folder(
+    settings: Settings,
+) -> None:
     for days in range(4):
         write(settings, NOW - timedelta(days=days), days + 1)
 
@@ -66,7 +68,7 @@ def test_days_older_than_the_setting_go_to_the_folder_that_was_named(settings: S
     assert file.is_file()
 
 
-def test_old_results_of_checks_that_held_are_removed(settings: Settings) -> None:
+def test_old_results_of_passed_checks_are_removed(settings: Settings) -> None:
     with connect(settings.jobs_database_url, application_name="test") as connection:
         for days in (89, 90, 91):
             at = NOW - timedelta(days=days)

@@ -87,7 +87,7 @@ def served(
         ("trades", "BTCUSDT", "trade_id"),
     ],
 )
-def test_all_ids_of_a_range_come_and_no_others(
+def test_exactly_the_ids_of_a_range_are_fetched(
     exchange: ExchangeThread,
     asked: Callable[..., FetchCounts],
     database_url: str,
@@ -120,7 +120,7 @@ def test_all_ids_of_a_range_come_and_no_others(
     assert weight == (1,)
 
 
-def test_ids_that_are_not_served_yet_are_worth_another_try(
+def test_ids_not_served_yet_are_a_transient_error(
     exchange: ExchangeThread, asked: Callable[..., FetchCounts]
 ) -> None:
     newest = recent_id(exchange, "spot") + 5_000
@@ -128,7 +128,7 @@ def test_ids_that_are_not_served_yet_are_worth_another_try(
         asked("agg_trades", "BTCUSDT", newest - 10, newest + 10**9)
 
 
-def test_ids_that_another_instrument_has_by_now_are_refused(
+def test_ids_reused_by_another_instrument_are_refused(
     exchange: ExchangeThread, settings: Settings
 ) -> None:
     first_id = recent_id(exchange, "spot")
@@ -139,7 +139,7 @@ def test_ids_that_another_instrument_has_by_now_are_refused(
         )  # fmt: skip
 
 
-def test_all_trades_behind_one_are_stored(
+def test_all_trades_after_one_are_stored(
     exchange: ExchangeThread, settings: Settings, database_url: str
 ) -> None:
     exchange.faults.add({"kind": "delisting", "market": "spot", "symbols": "ETHUSDT", "at": "+0s"})
@@ -174,7 +174,7 @@ def test_all_trades_behind_one_are_stored(
         tail_of(last[0] + 1, last[1])
 
 
-def test_what_nobody_serves_is_said_before_asking(
+def test_unserved_datasets_are_refused_without_a_request(
     asked: Callable[..., FetchCounts], database_url: str
 ) -> None:
     with pytest.raises(PermanentError, match="no past book_tickers"):
@@ -191,7 +191,7 @@ def test_what_nobody_serves_is_said_before_asking(
         )
 
 
-def test_losses_are_gaps_of_full_minutes_that_no_repair_claims(database_url: str) -> None:
+def test_losses_are_recorded_as_gaps_that_no_repair_claims(database_url: str) -> None:
     gap = RawGap("book_tickers", "A", 90_000_000, 121_000_000, "spool full", {"rows": 3})
     later = RawGap("book_tickers", "A", 119_000_000, 120_500_000, "cut")
     more = RawGap("book_tickers", "A", 100_000_000, 121_000_000, "spool full", {"rows": 4})
@@ -212,7 +212,7 @@ def test_losses_are_gaps_of_full_minutes_that_no_repair_claims(database_url: str
     assert (to_us(start), to_us(end)) == (MINUTE_US, 3 * MINUTE_US)
 
 
-def test_a_connection_that_ends_before_its_transaction_is_passing(
+def test_connection_lost_before_its_transaction_is_a_transient_error(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a server that restarts: who writes losses waits, and does not end."""
@@ -228,7 +228,7 @@ def test_a_connection_that_ends_before_its_transaction_is_passing(
         record_raw_gaps(database_url=database_url, gaps=[RawGap("trades", "A", 1, 2, "cut")])
 
 
-def test_a_void_row_that_ends_a_page_does_not_hide_the_trade_under_its_id(
+def test_void_row_at_the_end_of_a_page_does_not_hide_its_trade(
     exchange: ExchangeThread, asked: Callable[..., FetchCounts]
 ) -> None:
     """As of a server that lags: it has the void row of an id, and not yet the true one."""
@@ -245,7 +245,7 @@ def test_a_void_row_that_ends_a_page_does_not_hide_the_trade_under_its_id(
     assert asked("agg_trades", "BTCUSDT", number, number).written == 1
 
 
-def test_a_void_row_that_ends_a_tail_does_not_hide_the_trade_under_its_id(
+def test_void_row_at_the_end_of_the_newest_trades_does_not_hide_its_trade(
     exchange: ExchangeThread, settings: Settings, database_url: str
 ) -> None:
     """As above: the page has the void row of the next id, and not yet the true one."""
@@ -282,7 +282,7 @@ def test_a_void_row_that_ends_a_tail_does_not_hide_the_trade_under_its_id(
     assert stored == (last_id, last_id - number)
 
 
-def test_void_rows_beside_true_ones_take_no_place_of_theirs(
+def test_void_rows_do_not_displace_real_ones(
     exchange: ExchangeThread, asked: Callable[..., FetchCounts]
 ) -> None:
     first_id = recent_id(exchange, "spot") + 1_600

@@ -97,7 +97,7 @@ def undisturbed(settings: Settings, connection: psycopg.Connection) -> list[obje
 
 
 @pytest.mark.parametrize(("name", "when", "calls"), STEPS)
-def test_after_a_kill_a_new_plan_ends_in_the_same_table(
+def test_new_plan_after_a_kill_gives_the_same_table(
     settings: Settings, connection: psycopg.Connection, undisturbed: list[object],
     name: str, when: str, calls: int,
 ) -> None:  # fmt: skip
@@ -117,7 +117,7 @@ def _healed(exchange: ExchangeThread) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_healed")
-def test_a_file_of_trades_issued_anew_is_noticed_and_loaded_once_more(
+def test_reissued_trade_file_is_loaded_once_more(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     at_us = exchange.clock.now_us() + 3_000_000

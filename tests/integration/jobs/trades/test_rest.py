@@ -104,7 +104,7 @@ def path_of(kind: str) -> str:
         ("trades", MissingFile(), "missing"),
     ],
 )
-def test_what_rest_stands_in_for_ends_as_the_file_would_have(
+def test_day_from_rest_equals_the_day_from_its_file(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection, oracle: Oracle,
     kind: str, effect: Any, verdict: str, keep_raw: bool,
 ) -> None:  # fmt: skip
@@ -140,7 +140,7 @@ def test_what_rest_stands_in_for_ends_as_the_file_would_have(
     assert (again.pieces, again.loaded) == ((), 3)
 
 
-def test_a_file_that_comes_after_rest_stood_in_is_loaded_once(
+def test_file_published_after_its_day_came_from_rest_is_loaded_once(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     rule = exchange.dump_faults.add(
@@ -158,7 +158,7 @@ def test_a_file_that_comes_after_rest_stood_in_is_loaded_once(
     assert plan_of(settings).pieces == ()
 
 
-def test_rows_that_were_not_kept_are_asked_for_again(
+def test_rows_that_were_not_stored_are_requested_again(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=MissingFile(), path=path_of("aggTrades")))
@@ -170,7 +170,7 @@ def test_rows_that_were_not_kept_are_asked_for_again(
     assert load_trade_dump(settings=settings, piece=middle).raw_rows == 0
 
 
-def test_a_day_that_is_cut_short_is_noticed_by_its_klines_and_completed(
+def test_truncated_day_is_detected_by_its_klines_and_completed(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     backfill(settings=settings, symbols="COSUSDT", market="spot", start=DAY, end=TODAY)
@@ -191,7 +191,7 @@ def test_a_day_that_is_cut_short_is_noticed_by_its_klines_and_completed(
     assert plan_of(settings, keep_raw=True).pieces == ()
 
 
-def test_void_rows_of_rest_are_passed_over(
+def test_void_rows_of_rest_are_skipped(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     load(settings, plan_of(settings, keep_raw=True))
@@ -204,7 +204,7 @@ def test_void_rows_of_rest_are_passed_over(
     assert content_of(connection) == undisturbed
 
 
-def test_while_rest_is_away_the_file_is_recorded_and_the_rerun_replaces_it(
+def test_file_is_recorded_while_rest_is_unavailable_and_replaced_by_the_rerun(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=CorruptZip(), path=path_of("aggTrades")))
@@ -222,7 +222,7 @@ def test_while_rest_is_away_the_file_is_recorded_and_the_rerun_replaces_it(
     assert load_trade_dump(settings=settings, piece=middle).replaced == 1
 
 
-def test_what_rest_refuses_is_told_and_leaves_nothing(
+def test_refused_replacement_is_logged_and_stores_nothing(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=CorruptZip(), path=path_of("aggTrades")))
@@ -237,7 +237,9 @@ def test_what_rest_refuses_is_told_and_leaves_nothing(
     assert content_of(connection) == [[], [], [], []]
 
 
-def test_days_that_are_not_over_or_before_the_first_trade_are_nowhere(settings: Settings) -> None:
+def test_unfinished_days_and_days_before_the_first_trade_are_not_planned(
+    settings: Settings,
+) -> None:
     plan = plan_of(settings, start=DAY - 2 * DAY_US, end=END)
     assert [piece.source for piece in plan.pieces] == ["dump_daily"] * 3
     assert plan.unpublished == ("COSUSDT 2026-11-15", "COSUSDT 2026-11-16", "COSUSDT 2026-11-20")
@@ -245,7 +247,7 @@ def test_days_that_are_not_over_or_before_the_first_trade_are_nowhere(settings: 
     assert load_trade_dump(settings=settings, piece=piece) == TradeDumpCounts(unusable=1)
 
 
-def test_usd_m_serves_the_last_two_days_alone(
+def test_usd_m_serves_only_the_last_two_days(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -279,7 +281,7 @@ def test_trades_that_are_not_served_are_replaced_by_agg_trades(
         assert trade_rest.served_kind(one, symbol, "agg_trades", keep_raw=True) == "agg_trades"
 
 
-def test_agg_trades_that_stand_in_for_trades_prove_no_seams_by_their_ids(
+def test_agg_trades_in_place_of_trades_prove_no_file_edges(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection, oracle: Oracle,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -297,7 +299,7 @@ def test_agg_trades_that_stand_in_for_trades_prove_no_seams_by_their_ids(
     assert found == [(17, 2), (19, 2)]  # both ends of both files; REST proves its own
 
 
-def test_weight_is_taken_of_the_shared_budget(
+def test_weight_comes_from_the_shared_budget(
     settings: Settings, exchange: ExchangeThread, connection: psycopg.Connection
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=MissingFile(), path=path_of("aggTrades")))

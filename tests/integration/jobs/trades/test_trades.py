@@ -115,7 +115,7 @@ def test_days_of_trades_give_the_exchanges_candles_and_prove_each_others_edges(
     assert again == TradeDumpCounts()
 
 
-def test_seams_are_proven_in_whatever_order_files_are_loaded(
+def test_file_edges_are_proven_in_any_order_of_loading(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     plan = plan_trade_dumps(
@@ -128,7 +128,7 @@ def test_seams_are_proven_in_whatever_order_files_are_loaded(
     assert statuses(connection, "COSUSDT")["partial"] == 2
 
 
-def test_candles_whose_quotes_the_exchange_rounds_come_from_trades_alone(
+def test_candles_with_rounded_quotes_come_only_from_single_trades(
     settings: Settings, load: Callable[..., TradeDumpCounts], connection: psycopg.Connection,
     oracle: Oracle,
 ) -> None:  # fmt: skip
@@ -143,7 +143,7 @@ def test_candles_whose_quotes_the_exchange_rounds_come_from_trades_alone(
     assert by_minute(read_candles(connection, "ETHBTC", DAY, END)) == traded
 
 
-def test_what_differs_from_the_klines_is_a_discrepancy_and_they_win(
+def test_klines_win_over_differing_trades_and_the_discrepancy_is_recorded(
     settings: Settings, exchange: ExchangeThread, load: Callable[..., TradeDumpCounts],
     connection: psycopg.Connection, oracle: Oracle,
 ) -> None:  # fmt: skip
@@ -164,7 +164,7 @@ def test_what_differs_from_the_klines_is_a_discrepancy_and_they_win(
 
 
 @pytest.mark.parametrize("kind", ["agg_trades", "trades"])
-def test_raw_rows_are_kept_once_also_beside_what_was_captured(
+def test_raw_rows_are_stored_once_beside_captured_ones(
     settings: Settings, exchange: ExchangeThread, load: Callable[..., TradeDumpCounts],
     connection: psycopg.Connection, database_url: str, kind: str,
 ) -> None:  # fmt: skip
@@ -203,7 +203,7 @@ def raw(connection: psycopg.Connection, kind: str) -> list[tuple[object, ...]]:
     return connection.execute(queries[kind]).fetchall()
 
 
-def test_a_day_cut_short_leaves_its_last_minute_unproven_though_the_next_day_is_there(
+def test_truncated_day_leaves_its_last_minute_unproven(
     exchange: ExchangeThread, load: Callable[..., TradeDumpCounts], connection: psycopg.Connection
 ) -> None:
     rule = DumpRule(effect=DropRows(rows=30), path="*aggTrades-2026-11-17.zip")
@@ -217,7 +217,7 @@ def test_a_day_cut_short_leaves_its_last_minute_unproven_though_the_next_day_is_
     ]
 
 
-def test_a_download_that_is_cut_for_good_goes_on_in_the_next_run(
+def test_interrupted_download_resumes_in_the_next_run(
     settings: Settings, exchange: ExchangeThread, load: Callable[..., TradeDumpCounts],
     connection: psycopg.Connection,
 ) -> None:  # fmt: skip
@@ -237,7 +237,7 @@ def test_a_download_that_is_cut_for_good_goes_on_in_the_next_run(
     assert not list((settings.candelabra_home / "downloads").iterdir())
 
 
-def test_days_without_a_file_come_from_rest_and_what_is_nowhere_is_told(
+def test_days_without_a_file_come_from_rest_and_unavailable_ones_are_noted(
     settings: Settings, exchange: ExchangeThread
 ) -> None:
     exchange.dump_faults.add(DumpRule(effect=MissingFile(), path="*aggTrades-2026-11-18.zip"))
@@ -257,7 +257,7 @@ def test_days_without_a_file_come_from_rest_and_what_is_nowhere_is_told(
         )
 
 
-def test_the_command_plans_and_loads_them(
+def test_command_plans_and_loads_trade_files(
     settings: Settings, database_url: str, exchange: ExchangeThread, tmp_path: Path
 ) -> None:
     def typed(*more: str) -> subprocess.CompletedProcess[str]:
@@ -285,7 +285,7 @@ def test_the_command_plans_and_loads_them(
     assert "nothing to load" in typed("--keep-raw").stdout
 
 
-def test_no_download_is_left_behind(settings: Settings, load: Callable[..., Any]) -> None:
+def test_downloads_are_removed(settings: Settings, load: Callable[..., Any]) -> None:
     load("COSUSDT", "trades", end=DAY + DAY_US)
     folder: Path = settings.candelabra_home / "downloads"
     assert list(folder.iterdir()) == []

@@ -74,7 +74,7 @@ def halt(
     return [(None, first, "um", detail)]
 
 
-def test_a_halt_is_a_warning_of_every_run_until_all_of_it_is_recorded(
+def test_halt_is_a_warning_of_every_run_until_fully_recorded(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     assert told(changed(database_url, "1")) == []
@@ -99,7 +99,7 @@ def test_an_outage_of_one_symbol_records_no_halt_of_the_market(
     assert told(changed(database_url, "1")) == halt(31)
 
 
-def test_a_halt_that_goes_on_keeps_its_first_minute(
+def test_continuing_halt_keeps_its_first_minute(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silence(connection, HALT, 240)
@@ -116,9 +116,7 @@ def test_a_halt_that_goes_on_keeps_its_first_minute(
     assert told(window) == halt(110)
 
 
-def test_silence_that_is_usual_is_no_halt(
-    database_url: str, connection: psycopg.Connection[Any]
-) -> None:
+def test_usual_silence_is_no_halt(database_url: str, connection: psycopg.Connection[Any]) -> None:
     silence(connection, HALT, 24)
     assert told(changed(database_url, "1")) == []
     # at the start of the rows the usual silence is unknown
@@ -137,7 +135,7 @@ def test_a_recorded_halt_does_not_make_silence_usual(
     assert told(changed(database_url, "2")) == halt(21, second)
 
 
-def test_one_symbol_that_trades_is_enough(
+def test_one_trading_symbol_rules_out_a_halt(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silence(connection, HALT, 31, "ETH%")
@@ -147,7 +145,7 @@ def test_one_symbol_that_trades_is_enough(
     assert told(changed(database_url, "2")) == halt(31)
 
 
-def test_halts_are_told_once_however_many_chunks_have_a_part_of_them(
+def test_halts_across_chunks_are_reported_once(
     database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(connection, ["QUIETUSDT.P"])
@@ -159,7 +157,7 @@ def test_halts_are_told_once_however_many_chunks_have_a_part_of_them(
     assert told(report) == halt(31, symbols=3)
 
 
-def test_a_run_of_some_symbols_tells_the_halts_of_their_market(
+def test_run_of_some_symbols_reports_halts_of_their_market(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silence(connection, HALT, 31)

@@ -74,7 +74,7 @@ def test_a_constraint_refuses_a_row_of_another_shape(
     zip(NAMES, FAULTS, strict=True),
     ids=[f"{fault.rule}-{number}" for number, fault in enumerate(FAULTS)],
 )
-def test_a_planted_fault_is_found_by_its_rule_and_no_other(
+def test_planted_fault_is_found_only_by_its_rule(
     report: QualityReport, name: str, fault: Fault
 ) -> None:
     times = fault.times or (None,)
@@ -95,7 +95,7 @@ def test_every_failing_row_belongs_to_a_planted_fault(report: QualityReport) -> 
     assert {row.symbol or "" for row in rows} == set(NAMES)
 
 
-def test_a_warning_alone_fails_nothing(report: QualityReport) -> None:
+def test_warnings_alone_fail_nothing(report: QualityReport) -> None:
     warnings = {check.name for check in CHECKS if check.severity is Severity.WARNING}
     assert {result.name for result in report.warnings} == warnings
     assert not warnings & {result.name for result in report.failures}

@@ -90,7 +90,7 @@ def assert_agg_trades_equal(rows: list[Row], theirs: list[dict[str, Any]]) -> No
     ]  # fmt: skip
 
 
-async def test_captured_rows_are_those_that_the_exchange_serves(
+async def test_captured_rows_equal_those_of_the_exchange(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20)) as exchange:
@@ -241,7 +241,7 @@ async def test_a_disconnect_is_filled_by_id(
         assert lost == [("BTCUSDT.P", "trades", "the connection was cut")]
 
 
-async def test_an_announced_shutdown_costs_no_row(
+async def test_announced_shutdown_loses_no_row(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20)) as exchange:
@@ -340,7 +340,7 @@ async def test_ids_missed_between_two_starts_are_fetched(
         assert_agg_trades_equal(rows, theirs)
 
 
-async def test_a_symbol_that_joins_goes_on_from_the_rows_that_an_earlier_process_left(
+async def test_added_symbol_continues_from_stored_rows(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20)) as exchange:

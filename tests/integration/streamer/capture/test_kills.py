@@ -193,7 +193,7 @@ def spooled(home: Path) -> set[int]:
 
 
 @pytest.mark.long
-def test_quotes_that_a_killed_streamer_had_spooled_are_replayed_once_whatever_kills_follow(
+def test_spooled_book_tickers_are_replayed_once_despite_further_kills(
     tmp_path: Path,
 ) -> None:
     with own_server() as server, ExchangeThread(SimulatorConfig(speed=20)) as exchange:

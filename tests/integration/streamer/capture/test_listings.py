@@ -18,7 +18,7 @@ from tests.integration.streamer.harness import settings_for, streaming
 
 
 @pytest.mark.long
-async def test_the_last_trades_of_a_delisted_symbol_are_fetched_though_no_id_follows(
+async def test_last_trades_of_a_delisted_symbol_are_fetched(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = SimulatorConfig(speed=20, spot_symbols=("BTCUSDT", "ETHUSDT"))
@@ -72,7 +72,7 @@ async def test_the_last_trades_of_a_delisted_symbol_are_fetched_though_no_id_fol
         assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
 
 
-async def test_a_ticker_that_is_used_again_mixes_no_ids_and_leaves_no_silent_loss(
+async def test_reused_ticker_mixes_no_ids_and_records_its_loss(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=60, spot_symbols=("BTCUSDT", "ETHUSDT"))) as exchange:

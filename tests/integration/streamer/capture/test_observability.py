@@ -49,7 +49,7 @@ async def scrape(streamer: Streamer) -> dict[tuple[str, frozenset[str]], float]:
     }
 
 
-async def test_a_connection_of_capture_that_is_refused_is_down_while_candles_are_delivered(
+async def test_refused_capture_connection_is_down_while_candles_are_delivered(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Exchange(FAST) as exchange, refusing() as url:

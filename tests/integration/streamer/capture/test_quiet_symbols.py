@@ -16,7 +16,7 @@ from tests.integration.streamer.capture.asking import AGG_TRADES, TRADES, wait_u
 from tests.integration.streamer.harness import settings_for, streaming
 
 
-async def test_lost_trades_are_fetched_though_no_id_follows(
+async def test_lost_trades_of_a_quiet_symbol_are_fetched(
     database_url: str,
     rows_of: Callable[..., Any],
     tmp_path: Path,

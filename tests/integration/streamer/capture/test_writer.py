@@ -120,7 +120,9 @@ async def until(holds: object, *, timeout_s: float = 120) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_quotes_of_an_outage_are_spooled_and_replayed(server: Server, tmp_path: Path) -> None:
+async def test_book_tickers_of_an_outage_are_spooled_and_replayed(
+    server: Server, tmp_path: Path
+) -> None:
     async with working(Bench(server.url, tmp_path)) as bench:
         for number in range(1_000):
             bench.quote(number, symbol="AWAY")
@@ -160,9 +162,7 @@ async def test_a_killed_process_leaves_its_spool_to_the_next(
     assert segments(tmp_path) == []
 
 
-async def test_what_the_spool_had_to_drop_is_counted_in_the_ledger(
-    server: Server, tmp_path: Path
-) -> None:
+async def test_rows_dropped_by_the_spool_are_recorded(server: Server, tmp_path: Path) -> None:
     away = "postgresql://candelabra@127.0.0.1:1/capture"
     async with working(Bench(away, tmp_path, max_bytes=100_000)) as killed:
         for number in range(3_000):
@@ -194,7 +194,7 @@ def full_disk() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_full_disk_costs_the_rows_that_it_refused_and_they_are_counted(
+async def test_rows_refused_by_a_full_disk_are_recorded_as_lost(
     server: Server, tmp_path: Path
 ) -> None:
     away = "postgresql://candelabra@127.0.0.1:1/capture"
@@ -245,7 +245,7 @@ async def test_a_hanging_database_does_not_let_memory_grow(server: Server, tmp_p
     assert asked_for
 
 
-async def test_a_refused_row_costs_no_other(server: Server, tmp_path: Path) -> None:
+async def test_refused_row_does_not_affect_others(server: Server, tmp_path: Path) -> None:
     async with working(Bench(server.url, tmp_path)) as bench:
         for number in range(100):
             bench.trade(number, symbol="BAD")
@@ -258,7 +258,7 @@ async def test_a_refused_row_costs_no_other(server: Server, tmp_path: Path) -> N
     assert stored(server.url, "BAD")[1] == [n for n in range(100) if n != 50]
 
 
-async def test_a_stop_writes_what_waits_or_spools_it(server: Server, tmp_path: Path) -> None:
+async def test_stop_writes_or_spools_waiting_rows(server: Server, tmp_path: Path) -> None:
     bench = Bench(server.url, tmp_path)
     for number in range(1_200):
         bench.quote(number, symbol="STOP")
@@ -277,7 +277,9 @@ async def test_a_stop_writes_what_waits_or_spools_it(server: Server, tmp_path: P
     assert stored(server.url, "STOP")[0] == list(range(2_400))
 
 
-async def test_two_streamers_on_the_same_symbols_do_no_harm(server: Server, tmp_path: Path) -> None:
+async def test_two_streamers_store_each_row_of_a_symbol_once(
+    server: Server, tmp_path: Path
+) -> None:
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()

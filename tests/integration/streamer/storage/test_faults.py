@@ -163,7 +163,7 @@ async def test_a_statement_that_waits_too_long_is_cancelled_and_retried(
 
 
 @pytest.mark.long
-async def test_sessions_that_the_server_ends_cost_no_minute(
+async def test_sessions_ended_by_the_server_lose_no_minute(
     postgres: EmbeddedPostgres, database_url: str, log: CapturingLogger
 ) -> None:
     name = database_url.rsplit("/", 1)[1]

@@ -63,7 +63,7 @@ def frozen(url: str) -> Iterator[None]:
         pytest.param("", 3, id="without capture", marks=pytest.mark.long),
     ],
 )
-def test_a_stop_ends_within_ten_seconds_and_says_what_is_unwritten(
+def test_stop_ends_within_ten_seconds_and_logs_unwritten_rows(
     server: EmbeddedPostgres, tmp_path: Path, captured: str, hanging_s: float
 ) -> None:
     url = server.create_database("frozen")

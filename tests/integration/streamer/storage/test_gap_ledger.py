@@ -69,7 +69,7 @@ async def broken_ids(database_url: str) -> list[tuple[Any, ...]]:
         return await cursor.fetchall()
 
 
-async def test_a_stream_that_misses_nothing_has_no_gap(database_url: str) -> None:
+async def test_complete_stream_has_no_gap(database_url: str) -> None:
     async with (
         Exchange(FAST) as exchange,
         streaming(settings_for(exchange, database_url), *SYMBOLS),
@@ -154,7 +154,7 @@ async def test_gaps_of_an_ended_streamer_are_adopted_by_the_next_one(database_ur
         )
 
 
-async def test_what_rest_cannot_give_stays_open_with_the_reason(
+async def test_gap_that_rest_cannot_fill_stays_open_with_the_reason(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(repair, "MAX_ATTEMPTS", 1)

@@ -104,7 +104,7 @@ async def test_new_listings_are_streamed_from_their_first_minute_on(
         assert connection.execute(query, ([NEW, NEW_UM],)).fetchall() == []
 
 
-async def test_a_halt_reload_once_and_what_stays_away_is_unsubscribed(
+async def test_halt_is_logged_once_and_a_vanished_symbol_unsubscribed(
     database_url: str, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "GONE_AFTER_US", 3 * MINUTE_US)

@@ -67,7 +67,7 @@ async def look_back(
     return losses
 
 
-async def test_quotes_and_futures_trades_are_a_loss_since_the_last_row_however_old(
+async def test_book_tickers_and_futures_trades_are_lost_since_the_last_row(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     quote = book_ticker_line("BTCUSDT", 7, "1", "2", "3", "4", None, LAST_US)
@@ -94,7 +94,7 @@ def told(losses: Losses) -> list[tuple[str, int, int]]:
     return sorted((gap.symbol, gap.from_us, gap.to_us) for gap in losses.take())
 
 
-async def test_a_loss_lasts_until_the_exchange_delivers(
+async def test_loss_ends_when_the_exchange_delivers(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     for symbol in ("BTCUSDT", "ETHUSDT", "XRPUSDT"):
@@ -113,7 +113,7 @@ async def test_a_loss_lasts_until_the_exchange_delivers(
     assert [loss.symbol for loss in losses.open] == ["XRPUSDT"]
 
 
-async def test_what_a_process_that_was_killed_at_its_start_had_lost_is_told_by_the_next(
+async def test_loss_of_a_process_killed_at_its_start_is_recorded_by_the_next(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     store_quote(database_url, "BTCUSDT", 7, LAST_US)
@@ -131,7 +131,7 @@ async def test_what_a_process_that_was_killed_at_its_start_had_lost_is_told_by_t
     assert (told(again), again.open) == (told(losses), set())
 
 
-async def test_trades_with_ids_are_missing_since_the_last_row_however_old(
+async def test_trades_with_ids_are_missing_since_the_last_row(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     store_trades(database_url, {100: LAST_US})
@@ -155,7 +155,7 @@ def missing(intake: Intake) -> list[tuple[int, int, int, int]]:
     return [(one.first_id, one.last_id, one.from_us, one.to_us) for one in missing_ranges]
 
 
-async def test_ids_that_an_ended_process_had_no_time_to_find_are_missing_however_old(
+async def test_missing_ids_not_found_by_an_ended_process_are_found(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     later_us = LAST_US + 60 * MINUTE_US
@@ -164,7 +164,7 @@ async def test_ids_that_an_ended_process_had_no_time_to_find_are_missing_however
     assert missing(intake) == [(101, 899, LAST_US, later_us)]
 
 
-async def test_rows_of_a_start_that_was_cut_short_do_not_hide_what_is_missing_before_them(
+async def test_rows_of_an_interrupted_start_hide_no_missing_ids_before_them(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     store_trades(database_url, {100: LAST_US, 900: NOW_US - MINUTE_US})
@@ -172,7 +172,7 @@ async def test_rows_of_a_start_that_was_cut_short_do_not_hide_what_is_missing_be
     assert missing(intake) == [(101, 899, LAST_US, NOW_US - MINUTE_US)]
 
 
-async def test_rows_that_are_gone_since_the_start_are_found_by_another_look(
+async def test_rows_lost_since_the_start_are_found_by_a_recheck(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     later_us = NOW_US + 9 * DAY_US

@@ -20,7 +20,7 @@ SYMBOL = "BTCUSDT"
 
 
 @pytest.mark.long
-async def test_ids_that_rest_refused_until_a_stop_are_whole_after_a_start_on_another_day(
+async def test_ids_refused_until_a_stop_are_fetched_after_a_start_on_another_day(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     config = SimulatorConfig(speed=60, clock_start=EVENING, spot_symbols=(SYMBOL,), um_symbols=())
