@@ -44,7 +44,9 @@ def _show_version(is_asked: bool) -> None:
 def options(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it, and exit."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Every 1-minute candle of every Binance market in one PostgreSQL."""
@@ -82,14 +84,14 @@ def stream(
         bool, typer.Option("--all", help="Every trading symbol of both markets.")
     ] = False,
     trade_stream: Annotated[
-        str, typer.Option(help="aggTrade, or trade where a recording has nothing else.")
+        str, typer.Option(help="aggTrade, or trade for recordings without aggTrades.")
     ] = "aggTrade",
     klines: Annotated[
-        bool, typer.Option(help="Subscribe to the exchange's klines, the checksum of candles.")
+        bool, typer.Option(help="Subscribe to the exchange's klines, which verify the candles.")
     ] = True,
     capture: Annotated[
         str,
-        typer.Option(help="Also keep agg_trades, trades, book_tickers, by comma. [CAPTURE]"),
+        typer.Option(help="Also store agg_trades, trades, book_tickers, by comma. [CAPTURE]"),
     ] = "",
 ) -> None:
     """Stream live trades into market.candles_1m until SIGTERM or Ctrl-C."""
@@ -139,9 +141,11 @@ def simulate(context: typer.Context) -> None:
 
 @app.command()
 def psql(
-    command: Annotated[str, typer.Option("-c", "--command", help="Run this and leave.")] = "",
+    command: Annotated[
+        str, typer.Option("-c", "--command", help="Run this statement and exit.")
+    ] = "",
 ) -> None:
-    """Open psql (the one that came with the embedded PostgreSQL) on the reader's database."""
+    """Open psql on the reader's database; psql comes with the embedded PostgreSQL."""
     from cli.commands.psql import run_psql
 
     run_psql(command)
@@ -172,7 +176,9 @@ def demo(
     ] = "BTCUSDT,ETHBTC,BTCUSDT.P",
     days: Annotated[
         int | None,
-        typer.Option(min=2, max=400, help="Days of history; else since the start of last month."),
+        typer.Option(
+            min=2, max=400, help="Days of history; default: since the start of last month."
+        ),
     ] = None,
 ) -> None:
     """Run everything on this machine, offline: exchange, database, streamer, Airflow, marts."""

@@ -45,11 +45,11 @@ def archive(
             )
         ),
     ],
-    dataset: Annotated[Dataset | None, typer.Option(help="Of this table alone.")] = None,
+    dataset: Annotated[Dataset | None, typer.Option(help="Only days of this table.")] = None,
     first: Annotated[str, typer.Option(help="First day, as 2026-11-18.")] = "",
-    last: Annotated[str, typer.Option(help="Last day; else the first alone, if given.")] = "",
+    last: Annotated[str, typer.Option(help="Last day; default: the first day, if given.")] = "",
     keep_days: Annotated[
-        int, typer.Option(min=0, help="How long a restored day stays in its table.")
+        int, typer.Option(min=0, help="Days that a restored day stays in its table.")
     ] = 7,
 ) -> None:
     """List, verify, restore or write the Parquet files of old days of raw capture."""

@@ -21,7 +21,7 @@ def backfill(
     symbols: Annotated[
         str, typer.Option(help="Symbols, by comma: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
     ] = "",
-    market: Annotated[str, typer.Option(help="Of symbols without .P: spot or um.")] = "spot",
+    market: Annotated[str, typer.Option(help="Market of symbols without .P: spot or um.")] = "spot",
     start: Annotated[
         str,
         typer.Option(
@@ -42,13 +42,15 @@ def backfill(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show what would be loaded, its sources and its cost.")
     ] = False,
-    workers: Annotated[int, typer.Option(min=1, max=32, help="Pieces at the same time.")] = 4,
+    workers: Annotated[
+        int, typer.Option(min=1, max=32, help="Pieces loaded at the same time.")
+    ] = 4,
     kind: Annotated[
         str,
         typer.Option(help="klines; or dumps of agg_trades or trades, aggregated to check them."),
     ] = "klines",
     keep_raw: Annotated[
-        bool, typer.Option("--keep-raw", help="Keep the rows of such dumps as well.")
+        bool, typer.Option("--keep-raw", help="Also store the rows of trade dumps.")
     ] = False,
 ) -> None:
     """Load the minutes that are missing: monthly dumps, daily dumps, then REST."""

@@ -9,9 +9,9 @@ import typer
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="Written with its checksum in FILE.sha256.")],
+    file: Annotated[Path, typer.Argument(help="File to write; FILE.sha256 gets its checksum.")],
 ) -> None:
-    """Write the database of DATABASE_URL to a file, while everything goes on."""
+    """Write the database of DATABASE_URL to a file without stopping anything."""
     from cli.local.location import settings_here
     from include.jobs.storage.backup import backup as run_backup
     from include.logs import configure_logging
@@ -25,7 +25,9 @@ def backup(
 
 
 def restore(
-    file: Annotated[Path, typer.Argument(help="As `backup` or pg_dump's custom format wrote it.")],
+    file: Annotated[
+        Path, typer.Argument(help="Backup by `candelabra backup` or pg_dump in custom format.")
+    ],
 ) -> None:
     """Restore a backup into the empty database of DATABASE_URL, and bring it up to date."""
     from include.config import load_settings

@@ -27,13 +27,15 @@ def check(
         str,
         typer.Option("--from", help="Check minutes from this time on: 2026-11-01[T12:00], UTC."),
     ] = "",
-    end: Annotated[str, typer.Option("--to", help="End, not included; else now.")] = "",
-    symbols: Annotated[str, typer.Option(help="Candles and trades of these alone, by comma.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
+    end: Annotated[str, typer.Option("--to", help="End, exclusive; default: now.")] = "",
+    symbols: Annotated[
+        str, typer.Option(help="Only candles and trades of these symbols, by comma.")
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check candles, trades, listings and ledgers: what changed, all, or a span of time.
+    """Check candles, trades, listings and ledgers: what changed, everything, or a period.
 
-    Exit code 0: no error, perhaps warnings; 1: rules are broken; 2: it could not be checked.
+    Exit code 0: no error, perhaps warnings; 1: rules are broken; 2: the check could not run.
     """
     from include.errors import CandelabraError
 

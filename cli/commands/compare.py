@@ -15,13 +15,13 @@ MAX_SHOWN = 40
 
 
 def compare(
-    interval: Annotated[str, typer.Option(help="Of the files: 3m to 1M.")],
+    interval: Annotated[str, typer.Option(help="Interval of the files: 3m to 1M.")],
     symbols: Annotated[
         str, typer.Option(help="Symbols, by comma: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
     ] = "",
-    market: Annotated[str, typer.Option(help="Of symbols without .P: spot or um.")] = "spot",
+    market: Annotated[str, typer.Option(help="Market of symbols without .P: spot or um.")] = "spot",
     start: Annotated[str, typer.Option("--from", help="First day, UTC: 2026-11-01.")] = "",
-    end: Annotated[str, typer.Option("--to", help="End, not included; or now.")] = "now",
+    end: Annotated[str, typer.Option("--to", help="End, exclusive; or now.")] = "now",
 ) -> None:
     """Compare dump files of an interval with what the stored minutes roll up to; store nothing."""
     from rich.console import Console

@@ -27,15 +27,18 @@ def import_files(
         ),
     ],
     symbol: Annotated[
-        str, typer.Option(help="Symbol of the rows; else from names like BTCUSDT-1m-2024-02.zip.")
+        str,
+        typer.Option(
+            help="Symbol of the rows; default: from file names like BTCUSDT-1m-2024-02.zip."
+        ),
     ] = "",
     market: Annotated[
-        str, typer.Option(help="spot or um; else spot, or um below a folder futures/um.")
+        str, typer.Option(help="spot or um; default: um in a folder futures/um, else spot.")
     ] = "",
 ) -> None:
     """Load 1m klines, trades or aggTrades in the dump site's formats.
 
-    Bad rows are kept apart, with line and reason, and the others are loaded.
+    Bad rows are recorded with line and reason; the others are loaded.
 
     Exit code 0: every row was loaded; 1: a file was refused; 3: rows were rejected.
     """

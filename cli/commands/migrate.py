@@ -17,7 +17,7 @@ AIRFLOW_VARIABLES = (
 
 
 def migrate() -> None:
-    """Create or upgrade schemas, tables and roles of DATABASE_URL; set up an Airflow of yours."""
+    """Create or upgrade schemas, tables and roles of DATABASE_URL; set up your own Airflow."""
     from cli.local.location import settings_here
     from include.logs import configure_logging
     from include.store.migrate import migrate as run_migrations

@@ -13,12 +13,12 @@ def serve(
     streamer: Annotated[
         str,
         typer.Option(
-            help="Host and port of the gRPC of a streamer, or of another server. "
+            help="gRPC address (host:port) of a streamer or another server. "
             f"[NATS_URL, or 127.0.0.1:{GRPC_PORT}]"
         ),
     ] = "",
     port: Annotated[
-        int | None, typer.Option(min=0, max=65_535, help="Of our own gRPC. [GRPC_PORT]")
+        int | None, typer.Option(min=0, max=65_535, help="Port of this server's gRPC. [GRPC_PORT]")
     ] = None,
 ) -> None:
     """Serve a streamer's data from another process, until SIGTERM or Ctrl-C.

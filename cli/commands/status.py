@@ -27,11 +27,11 @@ def status(
     since: Annotated[
         str, typer.Option(help="How far back minutes are counted: 90m, 24h or 7d; at most 31d.")
     ] = "24h",
-    symbols: Annotated[str, typer.Option(help="These symbols alone, by comma.")] = "",
+    symbols: Annotated[str, typer.Option(help="Only these symbols, by comma.")] = "",
     show_all: Annotated[
         bool, typer.Option("--all", help="Every symbol, including those not streamed.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show the state of the database: live symbols, gaps, quality; worst first.
 

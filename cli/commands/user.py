@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="user",
     no_args_is_help=True,
-    help="Accounts of those who read: who may log in, their tokens and watchlists.",
+    help="Accounts of readers: logins, tokens and watchlists.",
 )
 token = typer.Typer(name="token", no_args_is_help=True, help="API tokens of programs.")
 watch = typer.Typer(name="watch", no_args_is_help=True, help="Watchlists, which streamers follow.")
 app.add_typer(token)
 app.add_typer(watch)
 
-Name = Annotated[str, typer.Argument(help="Of the account.")]
+Name = Annotated[str, typer.Argument(help="Name of the account.")]
 Label = Annotated[str, typer.Argument(help="Purpose of the token, such as notebook.")]
 
 
@@ -34,7 +34,7 @@ Label = Annotated[str, typer.Argument(help="Purpose of the token, such as notebo
 def add(
     name: Name,
     admin: Annotated[
-        bool, typer.Option("--admin", help="May see the other accounts and end their sessions.")
+        bool, typer.Option("--admin", help="Allow to see other accounts and end their sessions.")
     ] = False,
 ) -> None:
     """Create an account; its password is read from the terminal or from standard input."""
@@ -75,7 +75,7 @@ def list_() -> None:
 
 @app.command()
 def passwd(name: Name) -> None:
-    """Set another password; the account's sessions end, its tokens stay."""
+    """Set a new password; the account's sessions end, its tokens stay."""
     from include.store.accounts import users as accounts
 
     with _database() as connection:
@@ -136,7 +136,7 @@ def logout(name: Name) -> None:
 
 @app.command()
 def remove(name: Name) -> None:
-    """Forget an account, its sessions, tokens and watchlist."""
+    """Delete an account, its sessions, tokens and watchlist."""
     from include.store.accounts import users as accounts
 
     with _database() as connection:
@@ -149,10 +149,13 @@ def add_token(
     name: Name,
     label: Label,
     days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Until it ends; else never by itself.")
+        int | None,
+        typer.Option(
+            min=1, max=36_500, help="Days until the token expires; default: it never expires."
+        ),
     ] = None,
 ) -> None:
-    """Make a token and show it, once."""
+    """Create a token and show it once."""
     from include.domain.accounts import checked_label
     from include.store.accounts import users as accounts
     from include.store.accounts.credentials import new_token, secret_hash
@@ -167,7 +170,7 @@ def add_token(
 
 @token.command("list")
 def list_tokens(
-    name: Annotated[str | None, typer.Argument(help="Of one account; else of all.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Only those of this account.")] = None,
 ) -> None:
     """Show tokens, without their secrets."""
     from include.store.accounts import users as accounts
@@ -201,7 +204,7 @@ def revoke(name: Name, label: Label) -> None:
 
 @watch.command("list")
 def list_watched(
-    name: Annotated[str | None, typer.Argument(help="Of one account; else of all.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Only those of this account.")] = None,
 ) -> None:
     """List the symbols that accounts watch."""
     from include.store.accounts import users as accounts

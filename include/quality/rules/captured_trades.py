@@ -167,7 +167,7 @@ def chunks_of(
         changed = session.execute(_CHANGED, values)
         work, left = packed(changed, scope.end)
         if left:
-            log.info("changed_trades_left_to_the_daily_check", symbol_days=left)
+            log.info("trade_check_postponed", symbol_days=left)
         return work
     since = None if scope.start is None else scope.start - LATE
     work = []
