@@ -1,5 +1,5 @@
-"""Pure values and arithmetic of the market: no I/O, no clock, standard library and polars only.
+"""Market values and arithmetic: no I/O, no clock, standard library and polars only.
 
-Times are integers, microseconds since 1970-01-01 UTC (names end in ``_us``).
-Prices and quantities are ``Decimal``, never float.
+Times are integers, microseconds since 1970-01-01 UTC (names end in ``_us``). Prices and quantities
+are ``Decimal``, never float.
 """

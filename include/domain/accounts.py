@@ -1,4 +1,4 @@
-"""Accounts: valid names and passwords, and what each role permits. Pure."""
+"""Accounts: valid names and passwords, and the permissions of each role. Pure."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from include.errors import RejectedInputError
 
 MIN_PASSWORD = 10
 MAX_PASSWORD = 1_000
-"""Maximum length in characters; bounds the work of hashing."""
+"""Maximum length in characters; bounds the cost of hashing."""
 MAX_LABEL = 64
 MAX_WATCHED = 100
-"""Maximum symbols of one watchlist: each may make the streamer subscribe."""
+"""Maximum symbols of one watchlist: each may add streams to the streamer."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
@@ -24,7 +24,7 @@ class Role(StrEnum):
     READER = "reader"
     """Read, and edit the account's watchlist."""
     ADMIN = "admin"
-    """Also see the other accounts, and end their sessions."""
+    """As reader; also list other accounts and end their sessions."""
 
 
 class Kind(StrEnum):
@@ -53,26 +53,26 @@ class Identity:
 
 
 def is_name(name: str) -> bool:
-    """Whether an account may be called so."""
+    """Whether this is a valid account name."""
     return _NAME.fullmatch(name) is not None
 
 
 def checked_name(name: str) -> str:
-    """The name of an account.
+    """Return a valid account name.
 
     Raises:
-        RejectedInputError: it cannot be one.
+        RejectedInputError: it is invalid.
     """
     if not is_name(name):
         raise RejectedInputError(
-            f"{name[:80]!r} is no name of an account; should be 1 to 63 small letters, digits, "
+            f"{name[:80]!r} is not an account name; should be 1 to 63 small letters, digits, "
             "dots, hyphens or underscores, the first a letter or a digit"
         )
     return name
 
 
 def checked_password(password: str) -> str:
-    """A password that may be set.
+    """Return a valid password.
 
     Raises:
         RejectedInputError: it is too short or too long.
@@ -86,13 +86,13 @@ def checked_password(password: str) -> str:
 
 
 def checked_label(label: str) -> str:
-    """What a token is for.
+    """Return a valid token label.
 
     Raises:
         RejectedInputError: it is empty or too long.
     """
     if not (0 < len(label) <= MAX_LABEL and label.isprintable() and label.strip() == label):
         raise RejectedInputError(
-            f"{label[:80]!r} is no label; should be 1 to {MAX_LABEL} characters such as 'notebook'"
+            f"{label[:80]!r} is not a label; use 1 to {MAX_LABEL} characters, such as 'notebook'"
         )
     return label

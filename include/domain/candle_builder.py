@@ -1,6 +1,6 @@
 """Aggregate trades into the candle of one minute, row by row.
 
-The columnar twin is ``columns.candles.aggregate_trades``; tests compare the two.
+The columnar equivalent is ``columns.candles.aggregate_trades``; tests compare the two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from include.domain.exact import ZERO, add, multiply_add, subtract
 class Fill(Protocol):
     """The fields of a trade or aggTrade that aggregation needs.
 
-    ``first_trade_id`` and ``last_trade_id`` are the ids of the single trades inside.
+    ``first_trade_id`` and ``last_trade_id`` are the ids of the single trades in it.
     """
 
     @property
@@ -57,7 +57,8 @@ class CandleBuilder:
         self.symbol = symbol
         self.open_time_us = open_time_us
         self.open = self.high = self.low = self.close = ZERO
-        # Either side by itself: a trade is in one alone, and the whole is summed when asked.
+        # Each side is summed separately: a trade adds to one side, and totals are computed on
+        # request.
         self.taker_buy_volume = self.taker_buy_quote_volume = ZERO
         self.taker_sell_volume = self.taker_sell_quote_volume = ZERO
         self.trade_count = 0
@@ -65,7 +66,7 @@ class CandleBuilder:
 
     @classmethod
     def from_candle(cls, candle: Candle) -> CandleBuilder:
-        """Go on from a candle that holds the minute's trades up to its last id."""
+        """Continue from a candle with the minute's trades up to its last id."""
         builder = cls(candle.symbol, candle.open_time_us)
         builder.open, builder.high = candle.open, candle.high
         builder.low, builder.close = candle.low, candle.close
@@ -78,17 +79,19 @@ class CandleBuilder:
             builder.first_trade_id = candle.first_trade_id
             builder.last_trade_id = candle.last_trade_id
         elif candle.trade_count:
-            raise ValueError(f"{candle.symbol}: a candle with trades but no ids seeds nothing")
+            raise ValueError(
+                f"{candle.symbol}: cannot continue from a candle with trades but no ids"
+            )
         return builder
 
     @property
     def volume(self) -> Decimal:
-        """Volume of both sides, in the base asset."""
+        """Total volume, in the base asset."""
         return add(self.taker_buy_volume, self.taker_sell_volume)
 
     @property
     def quote_volume(self) -> Decimal:
-        """Volume of both sides, in the quote asset."""
+        """Total volume, in the quote asset."""
         return add(self.taker_buy_quote_volume, self.taker_sell_quote_volume)
 
     def add(self, fill: Fill) -> None:

@@ -11,7 +11,7 @@ from include.domain.timeframes import MINUTE_US
 
 
 class Status(StrEnum):
-    """How a stored row was verified."""
+    """How far a stored row is proven."""
 
     VERIFIED = "verified"
     """Equal to the exchange's own candle, or taken from it."""
@@ -34,7 +34,7 @@ class Source(StrEnum):
 
 
 EXCHANGE_SOURCES = frozenset({Source.REST, Source.DUMP_DAILY, Source.DUMP_MONTHLY, Source.KLINE})
-"""Sources whose rows are the exchange's own candles."""
+"""Sources whose rows are the exchange's own klines."""
 
 SOURCE_RANK: dict[Source, int] = {
     Source.REST: 80,
@@ -45,7 +45,7 @@ SOURCE_RANK: dict[Source, int] = {
     Source.TRADES: 30,
     Source.FILE: 20,
 }
-"""The word of a higher rank wins a minute."""
+"""Rank of each source: in a minute, the candidate with the higher rank wins."""
 
 PARTIAL_RANK = 10
 """Rank of any row with missing trades."""
@@ -56,8 +56,8 @@ class Candle:
     """One candle of one symbol: nine values and the ids of its first and last trade.
 
     Prices are in quote asset, ``volume`` and ``taker_buy_volume`` in base asset, quote volumes in
-    quote asset. Ids are None where the source has none or the minute had no trade. Quote volumes
-    are exact sums; for symbols whose fills the exchange rounds, only the exchange's values are
+    quote asset. Ids are None if the source has none or the minute had no trade. Quote volumes are
+    exact sums; for symbols whose fills the exchange rounds, only the exchange's own values are
     right.
     """
 
@@ -125,14 +125,14 @@ def silent_candle(symbol: str, open_time_us: int, price: Decimal) -> Candle:
 
 
 def differing_values(left: Candle, right: Candle) -> list[str]:
-    """Names of the values in which two candles differ."""
+    """Return the names of the values in which two candles differ."""
     return [
         name for name, a, b in zip(VALUE_NAMES, left.values, right.values, strict=True) if a != b
     ]
 
 
 def differing_ids(left: Candle, right: Candle) -> list[str]:
-    """Names of the trade ids in which two candles differ; a side without ids agrees with any."""
+    """Return the names of the trade ids in which two candles differ; missing ids match any."""
     return [
         name
         for name in ("first_trade_id", "last_trade_id")
@@ -144,13 +144,13 @@ def differing_ids(left: Candle, right: Candle) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class CandleCandidate:
-    """A candle offered to the store, with what it rests on.
+    """A candle offered to the merge, with its provenance.
 
     Attributes:
-        evidence_at_us: for the exchange's own sources the time of the evidence (a file's
-            publication, a REST answer's server time, a kline frame's event time), never the
-            time of writing; of a dump file of trades its publication; None for the stream's
-            aggregated candles and files of users.
+        evidence_at_us: when the exchange published the values, never the time of writing: a file's
+            publication (also for candles aggregated from its trades), a REST answer's server time,
+            a kline frame's event time. None for candles aggregated from the stream and for files of
+            users.
     """
 
     candle: Candle

@@ -1,7 +1,7 @@
 """Prices of the last 24 hours of one symbol, from its minutes.
 
-Kept as whole numbers of the smallest decimal seen, a few dozen kilobytes a symbol: a day of
-``Candle`` would be a megabyte.
+Values are stored as integers in units of the smallest decimal seen: a few dozen kilobytes per
+symbol, where a day of ``Candle`` would take a megabyte.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from include.domain.timeframes import DAY_US, MINUTE_US
 
 MINUTES = DAY_US // MINUTE_US
 _ABSENT = -(1 << 62)
-"""Index into columns whose maximum is searched."""
+"""Marks minutes without a value; below any value, so that a maximum ignores it."""
 _NEVER = -1
 _UNKNOWN = -1
 """Trade count of an unknown minute."""
 _ALL_ABSENT = array("q", [_ABSENT]) * MINUTES
 _ALL_UNKNOWN = array("q", [_UNKNOWN]) * MINUTES
 _ALL_ZERO = array("q", [0]) * MINUTES
-"""Templates to copy, which is faster than to build them."""
+"""Template; copying is faster than building."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,8 @@ class DayPrices:
     Attributes:
         start_us: open time of the first known minute.
         change: last price minus the first.
-        change_percent: in percent of the first, to four decimals.
-        minute_count: known minutes.
+        change_percent: in percent of the first price, to four decimals.
+        minute_count: number of known minutes.
     """
 
     symbol: str
@@ -60,7 +60,7 @@ class _Column:
     def __init__(self, blank: array[int]) -> None:
         self.absent = blank[0]
         self.decimals: int | None = None
-        """The extreme; None before the first value."""
+        """Cached maximum; None before the first value."""
         self.values: array[int] | list[int] = blank[:]
 
     def put(self, slot: int, value: Decimal) -> None:
@@ -103,7 +103,7 @@ class DayOfMinutes:
         self._last = Decimal(0)
         self._open = _Column(_ALL_ZERO)
         self._high, self._fall = _Column(_ALL_ABSENT), _Column(_ALL_ABSENT)
-        """Highest price, and lowest with the sign turned: of minutes with trades."""
+        """Highest price, and negated lowest price, of minutes with trades."""
         self._volume, self._quote_volume = _Column(_ALL_ZERO), _Column(_ALL_ZERO)
         self._trades = _ALL_UNKNOWN[:]
 
@@ -167,7 +167,7 @@ class DayOfMinutes:
         )
 
     def _advance(self, newest_us: int) -> None:
-        """Forget what is a day older than another newest minute."""
+        """Clear minutes that are a day older than a new newest minute."""
         if self.newest_us != _NEVER:
             skipped = min((newest_us - self.newest_us) // MINUTE_US, MINUTES)
             for index in range(skipped):

@@ -1,4 +1,4 @@
-"""Markets, symbols and the filters that decide how exact an aggregated candle can be."""
+"""Markets, symbols, and the filters that decide whether quote volumes can be computed exactly."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from include.domain.timeframes import MINUTE_US
 UM_SUFFIX = ".P"
 
 REUSED_AFTER_US = MINUTE_US
-"""Trades of one instrument have ascending ids and, apart from clock corrections, ascending times. A
+"""Trades of one instrument have ascending ids and, except for clock corrections, ascending times. A
 smaller id whose trade is this much newer belongs to another instrument that reuses the ticker."""
 
 
 class Market(StrEnum):
-    """The two markets of Binance that Candelabra keeps."""
+    """The two markets of Binance that Candelabra covers."""
 
     SPOT = "spot"
     UM = "um"
-    """USD-margined futures."""
+    """USD-margined perpetual futures."""
 
 
 def symbol_of(market: Market, exchange_symbol: str) -> str:
-    """The platform's unique symbol: spot ``BTCUSDT``, USD-M ``BTCUSDT.P``."""
+    """Return the platform's unique symbol: spot ``BTCUSDT``, USD-M ``BTCUSDT.P``."""
     return exchange_symbol + UM_SUFFIX if market is Market.UM else exchange_symbol
 
 
 def market_of(symbol: str) -> Market:
-    """The market that a platform symbol belongs to."""
+    """Return the market of a platform symbol."""
     return Market.UM if symbol.endswith(UM_SUFFIX) else Market.SPOT
 
 
@@ -48,7 +48,7 @@ def unknown_symbol(name: str, known: Iterable[str]) -> str:
 
 
 def decimals_of(step: Decimal) -> int:
-    """Decimals that a tick or step leaves: ``0.01000000`` has two."""
+    """Return the decimals of a tick or step: ``0.01000000`` has two."""
     exponent = step.normalize().as_tuple().exponent
     if not isinstance(exponent, int):
         raise ValueError(f"step {step} is not a finite number")  # noqa: TRY004 - NaN is a Decimal
@@ -98,7 +98,7 @@ class Instrument:
     def quote_volume_is_exact(self) -> bool:
         """Whether price × quantity of a fill needs no rounding by the exchange.
 
-        Where tick × step has more than eight decimals (ETHBTC, BNBBTC …) each fill's quote
-        amount is rounded, and an aggTrade merges fills: quote volumes cannot be recovered.
+        If tick × step has more than eight decimals (ETHBTC, BNBBTC …), the exchange rounds each
+        fill's quote amount. An aggTrade merges fills, so quote volumes cannot be recovered from it.
         """
         return decimals_of(self.tick_size) + decimals_of(self.step_size) <= QUOTE_DECIMALS

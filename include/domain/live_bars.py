@@ -1,8 +1,8 @@
-"""Bars of every timeframe while their minutes come in.
+"""Live bars of every timeframe, updated minute by minute.
 
-A bar is joined from days, hours and minutes: days for what is long past, hours for today and
-yesterday, minutes for this hour and the one before. What is kept of a symbol is bounded, and a
-bar of a month costs no more than the parts it has.
+A bar is joined from days, hours and minutes: minutes for this hour and the one before, hours for
+the rest of today and yesterday, days for earlier times. So memory per symbol is bounded, and the
+cost of a bar of a month is bounded by its number of parts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, TIMEFRAMES, Ti
 HOUR = TIMEFRAMES["1h"]
 DAY = TIMEFRAMES["1d"]
 MAX_SWAPPED = 64
-"""So few ids may lie the wrong way round where a minute ends: clocks are set."""
+"""Maximum ids in wrong order at the end of a minute, due to clock corrections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Bar:
     """A candle of any timeframe.
 
     Attributes:
-        minute_count: how many minutes of it are there.
-        is_closed: its last minute is over.
+        minute_count: number of known minutes in it.
+        is_closed: whether its last minute has ended.
     """
 
     candle: Candle
@@ -37,7 +37,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some minutes of a bar, joined."""
+    """Joined minutes of a bar."""
 
     candle: Candle
     minute_count: int
@@ -79,8 +79,8 @@ def reach_of(newest_us: int) -> Reach:
 def is_of_another(before: Candle, after: Candle) -> bool:
     """Whether a minute belongs to another instrument than an earlier one with the same ticker.
 
-    Trades of one instrument have ascending ids. If all ids of the later minute are smaller than
-    those of the earlier one, the exchange has started to count again.
+    Trades of one instrument have ascending ids. If all ids of the later minute are smaller than the
+    ids of the earlier one, another instrument has taken over the ticker.
     """
     if before.first_trade_id is None or after.last_trade_id is None:
         return False
@@ -141,8 +141,8 @@ class SymbolBars:
         """Return the bar that contains a time; None if no part of it is known.
 
         Args:
-            moment_us: by default the newest minute. The earliest is the previous bar, or the first
-                bar with all parts known.
+            moment_us: by default the newest minute. The earliest allowed is in the previous bar, or
+                in the first bar with all parts known.
 
         Raises:
             ValueError: the bar is older than those in memory.
@@ -166,14 +166,15 @@ class SymbolBars:
     # --- inside
 
     def _first_open_us(self, timeframe: Timeframe) -> int:
-        """No bar that opens earlier is made of whole parts that are in memory."""
+        """Return the open time of the earliest bar whose parts are all in memory."""
         width_us = timeframe.width_us or DAY_US
         if width_us < HOUR_US:
             return self._reach.minutes_from_us
         return self._reach.hours_from_us if width_us < DAY_US else self._reach.days_from_us
 
     def _advance(self, newest_us: int) -> None:
-        """Advance to a newer minute and join the parts that leave the reach."""
+        """Advance to a newer minute; join minutes to hours, and hours to days, that leave the
+        reach."""
         before, reach = self._reach, reach_of(newest_us)
         self._earlier.clear()
         self._joined_hours.pop(HOUR.open_time_us(self.newest_us), None)
@@ -208,7 +209,7 @@ class SymbolBars:
         self._is_newest_closed = False
 
     def _earlier_part(self, timeframe: Timeframe, open_time_us: int, end_us: int) -> Part | None:
-        """A bar without the newest minute."""
+        """Return the part of a bar before the newest minute."""
         key = (timeframe.name, open_time_us)
         if key not in self._earlier:
             parts = list(self._parts(open_time_us, min(end_us, self.newest_us)))
@@ -237,7 +238,7 @@ class SymbolBars:
             moment_us += MINUTE_US
 
     def _hour(self, hour_us: int) -> Part | None:
-        """An hour, from its minutes."""
+        """Return an hour, joined from its minutes."""
         if hour_us not in self._joined_hours:
             minutes = [
                 Part(candle, 1)
@@ -249,7 +250,7 @@ class SymbolBars:
 
 
 def _previous_open(timeframe: Timeframe, moment_us: int) -> int:
-    """Open time of the bar before the one that holds a moment."""
+    """Return the open time of the bar before the one that contains a time."""
     return timeframe.open_time_us(timeframe.open_time_us(moment_us) - 1)
 
 

@@ -1,8 +1,8 @@
-"""Which of several candidates of one minute is kept: the merge as a maximum.
+"""Choose the row of a minute among its candidates, independently of their order.
 
-Every candidate has a key with a total order; the kept row is the greatest ever offered, so neither
-order nor repeats can matter. This is the pure twin of the SQL function ``ops.merge_candidates``,
-which every writer uses; tests hold the two equal.
+Every candidate has a key with a total order; the stored row is the greatest ever offered, so
+neither order nor repetition matters. This is the pure equivalent of the SQL function
+``ops.merge_candidates``, which every writer uses; tests compare the two.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from decimal import Decimal
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 
 AGGREGATED_SOURCES = frozenset({Source.STREAM, Source.TRADES})
-"""Sources that aggregate trades: of two, the one with more trades is more complete."""
+"""Sources that aggregate trades: of two such candidates, the one with more trades wins."""
 
 OrderKey = tuple[int, bool, int, int, int, tuple[Decimal | int, ...], str]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The row that is kept, with its provenance; ``CandleCandidate`` explains the fields."""
+    """The stored row with its provenance; see ``CandleCandidate``."""
 
     candle: Candle
     status: Status
@@ -31,10 +31,10 @@ class Stored:
 
 
 def order_key(candidate: CandleCandidate) -> OrderKey:
-    """Position of a candidate in the total order; greater wins.
+    """Return the position of a candidate in the total order; greater wins.
 
-    From the most significant: rank; time of the evidence (none is lowest); for aggregated candles
-    trade count and last trade id (0 where there is none, and for all other sources); the nine
+    From most to least significant: rank; time of the evidence (none is lowest); for aggregated
+    candles trade count and last trade id (0 if there is none, and for all other sources); the nine
     values; the source's name, so that no two different candidates tie.
     """
     is_aggregated = candidate.source in AGGREGATED_SOURCES
@@ -52,9 +52,9 @@ def order_key(candidate: CandleCandidate) -> OrderKey:
 def merge(candidates: Iterable[CandleCandidate]) -> Stored:
     """Return the winning row of all candidates of one symbol and minute.
 
-    Trade ids belong to the nine values and not to their source: the row carries the greatest pair
-    (last id, first id) that came with values equal to the winner's. So a REST row without ids keeps
-    those of the kline that it confirms.
+    Trade ids depend on the nine values, not on the source: the row has the greatest pair (last id,
+    first id) of all candidates whose values equal the winner's. So a REST row, which has no ids,
+    gets the ids of the kline that it confirms.
 
     Raises:
         ValueError: no candidate, or candidates of different symbols or minutes.

@@ -11,12 +11,12 @@ Ranges = list[tuple[int, int]]
 
 
 def minutes_in(ranges: Iterable[tuple[int, int]]) -> int:
-    """Number of minutes in half-open ranges."""
+    """Return the number of minutes in half-open ranges."""
     return sum(end - start for start, end in ranges) // MINUTE_US
 
 
 def ranges_of(open_times: Iterable[int]) -> Ranges:
-    """Open times of minutes (ascending, each once) joined to half-open ranges."""
+    """Join open times of minutes (ascending, unique) to half-open ranges."""
     opens = list(open_times)
     if opens and opens[-1] - opens[0] == (len(opens) - 1) * MINUTE_US:
         return [(opens[0], opens[-1] + MINUTE_US)]  # the usual case: no minute is missing
@@ -45,7 +45,7 @@ def gaps_in(ranges: Iterable[tuple[int, int]], start_us: int, end_us: int) -> Ra
 
 
 def united(ranges: Iterable[tuple[int, int]]) -> Ranges:
-    """Ranges in any order as ascending ones that do not touch."""
+    """Return ranges in any order as ascending ranges that do not touch."""
     whole: Ranges = []
     for start, end in sorted(ranges):
         if whole and start <= whole[-1][1]:
@@ -71,6 +71,6 @@ def common(ranges: Iterable[tuple[int, int]], others: Iterable[tuple[int, int]])
     return shared
 
 
-def without(ranges: Iterable[tuple[int, int]], taken: Ranges) -> Ranges:
+def without(ranges: Iterable[tuple[int, int]], removed: Ranges) -> Ranges:
     """Subtract ascending ranges from ascending ranges."""
-    return [part for start, end in ranges for part in gaps_in(taken, start, end)]
+    return [part for start, end in ranges for part in gaps_in(removed, start, end)]

@@ -1,6 +1,6 @@
-"""Rolling bars up to a coarser timeframe, row by row.
+"""Roll bars up to a coarser timeframe, row by row.
 
-The columnar twin is ``columnar.roll_up``; tests hold the two equal, and equal to the exchange.
+The columnar equivalent is ``columns.candles.roll_up``; tests compare both with the exchange.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from include.domain.timeframes import Timeframe
 
 
 def roll_up(candles: Iterable[Candle], timeframe: Timeframe) -> list[Candle]:
-    """Bars of ``timeframe`` from finer ones of one symbol, by open time.
+    """Return the bars of ``timeframe`` from finer ones of one symbol, by open time.
 
-    A bar holds whatever minutes are given; whether it is complete is the caller's question.
+    Bars may be incomplete: they contain the given minutes.
 
     Args:
         candles: of one symbol, in the order of their open times.
 
     Raises:
-        ValueError: they are of several symbols, or out of order.
+        ValueError: several symbols, or out of order.
     """
     rows = list(candles)
     for earlier, later in pairwise(rows):
@@ -41,11 +41,12 @@ def roll_up(candles: Iterable[Candle], timeframe: Timeframe) -> list[Candle]:
 
 
 def join_bars(bars: Sequence[Candle], open_time_us: int) -> Candle:
-    """One bar out of consecutive ones.
+    """Join consecutive bars to one.
 
-    A bar without trades gives no price: the exchange takes them from bars with trades (spot
-    BTCUSDT 2023-03-24 12:00). The last close is that of the last trade, unless minutes in front
-    of a silent one are missing. If none has trades the bar is flat at the last close.
+    A bar without trades does not set prices: like the exchange, the result takes its prices from
+    bars with trades (spot BTCUSDT 2023-03-24 12:00). The close is the last trade's; a silent bar at
+    the end has the same close unless minutes before it are missing. If no bar has trades, the
+    result is flat at the last close.
 
     Args:
         bars: at least one, in order.

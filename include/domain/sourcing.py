@@ -1,8 +1,8 @@
-"""Choose the cheapest reliable source of missing minutes, as a function of values.
+"""Choose the cheapest reliable source of missing minutes. Pure.
 
 A month that is mostly missing comes from its monthly file, a day from its daily file, the rest from
-REST. A file is no source for minutes it is known to lack, nor for anything while it is known to be
-damaged.
+REST. A file is no source for minutes it is known to lack, and no source at all while it is known to
+be damaged.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class PublishedFile:
 
     Attributes:
         start_us, end_us: the day or month it covers.
-        lacks: minutes that are known to be absent from it, since it was loaded.
-        fault: why it cannot be used, from the ledger; empty if it may be sound.
+        lacks: minutes that a load found to be absent from it.
+        fault: why it is unusable, from the ledger; empty if no fault is known.
         is_reissued: it was published again after it was loaded.
     """
 
@@ -67,8 +67,8 @@ class Part:
 
     Attributes:
         start_us, end_us: from the first to the last missing minute (half-open). For a re-issued
-            file its whole period; for a file to be compared, all of it within the span.
-        minutes: the missing minutes that this part alone provides.
+            file its whole period; for a file to be verified, its period within the span.
+        minutes: the missing minutes that only this part provides.
         file: None for REST.
         why: reason for this source, shown to users.
     """
@@ -84,11 +84,13 @@ class Part:
 def minutes_to_fill(
     mode: FillMode, start_us: int, end_us: int, stored: tuple[int, int] | None
 ) -> Ranges:
-    """Return the part of a span that a mode covers; forward, backward and gaps together are all.
+    """Return the part of a span that a mode covers.
+
+    The modes forward, backward and gaps together cover the whole span.
 
     Args:
-        stored: from the oldest stored minute to the end of the newest; None if there is none, then
-            only ``all`` is meaningful.
+        stored: from the oldest stored minute to the end of the newest; None if there is none: then
+            the mode must be ``all``.
     """
     if mode is FillMode.ALL:
         return [(start_us, end_us)] if start_us < end_us else []
@@ -106,7 +108,7 @@ def minutes_to_fill(
 def obtainable(
     missing: Ranges, files: Iterable[PublishedFile], rest_span: tuple[int, int] | None
 ) -> Ranges:
-    """The missing minutes that REST or a sound file may have."""
+    """Return the missing minutes that REST or a usable file may have."""
     held = [] if rest_span is None else [rest_span]
     for file in files:
         if not file.fault:
@@ -125,17 +127,17 @@ def sourced(
     """Assign each available missing minute to exactly one part.
 
     Re-issued files, and files to be verified, become parts even if nothing is missing; they provide
-    what is missing in their period.
+    the missing minutes of their period.
 
     Args:
         missing: ascending, within ``span``.
         files: published files that overlap the span.
         span: the symbol's trading time, clipped to the request.
-        rest_span: what REST can serve; None if REST does not know the symbol.
+        rest_span: range that REST can serve; None if REST does not know the symbol.
         verify: read the daily files of the whole span.
 
     Returns:
-        Parts from files in order of time, then those from REST.
+        Parts from files in order of time, then parts from REST.
     """
     left = obtainable(missing, files, rest_span)
     parts: list[Part] = []
@@ -147,8 +149,7 @@ def sourced(
         if start_us >= end_us:
             continue
         if file.is_reissued:
-            # Whole period: after the load, the ledger no longer shows that a part of it was not
-            # read.
+            # The whole period: after the load, the ledger no longer shows which part was not read.
             start_us, end_us = file.start_us, file.end_us
         found = common(left, [(start_us, end_us)])
         why = "re-issued since it was loaded" if file.is_reissued else "to be compared"
@@ -162,7 +163,7 @@ def sourced(
 
 @dataclass(slots=True)
 class _Chooser:
-    """Chooses file or REST for the missing minutes of one month after the other."""
+    """Chooses files or REST for the missing minutes, month by month."""
 
     files: Sequence[PublishedFile]
     rest_span: tuple[int, int] | None
@@ -176,27 +177,27 @@ class _Chooser:
         self.days = {one.start_us: one for one in self.files if one.source is Source.DUMP_DAILY}
 
     def choose(self, missing: Ranges) -> None:
-        """Share out the missing minutes of a month."""
+        """Assign the missing minutes of a month to sources."""
         days = _by_period(missing, DAY)
         monthly = self.months.get(MONTH.open_time_us(missing[0][0]))
         if monthly is not None and not monthly.fault:
             in_file = _by_period(_in(monthly, missing), DAY)
             whole = [day for day in in_file.values() if minutes_in(day) >= MIN_MINUTES_FOR_A_DAY]
             if len(whole) >= MIN_DAYS_FOR_A_MONTH:
-                self._take(monthly, missing, f"{len(whole)} days of the month are missing")
+                self._assign(monthly, missing, f"{len(whole)} days of the month are missing")
                 return
             if any(self._only_in_months(us, day) for us, day in days.items()):
-                self._take(monthly, missing, "neither REST nor a daily file has it")
+                self._assign(monthly, missing, "neither REST nor a daily file has it")
                 return
         for day_us, day in days.items():
             file = self.days.get(day_us)
             if file is not None and not file.fault and self._is_for(file, day):
-                self._take(file, day, f"{minutes_in(day):,} minutes of the day are missing")
+                self._assign(file, day, f"{minutes_in(day):,} minutes of the day are missing")
             else:
                 self.left_to_rest += day
 
     def rest_parts(self) -> list[Part]:
-        """Join near gaps and cut long ranges."""
+        """Return the parts from REST: near gaps joined, long ranges split."""
         joined: Ranges = []
         for start_us, end_us in self.left_to_rest:
             if joined and start_us - joined[-1][1] < JOINED_GAPS_MINUTES * MINUTE_US:
@@ -215,7 +216,7 @@ class _Chooser:
         return parts
 
     def _is_for(self, file: PublishedFile, missing: Ranges) -> bool:
-        """Whether a day's file is worth it, or the only one that has something."""
+        """Whether a daily file is cheaper than REST, or the only source."""
         if minutes_in(_in(file, missing)) >= MIN_MINUTES_FOR_A_DAY:
             return True
         return bool(self._unknown_to_rest(missing))
@@ -230,7 +231,7 @@ class _Chooser:
     def _unknown_to_rest(self, missing: Ranges) -> Ranges:
         return missing if self.rest_span is None else without(missing, [self.rest_span])
 
-    def _take(self, file: PublishedFile, missing: Ranges, why: str) -> None:
+    def _assign(self, file: PublishedFile, missing: Ranges, why: str) -> None:
         part = Part(file.source, missing[0][0], missing[-1][1], minutes_in(missing), why, file)
         self.parts.append(part)
 
@@ -253,7 +254,7 @@ def _in(file: PublishedFile, missing: Ranges) -> Ranges:
 
 
 def _by_period(ranges: Ranges, frame: Timeframe) -> dict[int, Ranges]:
-    """Ranges cut at the bounds of days or months, by the open time of each."""
+    """Split ranges at day or month boundaries, by the open time of each period."""
     periods: dict[int, Ranges] = {}
     for start_us, end_us in ranges:
         cursor = start_us

@@ -1,4 +1,5 @@
-"""The exchange's intervals and the bars a moment belongs to (UTC, whatever the session's zone)."""
+"""The exchange's intervals, and the bars that contain a time (UTC, whatever the session's time
+zone)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ DAY_US = 24 * HOUR_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ORIGIN_US = int(datetime(2001, 1, 1, tzinfo=UTC).timestamp()) * SECOND_US
-"""2001-01-01 UTC, a Monday: every recorded 3d and 1w bar fits ``date_bin`` with it."""
+"""2001-01-01 UTC, a Monday: with this origin ``date_bin`` gives all recorded 3d and 1w bars."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,10 @@ class Timeframe:
     """One interval of the exchange.
 
     Attributes:
-        name: the exchange's word (``5m``, ``1M``).
-        width_us: its width in microseconds; None for the calendar month.
-        table: its mart's name (``1M`` collides with ``1m`` by case, hence ``candles_1mo``).
+        name: the exchange's name (``5m``, ``1M``).
+        width_us: width in microseconds; None for the calendar month.
+        table: its mart's name (``candles_1mo``, because ``1M`` equals ``1m`` where case is
+            ignored).
         parent: the next finer interval that divides it, from which it is rolled up.
     """
 
@@ -40,7 +42,7 @@ class Timeframe:
         return to_us(datetime(moment.year, moment.month, 1, tzinfo=UTC))
 
     def next_open_us(self, open_time_us: int) -> int:
-        """Open time of the bar after the one that opens at ``open_time_us``."""
+        """Return the open time of the bar after the one that opens at ``open_time_us``."""
         if self.width_us is not None:
             return open_time_us + self.width_us
         moment = datetime.fromtimestamp(open_time_us // SECOND_US, tz=UTC)
@@ -94,7 +96,7 @@ def minute_of(moment_us: int) -> int:
 
 
 def to_us(moment: datetime) -> int:
-    """Microseconds since the epoch of an aware datetime, exactly (no float)."""
+    """Convert an aware datetime to microseconds since the epoch, exactly (no float)."""
     if moment.tzinfo is None:
         raise ValueError(f"{moment} has no time zone; give UTC explicitly")
     delta = moment - _EPOCH
@@ -102,10 +104,10 @@ def to_us(moment: datetime) -> int:
 
 
 def from_us(moment_us: int) -> datetime:
-    """The aware UTC datetime of microseconds since the epoch, exactly (no float)."""
+    """Convert microseconds since the epoch to an aware UTC datetime, exactly (no float)."""
     return _EPOCH + timedelta(microseconds=moment_us)
 
 
 def from_us_text(moment_us: int) -> str:
-    """The same as ISO 8601, for log and messages."""
+    """Format microseconds since the epoch as ISO 8601 in UTC, for logs and messages."""
     return from_us(moment_us).isoformat()

@@ -1,4 +1,4 @@
-"""Quality rules for what Python writes, checked by Great Expectations; its only importer.
+"""Quality rules for the tables that Python writes, checked by Great Expectations.
 
-The marts are checked by dbt's data tests.
+No other package imports Great Expectations. dbt's data tests check the marts.
 """

@@ -1,10 +1,9 @@
-"""A rule: a sentence, a severity, and the expectation that finds the rows that break it.
+"""Definition of a rule: a sentence, a severity, and the expectation that finds failing rows.
 
-A query reads the batch's rows from ``{batch}`` and returns (symbol, open_time, detail), and ``key``
-where time does not name the row. The braces of ``{end}`` and other values are filled by
-``psycopg.sql``; those of the batch are doubled in the text, since Great Expectations fills them
-later. No query contains the word for combining two tables: seeing it, Great Expectations would drop
-the alias of the batch.
+A query reads the batch's rows from ``{batch}`` and returns (symbol, open_time, detail), and also
+``key`` if the time does not identify the row. ``psycopg.sql`` fills placeholders such as ``{end}``;
+Great Expectations fills the batch later, so its braces are doubled. Queries must not contain the
+word for combining two tables: Great Expectations would then drop the alias of the batch.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any, LiteralString
 
 
 class Severity(StrEnum):
-    """Effect of a broken rule on the run."""
+    """Effect of a failed rule on the run."""
 
     ERROR = "error"
     """The run fails."""
     WARNING = "warning"
-    """Recorded and shown, but the run does not fail."""
+    """The result is recorded and shown, but the run does not fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +28,10 @@ class Check:
 
     Attributes:
         name: identifies it in ``ops.quality_results``.
-        rule: what is true of every row, in words.
-        query: rows that break it; empty for an expectation of Great Expectations' own.
-        severity: whether a row that breaks it fails the run.
-        built_in: name of that expectation's class, such as ``ExpectColumnValuesToBeInSet``.
+        rule: sentence that is true of every valid row.
+        query: selects failing rows; empty for a built-in expectation of Great Expectations.
+        severity: whether a failing row fails the run.
+        built_in: class name of the built-in expectation, such as ``ExpectColumnValuesToBeInSet``.
         arguments: its arguments.
     """
 
@@ -50,10 +49,10 @@ class Suite:
 
     Attributes:
         name: of the suite, and of its page.
-        relation: what is checked, in words for people.
-        batch: SQL of the rows; its fields are filled as those of the rules.
+        relation: description of the checked rows.
+        batch: SQL of the rows, with the same placeholders as the rules.
         checks: the rules, in the order of the report.
-        key: columns that name a row, for expectations of Great Expectations' own.
+        key: columns that identify a row, for built-in expectations.
     """
 
     name: str

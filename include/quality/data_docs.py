@@ -1,8 +1,8 @@
-"""The pages of Great Expectations' Data Docs, in a folder that any web server can serve.
+"""Write Great Expectations' Data Docs as static pages.
 
-One site for the newest run of each scope; the history is in ``ops.quality_results``. The pages
-ask no other address for anything: what Great Expectations would load from a CDN is left out, so
-that they look the same, and plain, with and without the Internet.
+There is one site for the newest run of each scope; the history is in ``ops.quality_results``. The
+pages load nothing from other addresses: links to CDNs are removed, so that the pages look the same
+(plain) with and without the Internet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         EphemeralDataContext,
     )
 
-# Tags that load something from elsewhere; links that a reader may follow stay.
+# Tags that load external resources; ordinary links stay.
 _FROM_ELSEWHERE = re.compile(
     r"<link\b[^>]*\bhref=[\"']https?://[^>]*>"
     r"|<script\b[^>]*\bsrc=[\"']https?://[^>]*>\s*</script>"
@@ -69,10 +69,10 @@ def write_data_docs(
     report: QualityReport,
     validated: dict[str, ExpectationSuiteValidationResult],
 ) -> Path:
-    """Write the site of a run, in place of the one of the last run of its scope.
+    """Write the site of a run; it replaces the site of the last run with this scope.
 
     Args:
-        folder: of all sites; made where it is missing.
+        folder: of all sites; created if missing.
         validated: results by name of the suite.
 
     Returns:
@@ -133,7 +133,7 @@ def _build(
 
 
 def _self_contained(page: str) -> str:
-    """The page without anything that a browser would load from another address."""
+    """Return the page without anything that a browser would load from another address."""
     return _FROM_ELSEWHERE.sub("", page).replace("</head>", f"{_STYLE}</head>", 1)
 
 

@@ -1,4 +1,4 @@
-"""Translate a rule for Great Expectations, and its result back."""
+"""Translate rules to expectations, and results of Great Expectations back."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 MAX_ROWS = 200
-"""Maximum stored rows of a broken rule; Great Expectations fetches no more of a query."""
+"""Maximum stored rows of a failed rule; Great Expectations fetches no more per query."""
 
-# Of each symbol first one, so that none hides the others. The first row has the spans of all.
+# The first row of each symbol comes first, so that no symbol hides the others. The first row has
+# the spans of all failing rows.
 _COUNTED = sql.SQL("""
     SELECT
         placed.*,
@@ -81,9 +82,10 @@ _COUNTED = sql.SQL("""
 
 
 class ExpectRowsToKeepRule(UnexpectedRowsExpectation):
-    """The rows that break a rule, and their number, from one pass over the batch.
+    """Returns the failing rows of a rule and their number, from one pass over the batch.
 
-    Great Expectations itself runs the query a second time to count. It fetches at most 200 rows.
+    Great Expectations itself would run the query a second time to count. It fetches at most 200
+    rows.
     """
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ("unexpected_rows_query.table",)
@@ -111,7 +113,7 @@ class ExpectRowsToKeepRule(UnexpectedRowsExpectation):
         result: ExpectationValidationResult | None = None,
         runtime_configuration: dict[str, Any] | None = None,
     ) -> list[RenderedTableContent | CollapseContent] | None:
-        """The rows that break it."""
+        """Render the failing rows."""
         rows = result.result.get("details", {}).get("unexpected_rows", []) if result else []
         if not rows:
             return None
@@ -134,26 +136,26 @@ def expectation_of(check: Check, values: dict[str, sql.Composable]) -> Expectati
     Args:
         values: values for the placeholders of the rule's query.
     """
-    told: dict[str, Any] = {
+    common: dict[str, Any] = {
         "description": f"{check.name} ({check.severity.value}): {check.rule}",
         "severity": "critical" if check.severity is Severity.ERROR else "warning",
         "meta": {"check": check.name},
     }
     if check.built_in:
-        expectation: Expectation = getattr(built_in, check.built_in)(**check.arguments, **told)
+        expectation: Expectation = getattr(built_in, check.built_in)(**check.arguments, **common)
         return expectation
     query = sql.SQL(check.query).format(batch=sql.SQL("{batch}"), **values)
     counted = sql.SQL("WITH breaking AS ({query}) {counted}").format(
         query=query,
         counted=_COUNTED.format(most=sql.Literal(MAX_ROWS), max_spans=sql.Literal(MAX_SPANS)),
     )
-    return ExpectRowsToKeepRule(unexpected_rows_query=counted.as_string(), **told)
+    return ExpectRowsToKeepRule(unexpected_rows_query=counted.as_string(), **common)
 
 
 def result_of(
     suite: Suite, check: Check, result: ExpectationValidationResult, where: str
 ) -> CheckResult:
-    """Return the findings of Great Expectations; a failed query is an error, not a broken rule.
+    """Convert Great Expectations' result; a failed query raises and is not a failed rule.
 
     Args:
         where: the database, for the message.
@@ -176,8 +178,10 @@ def result_of(
         count = int(found.get("unexpected_count") or 0)
     else:
         unexpected = found["details"]["unexpected_rows"]
-        told = (unexpected[0]["open_spans"] if unexpected else None) or {}
-        spans = united({symbol: [(begin, end) for begin, end in told[symbol]] for symbol in told})
+        open_spans = (unexpected[0]["open_spans"] if unexpected else None) or {}
+        spans = united(
+            {symbol: [(begin, end) for begin, end in open_spans[symbol]] for symbol in open_spans}
+        )
         rows = tuple(map(_failing_row, unexpected))
         count = int(found["observed_value"])
     return CheckResult(suite.name, check.name, check.rule, check.severity, count, rows, spans)
@@ -195,7 +199,7 @@ def _failing_row(row: dict[str, Any]) -> FailingRow:
 
 
 def _unexpected_row(suite: Suite, check: Check, row: dict[str, Any]) -> FailingRow:
-    """A row that an expectation of Great Expectations' own names by key and value."""
+    """Return a failing row of a built-in expectation, identified by key and value."""
     moments = [value for name, value in row.items() if name in suite.key and _is_time(value)]
     names = [
         str(row[name]) for name in suite.key if name != "symbol" and not _is_time(row.get(name))
@@ -212,7 +216,7 @@ def _is_time(value: object) -> bool:
 
 
 def _exception_message(info: Any) -> str | None:
-    """The message of the exception that Great Expectations caught, if any.
+    """Return the message of the exception that Great Expectations caught, if any.
 
     It reports one exception as {raised_exception, exception_message}, and several as such
     dictionaries by metric.
@@ -222,14 +226,15 @@ def _exception_message(info: Any) -> str | None:
     if "raised_exception" in info:
         if not info["raised_exception"]:
             return None
-        # the lines that follow repeat the query
+        # the following lines repeat the query
         return str(info["exception_message"]).splitlines()[0]
     messages = (_exception_message(one) for one in info.values())
     return "; ".join(message for message in messages if message) or None
 
 
 def _error_kind(problem: str) -> type[CandelabraError]:
-    """Whether a retry may help, by the driver's error that SQLAlchemy names in its message."""
+    """Return the error class: whether a retry may help, by the driver's error in SQLAlchemy's
+    message."""
     named = re.search(r"\(psycopg\.(?:errors\.)?(\w+)\)", problem)
     cause = getattr(psycopg.errors, named[1], getattr(psycopg, named[1], None)) if named else None
     if cause is not None and issubclass(cause, psycopg.OperationalError):

@@ -29,14 +29,14 @@ class Limits:
     Attributes:
         stale_after: maximum age of the last row of a trading, streamed symbol.
         unverified_after: how long a streamed minute may be unconfirmed, and a gap open.
-        min_age: minimum age of a gap's end: younger ones are the streamer's.
+        min_age: minimum age of a gap's end; the streamer repairs younger gaps.
         followed_for: how long a symbol without rows still counts as loaded every day.
-        jump_multiple: how many usual ranges a close may differ from the one before.
+        jump_multiple: maximum difference of consecutive closes, in usual ranges.
         min_jump: smaller relative moves are ignored.
         usual_rows: minutes with trades that a usual range needs.
         silence_before: range before a halt in which minutes without a trade are counted; the halt
-            must be longer than these.
-        longest_halt: how far from a minute without a trade to search for trades.
+            must be longer than the sum of these.
+        longest_halt: maximum distance from a minute without a trade to search for trades.
     """
 
     stale_after: timedelta = timedelta(minutes=10)

@@ -1,7 +1,7 @@
-"""Where rules are broken: what the next run looks at again, every minute of it.
+"""Time spans in which rules failed: the next run checks every minute of them again.
 
-The rows that are shown are the first of many; these spans are of all of them. They are kept with
-the results (``open`` in ``observed``), in whole seconds of Unix time, united by symbol.
+The stored failing rows are only the first of many; the spans cover all. They are stored with the
+results (``open`` in ``observed``), in whole seconds of Unix time, merged by symbol.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ Spans = Mapping[str, tuple[tuple[int, int], ...]]
 """Half-open ranges by symbol, ascending."""
 
 MAX_SPANS = 200
-"""More of one symbol and rule become one span that holds them all."""
+"""More spans of one symbol and rule are replaced by one span that covers them all."""
 
-# A run that began before the newest one ended may have found what that one has not checked,
-# whatever its scope and symbols.
+# A run that began before the newest one ended may have found faults that the newest one did not
+# check, whatever its scope and symbols.
 OPEN: LiteralString = """
 CREATE TEMPORARY TABLE quality_open AS
 SELECT

@@ -11,19 +11,19 @@ from include.quality.limits import ScopeKind
 from include.quality.open_faults import Spans, united
 
 SHOWN_ROWS = 5
-"""Rows of each broken rule that an error message names; the ledger holds more."""
+"""Rows of each failed rule that an error message shows; the ledger has more."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailingRow:
-    """A row, or a place where one should be, that breaks a rule.
+    """A row that fails a rule, or the place of a missing row.
 
     Attributes:
-        symbol: None: of no symbol alone.
-        minute: open time of the row, or first minute of the stretch, in UTC; of other rows the
-            time that names them.
-        detail: what is wrong with it, in words and figures.
-        key: what else names it: the id of a trade, the path of a file.
+        symbol: None if the fault concerns no single symbol.
+        minute: open time of the row, or first minute of the range, in UTC; for other rows the time
+            that identifies them.
+        detail: description of the fault, with figures.
+        key: further identification: the id of a trade, the path of a file.
     """
 
     symbol: str | None
@@ -38,12 +38,12 @@ class FailingRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One rule, over everything that a run checked.
+    """Result of one rule, over everything that a run checked.
 
     Attributes:
-        failing_count: number of rows that break it.
+        failing_count: number of failing rows.
         failing_rows: some of them: the first of each symbol, then the second of each, and so on.
-        open_spans: where all of them are.
+        open_spans: time spans of all failing rows.
     """
 
     suite: str
@@ -56,7 +56,7 @@ class CheckResult:
 
     @property
     def success(self) -> bool:
-        """Whether every row keeps the rule."""
+        """Whether every row passed."""
         return self.failing_count == 0
 
     def __str__(self) -> str:
@@ -66,9 +66,9 @@ class CheckResult:
         return f"{self.name} ({self.rule}): {rows}"
 
     def with_more(self, other: CheckResult, *, max_rows: int) -> CheckResult:
-        """The same rule over this and another part of the rows.
+        """Combine results of the same rule over this and another part of the rows.
 
-        Parts meet in a row or a gap, which both of them name: it counts once.
+        A row or gap at the boundary of both parts is counted once.
         """
         again = sum(row in self.failing_rows for row in other.failing_rows)
         rows = tuple(dict.fromkeys((*self.failing_rows, *other.failing_rows)))[:max_rows]
@@ -79,7 +79,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class QualityReport:
-    """All rules, over everything that a run checked.
+    """Results of all rules, over everything that a run checked.
 
     Attributes:
         start: of the window; for changed rows the end of the last run; None: everything.
@@ -104,12 +104,12 @@ class QualityReport:
 
     @property
     def failures(self) -> tuple[CheckResult, ...]:
-        """The rules that are broken and whose breaking is an error."""
+        """Failed rules of severity error."""
         return self._broken(Severity.ERROR)
 
     @property
     def warnings(self) -> tuple[CheckResult, ...]:
-        """The rules that are broken and whose breaking is a warning."""
+        """Failed rules of severity warning."""
         return self._broken(Severity.WARNING)
 
     def _broken(self, severity: Severity) -> tuple[CheckResult, ...]:
@@ -130,7 +130,7 @@ class QualityReport:
 
     @property
     def summary(self) -> dict[str, object]:
-        """Counts and names, fit for JSON; the rows are in the database."""
+        """Return counts and names for JSON; the rows are in the database."""
         return {
             "run_id": self.run_id,
             "looked_at": self.looked_at,
@@ -143,10 +143,10 @@ class QualityReport:
         }
 
     def raise_for_failures(self) -> None:
-        """Do nothing if every rule is kept, or its breaking is a warning.
+        """Raise if a rule of severity error failed.
 
         Raises:
-            PermanentError: names each broken rule and the first rows that break it.
+            PermanentError: names each failed rule and its first failing rows.
         """
         if not self.success:
             broken = "\n  ".join(map(str, self.failures))

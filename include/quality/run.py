@@ -1,4 +1,4 @@
-"""Running the suites with Great Expectations, and keeping what they found."""
+"""Run the suites with Great Expectations and store the results."""
 
 from __future__ import annotations
 
@@ -48,12 +48,11 @@ def run_checks(
 ) -> QualityReport:
     """Check the stored rows against every rule and record the results.
 
-    Every rule's result goes to ``ops.quality_results``; a repeated ``run_id`` replaces them.
+    Every rule's result is stored in ``ops.quality_results``; a repeated ``run_id`` replaces it.
 
     Args:
         database_url: ``postgresql://`` URL; its password is neither stored nor logged.
-        scope: what changed since the last such run (everything if there was none), everything, or a
-            window.
+        scope: rows changed since the last such run (all if there was none), all rows, or a window.
         start: of a window: aware, on a full minute.
         end: exclusive end of the checked minutes; aware, on a full minute. None: the database's
             clock.
@@ -62,7 +61,7 @@ def run_checks(
         docs_folder: target of the Data Docs pages; None: no pages.
 
     Returns:
-        The report; broken rules do not raise, its ``raise_for_failures`` does.
+        The report; failed rules do not raise, its ``raise_for_failures`` does.
 
     Raises:
         TransientError: the database is away, or a rule took too long.
@@ -71,7 +70,7 @@ def run_checks(
     _check_window(scope, start, end)
     began_s = time.monotonic()
     limits = limits or Limits()
-    # Connected first: its errors are in our words, those of SQLAlchemy's are not.
+    # Connect first: our connection errors are clearer than SQLAlchemy's.
     with (
         connect(database_url, application_name="candelabra-quality") as connection,
         Session(database_url) as session,
@@ -87,7 +86,7 @@ def run_checks(
         )  # fmt: skip
         took_ms = round((time.monotonic() - began_s) * 1000)
         advances = scope is ScopeKind.CHANGED and symbols is None
-        # results for some symbols say nothing about the others
+        # A run for some symbols must not be recorded as a run for all.
         recorded = found.kind if symbols is None else ScopeKind.WINDOW
         record_quality_run(
             connection,
@@ -134,7 +133,7 @@ class _Run:
     """One pass over the suites.
 
     Attributes:
-        validated: Great Expectations' results of each suite, by name, chunks combined.
+        validated: Great Expectations' results by suite, with chunks combined.
         candles, trades: rows checked.
     """
 
@@ -144,7 +143,7 @@ class _Run:
         self.candles = self.trades = 0
 
     def everything(self) -> tuple[CheckResult, ...]:
-        """Run all suites, those about many rows in chunks."""
+        """Run all suites; large ones in chunks."""
         results: list[CheckResult] = []
         for suite in SUITES:
             together: list[CheckResult] = []
@@ -158,7 +157,7 @@ class _Run:
         return tuple(results)
 
     def _chunks(self, suite: Suite) -> Iterator[None]:
-        """Load one chunk after the other of what the suite reads; at least one, if empty."""
+        """Load the suite's chunks, one after the other; at least one, even if empty."""
         if suite.name == "candles":
             for chunk in self.scope.chunks:
                 self.candles += load_candles(self.session, chunk, self.values)
@@ -194,24 +193,24 @@ class _Run:
             result_of(suite, check, by_name[check.name], self.session.where)
             for check in suite.checks
         ]
-        self._keep(suite, result)
+        self._store_result(suite, result)
         return found
 
-    def _keep(self, suite: Suite, result: ExpectationSuiteValidationResult) -> None:
-        """Keep the result for the pages: of each rule that of the first chunk that broke it."""
-        kept = self.validated.get(suite.name)
-        if kept is None:
+    def _store_result(self, suite: Suite, result: ExpectationSuiteValidationResult) -> None:
+        """Store the result for the pages: for each rule the first chunk that failed."""
+        stored = self.validated.get(suite.name)
+        if stored is None:
             self.validated[suite.name] = result
             return
         broken = {_name_of(one): one for one in result.results if not one.success}
-        kept.results = [
-            broken.get(_name_of(one), one) if one.success else one for one in kept.results
+        stored.results = [
+            broken.get(_name_of(one), one) if one.success else one for one in stored.results
         ]
-        kept.success = kept.success and result.success
+        stored.success = stored.success and result.success
 
 
 def _name_of(result: ExpectationValidationResult) -> str:
-    """Return the rule of an expectation."""
+    """Return the rule name of an expectation's result."""
     meta = (result.expectation_config.meta if result.expectation_config else None) or {}
     return str(meta["check"])
 

@@ -1,17 +1,18 @@
-"""Scope of a run: minutes and trades that changed since the last run, a window, or everything.
+"""Determine the scope of a run: changed minutes and trades, a window, or everything.
 
-It is laid out in temporary tables of the session, which the suites' batches read:
+The scope is stored in temporary tables of the session, which the suites' batches read::
 
-quality_symbols     symbols with rows in the last day before the end quality_wanted      stretches
-to be checked, cut into chunks of bounded size quality_open        where rules were broken, to be
-checked again quality_candles     the rows of one chunk: its stretches, each with the row before and
-after quality_minutes     checked minutes of USD-M, and whether they had trades quality_trades
-the captured trades of one chunk
+    quality_symbols  symbols with rows in the last day before the end
+    quality_wanted   stretches to be checked, in chunks of bounded size
+    quality_open     time spans in which rules failed, to be checked again
+    quality_candles  rows of one chunk: its stretches, each with the row before and after
+    quality_minutes  checked minutes of USD-M, and whether they had trades
+    quality_trades   captured trades of one chunk
 
-Changed candles, by value or status, are found as the health marts find them: by the snapshot of
-``ops.coverage_changes`` that the last run stored in ``ops.build_cursors``. What becomes a fault
-with time alone (a gap that was not repaired, a minute that was not confirmed) is checked when it
-becomes overdue, and rows that broke a rule until they pass.
+Changed candles (by value or status) are found like in the health marts: by the snapshot of
+``ops.coverage_changes`` that the last run stored in ``ops.build_cursors``. Some rows become faults
+by time alone: a gap that is not repaired, a minute that is not confirmed. They are checked when
+they become overdue. Rows that failed a rule are checked until they pass.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from psycopg import sql
 
 from include.quality.limits import LATE, Limits, ScopeKind
 from include.quality.open_faults import BROKEN_LEDGERS, OPEN
-from include.quality.rules.halts import MINUTES, NOTE_MINUTES, TOLD_BEFORE
+from include.quality.rules.halts import FAILED_BEFORE, MINUTES, NOTE_MINUTES
 from include.quality.session import Session
 
 CURSOR = "quality.candles"
-"""Our place in ``ops.build_cursors``. It keeps changes that we have not seen from being pruned."""
+"""Our row in ``ops.build_cursors``. It prevents pruning of changes that we have not read."""
 TARGET = "quality"
 
 CHUNK_MINUTES = 1_000_000
-"""Minutes checked at a time: about 300 MB of temporary table."""
+"""Minutes checked at a time: a temporary table of about 300 MB."""
 PIECE = timedelta(days=7)
-"""Longest stretch of one symbol in a chunk."""
+"""Maximum length of a stretch of one symbol in a chunk."""
 IDS_WITHIN = timedelta(hours=1)
-"""Maximum distance to the earlier row whose trade ids the first row of a stretch must follow."""
+"""Maximum distance to the earlier row whose trade ids the first row of a stretch must continue."""
 
 _TABLES: tuple[LiteralString, ...] = (
     'CREATE TEMPORARY TABLE quality_symbols (symbol text COLLATE "C" PRIMARY KEY)',
@@ -50,7 +51,7 @@ _TABLES: tuple[LiteralString, ...] = (
     )
     """,
     MINUTES,
-    # Columns without constraints: a rule must see what a dropped constraint let in.
+    # No constraints: a rule must see rows that a dropped constraint let in.
     """
     CREATE TEMPORARY TABLE quality_candles AS
     SELECT 0::bigint AS stretch, * FROM market.candles_1m WITH NO DATA
@@ -64,7 +65,7 @@ _TABLES: tuple[LiteralString, ...] = (
     """,
 )
 
-# A loose index scan: the condition on open_time alone would read whole months.
+# Loose index scan: a condition on open_time alone would read whole months.
 _SYMBOLS: LiteralString = """
 INSERT INTO quality_symbols
 WITH RECURSIVE seen (symbol) AS (
@@ -114,7 +115,7 @@ SELECT names.symbol, ops.stored_minutes(names.symbol) AS span
 FROM ops.candle_symbols() AS names (symbol)
 """
 
-# Cut at weeks, and ordered by month, so that a chunk reads few partitions.
+# Split into weeks and ordered by month, so that a chunk reads few partitions.
 _WANTED: LiteralString = """
 INSERT INTO quality_wanted
 WITH united AS (
@@ -152,7 +153,7 @@ WITH reached AS (
     SELECT
         wanted.symbol,
         tstzrange(
-            least(wanted.from_time, earlier.open_time, told.open_time),
+            least(wanted.from_time, earlier.open_time, with_ids.open_time),
             greatest(wanted.to_time, later.open_time + interval '1 minute')
         ) AS span
     FROM quality_wanted AS wanted
@@ -169,7 +170,7 @@ WITH reached AS (
             AND candle.open_time >= wanted.from_time - {ids_within}
             AND candle.last_trade_id IS NOT NULL
         ORDER BY candle.open_time DESC LIMIT 1
-    ) AS told ON true
+    ) AS with_ids ON true
     LEFT JOIN LATERAL (
         SELECT candle.open_time FROM market.candles_1m AS candle
         WHERE
@@ -205,8 +206,8 @@ class Scope:
 
     Attributes:
         kind: the requested kind; ``all`` also if there is no cursor to continue from.
-        start: of the window; for changed rows the end of the last run, or a day before ours if that
-            is longer ago.
+        start: of the window; for changed rows the end of the last run, at the earliest a day before
+            ``end``.
         end: exclusive end of the checked minutes.
         snapshot: this run's position in the change log, as text.
         symbols: number of symbols.
@@ -224,7 +225,7 @@ class Scope:
 def values_of(
     limits: Limits, end: datetime, symbols: Sequence[str] | None
 ) -> dict[str, sql.Composable]:
-    """Values of the placeholders in our queries."""
+    """Return the values of the placeholders in our queries."""
     return {
         "end": sql.Literal(end),
         "since": sql.Literal(end - limits.followed_for),
@@ -246,7 +247,7 @@ def values_of(
 
 
 def array(texts: list[str]) -> sql.Composable:
-    """A text array without braces, which Great Expectations would take for fields."""
+    """A text array without braces, which Great Expectations would read as placeholders."""
     items = sql.SQL(", ").join(map(sql.Literal, texts))
     return sql.SQL("ARRAY[{}]::text[]").format(items)
 
@@ -283,7 +284,7 @@ def prepare(
     end: datetime | None,
     symbols: Sequence[str] | None,
 ) -> tuple[Scope, dict[str, sql.Composable]]:
-    """Determine what to check, and lay it out in ``quality_wanted``.
+    """Determine what to check, and store it in ``quality_wanted``.
 
     Args:
         start: of a window; otherwise unused.
@@ -305,7 +306,7 @@ def prepare(
     if kind is ScopeKind.CHANGED and (cursor is None or last_end is None):
         kind = ScopeKind.ALL
         if cursor is None:
-            # From here on changes are kept for this run, however long it takes.
+            # From here on, changes are not pruned before this run has read them.
             session.execute(_KEEP_CURSOR, {"snapshot": sql.Literal(snapshot)})
     spans = {ScopeKind.CHANGED: _CHANGED, ScopeKind.WINDOW: _WINDOW, ScopeKind.ALL: _ALL}[kind]
     since: datetime | None = start
@@ -330,9 +331,9 @@ def prepare(
     if kind is ScopeKind.CHANGED:
         values["open_since"] = sql.Literal(open_since)
         session.execute(OPEN, values)
-        session.execute(TOLD_BEFORE, values)
+        session.execute(FAILED_BEFORE, values)
     if kind is ScopeKind.WINDOW and start is not None:
-        # a symbol whose rows ended before the window counts for a while
+        # includes symbols whose rows ended shortly before the window
         values["since"] = sql.Literal(start - limits.followed_for)
     session.execute(_SYMBOLS, values)
     session.execute(_WANTED, values | {"spans": sql.SQL(spans).format(**values)})
@@ -345,7 +346,7 @@ def prepare(
 
 
 def load_candles(session: Session, chunk: int, values: dict[str, sql.Composable]) -> int:
-    """Fill ``quality_candles`` with a chunk, note its minutes; returns the number of rows."""
+    """Fill ``quality_candles`` with a chunk, record its minutes; return the number of rows."""
     session.execute("TRUNCATE quality_candles")
     session.execute(_CANDLES, values | {"chunk": sql.Literal(chunk)})
     session.execute("ANALYZE quality_candles")

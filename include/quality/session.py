@@ -1,4 +1,4 @@
-"""One session of PostgreSQL that Great Expectations and we share, with its temporary tables."""
+"""A PostgreSQL session shared by Great Expectations and our code, with its temporary tables."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sqlalchemy.exc import DBAPIError
 from include.store.postgres.pools import redact, translated
 
 STATEMENT_TIMEOUT_S = 600
-"""Longest time of one rule."""
+"""Maximum time of one rule."""
 
 
 class Session:
-    """A context of Great Expectations over one connection.
+    """A Great Expectations context over one connection.
 
     The pool has one connection, so that every rule sees the temporary tables; each rule returns it
     before the next one starts.
@@ -32,7 +32,7 @@ class Session:
         self.context = gx.get_context(mode="ephemeral")
         self.context.enable_analytics(False)
         self.context.variables.progress_bars = ProgressBarsConfig(globally=False)
-        # Nobody reads the saved configuration, and writing it as YAML takes 40 % of a run.
+        # The saved configuration is never read, and writing it as YAML takes 40 % of a run.
         self.context.variables.save = _save_nothing  # type: ignore[method-assign]
         self.source = self.context.data_sources.add_postgres(
             "candelabra",
@@ -62,7 +62,7 @@ class Session:
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[Any]]:
-        """The connection, in a transaction of its own.
+        """Yield the connection, in a separate transaction.
 
         Raises:
             TransientError: the database is away, or a statement took too long.
@@ -73,7 +73,7 @@ class Session:
                 yield connection
 
     def _held(self) -> Any:
-        """A connection of the pool; the driver's own error where there is none."""
+        """Return the pool's connection; raise the driver's own error if there is none."""
         try:
             return self.source.get_execution_engine().engine.connect()
         except DBAPIError as error:
@@ -82,7 +82,7 @@ class Session:
     def execute(
         self, query: LiteralString, values: Mapping[str, sql.Composable] | None = None
     ) -> list[tuple[Any, ...]]:
-        """Run one statement in a transaction of its own; return its rows, if any.
+        """Run one statement in a separate transaction; return its rows, if any.
 
         Args:
             values: values for the placeholders in braces.
@@ -96,5 +96,5 @@ def _save_nothing() -> None: ...
 
 
 def composed(query: LiteralString, values: Mapping[str, sql.Composable]) -> sql.Composed:
-    """The statement with its fields filled."""
+    """Return the statement with its placeholders filled."""
     return sql.SQL(query).format(**values)

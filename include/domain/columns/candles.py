@@ -1,8 +1,8 @@
 """Candles as polars frames: aggregation and roll-up, exact and in bulk.
 
-Tests compare them with their row-by-row twins ``candle_builder.CandleBuilder`` and
-``rollup.roll_up``. Prices and volumes are text in plain decimal notation, as the exchange prints
-them: PostgreSQL reads it exactly, without a float or fixed scale in between.
+The row-by-row equivalents are ``candle_builder.CandleBuilder`` and ``rollup.roll_up``; tests
+compare them. Prices and volumes are text in plain decimal notation, as the exchange prints them:
+PostgreSQL reads it exactly, without a float or fixed scale in between.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CANDLE_SCHEMA = pl.Schema(
         "last_trade_id": pl.Int64(),
     }
 )
-"""Columns of a candle frame, the same as the fields of ``Candle``."""
+"""Columns of a candle frame: the fields of ``Candle``."""
 
 OFFER_SCHEMA = pl.Schema(
     {
@@ -60,7 +60,7 @@ OFFER_SCHEMA = pl.Schema(
         "evidence_at": TIME,
     }
 )
-"""Columns of a candidate frame, those of ``ops.candle_candidates`` in its order."""
+"""Columns of a candidate frame, in the order of ``ops.candle_candidates``."""
 
 TRADE_SCHEMA = pl.Schema(
     {
@@ -72,8 +72,8 @@ TRADE_SCHEMA = pl.Schema(
         "last_trade_id": pl.Int64(),
     }
 )
-"""Columns of a frame of trades or aggTrades of one symbol. A ``quote_quantity`` (text) may be
-added: the quote amount of each fill as the exchange rounded it."""
+"""Columns of a frame of trades or aggTrades of one symbol. Optional: ``quote_quantity`` (text), the
+quote amount of each fill as the exchange rounded it."""
 
 
 def aggregate_trades(trades: pl.DataFrame, *, symbol: str) -> pl.DataFrame:
@@ -108,7 +108,7 @@ def aggregate_trades(trades: pl.DataFrame, *, symbol: str) -> pl.DataFrame:
 
 
 def candles_of(parts: Sequence[MinuteParts], *, symbol: str) -> pl.DataFrame:
-    """Parts of minutes, in the order of their trades, as a frame of ``CANDLE_SCHEMA``.
+    """Join parts of minutes, in the order of their trades, to a frame of ``CANDLE_SCHEMA``.
 
     Raises:
         OverflowError: a sum needs more than 128 bits.
@@ -124,11 +124,11 @@ def candles_of(parts: Sequence[MinuteParts], *, symbol: str) -> pl.DataFrame:
 def roll_up(candles: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
     """Roll 1-minute candles (or any finer bars) up to ``timeframe``, exactly.
 
-    Bars without trades give no price; see ``rollup.join_bars``. Bars hold whatever
-    minutes are given.
+    Bars without trades do not set prices; see ``rollup.join_bars``. Bars may be incomplete: they
+    contain the given minutes.
 
     Args:
-        candles: ``CANDLE_SCHEMA`` (more columns are dropped), any number of symbols, any order.
+        candles: ``CANDLE_SCHEMA`` (further columns are dropped), any number of symbols, any order.
 
     Raises:
         OverflowError: a sum needs more than 128 bits.
@@ -167,7 +167,8 @@ def roll_up(candles: pl.DataFrame, timeframe: Timeframe) -> pl.DataFrame:
 
 
 def bar_time(timeframe: Timeframe) -> pl.Expr:
-    """Expression: open time of the bar that holds ``open_time``; ``date_bin``'s rule in UTC."""
+    """Return the expression for the open time of the bar with ``open_time``, as ``date_bin`` in
+    UTC."""
     moment = pl.col("open_time")
     if timeframe.width_us is None:
         return moment.dt.truncate("1mo")
@@ -177,8 +178,7 @@ def bar_time(timeframe: Timeframe) -> pl.Expr:
 
 
 def ranges_in(open_times: pl.Series) -> Ranges:
-    """Open times of minutes (``TIME``, ascending) joined to half-open ranges; ``ranges_of`` in
-    bulk."""
+    """Join open times of minutes (``TIME``, ascending) to half-open ranges; bulk ``ranges_of``."""
     opens = open_times.dt.epoch("us")
     is_first = (opens.diff() != MINUTE_US).fill_null(value=True)
     is_last = is_first.shift(-1, fill_value=True)
@@ -189,13 +189,13 @@ def ranges_in(open_times: pl.Series) -> Ranges:
 def as_candidates(
     candles: pl.DataFrame, *, status: Status, source: Source, evidence_at_us: int | None = None
 ) -> pl.DataFrame:
-    """Candles with the provenance that all of them share, as a candidate frame.
+    """Return candles as a candidate frame, all with the same provenance.
 
     Raises:
         ValueError: source, status and evidence do not fit; see ``CandleCandidate``.
     """
     if not candles.is_empty():
-        # The rule lives in one place: a candidate of the first row is checked as any other is.
+        # Constructing one candidate checks the provenance that all rows share.
         CandleCandidate(to_candles(candles.head(1))[0], status, source, evidence_at_us)
     rank = PARTIAL_RANK if status is Status.PARTIAL else SOURCE_RANK[source]
     evidence = None if evidence_at_us is None else from_us(evidence_at_us)
@@ -209,7 +209,7 @@ def as_candidates(
 
 
 def to_candles(frame: pl.DataFrame) -> list[Candle]:
-    """Rows of a candle or candidate frame as ``Candle`` values."""
+    """Convert the rows of a candle or candidate frame to ``Candle`` values."""
     names = list(CANDLE_SCHEMA)
     decimals = [index for index, name in enumerate(names) if name in (*PRICES, *VOLUMES)]
     candles = []
@@ -223,7 +223,7 @@ def to_candles(frame: pl.DataFrame) -> list[Candle]:
 
 
 def from_candles(candles: Sequence[Candle]) -> pl.DataFrame:
-    """``Candle`` values as a frame of ``CANDLE_SCHEMA``."""
+    """Convert ``Candle`` values to a frame of ``CANDLE_SCHEMA``."""
     rows = [
         (
             one.symbol,

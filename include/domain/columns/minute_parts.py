@@ -1,8 +1,8 @@
 """Aggregate trades, as scaled integers, block by block into 1-minute candles.
 
-A part is what one block of trades contributes to one minute. Parts of a minute are joined in the
-order of their trades, so a file of any length needs the memory of one block. The row-by-row twin is
-``candle_builder.CandleBuilder``; tests compare the two.
+A part is the contribution of one block of trades to one minute. Parts of a minute are joined in the
+order of their trades, so a file of any length needs the memory of one block. The row-by-row
+equivalent is ``candle_builder.CandleBuilder``; tests compare the two.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _QUOTES = ("quote_volume", "taker_buy_quote_volume")
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """Decimals of the scaled integers of trades or of their candles."""
+    """Decimals of the scaled integers in a frame of trades or candles."""
 
     price: int
     quantity: int
     quote: int
 
     def of(self, column: str) -> int:
-        """Decimals of a candle's column."""
+        """Return the decimals of a candle's column."""
         if column in _PRICES:
             return self.price
         return self.quantity if column in _QUANTITIES else self.quote
@@ -42,7 +42,7 @@ class Scales:
 
 @dataclass(frozen=True, slots=True)
 class MinuteParts:
-    """Parts of minutes, a row for each, by their first trade.
+    """Parts of minutes: one row per minute, ordered by first trade.
 
     Attributes:
         frame: ``minute`` (µs), the nine values as scaled Int128 (``trade_count`` Int64) and the
@@ -57,13 +57,14 @@ class MinuteParts:
 def parts_of(
     trades: pl.DataFrame, *, price_decimals: int, quantity_decimals: int, quote_decimals: int | None
 ) -> MinuteParts:
-    """Aggregate trades of one symbol, in the order of their ids, without repeats and voids.
+    """Aggregate trades of one symbol, ordered by id, without duplicates and void trades.
 
     Args:
         trades: ``minute`` (open time in µs), ``price`` and ``quantity`` (scaled Int128),
             ``is_buyer_maker``, ``first_trade_id``, ``last_trade_id``.
         quote_decimals: of the column ``quote_quantity``, the amounts as the exchange rounded them;
-            None where that column is absent, then price × quantity is used.
+            None
+            if that column is absent: price × quantity is used.
 
     Raises:
         OverflowError: a sum needs more than 128 bits.
@@ -73,11 +74,12 @@ def parts_of(
         trades = trades.with_columns(quote_quantity=pl.col("price") * pl.col("quantity"))
     check_sums_fit(trades, ["quantity", "quote_quantity"])
     if trades["minute"].is_sorted():
-        trades = trades.with_columns(pl.col("minute").set_sorted())  # groups are found for nothing
+        # Lets polars group without hashing.
+        trades = trades.with_columns(pl.col("minute").set_sorted())
     is_taker_buy = ~pl.col("is_buyer_maker")
     zero = pl.lit(0, dtype=pl.Int128)
     frame = (
-        # a product with a mask costs far less than a filter within each group
+        # A product with a mask is far cheaper than a filter in each group.
         trades.with_columns(
             bought=pl.when(is_taker_buy).then("quantity").otherwise(zero),
             bought_quote=pl.when(is_taker_buy).then("quote_quantity").otherwise(zero),
@@ -103,7 +105,7 @@ def parts_of(
 
 
 def join_parts(parts: Sequence[MinuteParts]) -> MinuteParts:
-    """Parts joined to whole minutes, by open time.
+    """Join parts to whole minutes, by open time.
 
     Args:
         parts: at least one, in the order of their trades.
@@ -135,7 +137,7 @@ def join_parts(parts: Sequence[MinuteParts]) -> MinuteParts:
 
 
 def as_texts(minutes: MinuteParts) -> pl.DataFrame:
-    """The frame with prices and volumes as plain decimal text, with no more zeros than needed."""
+    """Return the frame with prices and volumes as plain decimal text without trailing zeros."""
     frame = minutes.frame
     for names in (_PRICES, _QUANTITIES, _QUOTES):
         frame = _as_text(frame, names, minutes.scales.of(names[0]))

@@ -1,8 +1,8 @@
-"""Exact decimals in polars: text to scaled 128-bit integers and back.
+"""Exact decimals in polars: convert text to scaled 128-bit integers and back.
 
-polars' own cast from text to Decimal cuts digits beyond its scale, its Decimal products round,
-and its integer sums wrap around, all silently. Here a column is turned into integers at the
-scale that its digits need, and a sum or product that could leave 128 bits raises beforehand.
+polars' own functions lose digits silently: a cast from text to Decimal truncates digits beyond its
+scale, Decimal products round, and integer sums wrap around. Here a column becomes integers at the
+scale that its digits need, and a sum or product that could exceed 128 bits raises beforehand.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LARGEST = 2**127 - 1
 
 
 def decimals_needed(frame: pl.DataFrame, columns: Iterable[str]) -> int:
-    """Most decimals that any value of these text columns has, trailing zeros left out.
+    """Return the most decimals of any value of these text columns, without trailing zeros.
 
     Args:
         columns: names of ``pl.String`` columns in plain decimal notation.
@@ -27,24 +27,24 @@ def decimals_needed(frame: pl.DataFrame, columns: Iterable[str]) -> int:
 
 
 def to_scaled(column: str, decimals: int) -> pl.Expr:
-    """Expression: a text column as Int128 in units of 10^-decimals.
+    """Return the expression that converts a text column to Int128 in units of 10^-decimals.
 
     Args:
-        decimals: at least what ``decimals_needed`` says, or the cast fails.
+        decimals: at least ``decimals_needed``, or the cast fails.
 
-    A value that is no plain decimal number, or one too large, raises
-    ``pl.exceptions.InvalidOperationError`` when it is collected.
+    A value that is too large or not a plain decimal number raises
+    ``pl.exceptions.InvalidOperationError`` when the expression is collected.
     """
     text = pl.col(column)
     whole = text.str.splitn(".", 2).struct.field("field_0")
-    # without the mark, an empty text would be padded to a zero
+    # Without the mark, an empty text would be padded to zero.
     whole = pl.when(whole == "").then(pl.lit("?")).otherwise(whole)
     digits = whole + _fraction(text).str.pad_end(decimals, "0")
     return digits.cast(pl.Int128, strict=True).alias(column)
 
 
 def to_text(column: str, decimals: int) -> pl.Expr:
-    """Expression: a column of non-negative scaled integers as plain decimal text."""
+    """Return the expression that converts non-negative scaled integers to plain decimal text."""
     value = pl.col(column)
     if decimals == 0:
         return value.cast(pl.String).alias(column)
@@ -54,7 +54,7 @@ def to_text(column: str, decimals: int) -> pl.Expr:
 
 
 def rescaled(frame: pl.DataFrame, more: Mapping[str, int]) -> pl.DataFrame:
-    """Columns of scaled integers with more decimals.
+    """Return a frame whose columns of scaled integers have more decimals.
 
     Args:
         more: decimals to add, by column.
@@ -72,7 +72,7 @@ def rescaled(frame: pl.DataFrame, more: Mapping[str, int]) -> pl.DataFrame:
 
 
 def trimmed(frame: pl.DataFrame, columns: Iterable[str], decimals: int) -> int:
-    """Decimals that columns of integers of that scale need, trailing zeros left out."""
+    """Return the decimals that scaled integer columns need, without trailing zeros."""
     names = list(columns)
     for spare in range(decimals, 0, -1):
         unit = pl.lit(10**spare, dtype=pl.Int128)
@@ -83,7 +83,7 @@ def trimmed(frame: pl.DataFrame, columns: Iterable[str], decimals: int) -> int:
 
 
 def check_sums_fit(frame: pl.DataFrame, columns: Iterable[str]) -> None:
-    """Raise where the sum of a column of scaled integers could wrap around.
+    """Raise if the sum of a column of scaled integers could overflow.
 
     Raises:
         OverflowError: names the column.
@@ -95,7 +95,7 @@ def check_sums_fit(frame: pl.DataFrame, columns: Iterable[str]) -> None:
 
 
 def check_products_fit(frame: pl.DataFrame, left: str, right: str) -> None:
-    """Raise where the sum of the products of two columns could wrap around.
+    """Raise if the sum of the products of two columns could overflow.
 
     Raises:
         OverflowError: names the columns.

@@ -1,9 +1,9 @@
-"""Aggregate a file of trades while reading it, and prove which minutes are whole.
+"""Aggregate a file of trades while reading it, and prove which minutes are complete.
 
-A minute is whole only if its trades prove it: ids are contiguous from the trade before its first to
-the trade after its last, and no row is bad. Only the newest minutes are in memory, so memory does
-not grow with the file. A minute without trades yields no row: trades cannot distinguish silence
-from a halt.
+A minute is complete only if its trades prove it: ids are contiguous from the trade before its first
+to the trade after its last, and no row is bad. Only the newest minutes are in memory, so memory
+does not grow with the file. A minute without trades yields no row: trades cannot distinguish
+silence from a halt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from include.domain.columns.minute_parts import MinuteParts, parts_of
 from include.domain.timeframes import MINUTE_US
 
 HELD_MINUTES = 2
-"""A block read later may still contain a trade of the previous minute."""
+"""Minutes held back: a block read later may still contain a trade of the previous minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class TradeRows:
     Attributes:
         frame: ``id`` (of the aggregate or the trade), ``trade_time`` (µs), ``scaled_price`` and
             ``scaled_quantity`` (Int128), ``is_buyer_maker``, ``first_trade_id``, ``last_trade_id``,
-            and ``scaled_quote_quantity`` where the source has amounts. ``is_void`` marks rows that
-            are not trades but use up an id; ``is_bad`` marks trades that could not be read.
+            and ``scaled_quote_quantity`` if the source has amounts. ``is_void`` marks rows that are
+            not trades but use up an id; ``is_bad`` marks unreadable trades.
         price_decimals, quantity_decimals: of the scaled columns.
-        quote_decimals: likewise; None where the source has no amounts.
+        quote_decimals: likewise; None if the source has no amounts.
     """
 
     frame: pl.DataFrame
@@ -41,19 +41,20 @@ class TradeRows:
 
 
 class AggregatedMinutes(NamedTuple):
-    """Candles (``CANDLE_SCHEMA``) that are proven whole, and those that are not."""
+    """Candles (``CANDLE_SCHEMA``) that are proven complete, and candles that are not."""
 
     whole: pl.DataFrame
     partial: pl.DataFrame
 
 
 class TradeAggregator:
-    """Aggregates rows block by block; yields each minute once, when it is over.
+    """Aggregates rows block by block; yields each minute once, when it has ended.
 
     Args:
         symbol: platform symbol.
-        ids_follow: whether each id is the previous plus one. Ids that skip by design (single trades
-            of USD-M) prove nothing: then all minutes but the first and last count as whole.
+        ids_follow: whether ids are contiguous by design. Ids that skip (single trades of USD-M)
+            prove
+            nothing: then all minutes but the first and last count as complete.
         after_id: id of the row before the file's first, which proves that its first minute is
             complete at the start; None if unknown.
     """
@@ -69,14 +70,14 @@ class TradeAggregator:
         self.first_minute_us = 0
         self.last_minute_us = 0
         self.aggregated_until_us = 0
-        """Trades before this time are too late."""
+        """Start of the minutes not returned yet; earlier trades are too late."""
         self.edge_minutes: set[int] = set()
-        """Minutes (µs) that are whole unless an end of the file cuts them."""
+        """Minutes (µs) at an end of the file that lack only the proof of a neighbouring file."""
 
     def add(self, rows: TradeRows) -> AggregatedMinutes:
-        """Aggregate rows with larger ids than all before; return the minutes that are over."""
+        """Aggregate rows with larger ids than all before; return the minutes that have ended."""
         if rows.frame.is_empty():
-            return self._take(until_us=0)
+            return self._pop_minutes(until_us=0)
         frame = rows.frame.with_columns(
             minute=pl.col("trade_time") - pl.col("trade_time") % MINUTE_US
         )
@@ -105,7 +106,7 @@ class TradeAggregator:
                 )
             )
         newest_us = int(frame["minute"].max())  # type: ignore[arg-type]
-        return self._take(until_us=newest_us - (HELD_MINUTES - 1) * MINUTE_US)
+        return self._pop_minutes(until_us=newest_us - (HELD_MINUTES - 1) * MINUTE_US)
 
     def finish(self, *, before_id: int | None = None) -> AggregatedMinutes:
         """Return the remaining minutes.
@@ -115,8 +116,8 @@ class TradeAggregator:
                 complete; None if unknown.
         """
         if self.first_id is not None and not self._follows(self.last_id, before_id):
-            self._meet_edge(self.last_minute_us, is_known=before_id is not None)
-        return self._take(until_us=self.last_minute_us + HELD_MINUTES * MINUTE_US)
+            self._mark_edge(self.last_minute_us, is_known=before_id is not None)
+        return self._pop_minutes(until_us=self.last_minute_us + HELD_MINUTES * MINUTE_US)
 
     # --- inside
 
@@ -127,7 +128,7 @@ class TradeAggregator:
         if self.first_id is None:
             self.first_id, self.first_minute_us = first, int(minutes[0])
             if not self._follows(self._after_id, first):
-                self._meet_edge(int(minutes[0]), is_known=self._after_id is not None)
+                self._mark_edge(int(minutes[0]), is_known=self._after_id is not None)
         elif self._ids_follow and first != self.last_id + 1:
             self._unproven |= {self.last_minute_us, int(minutes[0])}
         if self._ids_follow and last - first + 1 != frame.height:
@@ -140,12 +141,12 @@ class TradeAggregator:
     def _follows(self, before: int | None, behind: int | None) -> bool:
         return self._ids_follow and before is not None and behind == before + 1
 
-    def _meet_edge(self, minute_us: int, *, is_known: bool) -> None:
-        """Mark a minute at an end of the file, unless the neighbouring id proves it whole."""
+    def _mark_edge(self, minute_us: int, *, is_known: bool) -> None:
+        """Mark a minute at an end of the file, unless the neighbouring id proves it complete."""
         (self._unproven if is_known and self._ids_follow else self.edge_minutes).add(minute_us)
 
-    def _take(self, *, until_us: int) -> AggregatedMinutes:
-        """Candles of minutes before a moment; their parts are let go."""
+    def _pop_minutes(self, *, until_us: int) -> AggregatedMinutes:
+        """Remove and return the candles of minutes before a time."""
         none = CANDLE_SCHEMA.to_frame()
         over: list[MinuteParts] = []
         held: list[MinuteParts] = []

@@ -1,8 +1,9 @@
-"""Rules about the values of one candle: none reads another row.
+"""Rules about the values of a single candle.
 
-The constraints of ``market.candles_1m`` guard its shape: keys, full minutes, finite numbers, bounds
-of prices and volumes, and which status, rank and evidence a source has. These rules check the rest.
-A row that breaks one is excluded from those below it, so that a fault is reported once.
+The constraints of ``market.candles_1m`` guard keys, full minutes, finite numbers, bounds of prices
+and volumes, and the valid combinations of source, status, rank and evidence. These rules check the
+rest. A row that fails one rule is excluded from the rules below it, so that a fault is reported
+once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from include.domain.candles import (
 )
 from include.quality.check import Check, Severity
 
-# The constraint admits 0, so that no merge fails for one odd row of the exchange.
+# The constraint allows 0, so that no merge fails because of one odd row of the exchange.
 PRICES_ARE_POSITIVE = Check(
     "prices_are_positive",
     "no price is zero",
@@ -38,8 +39,8 @@ SILENT_MINUTES_HAVE_ONE_PRICE = Check(
     """,
 )
 
-# Where tick x step has more than eight decimals the exchange rounds the amount of each fill, to
-# eight: a fill may be off by less than the last of them.
+# If tick x step has more than eight decimals, the exchange rounds the amount of each fill to eight:
+# a fill may be off by less than the last decimal.
 QUOTE_VOLUME_FITS_THE_PRICES = Check(
     "quote_volume_fits_the_prices",
     "quote volume lies within low x volume and high x volume, likewise for takers",
@@ -82,7 +83,7 @@ TRADE_COUNT_FITS_THE_IDS = Check(
     """,
 )
 
-# Days that were reconciled completely have a rule of their own: reconciled_days_stay_verified.
+# Completely reconciled days have a separate rule: reconciled_days_stay_verified.
 STREAMED_MINUTES_ARE_CONFIRMED = Check(
     "streamed_minutes_are_confirmed",
     "no streamed minute is unconfirmed or partial for longer than QUALITY_UNVERIFIED_AFTER_MINUTES",
@@ -122,7 +123,7 @@ ROWS_LIE_OUTSIDE_OUTAGES = Check(
     Severity.WARNING,
 )
 
-# Ids of spot are contiguous: with as many trades kept as the candle's ids span, all of them are.
+# Spot ids are contiguous: if as many trades are stored as the candle's ids span, all are stored.
 VOLUME_EQUALS_ITS_TRADES = Check(
     "volume_equals_its_trades",
     "if every trade of a spot minute is stored, they add up to its volumes and span its prices",
@@ -135,7 +136,7 @@ VOLUME_EQUALS_ITS_TRADES = Check(
         || ' and from ' || least_price || ' to ' || greatest_price AS detail
     FROM (SELECT * FROM {{batch}}) AS candle, LATERAL (
         SELECT
-            count(*) AS kept,
+            count(*) AS stored,
             coalesce(sum(quantity) FILTER (WHERE NOT is_buyer_maker), 0) AS bought,
             coalesce(sum(quantity) FILTER (WHERE is_buyer_maker), 0) AS sold,
             min(price) AS least_price,
@@ -149,7 +150,7 @@ VOLUME_EQUALS_ITS_TRADES = Check(
     WHERE
         market.market_of(symbol) = 'spot'
         AND trade_count = last_trade_id - first_trade_id + 1
-        AND kept = trade_count
+        AND stored = trade_count
         AND (volume, taker_buy_volume, low, high)
         <> (bought + sold, bought, least_price, greatest_price)
     """,
@@ -179,4 +180,4 @@ VOCABULARY = {
         for source, rank in SOURCE_RANK.items()
     ),
 }
-"""Parts of queries that the domain decides."""
+"""Fragments of queries that come from the domain package."""

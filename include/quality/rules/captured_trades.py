@@ -1,7 +1,7 @@
-"""Which of the kept trades a run looks at.
+"""Choose the captured trades that a run checks.
 
-Nothing but the id is indexed. As ids ascend with time, the first one since a moment is found by
-halving: some twenty probes for a symbol and day, however many trades it has.
+Only ids are indexed. Ids ascend with time, so the first id after a given time is found by
+bisection: some twenty probes for a symbol and day, however many trades it has.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ CHUNK_SYMBOL_DAYS = 10
 """Days of one symbol that are checked at a time: some millions of rows at most."""
 
 MAX_SYMBOL_DAYS = 200
-"""Maximum changed days of one symbol in a run: a load of years is left to the daily run."""
+"""Maximum changed days of one symbol in a run; the daily run checks a load of years."""
 DAY = timedelta(days=1)
 
 DATASETS = {"agg_trades": "agg_trade_id", "trades": "trade_id"}
-"""Tables of kept trades and the column of their ids."""
+"""Tables of captured trades and the column of their ids."""
 
 _DAYS: LiteralString = """
 SELECT to_date(right(child.relname, 11), '"y"YYYY"m"MM"d"DD')
@@ -43,9 +43,9 @@ WITH RECURSIVE seen (symbol) AS (
     (SELECT symbol FROM {table} WHERE day = {day} ORDER BY symbol LIMIT 1)
     UNION ALL
     SELECT (
-        SELECT kept.symbol FROM {table} AS kept
-        WHERE kept.day = {day} AND kept.symbol > seen.symbol
-        ORDER BY kept.symbol LIMIT 1
+        SELECT captured.symbol FROM {table} AS captured
+        WHERE captured.day = {day} AND captured.symbol > seen.symbol
+        ORDER BY captured.symbol LIMIT 1
     )
     FROM seen WHERE seen.symbol IS NOT NULL
 )
@@ -53,13 +53,14 @@ SELECT symbol FROM seen WHERE symbol IS NOT NULL AND ({all_symbols} OR symbol = 
 ORDER BY 1
 """
 
-# Each symbol with the trade before: of the same day, or the last of the day before, because a
-# disconnect at midnight leaves its missing trades there.
+# Each symbol with the trade before: of the same day, or the last of the day before, because after a
+# disconnect at midnight the missing trades are between the two days.
 _LOAD: LiteralString = """
 INSERT INTO quality_trades
 SELECT
-    {dataset}, kept.symbol, kept.day, kept.{id}, kept.price, kept.quantity, kept.trade_time,
-    kept.{first_id}, kept.{last_id}
+    {dataset}, captured.symbol, captured.day, captured.{id}, captured.price, captured.quantity,
+    captured.trade_time,
+    captured.{first_id}, captured.{last_id}
 FROM unnest({symbols}, {moments}) AS names (name, since)
 CROSS JOIN LATERAL (
     WITH RECURSIVE search (low, high) AS (
@@ -103,11 +104,11 @@ CROSS JOIN LATERAL (
             AND earlier.{id} < begun.id
         ORDER BY earlier.day DESC, earlier.{id} DESC LIMIT 1
     )
-) AS kept
+) AS captured
 """
 
-# Changed rows are checked with all later ones of their day. A clock correction may swap two trades
-# by less than a minute; days with trades of another instrument, and days with a broken rule, are
+# Changed rows are checked with all later rows of their day. A clock correction may swap two trades
+# by less than a minute; days with trades of another instrument, and days with a failed rule, are
 # checked completely.
 _CHANGED: LiteralString = """
 SELECT
@@ -148,7 +149,7 @@ class TradeChunk:
 
     Attributes:
         datasets: the tables.
-        since: by symbol; earlier trades were checked already. None: the whole day.
+        since: by symbol; earlier trades were checked before. None: the whole day.
     """
 
     day: date
@@ -159,9 +160,9 @@ class TradeChunk:
 def chunks_of(
     session: Session, scope: Scope, values: dict[str, sql.Composable]
 ) -> list[TradeChunk]:
-    """Yield days and symbols with captured trades, some at a time.
+    """Return days and symbols with captured trades, in chunks.
 
-    An archived day has no rows here.
+    Archived days have no rows and are not included.
     """
     if scope.kind is ScopeKind.CHANGED:
         changed = session.execute(_CHANGED, values)
@@ -177,8 +178,8 @@ def chunks_of(
         for (day,) in session.execute(_DAYS, {"table": name}):
             if day > scope.end.date() or (since is not None and day < since.date()):
                 continue
-            asked = values | {"table": table, "day": sql.Literal(day)}
-            symbols = [symbol for (symbol,) in session.execute(_SYMBOLS, asked)]
+            placeholders = values | {"table": table, "day": sql.Literal(day)}
+            symbols = [symbol for (symbol,) in session.execute(_SYMBOLS, placeholders)]
             work += [
                 TradeChunk(
                     day,
@@ -203,7 +204,7 @@ def packed(
         changed: day, symbol and start time, by day. None: whole days, which are never skipped.
         end: no later trades exist.
         chunk_days: days of one symbol in a chunk; many short ends of days count as one.
-        max_days: maximum days of one symbol in all; if there are more, the first ones are taken.
+        max_days: maximum days of one symbol in all; if there are more, the first ones are used.
 
     Returns:
         The chunks, and the number of skipped days of a symbol.
@@ -228,7 +229,7 @@ def packed(
 
 
 def load_trades(session: Session, chunk: TradeChunk) -> int:
-    """Fill ``quality_trades`` with a chunk; returns the number of rows."""
+    """Fill ``quality_trades`` with a chunk; return the number of rows."""
     session.execute("TRUNCATE quality_trades")
     moments = [
         sql.Literal("-infinity" if since is None else since) for since in chunk.since.values()

@@ -1,10 +1,10 @@
-"""Rules about the newest minute of each symbol that is streamed."""
+"""Rules about the newest minute of each streamed symbol."""
 
 from __future__ import annotations
 
 from include.quality.check import Check, Severity, Suite
 
-# Of symbols that are streamed: history that was only loaded may end anywhere.
+# Only for streamed symbols: loaded history may end anywhere.
 SYMBOLS_ARE_NOT_STALE = Check(
     "symbols_are_not_stale",
     "a trading symbol that is streamed has a row that is no older than QUALITY_STALE_AFTER_MINUTES",
@@ -15,7 +15,7 @@ SYMBOLS_ARE_NOT_STALE = Check(
     """,
 )
 
-# No row shows whether a symbol was delisted, or its stream died and nobody noticed for a day.
+# The rows do not show whether a symbol was delisted, or its stream died unnoticed for a day.
 STREAMS_DO_NOT_END_ALONE = Check(
     "streams_do_not_end_alone",
     "a trading symbol that was streamed once still has rows, while its market is streamed on",
@@ -30,10 +30,10 @@ STREAMS_DO_NOT_END_ALONE = Check(
     severity=Severity.WARNING,
 )
 
-# A dead stream stays dead however long ago it died. A symbol counts as no longer streamed when
+# A dead stream stays a fault however long ago it died. A symbol counts as no longer streamed if
 # other symbols of its market were streamed for a day without it. Its rows show that it was
-# streamed, or the coverage if files contain its later minutes. A symbol that the exchange has
-# halted has no later rows, nor has one in an outage: neither is a fault.
+# streamed, or its coverage does if files contain its later minutes. A symbol that the exchange has
+# halted has no later rows, nor has a symbol in an outage: neither is a fault.
 FRESHNESS = Suite(
     "freshness",
     "the newest minute of each symbol",

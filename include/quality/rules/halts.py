@@ -1,10 +1,10 @@
 """A rule about halts of a whole market during which klines continue.
 
-Spot has no klines during a halt: its minutes are outages, or missing. USD-M continues with empty
-klines, and only all symbols together show that nobody traded (``ops.suspected_outages``). To read
-the rows of all symbols again would double the cost of a daily run, so ``quality_minutes`` records
-for each checked minute whether it had trades; the function is called only for minutes without any,
-and where the rule was broken before.
+During a halt spot has no klines: its minutes are outages, or missing. USD-M continues with empty
+klines, and only all symbols together show that nobody traded (``ops.suspected_outages``). Reading
+the rows of all symbols again would double the cost of a daily run. So ``quality_minutes`` records
+for each checked minute whether it had trades, and the function is called only for minutes without
+trades and for minutes where the rule failed before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CREATE TEMPORARY TABLE quality_minutes (
 )
 """
 
-TOLD_BEFORE: LiteralString = """
+FAILED_BEFORE: LiteralString = """
 INSERT INTO quality_minutes
 SELECT DISTINCT open_time, false FROM ops.quality_failures
 WHERE run_at >= {open_since} AND suite = 'halts' AND {all_symbols}
@@ -36,7 +36,7 @@ ON CONFLICT (open_time) DO UPDATE SET has_trades = true
 WHERE excluded.has_trades AND NOT noted.has_trades
 """
 
-# Where few symbols are stored, it is usual that none of them trades for some minutes.
+# If few symbols are stored, some minutes without any trade are usual.
 HALTS_ARE_RECORDED = Check(
     "halts_are_recorded",
     "if no USD-M symbol traded for longer than in the two hours before, ops.outages has the "
@@ -54,10 +54,10 @@ HALTS_ARE_RECORDED = Check(
     Severity.WARNING,
 )
 
-# A rarely traded symbol has many silent minutes: each is first compared with the symbols of longest
-# history, of which one usually has traded. The checked rows may contain part of a halt: the whole
-# halt lies between two trades of the market. Silence that begins or is recorded later changes what
-# is usual in the two hours after it. The newest minutes may lack rows of symbols that traded.
+# A rarely traded symbol has many silent minutes. Each is first compared with the symbols of longest
+# history, one of which usually traded. The checked rows may contain only part of a halt; the whole
+# halt lies between two trades of the market. Silence that begins or is recorded later changes the
+# usual silence of the two hours after it. The newest minutes may lack rows of symbols that traded.
 HALTS = Suite(
     "halts",
     "minutes in which no USD-M symbol traded",

@@ -1,4 +1,4 @@
-"""Rules about the ledgers: dump files, gaps, coverage and the verdicts on whole days."""
+"""Rules about the ledgers: dump files, gaps, coverage, and verdicts of days."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ GAPS_ARE_MINUTES = Check(
     """,
 )
 
-# Minutes without a row are named by no_minute_is_missing.
+# no_minute_is_missing reports minutes without a row.
 REPAIRED_GAPS_ARE_VERIFIED = Check(
     "repaired_gaps_are_verified",
     "a gap of candles is closed only when each of its rows is verified",
@@ -189,7 +189,7 @@ FIGURES_FIT_A_DAY = Check(
     """,
 )
 
-# A file that was published later with other values; reconcile_candles compares the day again.
+# A file published later has other values; reconcile_candles compares the day again.
 AGREEING_DAYS_STILL_AGREE = Check(
     "agreeing_days_still_agree",
     "no source has contradicted the stored rows of a day since it agreed",
@@ -197,7 +197,7 @@ AGREEING_DAYS_STILL_AGREE = Check(
     SELECT
         symbol,
         day::timestamp AT TIME ZONE 'UTC' AS open_time,
-        later.minutes || ' minutes, told otherwise by ' || later.sources || ' since '
+        later.minutes || ' minutes, contradicted by ' || later.sources || ' since '
         || reconciled_at AS detail
     FROM (SELECT * FROM {{batch}}) AS judged, LATERAL (
         SELECT
@@ -246,7 +246,7 @@ VERDICTS = Suite(
 
 # --- about candles, by what the ledgers say of them
 
-# In the merge's order of candidates, as far as rank and time of evidence decide.
+# Compares rank and time of evidence, the first keys of the merge order.
 STORED_ROWS_HAVE_WON = Check(
     "stored_rows_have_won",
     "no candidate in ops.discrepancies with other values has more evidence than the stored row",
@@ -282,7 +282,7 @@ RECONCILED_DAYS_STAY_VERIFIED = Check(
     "reconciled_days_stay_verified",
     "every row of a completely reconciled day is verified",
     """
-    SELECT symbol, open_time, status || ' on a day judged whole' AS detail
+    SELECT symbol, open_time, status || ' on a completely reconciled day' AS detail
     FROM (SELECT * FROM {{batch}}) AS candle
     WHERE
         status IN ('unconfirmed', 'partial') AND source NOT IN ({exchange_sources})

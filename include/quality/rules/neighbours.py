@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from include.quality.check import Check, Severity
 
-# The minute is cut to full minutes so that a row a second late counts as late, not as missing too.
-# A gap is as old as the row after it: after a reconnect the streamer repairs it, however long the
-# cut was. Where a listing ended in the gap, only the next one's minutes can be missing.
+# Times are truncated to minutes, so that a row a second late is not reported as missing too. A
+# gap's age is the age of the row after it: after a reconnect the streamer repairs the gap, however
+# long the disconnect was. If a listing ended in the gap, only minutes of the next listing can be
+# missing.
 NO_MINUTE_IS_MISSING = Check(
     "no_minute_is_missing",
     "between a symbol's rows every minute of a listing has one, outages and the last ten minutes "
@@ -74,7 +75,7 @@ NO_MINUTE_IS_MISSING = Check(
 )
 
 # A row has no predecessor at the start of history, so minutes before it are no gap. If history
-# begins more than a day after the listing, less was requested.
+# begins more than a day after the listing, earlier history was not requested.
 FIRST_MINUTES_ARE_THERE = Check(
     "first_minutes_are_there",
     "a symbol whose rows begin on the day of its listing has them from its first minute",
@@ -117,10 +118,10 @@ FIRST_MINUTES_ARE_THERE = Check(
     Severity.WARNING,
 )
 
-# As ops.candle_evidence() judges it: trades are counted on from the last row that has ids, so that
-# rows without any (REST, dumps) are proven by the next one that has. Raw ids of USD-M skip by
-# design, but never go back. Missing minutes are another rule's findings; over an
-# outage the ids have to follow, else it was none.
+# Uses the method of ops.candle_evidence(): trades are counted from the last row that has ids, so
+# the next row with ids proves the rows without (REST, dumps). Raw ids of USD-M skip by design, but
+# never go back. Other rules report missing minutes. Across an outage the ids must be contiguous,
+# otherwise it was no outage.
 TRADE_IDS_ARE_CONTINUOUS = Check(
     "trade_ids_are_continuous",
     "a minute's first trade id follows the last of the minutes before; on USD-M none comes twice",
@@ -141,7 +142,7 @@ TRADE_IDS_ARE_CONTINUOUS = Check(
         WINDOW in_order AS (PARTITION BY symbol, stretch ORDER BY open_time)
     ),
 
-    told AS (
+    with_ids AS (
         SELECT
             *,
             last_trade_id - first_trade_id + 1 < trade_count
@@ -160,7 +161,7 @@ TRADE_IDS_ARE_CONTINUOUS = Check(
             + trades_so_far - trade_count - lag(trades_so_far) OVER in_order AS expected,
             place - lag(place) OVER in_order AS rows_on,
             counts_so_far - lag(counts_so_far) OVER in_order AS counts_on
-        FROM told
+        FROM with_ids
         WINDOW in_order AS (PARTITION BY symbol, stretch ORDER BY open_time)
     )
 
@@ -202,7 +203,7 @@ TRADE_IDS_ARE_CONTINUOUS = Check(
 )
 
 # The usual range is the mean of the day before, without silent minutes. Only closes that moved by
-# more than the minimum are checked further.
+# more than the minimum are checked.
 CLOSES_DO_NOT_JUMP = Check(
     "closes_do_not_jump",
     "a close differs from the one before by no more than QUALITY_JUMP_MULTIPLE usual ranges",

@@ -1,6 +1,6 @@
 """Rules about ``market.instruments``, one row per listing.
 
-Constraints guard markets, positive steps, the length of a listing and that one at most is open.
+Constraints guard markets, positive steps, the length of a listing, and that at most one is open.
 """
 
 from __future__ import annotations

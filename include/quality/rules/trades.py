@@ -1,7 +1,7 @@
-"""Rules about ``market.agg_trades`` and ``market.trades``, where they are kept.
+"""Rules about captured trades in ``market.agg_trades`` and ``market.trades``.
 
-The batch has both in one shape: dataset, symbol, day, id, price, quantity, trade_time, first and
-last trade id (of a trade its own id twice). Beside the trades of a day it has the one before.
+The batch has both in one format: dataset, symbol, day, id, price, quantity, trade_time, first and
+last trade id (for a trade its own id). It contains the trades of a day and the trade before them.
 Constraints of the tables guard keys, days, positive numbers and the order of ids.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from include.quality.check import Check, Suite
 
-# Ids of USD-M trades skip by design, and a void aggregate (no price, no quantity) is no row: if the
-# single trade ids are contiguous, none is missing. The ids of a ticker that goes to another
-# instrument restart. A range of an entry in ops.gaps, even in part, is known to be missing; its
-# bounds are minutes that were not proven, hence one minute on both sides.
+# Ids of USD-M trades skip by design, and void aggregates (no price, no quantity) are not stored: if
+# the single trade ids are contiguous, no row is missing. Ids restart when a ticker passes to
+# another instrument. Trades in a gap of ops.gaps are known to be missing; the gap's bounds are
+# minutes without proof, hence one minute of tolerance on both sides.
 TRADE_ROWS_ARE_CONTIGUOUS = Check(
     "trade_rows_are_contiguous",
     "ids of aggTrades and of spot trades are contiguous, except for ranges in ops.gaps",
@@ -49,8 +49,8 @@ TRADE_ROWS_ARE_CONTIGUOUS = Check(
     """,
 )
 
-# Ids ascend with the time of the trades; clocks that are set may put two next to each other the
-# other way round by less than a minute.
+# Ids ascend with the time of the trades; clock corrections may swap neighbours by less than a
+# minute.
 TRADE_TIMES_ASCEND = Check(
     "trade_times_ascend",
     "a trade with a greater id was not made more than a minute earlier",
