@@ -1,6 +1,6 @@
 """Instruments: one row per listing in ``market.instruments``.
 
-A ticker that was delisted and used again has two rows; nothing derived crosses a listing.
+A ticker that was delisted and reused has two rows; no derived value crosses a listing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LISTED_FROM_UNKNOWN_US = 0
 """Start of a listing whose start the exchange does not publish."""
 
 MIN_SHARE_SEEN = 0.5
-"""An answer with fewer of a market's symbols is broken; the exchange never delists that many at a
-time."""
+"""Minimum share of a market's known symbols in an answer. The exchange never delists half at a
+time, so an answer with fewer is broken."""
 
-# The exchange's start is later than the present listing's: the ticker was reused.
+# The exchange's start is later than the current listing's: the ticker was reused.
 _END_REUSED = """
 UPDATE market.instruments
 SET listed_to = %(listed_at)s
@@ -33,7 +33,7 @@ WHERE
     AND listed_from < %(listed_at)s AND listed_from <> %(unknown)s
 """
 
-# Start of the row to write: the present listing's; that of a listing that seemed to have ended; or,
+# Start of the row to write: the current listing's; that of a listing that seemed to have ended; or,
 # for a ticker that came back, the exchange's start, else now.
 _WRITE = """
 WITH known AS (
@@ -165,18 +165,18 @@ def write_instruments(
     *,
     whole_market: Market | None = None,
 ) -> int:
-    """Write what the exchange lists; an answer older than the stored one changes nothing.
+    """Write the exchange's list of instruments; a list older than the stored one changes nothing.
 
     Args:
         seen_at_us: the server's time of the answer.
-        whole_market: the answer shows all instruments of this market, so that listings which
-            are missing from it have ended.
+        whole_market: the answer contains all instruments of this market, so listings missing from
+            it have ended.
 
     Returns:
-        How many listings ended.
+        Number of listings that ended.
 
     Raises:
-        PermanentError: ``whole_market`` is said of an answer without most of its symbols.
+        PermanentError: ``whole_market`` is given, and the answer lacks most symbols.
     """
     with translated(connection), connection.transaction(), connection.cursor() as cursor:
         rows = [
@@ -210,10 +210,10 @@ def write_instruments(
 def part_reused(
     connection: Connection, market: Market, *, since_us: int, seen_at_us: int
 ) -> list[str]:
-    """Split the listings of tickers that were given to another instrument without a delisting.
+    """Split the listings of tickers that passed to another instrument without a delisting.
 
-    Their trade ids restart, as far as the stored minutes have ids (those of the stream do). The
-    former listing ends, and the new one begins, with the first minute of smaller ids.
+    Their trade ids restart. This shows only in minutes with ids, such as streamed ones. The former
+    listing ends, and the new one begins, with the first minute of smaller ids.
 
     Args:
         since_us, seen_at_us: range of minutes to check.
@@ -236,7 +236,7 @@ def read_instruments(
     market: Market | None = None,
     symbols: Iterable[str] | None = None,
 ) -> list[Instrument]:
-    """The instruments listed now, by symbol; of one market, or those named."""
+    """Return the instruments listed now, by symbol: all, of one market, or by name."""
     listings = _read(connection, market=market, symbols=symbols, with_ended=False)
     return [listing.instrument for listing in listings]
 
@@ -247,7 +247,7 @@ def read_listings(
     market: Market | None = None,
     symbols: Iterable[str] | None = None,
 ) -> list[Listing]:
-    """All listings, those that ended as well, by symbol and start."""
+    """Return all listings, including ended ones, by symbol and start."""
     return _read(connection, market=market, symbols=symbols, with_ended=True)
 
 

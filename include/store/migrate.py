@@ -1,17 +1,17 @@
-"""Bring a database to the schema of this program: ``migrate``.
+"""Migrate a database to the schema of this program.
 
 One transaction, in this order: roles and schemas, functions, revisions (tables, indexes, triggers),
-views, grants, comments. Everything but the revisions is applied on every migration, from the one
+views, grants, comments. Everything but the revisions is applied on every migration, from the single
 definition in ``migrations/sql/repeatable/``. Functions come before the tables because constraints
-and triggers name them; their bodies are not checked until they run.
+and triggers use them; their bodies are not checked until they run.
 
-- A failed migration leaves nothing behind. A second one waits for an advisory lock.
+- A failed migration changes nothing. A concurrent one waits for an advisory lock.
 - A function whose result or argument names change needs ``DROP FUNCTION IF EXISTS`` with the old
-  arguments above its definition: ``CREATE OR REPLACE`` cannot change them, and another list of
-  argument types would leave the old function beside the new one.
-- A view is replaced only where its definition differs, because replacing it locks readers out. A
+  arguments above its definition: ``CREATE OR REPLACE`` cannot change them, and with other argument
+      types it would create a second function.
+- A view is replaced only if its definition differs, because replacing it locks readers out. A
   revision must drop a view whose columns change their names or types.
-- Where the server does not let the owner create roles, the owner's login does everything.
+- If the server does not let the owner create roles, all programs use the owner's login.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ LOCK_KEY = 0x63616E64656C6162
 """Advisory lock of migrations: "candelab" in ASCII."""
 
 OLDEST_SERVER = 150_000
-"""PostgreSQL 15 as ``server_version_num``: older ones lack NULLS NOT DISTINCT."""
+"""PostgreSQL 15 as ``server_version_num``: older versions lack NULLS NOT DISTINCT."""
 
 LOCK_TIMEOUT_S = 60
-"""Wait for another migration or a long transaction."""
+"""Maximum wait for another migration or a long transaction."""
 
 
 def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) -> None:
@@ -115,7 +115,7 @@ def check_server_version(version: int, *, where: str) -> None:
 
 
 def _prepare(owner: Owner) -> None:
-    """Take the lock, and create the roles and schemas."""
+    """Acquire the lock, and create the roles and schemas."""
     owner.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s")))
     owner.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
     owner.execute(script_text("repeatable/roles.sql"))
@@ -170,7 +170,7 @@ def _upgrade(connection: sqlalchemy.Connection) -> None:
 
 
 def _replace_views(owner: Owner) -> None:
-    """Create each view, or replace it where it differs from the query in the file of its name."""
+    """Create each view; replace it if it differs from the query in its file."""
     probe = sql.Identifier("pg_temp", "wanted")
     for name in script_names("repeatable/views"):
         query = sql.SQL(script_text(name).decode())
@@ -186,7 +186,7 @@ def _replace_views(owner: Owner) -> None:
 
 
 def _admit(owner: Owner, role: str, url: str) -> None:
-    """Let the user of this URL act as the role."""
+    """Allow the user of this URL to act as the role."""
     if role not in ROLES:
         raise PermanentError(f"{role} is not a role of Candelabra; those are {', '.join(ROLES)}")
     parts = urlsplit(url)
@@ -194,7 +194,7 @@ def _admit(owner: Owner, role: str, url: str) -> None:
     if not user:
         raise PermanentError(f"the URL of {role} ({redact(url)}) names no user")
     if owner.execute("SELECT current_user = %s", (user,)).fetchone() == (True,):
-        return  # the owner may do everything already
+        return  # the owner has all privileges already
     if not _has_roles(owner, {*FIRST_ROLES, role}):
         raise PermanentError(
             f"there is no role {role}, and the owner may not make it: let an administrator make "
@@ -202,7 +202,7 @@ def _admit(owner: Owner, role: str, url: str) -> None:
         )
     if user == role:
         if parts.password:
-            # Hashed here, so that no server log can hold the password.
+            # Hashed here, so that the password cannot appear in a server log.
             secret = owner.pgconn.encrypt_password(
                 unquote(parts.password).encode(), user.encode(), b"scram-sha-256"
             ).decode()
@@ -236,7 +236,7 @@ def _driver_of(connection: sqlalchemy.Connection) -> Owner:
 
 @contextmanager
 def _unwrapped() -> Iterator[None]:
-    """Hand on the driver's error that SQLAlchemy wrapped."""
+    """Raise the driver's error in place of SQLAlchemy's wrapper."""
     try:
         yield
     except sqlalchemy.exc.DBAPIError as error:

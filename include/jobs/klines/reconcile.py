@@ -33,7 +33,12 @@ from include.jobs.klines.pieces import (
     gaps_in,
 )
 from include.store.candles.merging import Connection
-from include.store.ledgers.reconciliation import DayVerdict, compare_day, note_live, told_by_rest
+from include.store.ledgers.reconciliation import (
+    DayVerdict,
+    answered_by_rest,
+    compare_day,
+    note_live,
+)
 from include.store.ledgers.verdicts import (
     days_before_file,
     find_loaded,
@@ -184,7 +189,7 @@ def _ask_rest(
     Minutes without a row are requested again once other sources have one.
     """
     counts = LoadCounts()
-    answered = told_by_rest(connection, symbol, start_us, end_us)
+    answered = answered_by_rest(connection, symbol, start_us, end_us)
     for first_us, until_us in gaps_in(answered, start_us, end_us):
         try:
             counts += fetch_minutes(

@@ -11,15 +11,14 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from include.errors import PermanentError
 
 _HASHER = PasswordHasher(time_cost=3, memory_cost=65_536, parallelism=1)
-"""RFC 9106, section 4, second choice (64 MiB, three passes), in one lane: who checks a password
-shares its processors with the frames."""
+"""RFC 9106, section 4, second choice (64 MiB, three passes), but with one lane: hashing must not
+take processors from the handling of frames."""
 
 DECOY = (
     "$argon2id$v=19$m=65536,t=3,p=1$T25seS1hLWRlY295ISEhIQ"
     "$kJ0gVZ3nJrNnZk1oTqFQhUqkYw3m6cS0V1uVd0bX2nA"
 )
-"""A hash of no account, as expensive as the others: an unknown name takes as long as a wrong
-password."""
+"""Hash of no account: checking an unknown name takes as long as checking a wrong password."""
 
 TOKEN_PREFIX = "cdl_"  # noqa: S105 - tells tools that look for leaked secrets what they found
 SECRET_BYTES = 32
@@ -31,7 +30,7 @@ def hash_password(password: str) -> str:
 
 
 def is_password(password: str, password_hash: str | None) -> bool:
-    """Whether the password matches a hash; None never matches, and takes as long.
+    """Whether the password matches a hash; None never matches, after the same time.
 
     Raises:
         PermanentError: the stored value is not a hash.
@@ -54,7 +53,7 @@ def new_session_secret() -> str:
 
 
 def new_token() -> str:
-    """A token of a program, to be shown once."""
+    """Return a new API token, to be shown once."""
     return TOKEN_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL notifications: react to changes immediately and read them again, without polling."""
+"""Listen for PostgreSQL notifications, so that changes are read immediately without polling."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from include.errors import TransientError
 from include.store.postgres.pools import connect_async, ping_async, translated
 
 GATHER_S = 0.1
-"""Notifications within this time of the first are handled together."""
+"""Notifications within this time after the first are handled together."""
 QUIET_S = 30.0
-"""After this silence the server is asked to answer: a frozen server sends no notification."""
+"""After this time without notifications the server is pinged: a frozen server sends none."""
 ANSWER_S = 10.0
 
 
 async def heard(
     url: str, channels: Collection[str], *, application_name: str
 ) -> AsyncGenerator[tuple[psycopg.AsyncConnection[Any], frozenset[str]], None]:
-    """Yield, for each round of notifications, a connection to read with and the channels.
+    """For each round of notifications, yield a connection to read with and the channels notified.
 
-    All channels are yielded first, once the listener is ready: earlier changes must be read again.
-    Close the generator (``contextlib.aclosing``) to close its connection.
+    All channels are yielded first, once the listener is ready, so that earlier changes are read
+    again. Close the generator (``contextlib.aclosing``) to close its connection.
 
     Raises:
         TransientError: the server is away or does not answer; call again.
@@ -36,17 +36,17 @@ async def heard(
         with translated(connection):
             for channel in sorted(channels):
                 await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        told = frozenset(channels)
+        channels_notified = frozenset(channels)
         while True:
-            yield connection, told
+            yield connection, channels_notified
             with translated(connection):
-                told = await _told(connection)
+                channels_notified = await _notified(connection)
     finally:
         await connection.close()
 
 
-async def _told(connection: psycopg.AsyncConnection[Any]) -> frozenset[str]:
-    """Wait for the next notification and those that follow immediately."""
+async def _notified(connection: psycopg.AsyncConnection[Any]) -> frozenset[str]:
+    """Wait for the next notification, and collect those that follow immediately."""
     found: set[str] = set()
     while not found:
         async for one in connection.notifies(timeout=QUIET_S, stop_after=1):

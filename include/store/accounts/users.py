@@ -35,7 +35,7 @@ FROM accounts.users AS u
 ORDER BY u.name
 """
 
-# One statement: an account that was disabled, or got another password, meanwhile gets no session.
+# One statement: an account disabled, or given another password, in the meantime gets no session.
 _BEGIN_SESSION = """
 INSERT INTO accounts.sessions (user_id, secret_hash, expires_at)
 SELECT u.id, %(secret_hash)s, now() + make_interval(secs => %(lifetime_s)s)
@@ -88,7 +88,7 @@ ORDER BY u.name, t.label
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """An account, and how much there is of what belongs to it. Times in µs since 1970."""
+    """An account, with counts of its sessions, tokens and watched symbols; times in µs."""
 
     name: str
     role: Role
@@ -133,10 +133,10 @@ class Session:
 
 
 def add_user(connection: Connection, name: str, password_hash: str, role: Role) -> None:
-    """Make an account.
+    """Create an account.
 
     Raises:
-        RejectedInputError: there is one of this name.
+        RejectedInputError: an account with this name exists.
     """
     arguments = {"name": name, "password_hash": password_hash, "role": role.value}
     with translated(connection):
@@ -148,7 +148,7 @@ def add_user(connection: Connection, name: str, password_hash: str, role: Role) 
 
 
 def list_users(connection: Connection) -> list[User]:
-    """All accounts, by name."""
+    """Return all accounts, by name."""
     with translated(connection):
         return [
             User(name, Role(role), to_us(created), None if gone is None else to_us(gone), *counts)
@@ -202,7 +202,7 @@ def set_disabled(connection: Connection, name: str, *, is_disabled: bool) -> Non
 
 
 def remove_user(connection: Connection, name: str) -> None:
-    """Forget an account and all that belongs to it.
+    """Delete an account and everything that belongs to it.
 
     Raises:
         RejectedInputError: there is no such account.
@@ -216,13 +216,13 @@ def remove_user(connection: Connection, name: str) -> None:
 def add_token(
     connection: Connection, name: str, label: str, secret_hash: bytes, *, days: int | None
 ) -> None:
-    """Keep a token of a program.
+    """Store an API token.
 
     Args:
-        days: until it ends; None: never by itself.
+        days: until it expires; None: never.
 
     Raises:
-        RejectedInputError: there is no such account, or it has a token of this label.
+        RejectedInputError: there is no such account, or it has a token with this label.
     """
     with translated(connection), connection.transaction():
         arguments = {
@@ -233,13 +233,13 @@ def add_token(
         }
         if connection.execute(_KEEP_KEY_OF_PROGRAM, arguments).fetchone() is None:
             raise RejectedInputError(
-                f"{name} has a token {label!r} already; choose another label, or revoke that one: "
+                f"{name} has a token {label!r} already; choose another label, or revoke the token: "
                 f"candelabra user token revoke {name} {label}"
             )
 
 
 def list_tokens(connection: Connection, name: str | None = None) -> list[Token]:
-    """Tokens of all accounts, or of one.
+    """Return the tokens of all accounts, or of one.
 
     Raises:
         RejectedInputError: there is no such account.
@@ -288,10 +288,10 @@ def password_of(connection: Connection, name: str) -> Password | None:
 def begin_session(
     connection: Connection, login: Password, secret_hash: bytes, *, lifetime_s: float
 ) -> Identity | None:
-    """Create a session; remove expired ones, and the oldest beyond a bound.
+    """Create a session; remove expired sessions, and the user's oldest beyond ``MAX_SESSIONS``.
 
     Returns:
-        None if the account was disabled or got another password meanwhile.
+        None if the account was disabled or its password changed in the meantime.
     """
     arguments = {
         "user_id": login.user_id,
@@ -309,14 +309,14 @@ def begin_session(
 
 
 def identities(connection: Connection, hashes: Collection[bytes]) -> dict[bytes, Identity]:
-    """Return the identities of these secret hashes, as far as they are valid now."""
+    """Return the identities of those secret hashes that are valid now."""
     with translated(connection):
         rows = connection.execute(_IDENTITIES, {"hashes": list(hashes)}).fetchall()
     return {bytes(secret_hash): _identity(*row) for secret_hash, *row in rows}
 
 
 def sessions_of(connection: Connection, user_id: int) -> list[Session]:
-    """Sessions of a user that are not over, newest first."""
+    """Return a user's sessions that have not expired, newest first."""
     with translated(connection):
         return [
             Session(session_id, to_us(created), to_us(expires))
@@ -329,7 +329,7 @@ def sessions_of(connection: Connection, user_id: int) -> list[Session]:
 
 
 def end_session(connection: Connection, user_id: int, session_id: int) -> bool:
-    """End a session of a user; whether there was one."""
+    """End a session of a user; return whether it existed."""
     with translated(connection):
         done = connection.execute(
             "DELETE FROM accounts.sessions WHERE user_id = %s AND id = %s", (user_id, session_id)
@@ -338,7 +338,7 @@ def end_session(connection: Connection, user_id: int, session_id: int) -> bool:
 
 
 def end_sessions(connection: Connection, name: str) -> int:
-    """End all sessions of an account; returns how many.
+    """End all sessions of an account; return their number.
 
     Raises:
         RejectedInputError: there is no such account.

@@ -1,4 +1,4 @@
-"""Watchlists: the symbols that accounts watch and streamers therefore stream."""
+"""Watchlists: the symbols that accounts watch; streamers stream them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 WATCHLISTS_CHANNEL = "candelabra_watchlists"
-"""Notified of each change of a watchlist, and of accounts that are shut out, let in or removed."""
+"""Notified of each change of a watchlist, and of accounts disabled, enabled or removed."""
 ACCESS_CHANNEL = "candelabra_access"
-"""Notified of sessions and tokens that ended before their time, and of changed accounts."""
+"""Notified of sessions and tokens that ended early, and of changed accounts."""
 
 _WATCH = """
 INSERT INTO accounts.watched_symbols (user_id, symbol)
@@ -49,7 +49,7 @@ ORDER BY u.name, w.symbol
 
 
 def watch(connection: Connection, user_id: int, symbol: str) -> bool:
-    """Put a symbol on a watchlist; whether it was not there yet.
+    """Add a symbol to a watchlist; return whether it was new.
 
     Raises:
         RejectedInputError: the list is full.
@@ -66,7 +66,7 @@ def watch(connection: Connection, user_id: int, symbol: str) -> bool:
 
 
 def unwatch(connection: Connection, user_id: int, symbol: str) -> bool:
-    """Take a symbol off a watchlist; whether it was there."""
+    """Remove a symbol from a watchlist; return whether it was on the list."""
     with translated(connection):
         done = connection.execute(
             "DELETE FROM accounts.watched_symbols WHERE user_id = %s AND symbol = %s",
@@ -76,7 +76,7 @@ def unwatch(connection: Connection, user_id: int, symbol: str) -> bool:
 
 
 def watchlist(connection: Connection, user_id: int) -> list[tuple[str, int]]:
-    """A user's symbols, each with when it was added (µs since 1970), by symbol."""
+    """Return a user's symbols with the time of adding (µs since 1970), by symbol."""
     with translated(connection):
         return [
             (symbol, to_us(added))
@@ -100,14 +100,14 @@ def watchlists(connection: Connection, name: str | None = None) -> list[tuple[st
 async def watchlists_async(
     connection: psycopg.AsyncConnection[Any], user_ids: Collection[int]
 ) -> dict[int, tuple[str, ...]]:
-    """Symbols of these users, by user; empty for one who watches nothing."""
+    """Return the symbols of these users, by user; empty for users without a watchlist."""
     with translated(connection):
         rows = await (await connection.execute(_LISTS, (list(user_ids),))).fetchall()
     return dict.fromkeys(user_ids, ()) | {user_id: tuple(symbols) for user_id, symbols in rows}
 
 
 async def watched_async(connection: psycopg.AsyncConnection[Any]) -> frozenset[str]:
-    """The watched symbols: all that a streamer may read of watchlists."""
+    """Return the watched symbols of all users; a streamer may read no more of watchlists."""
     with translated(connection):
         rows = await (await connection.execute("SELECT symbol FROM accounts.watched")).fetchall()
     return frozenset(symbol for (symbol,) in rows)

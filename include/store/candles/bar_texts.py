@@ -1,7 +1,7 @@
-"""Bars as the JSON of ``/api/v1/candles``, written by PostgreSQL.
+"""Bars as the JSON of ``/api/v1/candles``, built by PostgreSQL.
 
-Five hundred bars cost a millisecond there; made of rows, they would cost several of the event loop
-that everybody is served by.
+PostgreSQL builds five hundred bars in a millisecond. Python would take several milliseconds of the
+event loop that serves all clients.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from include.store.candles.bars import is_unbuilt, relation_of
 from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
-# The same form as the rows of serving/http/routes/candles.py: numerics are text as stored, and an
-# unconfirmed minute has neither status nor source. Bars arrive sorted, so they are joined in that
-# order: sorting in the aggregate doubles the cost.
+# The same format as the rows of serving/http/routes/candles.py: numerics are text as stored, and an
+# unconfirmed minute has neither status nor source. Bars arrive sorted and are joined in that order:
+# sorting in the aggregate doubles the cost.
 _TEXT = """
 SELECT
     coalesce(
@@ -88,7 +88,7 @@ _OF_A_BAR = """
             ',"status":null,"source":null'
 """
 
-# A rewritten row has another xmin. A deleted row reduces the count, or another row enters the page.
+# A rewritten row has another xmin. A deleted row lowers the count, or another row enters the page.
 _VERSION = """
 SELECT
     count(*),
@@ -112,7 +112,7 @@ _VERSIONS = sql.SQL("SELECT * FROM ({}) AS stored CROSS JOIN ({}) AS live").form
 )
 
 Version = tuple[Any, ...]
-"""Return a version of minutes that changes when any of them is written, changed or deleted."""
+"""Version of a range of minutes; changes when any of them is written, changed or deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +120,9 @@ class BarTexts:
     """Bars, oldest first.
 
     Attributes:
-        text: a JSON object of each, by comma.
-        count: how many they are.
-        next_open_us: open time (µs) of the first one beyond the limit; None where there is none.
+        text: JSON objects, separated by commas.
+        count: number of bars.
+        next_open_us: open time (µs) of the first bar beyond the limit; None if there is none.
     """
 
     text: str
@@ -168,7 +168,7 @@ def read_bar_texts(
         if not is_unbuilt(error, timeframe):
             raise
         return None
-    text, count, last = row or ("", 0, None)  # an aggregate has a row
+    text, count, last = row or ("", 0, None)  # an aggregate always returns a row
     if last is None or count <= limit:
         return BarTexts(text, count, None)
     return BarTexts(text[: max(text.rfind(f",{head}"), 0)], limit, to_us(last))
@@ -177,7 +177,8 @@ def read_bar_texts(
 def read_minutes_version(
     connection: Connection, symbol: str, start_us: int, end_us: int, *, limit: int
 ) -> Version:
-    """The version of what ``read_bar_texts`` would read of minutes, for a quarter of its price."""
+    """Return the version of the minutes that ``read_bar_texts`` would read, at a quarter of its
+    cost."""
     arguments = {
         "symbol": symbol,
         "start": from_us(start_us),

@@ -18,7 +18,7 @@ from include.store.candles.minutes import read_candles
 from include.store.candles.unbuilt_bars import listed_from_us, read_unbuilt_bars
 from include.store.postgres.pools import translated
 
-# Bars join what they have by the rule of include/domain/rollup.py.
+# Joins minutes by the rule of include/domain/rollup.py.
 _JOINED = """
 SELECT
     date_bin(%(width)s, c.open_time, '2001-01-01 00:00:00+00') AS bar_time,
@@ -90,10 +90,10 @@ def read_parts(
 
     Args:
         newest_us: open time of the newest minute (µs).
-        since_us: where the newest listing began as far as the caller knows; 0 where it does not.
+        since_us: start of the newest listing if the caller knows it; otherwise 0.
 
     Returns:
-        Minutes, hours and days of ``reach_of(newest_us)``, of the newest listing alone.
+        Minutes, hours and days of ``reach_of(newest_us)``, of the newest listing only.
     """
     reach = reach_of(newest_us)
     end_us = newest_us + MINUTE_US
@@ -116,14 +116,14 @@ def read_bars(
     limit: int,
     newest: bool = False,
 ) -> list[StoredBar]:
-    """Stored bars that open from ``start_us`` up to before ``end_us``, oldest first.
+    """Return stored bars that open in [``start_us``, ``end_us``), oldest first.
 
     Before the marts' first build, bars of several minutes are rolled up from the minutes.
 
     Args:
         end_us: None for the newest.
-        limit: most bars.
-        newest: where there are more, the newest of them instead of the oldest.
+        limit: maximum bars.
+        newest: if there are more bars, return the newest instead of the oldest.
     """
     is_minutes = timeframe.parent is None
     query = sql.SQL(_PAGE).format(
@@ -151,7 +151,7 @@ def read_bars(
 
 
 def relation_of(timeframe: Timeframe) -> sql.Identifier:
-    """Where bars are read from, those being built among them."""
+    """Return the relation to read bars from; it includes open bars."""
     if timeframe.parent is None:
         return sql.Identifier("market", "candles_1m_live")
     return sql.Identifier("marts", f"{timeframe.table}_live")

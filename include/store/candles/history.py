@@ -1,4 +1,4 @@
-"""Stored history of a symbol before a load: rows, files, listings."""
+"""Read a symbol's stored history before a load: rows, files, listings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
-# Two looks at the ends of the primary key; min and max together would read all of it.
+# Two index probes at the ends of the primary key; min and max together would read all of it.
 _SPAN = """
 SELECT oldest.open_time, newest.open_time
 FROM (
@@ -52,9 +52,9 @@ class FileState:
 
     Attributes:
         verdict: of the last fetch, as in ``ops.dump_files``; ``loaded`` or the reason why not.
-        published_at_us: of the issue loaded last, which may be older than the one of ``verdict``;
-            None if none was loaded.
-        loaded_us: the half-open range of its minutes loaded then; None if none was.
+        published_at_us: of the version loaded last, which may be older than the version of
+            ``verdict``; None if none was loaded.
+        loaded_us: half-open range of the minutes loaded from that version; None if none was.
     """
 
     verdict: str
@@ -71,7 +71,7 @@ def stored_span(connection: Connection, symbol: str) -> tuple[int, int] | None:
 
 
 def file_states(connection: Connection, symbol: str, kind: str) -> dict[str, FileState]:
-    """The files of a symbol and kind that were ever asked for, by path."""
+    """Return the files of a symbol and kind that were ever requested, by path."""
     with translated(connection):
         rows = connection.execute(_FILES, (symbol, kind)).fetchall()
     return {
@@ -86,9 +86,9 @@ def file_states(connection: Connection, symbol: str, kind: str) -> dict[str, Fil
 
 
 def listed_span(connection: Connection, symbol: str) -> tuple[int | None, int | None]:
-    """When the registry says a symbol was first listed, and when it ended.
+    """Return when a symbol was first listed and when its listing ended, by the registry.
 
-    Both are None if the registry does not know; the end is None while it is listed.
+    Both are None if the registry does not know; the end is None while the symbol is listed.
     """
     arguments = {"symbol": symbol, "unknown": from_us(0)}
     with translated(connection):

@@ -1,4 +1,4 @@
-"""The open candles: ``market.live_candles``."""
+"""Read and write open candles: ``market.live_candles``."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ WHERE symbol = ANY(%s) OR updated_at < now() - interval '10 minutes'
 
 @dataclass(frozen=True, slots=True)
 class LiveCandle:
-    """Present state of a candle that is not stored in ``candles_1m`` yet.
+    """Current state of a candle that is not stored in ``candles_1m`` yet.
 
     Attributes:
-        candle: the values so far; its ids decide which of two states is later.
-        is_closed: the minute is over and waits for the exchange's confirmation.
+        candle: the values so far; of two states, the one with the greater last trade id is later.
+        is_closed: the minute has ended and waits for the exchange's confirmation.
         event_time_us: the exchange's event time of the newest frame in it, if known.
         has_quotes: False if quote volumes cannot be aggregated; they are stored as null.
     """
@@ -90,10 +90,12 @@ class LiveCandle:
 
 
 async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandle]) -> int:
-    """Write open candles; a row only moves forward (by last trade id, then by closing).
+    """Write open candles; a stored row is replaced only by a later state.
+
+    A state is later if its last trade id is greater or, with equal ids, if it is closed.
 
     Returns:
-        How many rows moved.
+        Number of rows inserted or replaced.
 
     Raises:
         TransientError: the database is away.

@@ -1,4 +1,4 @@
-"""Marks of a chart: repaired minutes, minutes that lack trades, gaps, outages."""
+"""Read chart marks: repaired minutes, minutes that lack trades, gaps, outages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 MAX_MARKS = 500
-"""The newest of a range; a chart that is full of marks shows nothing."""
+"""Maximum marks of a range, newest first: a chart full of marks is unreadable."""
 
 _MINUTES = """
 SELECT c.open_time, c.status = 'partial', c.revision, c.source
@@ -46,12 +46,12 @@ LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One thing to be marked.
+    """A mark on a chart.
 
     Attributes:
         time_us: open time of the minute at which it begins.
         kind: ``repaired``, ``partial``, ``gap`` or ``outage``.
-        text: a sentence about it.
+        text: description.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Mark:
 
 
 def read_marks(connection: Connection, symbol: str, start_us: int, end_us: int) -> list[Mark]:
-    """Repaired minutes, minutes known to miss trades, and gaps, by time.
+    """Return repaired minutes, minutes known to lack trades, and gaps, by time.
 
     Args:
         start_us, end_us: half-open range of times (µs).
@@ -88,7 +88,7 @@ def read_marks(connection: Connection, symbol: str, start_us: int, end_us: int) 
 
 
 def read_outages(connection: Connection, symbol: str, start_us: int, end_us: int) -> list[Mark]:
-    """When the exchange was down, or the symbol halted, by time.
+    """Return times in which the exchange was down or the symbol halted, by time.
 
     Args:
         start_us, end_us: half-open range of times (µs).
@@ -98,7 +98,7 @@ def read_outages(connection: Connection, symbol: str, start_us: int, end_us: int
     found = []
     for number, start, end, cause, of_symbol in rows:
         if start is None:
-            continue  # an outage without a beginning has no place on a scale
+            continue  # an outage without a start has no place on the time axis
         until = "still" if end is None else f"until {from_us_text(to_us(end))}"
         whose = of_symbol or "the whole market"
         found.append(

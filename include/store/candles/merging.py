@@ -1,8 +1,7 @@
-"""Write candles: into a temporary table, by COPY if they are many, and by one SQL function from
-there.
+"""Write candles: copy them to a temporary table if they are many, and merge them by a SQL function.
 
-Every writer comes through here, so that the stored row is the most authoritative candidate,
-whatever the order of writes; include/domain/merge.py has the rule.
+All writers use this module, so that the stored row is the most authoritative candidate, whatever
+the order of writes; include/domain/merge.py defines the rule.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ CANDIDATE_COLUMNS = (
 DECIMAL_COLUMNS = tuple(name for name in VALUE_NAMES if name != "trade_count")
 
 CHUNK_ROWS = 100_000
-"""Rows of one transaction: sorts stay in memory, locks stay short."""
+"""Rows of one transaction: small enough for sorts in memory and short locks."""
 
 WRITTEN_ROWS = 4_000
 """Rows of a frame passed to the driver together, about a megabyte."""
 
 ROWS_A_TURN = 500
-"""Rows prepared between two turns of the event loop: others wait for a millisecond or two."""
+"""Rows prepared before yielding to the event loop, which blocks it for one or two milliseconds."""
 
 ATTEMPTS = 6
 BACKOFF = Backoff(first_s=0.05, max_s=2.0)
@@ -62,7 +61,7 @@ _CREATE = """
 CREATE TEMPORARY TABLE IF NOT EXISTS candidates (LIKE ops.candle_candidates)
 ON COMMIT DELETE ROWS
 """
-# Inside a caller's transaction the rows of an earlier merge are still there.
+# Inside a caller's transaction, rows of an earlier merge are still in the table.
 _CLEAR = "TRUNCATE pg_temp.candidates"
 _COLUMNS = ", ".join(CANDIDATE_COLUMNS)
 _COPY_ROWS = f"COPY pg_temp.candidates ({_COLUMNS}) FROM STDIN"
@@ -115,11 +114,11 @@ class MergeCounts:
 def merge_candidates(connection: Connection, candidates: Iterable[CandleCandidate]) -> MergeCounts:
     """Merge candidates into ``market.candles_1m``, all or none.
 
-    Retries after a deadlock or serialization failure, unless the connection is in a
-    transaction of the caller's, which only the caller can run again.
+    Retries after a deadlock or serialization failure, unless the connection is in a transaction of
+    the caller: only the caller can repeat that.
 
     Raises:
-        TransientError: the database is away, or conflicts went on through all attempts.
+        TransientError: the database is away, or conflicts occurred in all attempts.
         PermanentError: a row breaks a rule of the table; the message shows it.
     """
     given = list(candidates)
@@ -138,9 +137,9 @@ def merge_frame(
     progress: Callable[[int], None] | None = None,
     chunk_rows: int = CHUNK_ROWS,
 ) -> MergeCounts:
-    """Merge a candidate frame into ``market.candles_1m``, a transaction for each chunk.
+    """Merge a candidate frame into ``market.candles_1m``, one transaction per chunk.
 
-    After an error the chunks before it are kept; offering the whole frame again is right.
+    After an error, chunks merged before stay; merging the whole frame again is safe.
 
     Args:
         frame: the columns ``CANDIDATE_COLUMNS``; prices and volumes as text or Decimal.
@@ -148,7 +147,7 @@ def merge_frame(
         chunk_rows: rows of one transaction.
 
     Raises:
-        TransientError: the database is away, or conflicts went on through all attempts.
+        TransientError: the database is away, or conflicts occurred in all attempts.
         PermanentError: the frame has other columns or floats, or a row breaks a rule.
     """
     _check(frame)
@@ -161,9 +160,9 @@ def merge_frame(
 
 
 def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> MergeCounts:
-    """Merge frames of candidates, all or none; PostgreSQL stores one while the next is made.
+    """Merge frames of candidates, all or none; PostgreSQL stores one while the next is produced.
 
-    Errors of the frames' generator propagate, and then nothing was merged.
+    Errors of the frames' generator propagate; then nothing was merged.
 
     Raises:
         as ``merge_frame``.
@@ -171,7 +170,7 @@ def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> Merg
     coming, made = iter(frames), list[pl.DataFrame]()
 
     def write(copy: psycopg.Copy) -> None:
-        for frame in made:  # of a try that met a conflict
+        for frame in made:  # rows of an attempt that met a conflict
             write_csv(frame, copy)
         for frame in coming:
             _check(frame)
@@ -182,23 +181,23 @@ def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> Merg
 
 
 def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
-    """Give rows to ``COPY … (FORMAT csv)``, part by part: PostgreSQL reads one while the next is
+    """Write rows to ``COPY … (FORMAT csv)`` in parts: PostgreSQL reads one while the next is
     written."""
     for part in frame.iter_slices(WRITTEN_ROWS):
         csv = io.BytesIO()
         part.write_csv(csv, include_header=False, datetime_format=_MOMENT)
-        # Not getbuffer(): after an error it ends in a cycle, in which Python 3.12.1's garbage
-        # collector crashes. getvalue() copies nothing either.
+        # Not getbuffer(): after an error its buffer ends in a reference cycle, in which Python
+        # 3.12.1's garbage collector crashes. getvalue() does not copy either.
         copy.write(csv.getvalue())
 
 
 async def store_async(
     connection: AsyncConnection, candidates: Sequence[CandleCandidate]
 ) -> MergeCounts:
-    """Merge candidates and remove their minutes from the open ones, in one transaction.
+    """Merge candidates and remove their minutes from the open candles, in one transaction.
 
-    No reader sees a minute twice or not at all. It is one statement: where the event loop has
-    much to do, each wait for an answer costs a turn of it. Retries and errors as in
+    So no reader sees a minute twice or not at all. It is one statement, because on a busy event
+    loop each wait for an answer costs a turn of the loop. Retries and errors as in
     ``merge_candidates``.
     """
     if not candidates:
@@ -222,7 +221,7 @@ async def store_async(
 
 
 async def _columns(candidates: Sequence[CandleCandidate]) -> list[str]:
-    """Arrays of the rows' values, in the order of ``CANDIDATE_COLUMNS``."""
+    """Return arrays of the rows' values, in the order of ``CANDIDATE_COLUMNS``."""
     parts = []
     for first in range(0, len(candidates), ROWS_A_TURN):
         if first:
@@ -257,11 +256,11 @@ def _merge_rows(
 
 
 def _rows(candidates: Iterable[CandleCandidate]) -> Iterator[tuple[Any, ...]]:
-    """Values in the order of ``CANDIDATE_COLUMNS``."""
+    """Yield the rows' values in the order of ``CANDIDATE_COLUMNS``."""
     last: CandleCandidate | None = None
     how_known: tuple[object, ...] = ()
     for candidate in candidates:
-        # most share it with the one before, and it costs as much as the rest
+        # Most rows share these values with the row before, and they cost as much as the rest.
         if last is None or not (
             candidate.status is last.status
             and candidate.source is last.source

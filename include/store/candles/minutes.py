@@ -1,4 +1,4 @@
-"""Candles in PostgreSQL: the writers of ``merging`` and ``live``, and the reads."""
+"""Read stored candles."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ FROM wanted, stored, halted,
 ORDER BY 1
 """
 
-# An EXISTS in place of the last LIMIT 1 would be made a hash of the whole history.
+# LIMIT 1 rather than EXISTS, which the planner would turn into a hash of the whole history.
 _FIRST = """
 SELECT wanted.symbol, first.open_time
 FROM unnest(%(symbols)s::text[]) AS wanted (symbol)
@@ -107,8 +107,8 @@ WHERE
     ) IS NULL
 """
 
-# Each row names what is unsure from it to the next row; only then are ranges made, of few rows.
-# The last LIMIT 1 is no EXISTS, as above.
+# Each row yields the unsure range up to the next row; ranges are joined afterwards, from few rows.
+# The last LIMIT 1 is no EXISTS, for the same reason as above.
 _TO_ASK = """
 WITH steps AS (
     SELECT
@@ -177,21 +177,21 @@ ORDER BY 1, 2
 
 
 def read_candles(connection: Connection, symbol: str, start_us: int, end_us: int) -> list[Candle]:
-    """The stored 1m candles of a symbol that open from ``start_us`` up to before ``end_us``."""
+    """Return a symbol's stored 1m candles that open in [``start_us``, ``end_us``)."""
     with translated(connection):
         rows = connection.execute(_READ, (symbol, from_us(start_us), from_us(end_us))).fetchall()
     return [Candle(row[0], to_us(row[1]), *row[2:]) for row in rows]
 
 
 def last_minutes(connection: Connection, symbols: Iterable[str]) -> dict[str, int]:
-    """Open time (µs) of the newest row of each symbol; symbols without rows are left out."""
+    """Return the open time (µs) of each symbol's newest row; symbols without rows are absent."""
     with translated(connection):
         rows = connection.execute(_LAST, (list(symbols),)).fetchall()
     return {symbol: to_us(open_time) for symbol, open_time in rows}
 
 
 def first_minutes(connection: Connection, symbols: Iterable[str], start_us: int) -> dict[str, int]:
-    """Open time (µs) of the first row of each symbol that has none before ``start_us``."""
+    """Return the first row's open time (µs) of each symbol without rows before ``start_us``."""
     arguments = {"symbols": list(symbols), "start": from_us(start_us)}
     with translated(connection):
         rows = connection.execute(_FIRST, arguments).fetchall()
@@ -239,12 +239,11 @@ def minutes_to_ask(
 def missing_minutes(
     connection: Connection, symbol: str, start_us: int, end_us: int, *, unsure: bool = False
 ) -> list[tuple[int, int]]:
-    """Minutes without a row that are no outage, as half-open ranges (µs), ascending.
+    """Return minutes without a row and without an outage, as half-open ranges (µs), ascending.
 
     Args:
-        start_us: open time of the first minute asked for.
-        end_us: open time of the first minute no longer asked for.
-        unsure: minutes whose row is not verified count as missing too.
+        start_us, end_us: half-open range of open times.
+        unsure: also return minutes whose row is not verified.
 
     Raises:
         PermanentError: the bounds are not full minutes.

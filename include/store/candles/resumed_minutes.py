@@ -28,11 +28,11 @@ ORDER BY c.symbol, c.open_time
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Minutes to read of a symbol; times in µs.
+    """Minutes of a symbol to read; times in µs.
 
     Attributes:
         start_us: all minutes that open here or later.
-        changed_us: of earlier ones, those that were written at this time or later.
+        changed_us: earlier minutes written at this time or later.
     """
 
     start_us: int

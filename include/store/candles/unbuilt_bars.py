@@ -1,4 +1,4 @@
-"""Bars of several minutes before the marts' first build: minutes, rolled up as they are read."""
+"""Bars of several minutes before the marts' first build, rolled up from minutes on the fly."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 MAX_MINUTES = 1_000_000
-"""Rolled up for one answer at most: about two years, in some two seconds."""
+"""Maximum minutes rolled up for one answer: about two years, which takes some two seconds."""
 MINUTES_AT_ONCE = 131_072
 """Maximum minutes of one statement."""
 LONGEST_MONTH_US = 31 * DAY_US
 
-# The rule of include/domain/rollup.py. A bar is over when its last minute is, or when a later
-# minute is there.
+# The rule of include/domain/rollup.py. A bar is closed when its last minute is, or when a later
+# minute exists.
 _BARS = """
 SELECT
     minutes.symbol,
@@ -105,23 +105,23 @@ def read_unbuilt_bars(
     minutes_at_once: int = MINUTES_AT_ONCE,
     max_minutes: int = MAX_MINUTES,
 ) -> list[tuple[Any, ...]]:
-    """Rows of bars that open from ``start_us`` up to before ``end_us``, of the newest listing.
+    """Return rows of bars that open in [``start_us``, ``end_us``), of the newest listing.
 
     Args:
         end_us: None for the newest.
-        limit: most bars.
-        newest: begin with the newest bar and go back; there may be fewer than are stored where
-            they have more than ``max_minutes``.
-        minutes_at_once: of one statement; a bar is always read whole.
+        limit: maximum bars.
+        newest: begin with the newest bar and go back; fewer bars are returned if they have more
+            than ``max_minutes``.
+        minutes_at_once: per statement; a bar is always read completely.
 
     Raises:
-        PermanentError: going forward, they have more than ``max_minutes``.
+        PermanentError: going forward, the bars have more than ``max_minutes``.
     """
     edge = _edge(connection, symbol, 0, None, newest=True)
     if edge is None or (end_us is not None and end_us <= 0):
         return []
     over_us = edge[0] + MINUTE_US if edge[1] else edge[0]
-    # bars that open within the range, with minutes beyond its end
+    # Bars that open within the range, including their minutes beyond its end.
     start_us = max(_next_open(timeframe, max(start_us, 0) - 1), listed_from_us(connection, symbol))
     last_us = edge[0] if end_us is None else min(end_us - 1, edge[0])
     end_us = _next_open(timeframe, last_us)
@@ -168,10 +168,10 @@ def read_unbuilt_bars(
 
 
 def listed_from_us(connection: Connection, symbol: str) -> int:
-    """Where bars of a symbol begin (µs), since nothing crosses a listing.
+    """Return the start of a symbol's bars (µs): bars must not cross listings.
 
     Returns:
-        0 unless the ticker was used again: then the start of its newest listing.
+        0 unless the ticker was reused: then the start of its newest listing.
     """
     with translated(connection):
         row = connection.execute(_RELISTED, {"symbol": symbol}).fetchone()
@@ -184,7 +184,7 @@ def listed_from_us(connection: Connection, symbol: str) -> int:
 def _edge(
     connection: Connection, symbol: str, start_us: int, end_us: int | None, *, newest: bool
 ) -> tuple[int, bool] | None:
-    """Open time of the newest or oldest minute of a range, and whether it is over."""
+    """Return the open time of the newest or oldest minute of a range, and whether it is closed."""
     query = sql.SQL(_EDGE).format(direction=sql.SQL("DESC" if newest else "ASC"))
     arguments = {
         "symbol": symbol,
@@ -197,7 +197,7 @@ def _edge(
 
 
 def _next_open(timeframe: Timeframe, moment_us: int) -> int:
-    """When the bar after the one that holds a moment opens."""
+    """Return the open time of the bar after the one that contains a time."""
     return timeframe.next_open_us(timeframe.open_time_us(moment_us))
 
 
@@ -210,7 +210,7 @@ def _open_time(timeframe: Timeframe) -> sql.Composable:
 
 
 def _next_open_time(timeframe: Timeframe) -> sql.Composable:
-    if timeframe.width_us is None:  # as UTC has months, whatever the session's zone
+    if timeframe.width_us is None:  # months in UTC, whatever the session's time zone
         return sql.SQL(
             "(date_trunc('month', min(minutes.open_time) AT TIME ZONE 'UTC') + interval '1 month')"
             " AT TIME ZONE 'UTC'"

@@ -1,7 +1,7 @@
 """Ledgers: dump files, coverage, outages, rejected rows and the results of checks.
 
-They are sets: recording the same again adds nothing. Gaps and the weight budget have modules of
-their own and are offered here as well.
+Recording the same entry again adds nothing. Separate modules define the gaps and the weight budget;
+this module re-exports them.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ MinuteRanges = Iterable[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class DumpFile:
-    """One published state of a dump file.
+    """One published version of a dump file.
 
     Attributes:
         path: path relative to the dump site's root.
         checksum: SHA-256 of the archive, in hex; a re-issued file has another.
         kind: ``klines``, ``agg_trades`` or ``trades``.
-        rows: rows used.
+        rows: usable rows.
         rejected: rows quarantined.
         time_unit: ``ms`` or ``us``, as detected; None for an empty file.
         verdict: ``loaded``, or the reason why not.
@@ -80,7 +80,7 @@ class DumpFile:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row of a file that could not be used; ``line`` counts from 1."""
+    """An unusable row of a file; ``line`` counts from 1."""
 
     file: str
     line: int
@@ -93,8 +93,8 @@ class QualityResult:
     """Result of one check of a run; ``symbol`` None: over all symbols.
 
     Attributes:
-        suite: which rows the check is about.
-        failing_count: all rows that broke it; ``failing_rows`` are some of them.
+        suite: name of the checked set of rows.
+        failing_count: number of all failing rows; ``failing_rows`` are some of them.
     """
 
     check_name: str
@@ -137,7 +137,7 @@ LIMIT 1
 
 
 def record_dump_file(connection: Connection, file: DumpFile) -> None:
-    """Record a dump file; the same path and checksum again replaces its entry."""
+    """Record a dump file; replaces the entry with the same path and checksum."""
     row = (
         file.path,
         file.checksum,
@@ -158,7 +158,7 @@ def record_dump_file(connection: Connection, file: DumpFile) -> None:
 def find_dump_file(
     connection: Connection, path: str, *, checksum: str | None = None
 ) -> DumpFile | None:
-    """The entry of a dump file: with this checksum, or the one fetched last."""
+    """Return the entry of a dump file: with this checksum, or the one fetched last."""
     with translated(connection):
         row = connection.execute(_FIND_FILE, {"path": path, "checksum": checksum}).fetchone()
     if row is None:
@@ -229,7 +229,7 @@ ORDER BY 1
 
 
 def add_coverage(connection: Connection, symbol: str, source: str, minutes: MinuteRanges) -> None:
-    """Add minutes that a source covers; they are united with the known ones."""
+    """Add minutes that a source covers to those recorded before."""
     days: dict[date, list[Range[datetime]]] = {}
     for start_us, end_us in minutes:
         _check_minutes(start_us, end_us)
@@ -286,7 +286,7 @@ def record_outage(
 
     Args:
         symbol: None for the whole market.
-        cause: outages of the same market, symbol and cause are united.
+        cause: outages of the same market, symbol and cause are merged.
     """
     _check_minutes(start_us, end_us)
     minutes = Multirange([Range(from_us(start_us), from_us(end_us))])
@@ -297,7 +297,7 @@ def record_outage(
 def read_outages(
     connection: Connection, symbol: str, start_us: int, end_us: int
 ) -> list[tuple[int, int, str]]:
-    """Outages that touch a symbol within the range: start, end (µs, half-open) and cause."""
+    """Return outages of a symbol within the range: start, end (µs, half-open) and cause."""
     arguments = {"symbol": symbol, "start": from_us(start_us), "end": from_us(end_us)}
     with translated(connection):
         rows = connection.execute(_READ_OUTAGES, arguments).fetchall()
@@ -328,14 +328,14 @@ ON CONFLICT ON CONSTRAINT quality_results_one_per_rule DO UPDATE SET
 
 
 def forget_rejected_rows(connection: Connection, file: str) -> None:
-    """Forget what was rejected of a file, which is about to be read again."""
+    """Delete the rejected rows of a file that is about to be read again."""
     with translated(connection), connection.transaction():
         connection.execute("DELETE FROM ops.rejected_rows WHERE file = %s", (file,))
 
 
 def record_rejected_rows(connection: Connection, rows: Iterable[RejectedRow]) -> None:
     """Quarantine rows of files; the same row again adds nothing."""
-    # PostgreSQL's text cannot hold NUL, which corrupt files do.
+    # PostgreSQL's text type cannot store NUL, which corrupt files contain.
     values = [(row.file, row.line, row.reason, row.raw.replace("\0", "\\0")) for row in rows]
     with translated(connection), connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(_RECORD_REJECTED, values)
@@ -344,7 +344,7 @@ def record_rejected_rows(connection: Connection, rows: Iterable[RejectedRow]) ->
 def record_quality_results(
     connection: Connection, run_id: str, run_at: datetime, results: Iterable[QualityResult]
 ) -> None:
-    """Record what a run of checks found; a repeated run replaces its results."""
+    """Record the results of a quality run; a repeated run replaces its results."""
     if run_at.tzinfo is None:
         raise PermanentError(f"run_at {run_at} has no time zone; give UTC explicitly")
     values: list[tuple[Any, ...]] = [

@@ -1,7 +1,7 @@
-"""Gaps of many symbols at a time, as a streamer writes them: a disconnect hits hundreds together.
+"""Write gaps of many symbols at a time: a disconnect of the streamer affects hundreds together.
 
 A row is identified by symbol, id and opening time: after a failover the new server may lack it and
-give its id to another gap.
+use its id for another gap.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from include.store.candles.merging import AsyncConnection
 from include.store.ledgers.gaps import CANDLES, CLOSE_PROVEN
 from include.store.postgres.pools import translated
 
-# In the order of the index, so that two streamers cannot lock each other out.
+# In index order, so that two streamers cannot deadlock.
 _OPEN = """
 INSERT INTO ops.gaps AS g (symbol, dataset, from_time, to_time, cause, opened_at, detail)
 SELECT
@@ -34,7 +34,7 @@ DO UPDATE SET detail = g.detail || excluded.detail
 RETURNING g.symbol, g.from_time, g.to_time, g.id, g.opened_at
 """
 
-# Another streamer may have opened the wider range by itself: then that row is the gap.
+# Another streamer may have opened the wider range; then its row is the gap.
 _WIDEN = """
 UPDATE ops.gaps AS g
 SET from_time = n.from_time, to_time = n.to_time, detail = g.detail || n.detail
@@ -100,19 +100,19 @@ WHERE g.id = n.id
 """
 
 _NOT_OPEN = """
-SELECT asked.symbol, asked.id, asked.opened_at, g.id IS NULL AS is_gone
+SELECT named.symbol, named.id, named.opened_at, g.id IS NULL AS is_gone
 FROM unnest(%(symbols)s::text[], %(ids)s::bigint[], %(opened)s::timestamptz[])
-AS asked (symbol, id, opened_at)
+AS named (symbol, id, opened_at)
 LEFT JOIN ops.gaps AS g
     ON
-        asked.id = g.id AND asked.symbol = g.symbol AND asked.opened_at = g.opened_at
+        named.id = g.id AND named.symbol = g.symbol AND named.opened_at = g.opened_at
         AND g.dataset = %(dataset)s
 WHERE g.id IS NULL OR g.repaired_at IS NOT NULL
 """
 
 
 class GapRow(NamedTuple):
-    """A row of the ledger; ``opened_us`` is when it was opened, by PostgreSQL's clock."""
+    """A row of ``ops.gaps``; ``opened_us`` is its opening time by PostgreSQL's clock."""
 
     symbol: str
     id: int
@@ -121,7 +121,7 @@ class GapRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewGap:
-    """Missed minutes of a symbol; times in µs, ``age_s`` is how long ago they were noticed."""
+    """Missed minutes of a symbol; times in µs, ``age_s`` is the time since they were noticed."""
 
     symbol: str
     start_us: int
@@ -152,14 +152,14 @@ class ClosedGap:
 
 @dataclass(frozen=True, slots=True)
 class LeftGap:
-    """A gap that its streamer gives up, for others to claim."""
+    """A gap that its streamer gives up, so that other workers can claim it."""
 
     row: GapRow
     detail: dict[str, object] = field(default_factory=dict)
 
 
 async def open_gaps_async(connection: AsyncConnection, gaps: Sequence[NewGap]) -> list[GapRow]:
-    """Open gaps of candles; one that is open already stays and takes the detail over.
+    """Open gaps of candles; a gap that is already open gets the new detail added.
 
     Args:
         gaps: no two with the same symbol and range.
@@ -191,9 +191,10 @@ async def open_gaps_async(connection: AsyncConnection, gaps: Sequence[NewGap]) -
 
 
 async def widen_gaps_async(connection: AsyncConnection, gaps: Sequence[WiderGap]) -> set[GapRow]:
-    """Widen open gaps; return those that were open.
+    """Widen open gaps; return the widened ones.
 
-    The others were closed meanwhile, are gone, or another open gap covers their new range.
+    The others were closed in the meantime, no longer exist, or another open gap covers their new
+    range.
     """
     if not gaps:
         return set()
@@ -209,7 +210,7 @@ async def widen_gaps_async(connection: AsyncConnection, gaps: Sequence[WiderGap]
 
 
 async def close_gaps_async(connection: AsyncConnection, gaps: Sequence[ClosedGap]) -> int:
-    """Mark gaps as repaired; returns how many were open until now."""
+    """Mark gaps as repaired; return how many were still open."""
     if not gaps:
         return 0
     arguments = {
@@ -221,7 +222,7 @@ async def close_gaps_async(connection: AsyncConnection, gaps: Sequence[ClosedGap
 
 
 async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap]) -> int:
-    """Give gaps up, with the reason in their detail; returns how many are still open."""
+    """Give up gaps, with the reason in their detail; return how many are still open."""
     if not gaps:
         return 0
     arguments = {
@@ -234,13 +235,13 @@ async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap])
 async def close_proven_gaps_async(
     connection: AsyncConnection, rows: Sequence[GapRow], *, others: Sequence[GapRow] = ()
 ) -> tuple[set[GapRow], set[GapRow]]:
-    """Close gaps whose minutes are all verified rows or outages.
+    """Close gaps whose minutes all have verified rows or outages.
 
     Args:
         others: gaps that other workers repair: their minutes, possibly of days, are not read.
 
     Returns:
-        Those no longer open, closed by any worker, and those that no longer exist.
+        Gaps that are closed, by any worker, and gaps that no longer exist.
     """
     with translated(connection):
         if rows:

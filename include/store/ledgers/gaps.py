@@ -1,4 +1,4 @@
-"""Gaps: minutes that were missed, why, when they were repaired and what proved it."""
+"""Gaps: missed minutes with the cause, and the time and proof of their repair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 CLAIM_TIMEOUT_S = 900.0
-"""A claim older than this belongs to a worker that died."""
+"""Age after which a claim is void: its worker has died."""
 
 CANDLES = "candles_1m"
 
@@ -72,7 +72,7 @@ SET
 WHERE id = %s AND repaired_at IS NULL
 """
 
-# Skip gaps that another worker is closing or claiming at the moment.
+# Skip gaps that another worker is closing or claiming now.
 CLOSE_PROVEN = """
 UPDATE ops.gaps
 SET repaired_at = clock_timestamp(), repaired_by = 'rows', claimed_at = NULL, claimed_by = NULL
@@ -157,17 +157,17 @@ def open_gap(
     detail: Mapping[str, object] | None = None,
     dataset: str = CANDLES,
 ) -> int:
-    """Record missed minutes; the same open gap again is the same gap.
+    """Record missed minutes; an open gap with the same range is reused.
 
     Args:
-        dataset: the table of schema ``market`` that misses something; gaps of raw capture are
-            a record, which ``claim_gaps`` leaves alone.
+        dataset: the table of schema ``market`` that lacks rows. Gaps of raw capture are only a
+            record; ``claim_gaps`` ignores them.
 
     Returns:
         Its id.
 
     Raises:
-        PermanentError: the bounds are not full minutes, or the start does not come first.
+        PermanentError: the bounds are not full minutes, or the start is not before the end.
     """
     if start_us % MINUTE_US or end_us % MINUTE_US or start_us >= end_us:
         raise PermanentError(
@@ -183,7 +183,7 @@ def open_gap(
 
 
 def count_gap_rows(connection: Connection, gap_id: int) -> None:
-    """Set ``rows`` in the detail of a gap to the sum of its stretches, as far as that is known."""
+    """Set ``rows`` in a gap's detail to the sum of the known counts of its ranges."""
     with translated(connection):
         connection.execute(_COUNT, {"id": gap_id})
 
@@ -199,13 +199,13 @@ def claim_gaps(
 ) -> list[Gap]:
     """Claim open gaps of candles for repair; no two workers get the same one.
 
-    Gaps with the fewest attempts come first, then the oldest, so that unrepairable gaps block no
-    others.
+    Gaps with the fewest attempts come first, then the oldest, so that unrepairable gaps do not
+    block others.
 
     Args:
         worker: name for the ledger; the worker's own claims are returned again.
-        older_than_s: leave younger gaps to the streamer.
-        claim_timeout_s: older claims are taken over.
+        older_than_s: the streamer repairs younger gaps.
+        claim_timeout_s: claims older than this are void.
         limit: maximum gaps.
         symbols: only gaps of these.
     """
@@ -239,9 +239,10 @@ def close_gap(
 
 
 def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None = None) -> int:
-    """Close open gaps of candles whose minutes are all verified rows or outages.
+    """Close open gaps of candles whose minutes all have verified rows or outages.
 
-    Their writer was killed before it could, or had no record of them (a backfill).
+    Such gaps stay open if their writer was killed before closing them, or did not know of them (a
+    backfill).
 
     Args:
         symbols: only gaps of these.
@@ -257,8 +258,9 @@ def close_proven_gaps(connection: Connection, *, symbols: Sequence[str] | None =
 def unknown_since(connection: Connection, symbols: Sequence[str], since_us: int) -> dict[str, int]:
     """Return the first unknown minute (µs) of symbols without a row.
 
-    Only the ledgers show that they were streamed: open gaps begin there; what was repaired without
-    a row, or is an outage, ends there. Symbols without an entry are absent.
+    Only the ledgers show that these symbols were streamed. The first unknown minute is the start of
+    an open gap, otherwise the end of a gap repaired without a row or of an outage. Symbols without
+    an entry are absent.
 
     Args:
         since_us: entries that ended before are ignored.

@@ -1,7 +1,7 @@
-"""Cheap reads of an operator's questions.
+"""Cheap queries about the platform's health.
 
-Candles are read by ``(symbol, open_time)`` alone: for each symbol the rows of the window, and one
-probe of the index before it. Nothing here writes; the reader's rights suffice.
+Candles are read by ``(symbol, open_time)`` only: for each symbol the rows of the window, and one
+index probe before it. Nothing here writes; the reader's privileges suffice.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from include.store.postgres.pools import translated
 
 STATEMENT_TIMEOUT_S = 120
 
-# The next symbol is found in the index, whose first column it is: a GROUP BY would read all rows.
-# The bound is a partition's, so that within the partitions read every row meets it.
+# A loose index scan: a GROUP BY would read all rows. The bound is a partition's, so that every row
+# of the partitions read satisfies it.
 _SYMBOLS = """
 WITH RECURSIVE known AS (
     (
@@ -272,7 +272,7 @@ class QualityRun:
 
 @dataclass(frozen=True, slots=True)
 class FilesOfVerdict:
-    """Dump files in the ledger, by what became of them."""
+    """Number and age of the dump files with one verdict."""
 
     verdict: str
     files: int
@@ -282,7 +282,7 @@ class FilesOfVerdict:
 
 @dataclass(frozen=True, slots=True)
 class HostWeight:
-    """Request weight used in this clock minute, and until when the host asked for silence."""
+    """Request weight used in this clock minute, and until when the exchange demands a pause."""
 
     host: str
     used: int
@@ -300,7 +300,7 @@ class Health:
 
 
 def server_time(connection: Connection) -> datetime:
-    """The database's clock, by which all ages are taken."""
+    """Return the database's clock, the reference for all ages."""
     with translated(connection):
         row = connection.execute("SELECT clock_timestamp()").fetchone()
     moment = row[0] if row else None
@@ -310,7 +310,7 @@ def server_time(connection: Connection) -> datetime:
 
 
 def schema_revision(connection: Connection) -> str | None:
-    """The revision that was migrated to; None where no migration ever ran."""
+    """Return the revision of the schema; None if the database was never migrated."""
     with translated(connection):
         try:
             row = connection.execute("SELECT version_num FROM ops.alembic_version").fetchone()
@@ -320,7 +320,7 @@ def schema_revision(connection: Connection) -> str | None:
 
 
 def known_symbols(connection: Connection, *, since: datetime) -> list[str]:
-    """Symbols with candles since the beginning of the month of ``since``, or an open candle."""
+    """Return symbols with an open candle, or with candles since the month of ``since`` began."""
     with translated(connection):
         return [symbol for (symbol,) in connection.execute(_SYMBOLS, {"since": since})]
 
@@ -334,7 +334,7 @@ def read_health(
     patience_s: float,
     gap_patience_s: float,
 ) -> Health:
-    """Everything at one moment.
+    """Read the whole state in one snapshot.
 
     Args:
         since, now: the window; ``now`` by the database's clock.

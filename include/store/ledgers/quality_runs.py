@@ -1,4 +1,4 @@
-"""Quality runs: what each checked and found, and where the next one starts."""
+"""Quality runs: their scope and result, and where the next one starts."""
 
 from __future__ import annotations
 

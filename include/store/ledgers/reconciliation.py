@@ -1,4 +1,4 @@
-"""A day of a symbol, compared between the live path, REST and the dump files."""
+"""Compare a day of a symbol between the live path, REST and the dump files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 HELD_FOR_US = 7 * DAY_US
-"""A symbol without rows for longer was loaded once and is not loaded every day."""
+"""A symbol without rows for this long was loaded once and is not loaded every day."""
 
-# The stored row shows which part of the live path wrote it last; once a file or REST confirms it,
-# that is lost. So it is recorded before.
+# The stored row shows which part of the live path wrote it last. Once a file or REST confirms the
+# row, that information is lost, so it is recorded before.
 _NOTE_LIVE = """
 INSERT INTO ops.coverage AS v (symbol, source, day, minutes)
 SELECT
@@ -37,15 +37,15 @@ WHERE NOT v.minutes @> excluded.minutes
 
 # A kline is the live path's final value, so the aggregated candle counts only without a kline. A
 # value that its own source has replaced, by a newer row or a re-issued file, does not count.
-# Minutes with a row from any source are no outage, whatever REST says. Where the stored row is not
-# REST's, which has the highest rank, REST had no row.
+# Minutes with a row from any source are no outage, even if REST reports none. REST has the highest
+# rank: where the stored row is not REST's, REST had no row.
 _COMPARE = """
 WITH day_of (start_time, end_time) AS (
     SELECT %(day)s::date::timestamp AT TIME ZONE 'UTC',
         (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC'
 ),
 
-asked (symbol) AS (SELECT unnest(%(symbols)s::text[])),
+requested (symbol) AS (SELECT unnest(%(symbols)s::text[])),
 
 reported AS (
     SELECT
@@ -61,13 +61,13 @@ reported AS (
 ),
 
 halted AS (
-    SELECT asked.symbol, range_agg(o.minutes) AS minutes
-    FROM asked
+    SELECT requested.symbol, range_agg(o.minutes) AS minutes
+    FROM requested
     INNER JOIN ops.outages AS o
         ON
-            o.market = market.market_of(asked.symbol)
-            AND (o.symbol IS NULL OR o.symbol = asked.symbol)
-    GROUP BY asked.symbol
+            o.market = market.market_of(requested.symbol)
+            AND (o.symbol IS NULL OR o.symbol = requested.symbol)
+    GROUP BY requested.symbol
 ),
 
 stored AS (
@@ -133,7 +133,7 @@ lost AS (
 
 sets AS (
     SELECT
-        asked.symbol,
+        requested.symbol,
         s.kline + s.stream AS live,
         s.rest - coalesce(stored.of_others, '{}') AS rest,
         s.daily,
@@ -144,11 +144,11 @@ sets AS (
         - s.kline - s.stream - s.daily - s.monthly - coalesce(stored.minutes, '{}') AS halted,
         coalesce(stored.verified, 0) AS verified,
         coalesce(stored.revised, 0) AS revised
-    FROM asked
+    FROM requested
     CROSS JOIN day_of
-    INNER JOIN reported AS s ON asked.symbol = s.symbol
-    LEFT JOIN stored ON asked.symbol = stored.symbol
-    LEFT JOIN halted ON asked.symbol = halted.symbol
+    INNER JOIN reported AS s ON requested.symbol = s.symbol
+    LEFT JOIN stored ON requested.symbol = stored.symbol
+    LEFT JOIN halted ON requested.symbol = halted.symbol
 ),
 
 wanted AS (
@@ -264,14 +264,13 @@ class DayVerdict:
 
 
 def note_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> None:
-    """Remember which minutes the live path wrote, before other sources confirm or correct them."""
+    """Record the minutes that the live path wrote, before other sources confirm or correct them."""
     with translated(connection):
         connection.execute(_NOTE_LIVE, (symbol, from_us(start_us), from_us(end_us)))
 
 
 def compare_day(connection: Connection, symbols: Sequence[str], day_us: int) -> list[DayVerdict]:
-    """Return what each source says about a UTC day, by symbol; symbols without any source are
-    absent.
+    """Compare the sources of a UTC day, by symbol; symbols without any source are absent.
 
     Args:
         day_us: start of the day.
@@ -281,7 +280,7 @@ def compare_day(connection: Connection, symbols: Sequence[str], day_us: int) -> 
         return cursor.execute(_COMPARE, arguments).fetchall()
 
 
-def told_by_rest(connection: Connection, symbol: str, start_us: int, end_us: int) -> Ranges:
+def answered_by_rest(connection: Connection, symbol: str, start_us: int, end_us: int) -> Ranges:
     """Return the minutes of a range (µs) for which REST returned a row, or confirmed that there is
     none.
 

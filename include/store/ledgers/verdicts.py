@@ -1,4 +1,4 @@
-"""Results of comparing days, and the files they are based on."""
+"""Read and write the results of comparing days, and find the files they are based on."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def read_verdicts(
 def find_loaded(
     connection: Connection, path: str, start_us: int, end_us: int, *, kind: str
 ) -> LoadedFile | None:
-    """The newest state of a dump file that was merged over the whole of a range (µs)."""
+    """Return the newest version of a dump file that was merged over a whole range (µs)."""
     arguments = {
         "path": path, "kind": kind, "start": from_us(start_us), "end": from_us(end_us),
     }  # fmt: skip
@@ -124,7 +124,7 @@ def find_loaded(
 def days_before_file(
     connection: Connection, symbol: str, path: str, start_us: int, end_us: int, *, kind: str
 ) -> list[int]:
-    """Days (their starts, µs) of a range whose verdicts are older than the file that was loaded."""
+    """Return the days (starts, µs) of a range whose verdicts are older than the loaded file."""
     arguments = {
         "symbol": symbol,
         "path": path,

@@ -1,4 +1,4 @@
-"""The request-weight budget of a host, shared by all processes through ``ops.acquire_weight``."""
+"""The request weight budget of a host, shared by all processes through ``ops.acquire_weight``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
 DEFAULT_WEIGHT_LIMIT = 4500
-"""Weight a minute: three quarters of spot's 6,000; the rest is for when PostgreSQL is away."""
+"""Weight per minute: three quarters of spot's 6,000; the rest is used while PostgreSQL is away."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightGrant:
-    """The answer of the budget.
+    """The budget's answer to a request.
 
     Attributes:
         granted: whether the request may be sent.
-        used: weight used in the present clock minute.
-        wait_ms: how long to wait before asking again; 0 if granted.
-        window: the minute that the weight is of, by the database's clock.
+        used: weight used in the current clock minute.
+        wait_ms: how long to wait before trying again; 0 if granted.
+        window: the minute of the weight, by the database's clock.
     """
 
     granted: bool
@@ -69,8 +69,8 @@ def report_weight(
     Args:
         used: the used-weight header of an answer; raises the budget's own figure.
         retry_after_ms: after 429 or 418, how long all requests must pause.
-        window: of the request's grant. If it is past, or ahead of a clock that was set back,
-            ``used`` does not concern this minute; None: the present one.
+        window: of the request's grant; None: the current one. If it is past, or ahead of a clock
+            that was set back, ``used`` does not concern this minute.
     """
     _refuse_transaction(connection)
     with translated(connection):
@@ -82,7 +82,7 @@ def report_weight(
 def _refuse_transaction(connection: Connection) -> None:
     if not connection.autocommit or connection.info.transaction_status not in (
         TransactionStatus.IDLE,
-        TransactionStatus.UNKNOWN,  # the connection is broken; the statement will raise
+        TransactionStatus.UNKNOWN,  # the connection is broken; the next statement will raise
     ):
         raise PermanentError(
             "the weight budget needs an autocommit connection outside a transaction: "

@@ -1,1 +1,1 @@
-"""Migrations: plain SQL below ``sql/``, one folder a revision, ordered by alembic."""
+"""Migrations: plain SQL below ``sql/``, one folder per revision, ordered by alembic."""

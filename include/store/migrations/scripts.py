@@ -33,5 +33,5 @@ def run_scripts(revision: str) -> None:
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(f"migrations run on psycopg, not on {type(driver).__name__}")
     for name in script_names(revision):
-        # Straight to the driver and without parameters: a % stays a %.
+        # Straight to the driver and without parameters, so that % is not a placeholder.
         driver.execute(script_text(name))

@@ -1,7 +1,7 @@
-"""Columns of values as PostgreSQL arrays, written as text.
+"""Format columns of values as text of PostgreSQL arrays.
 
-The driver would inspect each value of a list again, which blocks the event loop three times as
-long.
+If lists were passed, the driver would inspect each value again, which blocks the event loop three
+times as long.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from include.domain.timeframes import from_us
 
 
 def array_of(values: Iterable[object]) -> str:
-    """Numbers, times, flags and single words; None is NULL."""
+    """Return the array of numbers, times, flags and single words; None is NULL."""
     return "{" + ",".join(["NULL" if one is None else str(one) for one in values]) + "}"
 
 
 def array_of_names(names: Iterable[str]) -> str:
-    """Text of any form."""
+    """Return the array of arbitrary texts."""
     quoted = [one.replace("\\", "\\\\").replace('"', '\\"') for one in names]
     return '{"' + '","'.join(quoted) + '"}' if quoted else "{}"
 
@@ -30,5 +30,5 @@ def joined(arrays: Iterable[str]) -> str:
 
 @lru_cache(maxsize=64)
 def moment_text(moment_us: int) -> str:
-    """A time as PostgreSQL reads it; most rows that are written together share theirs."""
+    """Format a time for PostgreSQL; cached, since rows written together mostly share it."""
     return str(from_us(moment_us))

@@ -1,8 +1,8 @@
-"""Connections to PostgreSQL, and its errors in our words.
+"""Open connections to PostgreSQL, and translate its errors.
 
-Every session runs in UTC. Messages name host, port and database, never the password. A URL may
-name several hosts, ``postgresql://user@one:5432,two:5432/candelabra``: the one that takes writes
-is found at each connecting.
+Every session runs in UTC. Messages name host, port and database, never the password. A URL may name
+several hosts, ``postgresql://user@one:5432,two:5432/candelabra``: each new connection goes to the
+host that accepts writes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ CONNECT_TIMEOUT_S = 10
 """Time to wait for the server's answer to a new connection."""
 
 GIVE_UP_S = 1.0
-"""Time that a server has to end a statement that is given up; longer, and it hangs."""
+"""Time for a server to cancel a statement; a server that takes longer hangs."""
 
 UNANSWERED_MS = 30_000
-"""A server that accepts nothing for this long is gone: its machine died, or the network did."""
+"""A server that acknowledges nothing for this long is gone: its machine or the network has failed.
+"""
 
 SCHEMES = ("postgresql", "postgres")
 
@@ -41,7 +42,7 @@ _WRONG_ADDRESS = (
     errors.InvalidAuthorizationSpecification,
     errors.InvalidCatalogName,
 )
-# A refused login never reaches the protocol state in which libpq keeps the SQLSTATE.
+# A refused login fails before libpq stores a SQLSTATE.
 _WRONG_ADDRESS_TEXTS = (
     "password authentication failed",
     "no password supplied",
@@ -59,14 +60,14 @@ _WORTH_A_RETRY = (
     errors.DeadlockDetected,
     errors.LockNotAvailable,
     errors.QueryCanceled,
-    errors.ReadOnlySqlTransaction,  # it was the primary, and is none any more
+    errors.ReadOnlySqlTransaction,  # no longer the primary
     errors.IdleInTransactionSessionTimeout,
     errors.TransactionTimeout,
 )
 
 
 def redact(url: str) -> str:
-    """The URL without its password and parameters, fit for logs and messages."""
+    """Return the URL without its password and parameters, for logs and messages."""
     try:
         parts = urlsplit(url)
         user = quote(unquote(parts.username)) if parts.username else ""
@@ -93,14 +94,14 @@ def connection_arguments(
     try:
         arguments = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
-        # libpq quotes the offending part, which may be the password: its text is not passed on.
+        # libpq quotes the offending part, which may be the password, so omit its message.
         raise PermanentError(f"{redact(url)} cannot be read; {wanted}") from None
     arguments.update(
         application_name=application_name,
-        # libpq takes whole seconds and reads 1 as 2
+        # libpq uses whole seconds and reads 1 as 2
         connect_timeout=max(2, round(timeout_s)),
         options=f"{arguments.get('options') or ''} -c TimeZone=UTC".strip(),
-        # notices a dead server within about half a minute instead of two hours
+        # detects a dead server within about half a minute instead of two hours
         keepalives_idle=arguments.get("keepalives_idle", 15),
         keepalives_interval=arguments.get("keepalives_interval", 5),
         keepalives_count=arguments.get("keepalives_count", 3),
@@ -138,8 +139,8 @@ def connect(
 class HurriedConnection(psycopg.AsyncConnection[Row]):
     """A connection whose statements can be abandoned even if the server hangs.
 
-    The library asks the server to cancel, for five seconds, and waits another five; a process that
-    must stop within ten seconds has no time for that.
+    The library waits five seconds for the server to cancel, and five more for the result; a process
+    that must stop within ten seconds has no time for that.
     """
 
     async def _try_cancel(self, *, timeout: float = GIVE_UP_S) -> None:  # noqa: ASYNC109 - theirs
@@ -157,7 +158,7 @@ async def connect_async(
     timeout_s: float = CONNECT_TIMEOUT_S,
     autocommit: bool = True,
 ) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-    """The async twin of ``connect``."""
+    """Open an asynchronous connection like ``connect``."""
     arguments = connection_arguments(url, application_name=application_name, timeout_s=timeout_s)
     with translated(url):
         return await HurriedConnection.connect(autocommit=autocommit, **arguments)
@@ -176,8 +177,8 @@ async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
 def is_about_the_schema(error: PermanentError) -> bool:
     """Whether PostgreSQL refused the statement itself, rather than a value in it.
 
-    A missing table, missing rights, a server in recovery: an operator fixes these, for example by a
-    restore or a migration.
+    Causes are a missing table, missing privileges or a server in recovery. An operator fixes them,
+    for example by a restore or a migration.
     """
     cause = error.__cause__
     return isinstance(cause, psycopg.Error) and not isinstance(
@@ -192,7 +193,7 @@ def translated(where: str | AnyConnection) -> Iterator[None]:
     Args:
         where: the URL or the connection that the message shall name.
     """
-    # Read beforehand: a broken connection no longer knows its server.
+    # Read before: a broken connection no longer knows its server.
     place = redact(where) if isinstance(where, str) else _place(where)
     try:
         yield
@@ -201,9 +202,9 @@ def translated(where: str | AnyConnection) -> Iterator[None]:
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Whether PostgreSQL is the cause, and not the data: away, slow, or without a right.
+    """Whether PostgreSQL is the cause, and not the data: away, slow, or without a privilege.
 
-    Such a failure does not count against the work, which is retried without limit.
+    Such a failure does not count as an attempt: the work is retried without limit.
     """
     cause = error.__cause__
     return isinstance(cause, psycopg.Error) and not isinstance(
@@ -212,7 +213,7 @@ def is_of_database(error: BaseException) -> bool:
 
 
 def _translation(error: psycopg.Error, place: str) -> TransientError | PermanentError:
-    # Not the context, which repeats the whole statement.
+    # Without the context, which repeats the whole statement.
     parts = (error.diag.message_primary, error.diag.message_detail)
     text = " ".join((". ".join(filter(None, parts)) or str(error)).split())
     refused = error.sqlstate is None and any(part in text for part in _WRONG_ADDRESS_TEXTS)
@@ -223,7 +224,7 @@ def _translation(error: psycopg.Error, place: str) -> TransientError | Permanent
     if isinstance(error, _WRONG_ADDRESS) or refused:
         return PermanentError(f"PostgreSQL refuses the login to {place}: {text}")
     if isinstance(error, errors.OperationalError) and error.sqlstate is None:
-        # The server did not answer: libpq says why there is no connection.
+        # The server did not answer; the text is libpq's reason.
         return TransientError(f"cannot reach PostgreSQL at {_address(place)}: {text}")
     if isinstance(error, _WORTH_A_RETRY):
         return TransientError(f"PostgreSQL at {place} could not do it now: {text}")
@@ -231,7 +232,7 @@ def _translation(error: psycopg.Error, place: str) -> TransientError | Permanent
 
 
 def _address(place: str) -> str:
-    """``host:port/database`` of a URL without its password; other places as they are."""
+    """Return ``host:port/database`` of a URL without its password; other texts unchanged."""
     return place.removeprefix("postgresql://").rpartition("@")[2]
 
 

@@ -1,4 +1,4 @@
-"""The ledger of archived days, and putting the rows of a file back into their table."""
+"""The ledger of archived days, and restoring the rows of a file to their table."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class ArchivedDay:
 
     Attributes:
         path: of the file, relative to the archive folder.
-        bytes: of the file.
-        dropped_at: None while the partition holds every row of the file.
-        kept_until: a restored day is not dropped again before.
+        bytes: size of the file.
+        dropped_at: None while the partition contains every row of the file.
+        kept_until: a restored day is not dropped again before this time.
     """
 
     table: RawTable
@@ -54,8 +54,8 @@ class RestoredRows:
 
     Attributes:
         rows: of the file.
-        inserted: that the table did not have.
-        replaced: that the table had with other values; the archived ones came first, and count.
+        inserted: rows that the table lacked.
+        replaced: rows that the table had with other values; the archived values win, being older.
     """
 
     rows: int
@@ -84,7 +84,7 @@ def only_one(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def snapshot(connection: Connection) -> Iterator[None]:
-    """Read everything of the block as of one moment."""
+    """Read everything in the block from one snapshot."""
     with translated(connection), connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         yield
@@ -97,7 +97,7 @@ def read_archived(
     first: date | None = None,
     last: date | None = None,
 ) -> list[ArchivedDay]:
-    """Archived days, the oldest first; of all datasets and days unless said."""
+    """Return archived days, oldest first; by default of all datasets and days."""
     query = sql.SQL(
         "SELECT {} FROM ops.archived_partitions WHERE dataset = coalesce(%s::text, dataset) "
         "AND day BETWEEN coalesce(%s::date, '-infinity') AND coalesce(%s::date, 'infinity') "
@@ -124,7 +124,7 @@ def record_archived(
     sha256: str,
     is_dropped: bool = False,
 ) -> None:
-    """Note a file that was read back; unless ``is_dropped``, the partition holds all its rows."""
+    """Record a file that was verified; unless ``is_dropped``, the partition has all its rows."""
     with translated(connection):
         connection.execute(
             "INSERT INTO ops.archived_partitions AS a "
@@ -142,7 +142,7 @@ def record_archived(
 
 
 def keep_until(connection: Connection, archived: ArchivedDay, moment: datetime | None) -> None:
-    """Do not drop a day again before a moment."""
+    """Set the time before which a day is not dropped again."""
     with translated(connection):
         connection.execute(
             "UPDATE ops.archived_partitions SET kept_until = %s WHERE dataset = %s AND day = %s",

@@ -1,8 +1,9 @@
-"""The files of the archive: one Parquet file a table and day, exact and sorted by the key.
+"""Files of the archive: one Parquet file per table and day, exact and sorted by the key.
 
-Values leave PostgreSQL as CSV in one canonical form, whose SHA-256 is taken on the way; what is
-read back from a file is put into that form again. Equal hashes mean: every value of every row, in
-the same order. Rows stream through in blocks, so that memory does not grow with the day.
+Values leave PostgreSQL as CSV in a canonical format, whose SHA-256 is computed on the way. Rows
+read back from a file are converted to the same format. Equal hashes mean that every value of every
+row is equal, in the same order. Rows are processed in blocks, so that memory does not grow with the
+day.
 
 Prices and quantities are DECIMAL(38, 8): eight decimals are the exchange's finest unit, and a
 product of two such columns still fits into DuckDB's and polars' 38 digits. A value with more
@@ -38,7 +39,8 @@ MOMENT = pl.Datetime("us", "UTC")
 BLOCK_BYTES = 8 * 1_048_576
 """Size of a CSV block; about 100,000 rows, which take 20 MB in polars."""
 ROW_GROUP_ROWS = 122_880
-"""DuckDB's own, on which it spreads its threads. Statistics of symbol let readers skip the rest."""
+"""DuckDB's default, the unit of its parallelism. Statistics of symbol let readers skip row groups.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ class Content:
     """Content of a file or of a table's day.
 
     Attributes:
-        rows: their number.
-        sha256: of all values in the order of the key, in canonical form.
+        rows: number of rows.
+        sha256: of all values in the order of the key, in canonical format.
     """
 
     rows: int
@@ -56,7 +58,7 @@ class Content:
 
 @cache
 def schema_of(table: RawTable) -> dict[str, pl.DataType]:
-    """Columns of a file: those of the table without the day, which is in the path."""
+    """Return the columns of a file: the table's without the day, which is in the path."""
     return {name: _type_of(name) for name in table.columns if name != "day"}
 
 
@@ -75,7 +77,7 @@ def write_day(connection: Connection, table: RawTable, day: str, path: Path) -> 
 
     def frames(*_pushed_down: object) -> Iterator[pl.DataFrame]:
         nonlocal rows
-        # Closed here: an open COPY blocks the connection.
+        # An open COPY blocks the connection.
         with closing(_blocks(connection, table, day)) as blocks:
             for block in blocks:
                 digest.update(block)
@@ -114,7 +116,7 @@ def read_day(table: RawTable, path: Path) -> Iterator[pl.DataFrame]:
 
 
 def content_of(table: RawTable, path: Path) -> Content:
-    """Read a whole file and return its content summary. Errors as ``read_day``."""
+    """Read a whole file; return its number of rows and hash. Errors as ``read_day``."""
     digest, rows = hashlib.sha256(), 0
     for frame in read_day(table, path):
         rows += frame.height
@@ -124,7 +126,7 @@ def content_of(table: RawTable, path: Path) -> Content:
 
 
 def copy_lines(frame: pl.DataFrame) -> str:
-    """Rows of a file as COPY's CSV, in the order of their columns."""
+    """Format the rows of a file as CSV for COPY, in the order of their columns."""
     return frame.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
 
 
@@ -151,13 +153,13 @@ def _type_of(column: str) -> Any:
 
 
 def _parse(table: RawTable, block: bytes) -> pl.DataFrame:
-    told = {name: pl.Int64() if of == MOMENT else of for name, of in schema_of(table).items()}
+    read_types = {name: pl.Int64() if of == MOMENT else of for name, of in schema_of(table).items()}
     moments = [pl.col(name).cast(MOMENT) for name, of in schema_of(table).items() if of == MOMENT]
-    return pl.read_csv(BytesIO(block), has_header=False, schema=told).with_columns(moments)
+    return pl.read_csv(BytesIO(block), has_header=False, schema=read_types).with_columns(moments)
 
 
 def _blocks(connection: Connection, table: RawTable, day: str) -> Generator[bytes, None, None]:
-    """A day in canonical form: symbols in byte order, ids ascending, whole lines."""
+    """Yield a day in canonical format: symbols in byte order, ids ascending, whole lines."""
     waiting: list[bytes] = []
     size = 0
     query = sql.SQL(
@@ -181,7 +183,7 @@ def _blocks(connection: Connection, table: RawTable, day: str) -> Generator[byte
 
 
 def _canonical(table: RawTable, column: str) -> sql.Composed:
-    """Convert a column to what polars writes; values that would be rounded become NaN, which the
+    """Convert a column to the canonical format; values that would be rounded become NaN, which the
     file rejects."""
     of = schema_of(table)[column]
     text = "{c}"
@@ -195,7 +197,7 @@ def _canonical(table: RawTable, column: str) -> sql.Composed:
 
 
 def _inexact(connection: Connection, table: RawTable, day: str) -> str | None:
-    """Which row has a value that does not fit, in words."""
+    """Describe a row with a value that does not fit."""
     amounts = [name for name, of in schema_of(table).items() if of == EXACT]
     too_fine = sql.SQL(" OR ").join(
         sql.SQL("{c} <> round({c}, {n}) OR abs({c}) >= 1e30").format(

@@ -1,4 +1,4 @@
-"""Partitions: which there are, making them ahead of time, and dropping those that are archived."""
+"""Partitions: list them, create them ahead of time, and drop archived ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from include.store.trades.captured import RAW_TABLES, RawTable
 
 @dataclass(frozen=True, slots=True)
 class RawDay:
-    """A partition of the raw capture.
+    """A partition of raw capture.
 
     Attributes:
-        table: whose.
-        day: UTC.
-        bytes: on disk, with its index.
+        table: its table.
+        day: in UTC.
+        bytes: on disk, including its index.
     """
 
     table: RawTable
@@ -64,7 +64,7 @@ def ensure_ahead(connection: Connection, *, now: datetime, months: int, days: in
 
 
 def raw_days(connection: Connection, *, before: date) -> list[RawDay]:
-    """Partitions of the raw capture of days before one; the oldest first."""
+    """Return the partitions of raw capture before a day, oldest first."""
     query = (
         "SELECT p.relname, c.relname, pg_total_relation_size(c.oid) FROM pg_inherits AS i "
         "JOIN pg_class AS p ON p.oid = i.inhparent JOIN pg_class AS c ON c.oid = i.inhrelid "
@@ -89,8 +89,10 @@ def has_rows(connection: Connection, table: RawTable, day: date) -> bool:
 
 
 def fingerprint_of(connection: Connection, table: RawTable, day: date) -> Fingerprint:
-    """A value that changes when rows of a day are added or removed: rows of raw capture never
-    change."""
+    """Return a value that changes when rows of a day are added or removed.
+
+    Rows of raw capture never change.
+    """
     with translated(connection):
         row = connection.execute(
             "SELECT rows, fingerprint FROM ops.raw_fingerprint(%s, %s)", (table.name, day)

@@ -12,7 +12,8 @@ from include.store.postgres.pools import redact, translated
 
 SCHEMAS_OF_DBT = ("marts", "marts_audit")
 
-# The functions behind the live views run with their owner's rights, so the owner must not be ours.
+# The functions behind the live views run with their owner's privileges, so the owner must not be
+# ours.
 _GIVE_ROUTINES = """
 DO $$
 DECLARE
@@ -27,13 +28,14 @@ $$
 
 
 def prepare_restore(connection: Connection, *, where: str) -> None:
-    """Refuse a database that is in use, and make the roles, which no dump of a database holds.
+    """Refuse a database that is in use, and create the roles, which no database dump contains.
 
     Args:
         where: the database's URL, for messages.
 
     Raises:
-        PermanentError: it has our schemas already, its server is too old, or a right is missing.
+        PermanentError: the database has our schemas already, its server is too old, or a privilege
+            is missing.
     """
     check_server_version(connection.info.server_version, where=redact(where))
     with translated(connection), connection.transaction():
@@ -43,13 +45,13 @@ def prepare_restore(connection: Connection, *, where: str) -> None:
         if row != (True,):
             raise PermanentError(
                 f"{redact(where)} has the schemas market or ops already; restore into an empty "
-                "database, and rename that one when you are content"
+                "database, then swap the databases' names"
             )
         connection.execute(script_text("repeatable/roles.sql"))
 
 
 def give_marts_to_dbt(connection: Connection) -> None:
-    """Give the marts back to dbt: only an owner can rebuild them.
+    """Make dbt the owner of the marts again: only an owner can rebuild them.
 
     Raises:
         PermanentError: the login is neither superuser nor owner and member of the role.
@@ -62,14 +64,14 @@ def give_marts_to_dbt(connection: Connection) -> None:
             "WHERE n.nspname = ANY(%s) AND c.relkind IN ('r', 'p', 'v', 'm')",
             (list(SCHEMAS_OF_DBT),),
         ).fetchall()
-        # An ordinary owner hands a schema over only to a role that may create schemas.
+        # An ordinary owner can transfer a schema only to a role that may create schemas.
         connection.execute(sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(database, role))
         for name in SCHEMAS_OF_DBT:
             schema = sql.Identifier(name)
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
             connection.execute(sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(schema, role))
         for path in relations:
-            # ALTER TABLE accepts views as well
+            # ALTER TABLE also accepts views.
             relation = sql.Identifier(*path)
             connection.execute(sql.SQL("ALTER TABLE {} OWNER TO {}").format(relation, role))
         connection.execute(_GIVE_ROUTINES)

@@ -1,7 +1,7 @@
-"""Bound ledgers that grow with time alone; evidence is kept.
+"""Prune ledgers that grow with time; evidence stays.
 
-``ops.candle_changes`` is pruned by the builds that read it. Discrepancies, outages, gaps, dump
-files, rejected rows and coverage are kept: they grow with events and not with time.
+The builds that read ``ops.candle_changes`` prune it. Discrepancies, outages, gaps, dump files,
+rejected rows and coverage stay: they grow with events, not with time.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Rows:
     """Result of a query.
 
     Attributes:
-        types: names of PostgreSQL's types, by column; empty for one the driver does not know.
+        types: PostgreSQL type names by column; empty for types unknown to the driver.
     """
 
     types: dict[str, str]
@@ -68,7 +68,7 @@ class Rows:
 
 
 def read_rows(connection: Connection, query: str, arguments: Mapping[str, Any]) -> Rows:
-    """Rows of one of the queries here, as they come."""
+    """Run one of the queries of this module; return its rows."""
     with translated(connection):
         cursor = connection.execute(query, arguments)
         types = {

@@ -1,13 +1,13 @@
-"""Raw capture: ``market.agg_trades``, ``market.trades`` and ``market.book_tickers``.
+"""Write raw capture: ``market.agg_trades``, ``market.trades`` and ``market.book_tickers``.
 
-Rows are kept exactly once by id. In the usual case nothing comes twice, so rows are copied
-straight into the table, which is the fastest way there is; only where that meets a row that is
-there already (an overlap, a replay, a second streamer) do they go through a temporary table and
-``ON CONFLICT DO NOTHING``, in the order of the key.
+Rows are stored exactly once by id. Usually no row repeats, so rows are copied straight into the
+table, which is fastest. If the copy meets a stored row (an overlap, a replay, a second streamer),
+the rows are copied to a temporary table and inserted with ``ON CONFLICT DO NOTHING``, in key order.
 
-The day of a row is in its key. A quote of spot bears no time of the exchange: its day is that of
-its receipt, and about midnight two processes may receive one quote on two days. Quotes of these two
-minutes are looked for on the day beside as well, by one writer after another.
+The day of a row is part of its key. A spot book ticker has no time of the exchange, so its day is
+that of its receipt. Around midnight two processes may receive the same book ticker on different
+days. Book tickers of the two minutes around midnight are therefore also searched on the adjacent
+day, by one writer after another.
 """
 
 from __future__ import annotations
@@ -26,24 +26,26 @@ from include.store.candles.merging import AsyncConnection, Connection
 from include.store.postgres.pools import translated
 
 AggTradeRow = tuple[str, int, Decimal, Decimal, int, int, int, bool]
-"""Symbol, id, price, quantity, first and last trade id, trade time (µs), whether the buyer made."""
+"""Symbol, id, price, quantity, first and last trade id, trade time (µs), whether the buyer was
+maker."""
 TradeRow = tuple[str, int, Decimal, Decimal, Decimal | None, int, bool]
-"""Symbol, id, price, quantity, quote quantity if known, trade time (µs), as above."""
+"""Symbol, id, price, quantity, quote quantity if known, trade time (µs), whether the buyer was
+maker."""
 BookTickerRow = tuple[str, int, Decimal, Decimal, Decimal, Decimal, int | None, int]
-"""Symbol, update id, bid and its quantity, ask and its quantity, event time if known, and the time
-of receipt (both µs)."""
+"""Symbol, update id, bid and its quantity, ask and its quantity, event time if known, and time of
+receipt (both µs)."""
 
 ABOUT_MIDNIGHT = frozenset({"23:59", "00:00"})
-"""Minutes in which a row that another process received may bear the day beside."""
+"""Minutes in which another process may have stored the same row on the adjacent day."""
 LINES_A_WRITE = 1_024
-"""About 100 kB: joining them holds up an event loop for a tenth of a millisecond."""
+"""About 100 kB: joining them blocks the event loop for a tenth of a millisecond."""
 
 _THREE = [f"{number:03d}+00" for number in range(1_000)]
 
 
 @lru_cache(maxsize=4_096)
 def _millisecond(milliseconds: int) -> str:
-    """A moment but for its last digits: rows that come together mostly share it."""
+    """Format a time without its microseconds; cached, since rows of a batch mostly share it."""
     at = from_us(milliseconds * 1_000)
     return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds % 1_000:03d}"
 
@@ -52,7 +54,7 @@ def _moment(moment_us: int) -> str:
     return _millisecond(moment_us // 1_000) + _THREE[moment_us % 1_000]
 
 
-# One line for each row: !s gets a Decimal's text without parsing a format.
+# !s converts a Decimal to text without parsing a format.
 
 
 def agg_trade_line(
@@ -65,7 +67,7 @@ def agg_trade_line(
     time_us: int,
     is_maker: bool,
 ) -> str:
-    """``AggTradeRow`` as a line of COPY."""
+    """Format an ``AggTradeRow`` as a line of COPY."""
     at = _moment(time_us)
     return (
         f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{first}\t{last}\t{at}"
@@ -82,11 +84,11 @@ def trade_line(
     time_us: int,
     is_maker: bool,
 ) -> str:
-    """``TradeRow`` as a line of COPY."""
+    """Format a ``TradeRow`` as a line of COPY."""
     at = _moment(time_us)
-    told = "\\N" if quote is None else quote
+    quote_text = "\\N" if quote is None else quote
     return (
-        f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{told!s}\t{at}"
+        f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{quote_text!s}\t{at}"
         f"\t{'t' if is_maker else 'f'}\n"
     )
 
@@ -101,15 +103,15 @@ def book_ticker_line(
     event_us: int | None,
     received_us: int,
 ) -> str:
-    """``BookTickerRow`` as a line of COPY."""
+    """Format a ``BookTickerRow`` as a line of COPY."""
     received = _moment(received_us)
     if event_us is None:
-        event, told = received, "\\N"
+        event, event_text = received, "\\N"
     else:
-        event = told = _moment(event_us)
+        event = event_text = _moment(event_us)
     return (
         f"{symbol}\t{event[:10]}\t{number}\t{bid!s}\t{bid_quantity!s}\t{ask!s}"
-        f"\t{ask_quantity!s}\t{told}\t{received}\n"
+        f"\t{ask_quantity!s}\t{event_text}\t{received}\n"
     )
 
 
@@ -118,11 +120,11 @@ class RawTable:
     """One table of raw capture.
 
     Attributes:
-        name: within schema ``market``; the dataset's name everywhere.
+        name: within schema ``market``; also the dataset's name everywhere else.
         columns: in the order of a line.
         id_column: unique within symbol and day.
-        time_column: when the row came about.
-        line_of: a row's values, in the order of its type above, as a line of COPY's text format.
+        time_column: time of the event.
+        line_of: formats a row's values, in the order of its type above, as a line of COPY.
     """
 
     name: str
@@ -132,22 +134,22 @@ class RawTable:
     line_of: Callable[..., str]
 
     def line(self, row: Sequence[Any]) -> str:
-        """A row as a line of COPY's text format."""
+        """Format a row as a line of COPY's text format."""
         return self.line_of(*row)
 
     @property
     def path(self) -> sql.Identifier:
-        """Its name in SQL."""
+        """The table's name in SQL."""
         return sql.Identifier("market", self.name)
 
     @property
     def id_index(self) -> int:
-        """Which field of a line is its id."""
+        """Position of the id in a line."""
         return self.columns.index(self.id_column)
 
     @property
     def time_index(self) -> int:
-        """Which field of a line is its time."""
+        """Position of the time in a line."""
         return self.columns.index(self.time_column)
 
 
@@ -185,14 +187,14 @@ RAW_TABLES = {table.name: table for table in (AGG_TRADES, TRADES, BOOK_TICKERS)}
 
 
 def days_of(lines: Sequence[str]) -> set[str]:
-    """The UTC days (``2026-11-21``) of some lines: their second field."""
+    """Return the UTC days (``2026-11-21``) of some lines: their second field."""
     return {line.split("\t", 2)[1] for line in lines}
 
 
 def may_bear_two_days(table: RawTable, lines: Sequence[str]) -> bool:
-    """Whether some are quotes without a time of the exchange, received within a minute of midnight.
+    r"""Whether some rows are book tickers without a time of the exchange, received around midnight.
 
-    Their last two fields have fixed widths: ``\\N`` and a moment as ``2026-11-21 23:59:59.9…+00``.
+    Their last two fields have fixed widths: ``\\N`` and a time like ``2026-11-21 23:59:59.9…+00``.
     """
     return table is BOOK_TICKERS and any(
         line[-19:-14] in ABOUT_MIDNIGHT and line[-33:-31] == "\\N" for line in lines
@@ -225,9 +227,9 @@ async def write_raw_async(
             try:
                 await _copy(connection, table, lines)
             except errors.UniqueViolation:
-                pass  # some rows exist already: the statement below separates them
+                pass  # some rows exist already: the statement below handles them
             except errors.CheckViolation:
-                pass  # seldom a row, mostly a day without a partition: below, they are made
+                pass  # rarely a row, mostly a missing partition, which is created below
             else:
                 return len(lines), False
         for day in sorted(days_of(lines)):
@@ -243,7 +245,7 @@ async def write_raw_async(
 
 
 def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> int:
-    """Write rows, each once, all or none; returns how many were new. Errors as above."""
+    """Write rows, each once, all or none; return how many were new. Errors as above."""
     is_about_midnight = may_bear_two_days(table, lines)
     staging, create, insert = _staged(table, is_about_midnight=is_about_midnight)
     with translated(connection):
@@ -263,13 +265,13 @@ def write_raw(connection: Connection, table: RawTable, lines: Sequence[str]) -> 
 
 _ENSURE = "SELECT ops.ensure_partition(%s::regclass, %s::timestamptz)"
 
-# A separate statement: the next one sees what the previous writer has committed.
+# A separate statement: the next one then sees what the previous writer has committed.
 _ONE_AFTER_ANOTHER = (
     "SELECT pg_advisory_xact_lock(hashtextextended('candelabra quotes about midnight', 0))"
 )
 
-# LIMIT forces one index lookup for each row, however large the planner estimates the day. A ticker
-# that was given to another instrument may reuse an id, but not within two minutes.
+# LIMIT forces one index lookup per row, however large the planner estimates the day. A ticker that
+# passed to another instrument may reuse an id, but not within two minutes.
 _NOT_ON_THE_DAY_BESIDE = sql.SQL("""
 LEFT JOIN LATERAL (
     SELECT true FROM {table} AS b
@@ -300,13 +302,12 @@ def _copy_into(target: sql.Identifier, table: RawTable) -> sql.Composed:
 def _staged(
     table: RawTable, *, is_about_midnight: bool = False
 ) -> tuple[sql.Identifier, sql.Composed, sql.Composed]:
-    """The temporary table, the statement that creates it, and the one that moves its rows into
-    ours."""
+    """Return the temporary table, the statement to create it, and the one to move its rows."""
     staging = sql.Identifier("pg_temp", f"captured_{table.name}")
     create = sql.SQL(
         "CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS"
     ).format(sql.Identifier(f"captured_{table.name}"), table.path)
-    # In the order of the key, so that two writers of the same rows cannot lock each other out.
+    # In key order, so that two writers of the same rows cannot deadlock.
     insert = sql.SQL(
         "INSERT INTO {table} ({columns}) SELECT {staged} FROM {staging} AS s {only} "
         'ORDER BY s.symbol COLLATE "C", s.day, s.{id} ON CONFLICT DO NOTHING'
@@ -322,7 +323,7 @@ def _staged(
 
 
 async def _copy(connection: AsyncConnection, table: RawTable, lines: Sequence[str]) -> None:
-    """One statement, which is a transaction by itself: two answers fewer to wait for."""
+    """Copy rows in one statement without an explicit transaction, which saves two round trips."""
     async with connection.cursor() as cursor:
         await _copy_lines(cursor, table.path, table, lines)
 

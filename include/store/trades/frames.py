@@ -1,7 +1,7 @@
-"""Rows of trade files into ``market.agg_trades`` and ``market.trades``, each exactly once.
+"""Write rows of trade files to ``market.agg_trades`` and ``market.trades``, each exactly once.
 
-As ``raw`` does for the rows of the stream: straight into the table where nothing is there yet,
-through a temporary table where some rows are.
+Like ``captured`` for streamed rows: straight into the table if none of the rows exist yet, through
+a temporary table otherwise.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ENSURE = "SELECT ops.ensure_partition(%s::regclass, %s::timestamptz)"
 def write_raw_frame(
     connection: Connection, table: RawTable, rows: pl.DataFrame, *, symbol: str
 ) -> int:
-    """Write rows of one symbol, all or none; returns how many were new.
+    """Write rows of one symbol, all or none; return how many were new.
 
     Args:
         rows: as ``TradeBlock.rows``: ``id``, ``trade_time`` (µs) and the table's other columns,
             numbers as text.
 
     Raises:
-        TransientError: the database is away, or another writer was in the way.
+        TransientError: the database is away, or another writer conflicted.
         PermanentError: a row is refused.
     """
     if rows.is_empty():
@@ -47,7 +47,7 @@ def write_raw_frame(
 
 
 def _as_table(rows: pl.DataFrame, table: RawTable, symbol: str) -> pl.DataFrame:
-    """Rows with the table's columns in its order."""
+    """Return the rows with the table's columns in its order."""
     moments = rows.with_columns(pl.col("trade_time").cast(TIME))
     return (
         moments.rename({"id": table.id_column})
@@ -57,7 +57,7 @@ def _as_table(rows: pl.DataFrame, table: RawTable, symbol: str) -> pl.DataFrame:
 
 
 def _write_new(connection: Connection, table: RawTable, frame: pl.DataFrame) -> int:
-    """Through a temporary table, leaving out rows that are there already."""
+    """Insert rows that do not exist yet, by a temporary table."""
     name = f"filed_{table.name}"
     columns = _names(table)
     with connection.transaction(), connection.cursor() as cursor:
@@ -67,7 +67,7 @@ def _write_new(connection: Connection, table: RawTable, frame: pl.DataFrame) -> 
             )
         )
         _copy(connection, sql.Identifier("pg_temp", name), table, frame)
-        # in the order of the key, so that two writers cannot lock each other out
+        # In key order, so that two writers cannot deadlock.
         cursor.execute(
             sql.SQL(
                 "INSERT INTO {table} ({columns}) SELECT {columns} FROM {staged} "

@@ -102,14 +102,15 @@ def first_rows(
 def stored_ids(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
 ) -> tuple[dict[str, tuple[int, int]], list[MissingIdRange]]:
-    """Where the rows of each symbol end, and the ids without a row before them.
+    """Return the newest row of each symbol, and the ids without a row before it.
 
     Returns:
-        The newest row's id and time (µs) by symbol, of days since a moment; and the holes, as
-        ``missing_ids``.
+        The newest row's id and time (µs) by symbol, for days since a time; and the ranges of
+        missing ids, as ``missing_ids``.
     """
     last = last_rows(connection, table, symbols, since_us)
-    # Ends before missing ids: rows stored meanwhile show as missing ids before them.
+    # The ends are read before the missing ids: rows stored in between then show as ids missing
+    # before them.
     newest, missing_ranges = _newest_and_missing_ranges(connection, table, symbols, since_us, None)
     return last | newest, missing_ranges
 
@@ -119,12 +120,12 @@ def missing_ids(
 ) -> list[MissingIdRange]:
     """Return the ids without a row before each row of the days of a range.
 
-    Ordered by id, which the key gives without sorting, unless times show that a ticker was given to
-    another instrument: then ordered by time. Days that are archived and no longer in the table are
-    not missing.
+    Rows are compared in the order of ids, which the key gives without sorting. If times show that a
+    ticker passed to another instrument, its rows are compared in the order of time. Archived days
+    that are no longer in the table are not missing.
 
     Returns:
-        The oldest first. One may begin long before, at the last row of an earlier day.
+        Ranges, oldest first. One may begin long before, at the last row of an earlier day.
     """
     _, missing_ranges = _newest_and_missing_ranges(connection, table, symbols, since_us, until_us)
     return missing_ranges
@@ -133,7 +134,7 @@ def missing_ids(
 def dropped_days(
     connection: Connection, table: RawTable, since_us: int, until_us: int
 ) -> set[date]:
-    """Days from one moment to another that are archived, and no longer in the table."""
+    """Return the days of a range that are archived and no longer in the table."""
     with translated(connection):
         rows = connection.execute(
             "SELECT day FROM ops.archived_partitions WHERE dataset = %s "
@@ -196,7 +197,7 @@ def _newest_and_missing_ranges(
     since_us: int,
     until_us: int | None,
 ) -> tuple[dict[str, tuple[int, int]], list[MissingIdRange]]:
-    """Newest rows of tickers that were given to another instrument, and the missing ids of all."""
+    """Return the newest rows of tickers that passed to another instrument, and all missing ids."""
     newest: dict[str, tuple[int, int]] = {}
     missing_ranges = _missing_ranges(
         connection, table, symbols, since_us, until_us, is_by_time=False
@@ -246,7 +247,7 @@ def _not_archived(
 
 
 def _shows_two(missing_range: MissingIdRange) -> bool:
-    """Whether neighbours by id can be of two instruments."""
+    """Whether neighbours by id may belong to two instruments."""
     return (
         missing_range.last_id < missing_range.first_id - 1
         or missing_range.to_us + REUSED_AFTER_US < missing_range.from_us
@@ -254,11 +255,11 @@ def _shows_two(missing_range: MissingIdRange) -> bool:
 
 
 def _by_time(missing_range: MissingIdRange) -> MissingIdRange | None:
-    """Return what is missing between neighbours by time."""
+    """Return the missing range between neighbours by time."""
     if missing_range.last_id >= missing_range.first_id:
         return missing_range
     if missing_range.to_us < missing_range.from_us + REUSED_AFTER_US:
-        return None  # of one instrument, while clocks were set
+        return None  # one instrument, during a clock correction
     return replace(missing_range, last_id=missing_range.first_id - 1)
 
 
@@ -271,7 +272,7 @@ def _missing_ranges(
     *,
     is_by_time: bool,
 ) -> list[MissingIdRange]:
-    """Return neighbours whose ids do not follow, or whose times descend.
+    """Return neighbours whose ids are not contiguous, or whose times descend.
 
     The first row of each symbol is preceded by its last one of an earlier day, however old. If that
     first row is older than the requested range, what is missing before it was reported earlier.
@@ -287,7 +288,7 @@ def _missing_ranges(
         ") AS h WHERE h.next_id <> h.id + 1 OR h.next_at < h.at - interval '1 minute' "
         "ORDER BY h.at, h.symbol LIMIT %s"
     ).format(**names, order=order)
-    # By itself: rows of two sources would have to be sorted, and these may be a day of all symbols.
+    # A separate query: a UNION would have to be sorted, and these rows may be a day of all symbols.
     at_the_edge = sql.SQL(
         "SELECT s.symbol, b.{id} + 1, a.{id} - 1, b.{time}, a.{time} "
         "FROM unnest(%(symbols)s::text[]) AS s (symbol) "

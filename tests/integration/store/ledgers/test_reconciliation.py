@@ -14,10 +14,10 @@ from include.store.candles.minutes import merge_candidates
 from include.store.ledgers.files import DumpFile, add_coverage, record_dump_file, record_outage
 from include.store.ledgers.reconciliation import (
     DayVerdict,
+    answered_by_rest,
     compare_day,
     has_rows,
     note_live,
-    told_by_rest,
 )
 
 Connection = psycopg.Connection[Any]
@@ -160,11 +160,13 @@ def test_rest_does_not_report_a_row_that_it_did_not_return(connection: Connectio
         cause="the exchange has no candle",
     )  # fmt: skip
     add_coverage(connection, "BTCUSDT", Source.REST, [lacking])
-    assert told_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [(DAY, DAY + HOUR_US)]
+    assert answered_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [(DAY, DAY + HOUR_US)]
     say(connection, Source.DUMP_DAILY, hour())
     found = verdict(connection)
     assert (found.verdict, found.rest_minutes, found.is_complete) == ("incomplete", 59, False)
-    assert told_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [(lacking[1], DAY + HOUR_US)]
+    assert answered_by_rest(connection, "BTCUSDT", DAY, DAY + DAY_US) == [
+        (lacking[1], DAY + HOUR_US)
+    ]
     say(connection, Source.REST, hour()[:1])
     found = verdict(connection)
     assert (found.verdict, found.rest_minutes, found.is_complete) == ("agrees", 60, True)
