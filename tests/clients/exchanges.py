@@ -39,7 +39,7 @@ def config(**settings: Any) -> SimulatorConfig:
     return SimulatorConfig(**(defaults | settings))
 
 
-def asked(exchange: ExchangeThread, path: str, **query: Any) -> Any:
+def control_answer(exchange: ExchangeThread, path: str, **query: Any) -> Any:
     """An answer of the exchange."""
     answer = httpx.get(exchange.control_url + path, params=query, timeout=30)
     assert answer.status_code == 200, answer.text
@@ -50,7 +50,7 @@ def true_klines(
     exchange: ExchangeThread, market: str, symbol: str, start_ms: int, end_ms: int
 ) -> list[list[Any]]:
     """The simulator's own 1m klines, see `GET /sim/klines`."""
-    rows: list[list[Any]] = asked(
+    rows: list[list[Any]] = control_answer(
         exchange, "/sim/klines", market=market, symbol=symbol, interval="1m",
         startTime=start_ms, endTime=end_ms,
     )  # fmt: skip
@@ -64,7 +64,7 @@ def true_agg_trades(
     found: dict[int, list[Any]] = {}
     while first_id <= last_id:
         query = {"symbol": symbol, "fromId": first_id, "limit": 1_000}
-        page = asked(exchange, f"{ROUTES[market]}/aggTrades", **query)
+        page = control_answer(exchange, f"{ROUTES[market]}/aggTrades", **query)
         found |= {row["a"]: [row[key] for key in AGG_TRADE_KEYS] for row in page}
         first_id = page[-1]["a"] + 1
     return found
@@ -74,7 +74,7 @@ def true_book(
     exchange: ExchangeThread, market: str, symbol: str, update_id: int
 ) -> list[dict[Decimal, Decimal]]:
     """All bids and all asks at an update id, price to quantity, see `GET /sim/depth`."""
-    book = asked(exchange, "/sim/depth", market=market, symbol=symbol, updateId=update_id)
+    book = control_answer(exchange, "/sim/depth", market=market, symbol=symbol, updateId=update_id)
     assert book["lastUpdateId"] == update_id
     return [
         {Decimal(price): Decimal(amount) for price, amount in book[side]}

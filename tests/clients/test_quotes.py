@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from simulator.server import ExchangeThread
-from tests.clients.exchanges import NOON_MS, ROUTES, SYMBOLS, asked, config, true_klines
+from tests.clients.exchanges import NOON_MS, ROUTES, SYMBOLS, config, control_answer, true_klines
 
 Client = Callable[..., Any]
 
 
 def true_top(exchange: ExchangeThread, market: str, symbol: str, **query: Any) -> tuple[int, Any]:
     """Update id of a book, and price and quantity of its best bid and of its best ask."""
-    book = asked(exchange, "/sim/depth", market=market, symbol=symbol, **query)
+    book = control_answer(exchange, "/sim/depth", market=market, symbol=symbol, **query)
     return book["lastUpdateId"], [*book["bids"][0], *book["asks"][0]]
 
 
@@ -40,7 +40,7 @@ def test_streamed_tickers_have_the_best_book_levels_and_last_trades(client: Clie
             for event_ms, _, highest, lowest, close, _, _ in found["mini"]:
                 # to the microsecond: another trade may come in the rest of that millisecond
                 query = {"symbol": "BTCUSDT", "endTime": event_ms * 1_000, "limit": 1}
-                (last,) = asked(exchange, f"{ROUTES[market]}/aggTrades", **query)
+                (last,) = control_answer(exchange, f"{ROUTES[market]}/aggTrades", **query)
                 assert close == last["p"]
                 assert Decimal(lowest) <= Decimal(close) <= Decimal(highest)
 
@@ -82,7 +82,7 @@ UNKNOWN = {"um exchange_information": {"futuresType", "maxMoveOrderLimit", "perm
 """The exchange sends them; its models have them not."""
 
 
-def leaves(paths: list[str]) -> set[str]:
+def field_names(paths: list[str]) -> set[str]:
     return {path.rpartition(".")[2] for path in paths}
 
 
@@ -96,5 +96,5 @@ def test_sdk_models_find_every_field_of_every_answer_and_frame(
     assert len(seen) >= 20
     for name, found in seen.items():
         may_be_absent = AFTER_A_MIGRATION | ABSENT.get(name, set())
-        assert leaves(found["absent"]) <= may_be_absent, name
-        assert leaves(found["unknown"]) <= UNKNOWN.get(name, set()), name
+        assert field_names(found["absent"]) <= may_be_absent, name
+        assert field_names(found["unknown"]) <= UNKNOWN.get(name, set()), name

@@ -71,24 +71,24 @@ def test_library_continues_after_a_disconnect_and_a_shutdown(library: str, clien
     with ExchangeThread(config(speed=SPEED)) as exchange:
         seen = client(exchange, "rotations", ends=["cut", "shutdown"])
         for market, found in seen.items():
-            assert_ends_are_told(library, found["notices"])
-            assert_trades_go_on(exchange, market, found)
+            assert_ends_are_reported(library, found["notices"])
+            assert_trades_continue(exchange, market, found)
 
 
 def test_library_continues_when_a_connection_expires(library: str, client: Client) -> None:
     with ExchangeThread(config(speed=SPEED, connection_life_s=LIFE_S)) as exchange:
         seen = client(exchange, "rotations", ends=["life", "life"])
         for market, found in seen.items():
-            assert_ends_are_told(library, found["notices"])
-            assert_trades_go_on(exchange, market, found)
+            assert_ends_are_reported(library, found["notices"])
+            assert_trades_continue(exchange, market, found)
 
 
-def assert_ends_are_told(library: str, notices: list[str]) -> None:
+def assert_ends_are_reported(library: str, notices: list[str]) -> None:
     assert set(notices) <= {TOLD[library]} | TOLD_AT_TIMES[library]
     assert len([one for one in notices if one in (TOLD[library], "replaced")]) >= 2
 
 
-def assert_trades_go_on(exchange: ExchangeThread, market: str, found: dict[str, Any]) -> None:
+def assert_trades_continue(exchange: ExchangeThread, market: str, found: dict[str, Any]) -> None:
     """After each end, trades that are the exchange's and newer than all before."""
     trades = found["trades"]
     assert all(before[0] < after[0] for before, after in pairwise(trades))

@@ -19,7 +19,7 @@ START = datetime(2024, 3, 1, tzinfo=UTC)
 LAYERS = ("intraday", "days", "analytics", "health")
 
 
-def offers(count: int, *, start_us: int = to_us(START)) -> list[CandleCandidate]:
+def candidates(count: int, *, start_us: int = to_us(START)) -> list[CandleCandidate]:
     """Minutes with a price rising by one and a volume of one."""
     return [
         CandleCandidate(
@@ -63,7 +63,7 @@ def test_runs_build_all_layers_then_changes_and_never_show_the_password(
 ):
     dag = dag_bag.dags["build_marts"]
     with connect(environment, application_name="test") as connection:
-        merge_candidates(connection, offers(60))
+        merge_candidates(connection, candidates(60))
 
     run = dag.test()
     assert run.state == "success"
@@ -83,7 +83,7 @@ def test_runs_build_all_layers_then_changes_and_never_show_the_password(
     assert day == [(100, 159, 60, 60)]
 
     with connect(environment, application_name="test") as connection:
-        merge_candidates(connection, offers(61)[-1:])
+        merge_candidates(connection, candidates(61)[-1:])
     run = dag.test()
     assert run.state == "success"
     assert run.get_task_instance("docs").state == "skipped"  # written once a day

@@ -18,7 +18,7 @@ START = datetime(2024, 3, 1, tzinfo=UTC)
 WINDOW = {"from": "2024-03-01", "to": "2024-03-01T00:20"}
 
 
-def offers(*minutes: int) -> list[CandleCandidate]:
+def candidates(*minutes: int) -> list[CandleCandidate]:
     candle = Candle(
         "BTCUSDT",
         to_us(START),
@@ -60,14 +60,14 @@ def check(database_url, dag_bag, airflow_database, monkeypatch):
 
 
 def test_correct_candles_pass_and_results_are_stored(check):
-    run, verdicts = check(offers(*range(20)))
+    run, verdicts = check(candidates(*range(20)))
     assert run.state == "success"
     assert len(verdicts) > 5
     assert all(verdicts.values())
 
 
 def test_missing_minute_fails_the_run_without_retry_and_is_named(check, capfd):
-    run, verdicts = check(offers(*range(4), *range(5, 20)))
+    run, verdicts = check(candidates(*range(4), *range(5, 20)))
     assert run.state == "failed"
     assert run.get_task_instance("check").try_number == 1
     assert [name for name, success in verdicts.items() if not success] == ["no_minute_is_missing"]

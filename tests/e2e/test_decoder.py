@@ -31,7 +31,7 @@ NUMBERS = ("0", "1E-8", "0.1", "12.50", "61234.56", "99999999999999.99", "1E+23"
 REFUSED = "refused"
 
 
-def made() -> list[bytes]:
+def messages_and_damaged_ones() -> list[bytes]:
     """Messages of all lengths, as the server makes them; and the same, damaged."""
     chance = random.Random(7)
     ids = {f"S{number}": number for number in range(MAX_ITEMS - 1)} | {"LAST": 65_535}
@@ -113,7 +113,7 @@ async def by_browser(messages: list[bytes], _: Path) -> Any:
     ],
 )
 async def test_both_decoders_agree(engine: Any, tmp_path: Path) -> None:
-    messages = made()
+    messages = messages_and_damaged_ones()
     expected = [by_python(one) for one in messages]
     assert sum(one != REFUSED for one in expected) == 5
     assert sum(one == REFUSED for one in expected) > 80

@@ -80,7 +80,7 @@ disturbances = st.builds(
 
 
 @dataclass
-class Heard:
+class AggregatorLog:
     """The events of an aggregator."""
 
     stored: dict[int, CandleCandidate] = field(default_factory=dict)
@@ -129,9 +129,9 @@ def _rank(offer: CandleCandidate) -> tuple[int, int]:
 
 def play(
     frames: Sequence[Frame], disturbance: Disturbance, market: Market, *, klines: bool
-) -> Heard:
+) -> AggregatorLog:
     """An aggregator's output for the disturbed frames of one symbol."""
-    heard = Heard()
+    heard = AggregatorLog()
     name = frames[0].symbol
     one = SymbolAggregator(
         Instrument(name, market, name, "", "TRADING", Decimal("0.01"), Decimal("0.001")),
@@ -165,7 +165,7 @@ def play(
     return heard
 
 
-def assert_nothing_false(heard: Heard, true: dict[int, Candle]) -> None:
+def assert_nothing_false(heard: AggregatorLog, true: dict[int, Candle]) -> None:
     """Each minute is right, or partial and requested by REST, or only requested by REST."""
     for minute, candle in true.items():
         offer = heard.stored.get(minute)
@@ -242,7 +242,7 @@ def test_disturbed_agg_trades_and_klines_give_only_the_exchanges_minutes(
             offer = heard.stored.get(minute)
             if offer is None or offer.status is Status.PARTIAL:
                 is_over = minute <= heard.until_us - MINUTE_US
-                was_heard = _was_heard(disturbance, frames, minute)
+                was_heard = _has_frames(disturbance, frames, minute)
                 assert minute in heard.asked or not (is_over and was_heard)
             elif offer.status is Status.VERIFIED:
                 assert offer.candle.values == candle.values
@@ -250,7 +250,7 @@ def test_disturbed_agg_trades_and_klines_give_only_the_exchanges_minutes(
                 assert offer.candle.values == candle.values or minute in heard.asked
 
 
-def _was_heard(disturbance: Disturbance, frames: Sequence[Frame], minute: int) -> bool:
+def _has_frames(disturbance: Disturbance, frames: Sequence[Frame], minute: int) -> bool:
     """Whether anything of a minute, or of one before it, came at all."""
     return any(
         minute_of(microseconds(frame.event_time)) <= minute

@@ -17,10 +17,10 @@ from streamer.capture.repair.resumption import cannot_be_asked
 from tests.chaos.oracle.exchanged import (
     Quote,
     Row,
+    book_tickers_of,
     in_exchange_time,
     in_machine_time,
     listings_of,
-    quotes_of,
     trades_of,
 )
 from tests.chaos.oracle.withheld import held_back_until, withheld
@@ -66,12 +66,14 @@ class Judge:
                 rows = _stored(database_url, dataset, symbol)
                 if rows:
                     gaps = _gaps(database_url, dataset, symbol)
-                    judge = self._of_quotes if dataset == "book_tickers" else self._of_trades
+                    judge = (
+                        self._check_book_tickers if dataset == "book_tickers" else self._of_trades
+                    )
                     if found := judge(dataset, symbol, rows, gaps, until_us):
                         return found
         return []
 
-    def _of_quotes(
+    def _check_book_tickers(
         self, dataset: str, symbol: str, rows: list[Row], gaps: Gaps, until_us: int
     ) -> list[str]:
         where = f"{dataset} of {symbol}"
@@ -79,7 +81,7 @@ class Judge:
         ours = {row[1]: row for row in rows if row[0] < until_us}
         if not ours:
             return []
-        theirs = self._made(symbol, min(ours), max(ours))
+        theirs = self._expected_book_tickers(symbol, min(ours), max(ours))
         found = [
             f"{where}: {number} is {row[2:]}, must be {theirs.get(number, ('', None))[1]}"
             for number, row in ours.items()
@@ -97,21 +99,21 @@ class Judge:
         unexplained = _between(came, received, gaps)
         return found + [
             f"{told}; {_around(unexplained[0], received, gaps)}"
-            for told in _told(where, unexplained)
+            for told in _missing_report(where, unexplained)
         ]
 
-    def _made(self, symbol: str, lowest: int, highest: int) -> dict[int, Quote]:
+    def _expected_book_tickers(self, symbol: str, lowest: int, highest: int) -> dict[int, Quote]:
         """The exchange's book tickers between two ids; earlier ones are cached."""
         if symbol not in self._quotes:
             self._quotes[symbol] = (
                 (lowest, highest),
-                quotes_of(self._exchange, symbol, lowest, highest),
+                book_tickers_of(self._exchange, symbol, lowest, highest),
             )
         (low, high), made = self._quotes[symbol]
         if lowest < low:
-            made = quotes_of(self._exchange, symbol, lowest, low - 1) | made
+            made = book_tickers_of(self._exchange, symbol, lowest, low - 1) | made
         if highest > high:
-            made |= quotes_of(self._exchange, symbol, high + 1, highest)
+            made |= book_tickers_of(self._exchange, symbol, high + 1, highest)
         self._quotes[symbol] = (min(low, lowest), max(high, highest)), made
         return made
 
@@ -132,7 +134,9 @@ class Judge:
         held = _held(listings_of(self._exchange, symbol), ours)
         missing = sorted(key for key in theirs if key not in ours and _lies_in(key, held))
         if not cannot_be_asked(dataset, market_of(symbol)):
-            return found + _told(where, [key[1] for key in missing if not _lies_in(key[0], gaps)])
+            return found + _missing_report(
+                where, [key[1] for key in missing if not _lies_in(key[0], gaps)]
+            )
         kept_back = withheld(self._exchange, dataset, symbol)
         lacking = [key for key in missing if not _lies_in(key[0], kept_back)]
         gaps = [
@@ -145,7 +149,7 @@ class Judge:
         unexplained = _between(came, times, gaps)
         return found + [
             f"{told}; {_around(unexplained[0], times, gaps)}"
-            for told in _told(where, [key[1] for key in unexplained])
+            for told in _missing_report(where, [key[1] for key in unexplained])
         ]
 
 
@@ -172,7 +176,7 @@ def _held(
     return spans
 
 
-def _told(where: str, missing: Sequence[int]) -> list[str]:
+def _missing_report(where: str, missing: Sequence[int]) -> list[str]:
     if not missing:
         return []
     return [f"{where}: {len(missing)} missing without a gap, from id {missing[0]} on"]

@@ -80,7 +80,9 @@ def trades_of(
     return found
 
 
-def quotes_of(exchange: ExchangeThread, symbol: str, lowest: int, highest: int) -> dict[int, Quote]:
+def book_tickers_of(
+    exchange: ExchangeThread, symbol: str, lowest: int, highest: int
+) -> dict[int, Quote]:
     """Time and best prices by update id, from one id to another."""
     book = exchange.markets[market_of(symbol).value].book(exchange_symbol_of(symbol))
     unit = book.instrument

@@ -70,7 +70,7 @@ def unproven(
             ).fetchall()
             begins = sorted(reused.get(symbol, ()))
             for row in rows:
-                if _is_anew(row, begins):
+                if _is_restart(row, begins):
                     while begins and begins[0] <= to_us(row["open_time"]):
                         del begins[0]
                     continue
@@ -82,7 +82,7 @@ def unproven(
     return found
 
 
-def _is_anew(row: dict[str, Any], begins: list[int]) -> bool:
+def _is_restart(row: dict[str, Any], begins: list[int]) -> bool:
     return (
         bool(begins)
         and begins[0] <= to_us(row["open_time"])

@@ -17,7 +17,7 @@ from include.store.trades.captured import RAW_TABLES, write_raw
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
 from tests.chaos.oracle.captured import Judge
-from tests.chaos.oracle.exchanged import Row, in_machine_time, quotes_of, trades_of
+from tests.chaos.oracle.exchanged import Row, book_tickers_of, in_machine_time, trades_of
 
 SYMBOL = "BTCUSDT"
 DATASETS = ("agg_trades", "trades", "book_tickers")
@@ -78,7 +78,7 @@ def captured(exchange: tuple[ExchangeThread, int], database_url: str) -> Iterato
                 one.times_us = [time_us for time_us, _ in sorted(trades)]
         book = served.markets["spot"].book(SYMBOL)
         first, last = (book.update_id(book.step_at(at)) for at in (start_us, until_us))
-        quotes = quotes_of(served, SYMBOL, first, last)
+        quotes = book_tickers_of(served, SYMBOL, first, last)
         write_raw(
             connection,
             RAW_TABLES["book_tickers"],

@@ -92,12 +92,14 @@ def table(true: tuple[Truth, int], database_url: str) -> Iterator[Table]:
     assert len(told[SYMBOL]) == MINUTES - len(HALTED)
     with psycopg.connect(database_url, autocommit=True) as connection:
         one = Table(connection, database_url, told, start_us)
-        merge_candidates(connection, [_offer(at, values) for at, values in told[SYMBOL].items()])
+        merge_candidates(
+            connection, [_candidate(at, values) for at, values in told[SYMBOL].items()]
+        )
         _outage(one, HALTED[0], HALTED[-1] + 1)
         yield one
 
 
-def _offer(minute_us: int, values: tuple[Decimal, ...]) -> CandleCandidate:
+def _candidate(minute_us: int, values: tuple[Decimal, ...]) -> CandleCandidate:
     opened, high, low, close, volume, quote, count, taker, taker_quote = values
     candle = Candle(
         symbol=SYMBOL, open_time_us=minute_us, open=opened, high=high, low=low, close=close,
@@ -127,13 +129,13 @@ def _delete(table: Table, statement: str) -> None:
 
 def _invent(table: Table) -> None:
     values = table.true[SYMBOL][table.minute(0)]
-    merge_candidates(table.connection, [_offer(table.minute(HALTED[1]), values)])
+    merge_candidates(table.connection, [_candidate(table.minute(HALTED[1]), values)])
 
 
 def _contradict(table: Table, number: int) -> None:
     """REST has other values than the kline."""
     values = table.true[SYMBOL][table.minute(number)]
-    told = _offer(table.minute(number), (*values[:4], values[4] + 1, *values[5:]))
+    told = _candidate(table.minute(number), (*values[:4], values[4] + 1, *values[5:]))
     merge_candidates(table.connection, [replace(told, source=Source.REST)])
 
 
@@ -184,7 +186,7 @@ def test_reused_ticker_restarts_ids_even_after_a_partial_minute(
 ) -> None:
     last = MINUTES - 1
     values = table.true[SYMBOL][table.minute(last)]
-    aggregated = _offer(table.minute(last), (*values[:6], values[6] - 1, *values[7:]))
+    aggregated = _candidate(table.minute(last), (*values[:6], values[6] - 1, *values[7:]))
     merge_candidates(
         table.connection, [replace(aggregated, status=Status.PARTIAL, source=Source.STREAM)]
     )

@@ -67,7 +67,7 @@ async def application(url: str) -> AsyncIterator[FastAPI]:
 
 
 @asynccontextmanager
-async def asking(url: str) -> AsyncIterator[httpx.AsyncClient]:
+async def api_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
     async with application(url) as app:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
@@ -124,7 +124,7 @@ async def get(client: httpx.AsyncClient, path: str, **asked: Any) -> Any:
 
 
 async def test_bars_equal_the_live_views(built: Any) -> None:
-    async with asking(built.url) as client:
+    async with api_client(built.url) as client:
         for timeframe in TIMEFRAMES.values():
             if timeframe.parent is None:
                 continue
@@ -148,7 +148,7 @@ async def test_bars_equal_the_live_views(built: Any) -> None:
 
 
 async def test_levels_equal_the_mart(built: Any) -> None:
-    async with asking(built.url) as client:
+    async with api_client(built.url) as client:
         (row,) = (await get(client, "symbols/BTCUSDT/levels"))["levels"]
         names = list(row)
         stored = built.connection.execute("SELECT * FROM marts.levels").fetchone()
@@ -160,7 +160,7 @@ async def test_levels_equal_the_mart(built: Any) -> None:
 
 
 async def test_indicators_equal_the_function_oldest_first(built: Any) -> None:
-    async with asking(built.url) as client:
+    async with api_client(built.url) as client:
         answer = await get(client, "symbols/BTCUSDT/indicators", timeframe="1h", limit=30)
         rows = answer["indicators"]
         assert len(rows) == 30
@@ -191,7 +191,7 @@ async def test_coverage_and_gaps_equal_the_marts(built: Any) -> None:
         " VALUES ('BTCUSDT', 'candles_1m', %s, %s, 'cut')",
         (NOW - timedelta(minutes=5), NOW - timedelta(minutes=4)),
     )
-    async with asking(built.url) as client:
+    async with api_client(built.url) as client:
         days = (await get(client, "symbols/BTCUSDT/coverage"))["coverage"]
         assert [one["day"] for one in days] == sorted(one["day"] for one in days)
         assert {one["symbol"] for one in days} == {"BTCUSDT"}
@@ -205,7 +205,7 @@ async def test_coverage_and_gaps_equal_the_marts(built: Any) -> None:
 
 
 async def test_profile_and_footprint_equal_the_stored_trades(built: Any) -> None:
-    async with asking(built.url) as client:
+    async with api_client(built.url) as client:
         day = START.date().isoformat()
         answer = await get(client, "symbols/BTCUSDT/volume-profile", session=day)
         rows = answer["volume_profile"]
@@ -235,7 +235,7 @@ async def test_profile_and_footprint_equal_the_stored_trades(built: Any) -> None
 
 
 async def test_invalid_requests_are_problems(built: Any) -> None:
-    async with asking(built.url) as client:
+    async with api_client(built.url) as client:
         for path, status in (
             ("symbols/NONE/levels", 404),
             ("symbols/BTCUSDT/indicators?timeframe=7m", 400),

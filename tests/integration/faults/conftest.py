@@ -48,7 +48,7 @@ def settings(exchange: ExchangeThread, database_url: str, tmp_path: Path) -> Set
 
 
 @pytest.fixture
-def afflict(exchange: ExchangeThread) -> Iterator[Afflict]:
+def add_faults(exchange: ExchangeThread) -> Iterator[Afflict]:
     """Adds faults that end with the test; returns their ids."""
     added: list[str] = []
 

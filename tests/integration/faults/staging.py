@@ -121,7 +121,7 @@ def assert_unharmed(before: Rows, after: Rows) -> None:
         assert after[key]["source_rank"] >= row["source_rank"], key
 
 
-def miss(database_url: str, symbol: str, start_us: int, end_us: int) -> None:
+def leave_gap(database_url: str, symbol: str, start_us: int, end_us: int) -> None:
     """Leave an open gap, like a streamer that was disconnected and ended."""
     with connect(database_url, application_name="test") as connection:
         open_gap(connection, symbol=symbol, start_us=start_us, end_us=end_us, cause="cut")
@@ -139,7 +139,7 @@ def outages_of(database_url: str, symbol: str) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def told() -> Iterator[Log]:
+def captured_log() -> Iterator[Log]:
     """What our modules log meanwhile, as dictionaries.
 
     structlog's own capture misses loggers that some earlier test had configured for good.
@@ -147,7 +147,7 @@ def told() -> Iterator[Log]:
     log: Log = []
     with ExitStack() as stack:
         for module in LOGGING:
-            stack.enter_context(patch.object(module, "log", _Heard(log)))
+            stack.enter_context(patch.object(module, "log", _RecordingLogger(log)))
         yield log
 
 
@@ -163,7 +163,7 @@ def settings_of(exchange: ExchangeThread, database_url: str, home: Path) -> Sett
     )
 
 
-def typed(*words: str, settings: Settings) -> subprocess.CompletedProcess[str]:
+def run_cli(*words: str, settings: Settings) -> subprocess.CompletedProcess[str]:
     """Return the command line's output and exit code."""
     home = settings.candelabra_home
     home.mkdir(exist_ok=True)
@@ -183,7 +183,7 @@ def typed(*words: str, settings: Settings) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-class _Heard:
+class _RecordingLogger:
     """Replaces a logger."""
 
     def __init__(self, log: Log) -> None:

@@ -18,10 +18,10 @@ from tests.integration.faults.staging import (
     Rows,
     assert_equal,
     assert_unharmed,
+    captured_log,
     events_of,
     minutes_of,
     read_rows,
-    told,
 )
 from tests.integration.streamer.harness import settings_for, streaming
 
@@ -57,12 +57,14 @@ class Stage:
             seen = sorted({one["event"] for one in self.log})
             raise AssertionError(f"{what or holds} did not hold in {TIMEOUT_S} s; {seen}") from None
 
-    async def passes(self, minutes: float) -> None:
+    async def let_pass(self, minutes: float) -> None:
         """Wait until some minutes of the exchange's time have passed."""
         goal_us = self.exchange.clock.now_us() + round(minutes * MINUTE_US)
         await self.until(lambda: self.exchange.clock.now_us() >= goal_us)
 
-    async def ends_right(self, symbols: Iterable[str] | None = None, *, minutes: int = 1) -> Rows:
+    async def assert_equals_exchange(
+        self, symbols: Iterable[str] | None = None, *, minutes: int = 1
+    ) -> Rows:
         """Wait until all is verified up to some minutes from now; hold it to the exchange."""
         wanted = self.symbols if symbols is None else list(symbols)
         goal_us = minute_of(self.exchange.clock.now_us()) + (minutes - 1) * MINUTE_US
@@ -100,7 +102,7 @@ async def stage(
     database_url: str, symbols: list[str], config: SimulatorConfig, **settings: object
 ) -> AsyncIterator[Stage]:
     """A streamer that has stored the first minutes of its symbols."""
-    with told() as log:
+    with captured_log() as log:
         async with Exchange(config) as exchange:
             chosen = settings_for(exchange, database_url, **settings)
             async with streaming(chosen, *symbols) as streamer:

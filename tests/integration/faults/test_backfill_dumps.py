@@ -23,11 +23,11 @@ from tests.integration.faults.staging import (
     Log,
     assert_equal,
     assert_unharmed,
+    captured_log,
     events_of,
     outages_of,
     read_rows,
-    told,
-    typed,
+    run_cli,
     wait_for,
 )
 
@@ -88,7 +88,7 @@ def config() -> SimulatorConfig:
 
 def load(settings: Settings, symbol: str, start: int = DAY, end: int = NEXT) -> Log:
     """A complete backfill; returns its log."""
-    with told() as log:
+    with captured_log() as log:
         summary = backfill(settings=settings, symbols=symbol, market="spot", start=start, end=end)
     assert summary.failed == ()
     return log
@@ -115,14 +115,14 @@ def test_day_is_complete_whatever_its_file_contains(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     if case.verdict != "loaded":  # rows of the day that are there already, from REST
         repair_minutes(
             settings=settings, symbol=case.symbol, start_us=DAY, end_us=DAY + 60 * MINUTE_US
         )
     before = read_rows(database_url)
-    (identity,) = afflict(case.entry)
+    (identity,) = add_faults(case.entry)
     log = load(settings, case.symbol)
     (hits,) = (one["hits"] for one in exchange.faults.listed() if one["id"] == identity)
     assert hits or case.verdict is None  # an unlisted file is not requested
@@ -150,10 +150,10 @@ def test_reissued_file_is_loaded_again_and_its_values_win(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     path = f"data/spot/daily/klines/{REISSUED}/1m/{REISSUED}-{NAME}"
-    (identity,) = afflict({"kind": "reissued", "files": f"*/{REISSUED}-{NAME}", "at": "+2s"})
+    (identity,) = add_faults({"kind": "reissued", "files": f"*/{REISSUED}-{NAME}", "at": "+2s"})
     load(settings, REISSUED)
     altered = exchange.site.altered_rows(path)
     assert len(altered) == 3
@@ -173,12 +173,12 @@ def test_days_win_over_a_month_that_differs(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     start = to_us(datetime(2026, 10, 1, tzinfo=UTC))
     end = to_us(datetime(2026, 11, 1, tzinfo=UTC))
     path = f"data/spot/monthly/klines/{MONTHLY}/1m/{MONTHLY}-1m-2026-10.zip"
-    afflict({"kind": "monthly_differs", "symbols": MONTHLY})
+    add_faults({"kind": "monthly_differs", "symbols": MONTHLY})
     load(settings, MONTHLY, start, end)
     altered = exchange.site.altered_rows(path)
     assert len(altered) == 3
@@ -198,11 +198,11 @@ def test_failed_listing_is_retried_and_then_skipped(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
     times: int | None,
     source: str,
 ) -> None:
-    afflict({"kind": "listing_error", "times": times})
+    add_faults({"kind": "listing_error", "times": times})
     log = load(settings, LISTED)
     assert_equal(exchange, read_rows(database_url), LISTED, DAY, NEXT)
     assert sources_of(database_url, LISTED) == (source,)
@@ -210,8 +210,8 @@ def test_failed_listing_is_retried_and_then_skipped(
         assert set(BACKFILL["listing_error"].events) <= set(events_of(log))
 
 
-def test_refusing_site_is_named_in_the_error(settings: Settings, afflict: Afflict) -> None:
-    afflict({"kind": "listing_error", "status": 403})
+def test_refusing_site_is_named_in_the_error(settings: Settings, add_faults: Afflict) -> None:
+    add_faults({"kind": "listing_error", "status": 403})
     with pytest.raises(PermanentError, match=r"refuses.*403.*HTTPS_PROXY"):
         plan_backfill(settings=settings, symbols=LISTED, market="spot", start=DAY, end=NEXT)
 
@@ -220,10 +220,10 @@ def test_command_survives_all_faults_together(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
-    afflict(*(case.entry for case in CASES))
-    done = typed(
+    add_faults(*(case.entry for case in CASES))
+    done = run_cli(
         "backfill", "--symbols", ",".join(case.symbol for case in CASES),
         "--from", "2026-11-18", "--to", "2026-11-19", settings=settings,
     )  # fmt: skip

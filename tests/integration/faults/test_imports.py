@@ -24,7 +24,7 @@ from tests.integration.faults.staging import (
     assert_unharmed,
     minutes_of,
     read_rows,
-    typed,
+    run_cli,
 )
 
 DAY = to_us(datetime(2026, 11, 18, tzinfo=UTC))
@@ -86,7 +86,7 @@ def test_file_is_loaded_or_refused_completely(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
     fetch: Callable[[str], Path],
 ) -> None:
     start = DAY if case.period.count("-") == 2 else OCTOBER
@@ -94,11 +94,11 @@ def test_file_is_loaded_or_refused_completely(
         settings=settings, symbol=case.symbol, start_us=start, end_us=start + DAY_US // 24
     )
     before = read_rows(database_url)
-    (identity,) = afflict({"files": f"*/{case.path.rpartition('/')[2]}", **case.fault})
+    (identity,) = add_faults({"files": f"*/{case.path.rpartition('/')[2]}", **case.fault})
     bad = fetch(case.path)
     exchange.faults.remove(identity)
     good = fetch(f"data/spot/daily/klines/{GOOD}/1m/{GOOD}-1m-2026-11-18.zip")
-    done = typed("import", str(bad), str(good), settings=settings)
+    done = run_cli("import", str(bad), str(good), settings=settings)
     cell = IMPORT[case.fault["kind"]]
     assert done.returncode == cell.exit_code, done.stderr
     assert "Traceback" not in done.stderr

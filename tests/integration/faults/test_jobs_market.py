@@ -21,13 +21,13 @@ from tests.integration.faults.matrix_jobs import BACKFILL, REPAIR_GAPS, SYNC_INS
 from tests.integration.faults.staging import (
     Log,
     assert_equal,
+    captured_log,
     events_of,
-    miss,
+    leave_gap,
     oracle,
     outages_of,
     read_rows,
     settings_of,
-    told,
     wait_for,
 )
 
@@ -50,7 +50,7 @@ class Aftermath:
     start_us: int
     end_us: int
 
-    def lacks(self, symbol: str) -> set[int]:
+    def missing_minutes(self, symbol: str) -> set[int]:
         """Minutes without a candle, from the first one that has one."""
         has = oracle(self.exchange, symbol, self.start_us, self.end_us)
         return set(range(min(has), self.end_us, MINUTE_US)) - has.keys()
@@ -95,7 +95,7 @@ def assert_right(
         for start, end in outages_of(database_url, symbol)
         for minute in range(start, end, MINUTE_US)
     }
-    assert outages == after.lacks(symbol)
+    assert outages == after.missing_minutes(symbol)
     is_um = symbol.endswith(".P")
     assert is_um or set(events) <= set(events_of(log, symbol=symbol))
     assert bool(outages) == (not is_um and FAULTS[symbol]["kind"] != "new_listing")
@@ -109,7 +109,7 @@ def test_backfill_equals_the_exchange(
         "settings": settings, "symbols": symbol, "market": "spot",
         "start": after.start_us, "end": after.end_us,
     }  # fmt: skip
-    with told() as log:
+    with captured_log() as log:
         summary = backfill(**arguments)
     assert summary.failed == ()
     cell = BACKFILL[FAULTS[symbol]["kind"]]
@@ -122,8 +122,8 @@ def test_backfill_equals_the_exchange(
 def test_gap_over_a_market_fault_is_closed(
     symbol: str, after: Aftermath, settings: Settings, database_url: str
 ) -> None:
-    miss(database_url, symbol, after.start_us, after.end_us)
-    with told() as log:
+    leave_gap(database_url, symbol, after.start_us, after.end_us)
+    with captured_log() as log:
         summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert (summary.repaired, summary.left) == (1, 0)
     events = REPAIR_GAPS[FAULTS[symbol]["kind"]].events
@@ -139,12 +139,12 @@ def test_instruments_follow_the_market(
         start_us = exchange.clock.now_us()
         change_the_market(exchange)
         wait_for(lambda: exchange.clock.now_us() > start_us + 12 * MINUTE_US)
-        with told() as log:
+        with captured_log() as log:
             sync_instruments(settings=settings)
         during = statuses(database_url)
         assert [during[name] for name in ("BTCUSDT", "NEWUSDT", "BTCUSDT.P")] == ["TRADING"] * 3
         assert "TRADING" not in {during[name] for name in ("PEPEUSDT", "OPUSDT", "OPUSDT.P")}
-        assert_told(log)
+        assert_events(log)
         wait_for(lambda: exchange.clock.now_us() > start_us + 40 * MINUTE_US)
         sync_instruments(settings=settings)
     later = statuses(database_url)
@@ -161,7 +161,7 @@ def statuses(database_url: str) -> dict[str, str]:
     return dict(found)
 
 
-def assert_told(log: Log) -> None:
+def assert_events(log: Log) -> None:
     named = {
         event: [one["symbols"] for one in log if one["event"] == event]
         for event in ("instruments_new", "instrument_status_changed")

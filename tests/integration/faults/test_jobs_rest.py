@@ -22,13 +22,13 @@ from tests.integration.faults.staging import (
     Rows,
     assert_equal,
     assert_unharmed,
+    captured_log,
     events_of,
+    leave_gap,
     minutes_of,
-    miss,
     outages_of,
     read_rows,
-    told,
-    typed,
+    run_cli,
 )
 
 TODAY = to_us(datetime(2026, 11, 20, tzinfo=UTC))  # no dump of it yet
@@ -104,13 +104,13 @@ def test_backfill_survives_rest_faults(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     start = minute_of(exchange.clock.now_us()) - 90 * MINUTE_US
     end = start + 60 * MINUTE_US if fault["kind"] == "rest_stale" else None
     plan = plan_backfill(settings=settings, symbols=ONE, market="spot", start=start, end=end)
-    (identity,) = afflict({"symbols": ONE, **fault})
-    with told() as log:
+    (identity,) = add_faults({"symbols": ONE, **fault})
+    with captured_log() as log:
         summary = load_pieces(settings=settings, plan=plan)
     assert hits(exchange, identity)
     assert summary.failed == ()
@@ -125,10 +125,10 @@ def test_a_short_429_is_waited_out(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     plan = plan_backfill(settings=settings, symbols=ONE, market="spot", start=TODAY, end=UNTIL)
-    (identity,) = afflict({"kind": "rest_error", "status": 429, "retry_after_s": 1, "times": 1})
+    (identity,) = add_faults({"kind": "rest_error", "status": 429, "retry_after_s": 1, "times": 1})
     assert load_pieces(settings=settings, plan=plan).failed == ()
     assert hits(exchange, identity) == 1
     assert_equal(exchange, read_rows(database_url), ONE, TODAY, UNTIL)
@@ -139,12 +139,12 @@ def test_failed_piece_is_named_and_the_others_are_loaded(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     both = f"{ONE},{OTHER}"
     plan = plan_backfill(settings=settings, symbols=both, market="spot", start=TODAY, end=UNTIL)
-    (identity,) = afflict({"kind": "rest_error", "status": 503, "symbols": ONE})
-    with told() as log:
+    (identity,) = add_faults({"kind": "rest_error", "status": 503, "symbols": ONE})
+    with captured_log() as log:
         (failure,) = load_pieces(settings=settings, plan=plan).failed
     assert failure.startswith(f"{ONE} 2026-11-20")
     assert "503" in failure
@@ -168,10 +168,10 @@ def test_lasting_fault_is_an_error_and_changes_nothing(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     impatient = settings.model_copy(update={"http_timeout_s": 0.2})
-    afflict({"endpoints": "klines", **fault})
+    add_faults({"endpoints": "klines", **fault})
     with pytest.raises(kind, match=message):
         plan_backfill(settings=impatient, symbols=ONE, market="spot", start=TODAY, end=UNTIL)
     assert read_rows(database_url) == stored
@@ -192,10 +192,10 @@ def test_command_reports_the_fault_by_message_and_exit_code(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
-    afflict({"kind": "rest_error", "endpoints": "klines", **fault})
-    done = typed(
+    add_faults({"kind": "rest_error", "endpoints": "klines", **fault})
+    done = run_cli(
         "backfill", "--symbols", ONE, "--from", "2026-11-20", "--to", "2026-11-20T02:00",
         settings=settings,
     )  # fmt: skip
@@ -215,11 +215,11 @@ def test_gap_is_repaired_despite_rest_faults(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     assert fault["kind"] in REPAIR_GAPS
-    miss(database_url, ONE, TODAY, UNTIL)
-    (identity,) = afflict({"symbols": ONE, **fault})
+    leave_gap(database_url, ONE, TODAY, UNTIL)
+    (identity,) = add_faults({"symbols": ONE, **fault})
     summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert hits(exchange, identity)
     assert (summary.repaired, summary.left) == (1, 0)
@@ -233,12 +233,12 @@ def test_refused_gap_stays_open_with_the_reason(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     for symbol in (ONE, OTHER):
-        miss(database_url, symbol, TODAY, UNTIL)
-    afflict({"kind": "rest_error", "status": 403, "symbols": ONE})
-    with told() as log:
+        leave_gap(database_url, symbol, TODAY, UNTIL)
+    add_faults({"kind": "rest_error", "status": 403, "symbols": ONE})
+    with captured_log() as log:
         summary = repair_gaps(settings=settings, worker="test", older_than_s=0)
     assert (summary.repaired, summary.left) == (1, 1)
     assert_equal(exchange, read_rows(database_url), OTHER, TODAY, UNTIL)
@@ -259,10 +259,10 @@ def test_gap_survives_a_failed_run(
     settings: Settings,
     database_url: str,
     stored: Rows,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
-    miss(database_url, ONE, TODAY, UNTIL)
-    afflict({"endpoints": "klines", **fault})
+    leave_gap(database_url, ONE, TODAY, UNTIL)
+    add_faults({"endpoints": "klines", **fault})
     with pytest.raises(kind, match=message):
         repair_gaps(settings=settings, worker="test", older_than_s=0)
     with psycopg.connect(database_url) as connection:
@@ -294,9 +294,9 @@ def test_instruments_are_synchronised_despite_rest_faults(
     fault: dict[str, Any],
     exchange: ExchangeThread,
     settings: Settings,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
-    (identity,) = afflict({"endpoints": "exchangeInfo", **fault})
+    (identity,) = add_faults({"endpoints": "exchangeInfo", **fault})
     assert sync_instruments(settings=settings).listed == {"spot": 3, "um": 1}
     assert hits(exchange, identity) == fault["times"]
 
@@ -308,11 +308,11 @@ def test_instruments_stay_unchanged_if_the_exchange_does_not_answer(
     message: str,
     settings: Settings,
     database_url: str,
-    afflict: Afflict,
+    add_faults: Afflict,
 ) -> None:
     sync_instruments(settings=settings)
     before = registry(database_url)
-    afflict({"endpoints": "exchangeInfo", **fault})
+    add_faults({"endpoints": "exchangeInfo", **fault})
     with pytest.raises(kind, match=message):
         sync_instruments(settings=settings.model_copy(update={"http_timeout_s": 0.2}))
     assert registry(database_url) == before

@@ -26,7 +26,7 @@ FILES = {
 }
 
 
-def offers(folder: Path, symbol: str) -> Iterator[CandleCandidate]:
+def candidates_of(folder: Path, symbol: str) -> Iterator[CandleCandidate]:
     for path in sorted(folder.glob(FILES[symbol])):
         with zipfile.ZipFile(path) as archive:
             text = archive.read(archive.namelist()[0]).decode()
@@ -48,7 +48,7 @@ def offers(folder: Path, symbol: str) -> Iterator[CandleCandidate]:
 def test_recorded_minutes_break_no_rule(database_url: str, recorded_data: Path) -> None:
     with connect(database_url, application_name="test") as connection:
         for symbol in FILES:
-            merge_candidates(connection, list(offers(recorded_data, symbol)))
+            merge_candidates(connection, list(candidates_of(recorded_data, symbol)))
     report = run_checks(
         database_url, run_id="r", scope=ScopeKind.ALL, end=datetime(2024, 5, 1, tzinfo=UTC)
     )

@@ -38,7 +38,7 @@ NAMES = {
 """ETHBTC rounds the amounts of its fills; COSUSDT and KEEPUSDT are quiet, BIFIUSDT for hours."""
 
 
-def offers(
+def candidates_of(
     market: SimulatedMarket, name: MarketName, exchange_symbol: str
 ) -> list[CandleCandidate]:
     """The closed klines of a symbol, from the stream."""
@@ -86,7 +86,7 @@ def market_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
                     start_us=to_us(HALTED[0]), end_us=to_us(HALTED[1]),
                 )  # fmt: skip
             for symbol in symbols:
-                merge_candidates(connection, offers(market, name, symbol))
+                merge_candidates(connection, candidates_of(market, name, symbol))
                 connection.execute(
                     "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol,"
                     " base_asset, quote_asset, status, tick_size, step_size,"

@@ -49,12 +49,12 @@ class Peer:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def say(self, kind: int, body: bytes = b"", *, flags: int = 0) -> None:
+    async def send(self, kind: int, body: bytes = b"", *, flags: int = 0) -> None:
         head = struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, 0)
         self.writer.write(head + body)
         await self.writer.drain()
 
-    async def heard(self, *kinds: int) -> tuple[int, int, bytes]:
+    async def receive(self, *kinds: int) -> tuple[int, int, bytes]:
         """The next frame of these kinds: its kind, flags and body."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
@@ -66,10 +66,10 @@ class Peer:
 
     async def answered(self, number: int) -> bool:
         """Whether a ping is answered; otherwise the server has closed the connection."""
-        await self.say(PING, number.to_bytes(8))
-        kind, flags, body = await self.heard(PING, GOAWAY)
+        await self.send(PING, number.to_bytes(8))
+        kind, flags, body = await self.receive(PING, GOAWAY)
         while kind == PING and not flags & ACK:  # one of the server's own
-            kind, flags, body = await self.heard(PING, GOAWAY)
+            kind, flags, body = await self.receive(PING, GOAWAY)
         if kind == GOAWAY:
             assert int.from_bytes(body[4:8]) == ENHANCE_YOUR_CALM
             assert body[8:] == b"too_many_pings"
@@ -90,9 +90,9 @@ async def peer() -> AsyncIterator[Peer]:
         one = Peer(reader, writer)
         try:
             writer.write(PREFACE)
-            await one.say(SETTINGS)
-            await one.heard(SETTINGS)
-            await one.say(SETTINGS, flags=ACK)
+            await one.send(SETTINGS)
+            await one.receive(SETTINGS)
+            await one.send(SETTINGS, flags=ACK)
             yield one
         finally:
             writer.close()
@@ -107,15 +107,15 @@ async def test_idle_peer_is_pinged(monkeypatch: pytest.MonkeyPatch) -> None:
     paced(monkeypatch, keepalive_ms=100, timeout_ms=LONG_MS)
     async with peer() as one:
         for _ in range(5):
-            _, flags, body = await one.heard(PING)
+            _, flags, body = await one.receive(PING)
             assert flags == 0
-            await one.say(PING, body, flags=ACK)
+            await one.send(PING, body, flags=ACK)
 
 
 async def test_unresponsive_peer_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     paced(monkeypatch, keepalive_ms=100, timeout_ms=100)
     async with peer() as one:
-        await one.heard(PING)
+        await one.receive(PING)
         async with asyncio.timeout(PATIENCE_S):
             while await one.reader.read(4_096):
                 pass

@@ -78,7 +78,7 @@ def is_ready(body: dict[str, Any]) -> bool:
     return bool(body["status"] == "ready")
 
 
-def speaks_of(code: str) -> Callable[[dict[str, Any]], bool]:
+def has_reason(code: str) -> Callable[[dict[str, Any]], bool]:
     return lambda body: any(reason["code"] == code for reason in body["reasons"])
 
 
@@ -140,7 +140,7 @@ async def test_disconnected_streamer_is_not_ready_until_its_streams_deliver(
             assert sum(ready["symbols"].values()) == len(SYMBOLS)
             before = await scrape(streamer)
             exchange.stream_servers["spot"].cut()
-            unready = await until_ready(streamer, speaks_of("disconnected"))
+            unready = await until_ready(streamer, has_reason("disconnected"))
             assert [r["message"] for r in unready["reasons"]] == ["connection spot-1 is not open"]
             alive = await ask(streamer, "/health")
             assert (alive.status_code, alive.json()["status"]) == (200, "alive")
@@ -201,7 +201,7 @@ async def test_streamer_without_database_is_alive_but_not_ready(
         async with streaming(settings, *SYMBOLS) as streamer:
             await until_ready(streamer, is_ready)
             gateway.close()
-            unready = await until_ready(streamer, speaks_of("database"))
+            unready = await until_ready(streamer, has_reason("database"))
             assert {reason["code"] for reason in unready["reasons"]} == {"database"}
             away = await scrape(streamer)
             assert value(away, "candelabra_database_up") == 0
@@ -218,7 +218,7 @@ async def test_starting_streamer_is_alive_but_not_ready(database_url: str) -> No
         settings = settings_for(exchange, database_url, **OWN_PORT)
     # The exchange is gone: the start waits for it.
     async with streaming(settings, "BTCUSDT") as streamer:
-        body = await until_ready(streamer, speaks_of("starting"))
+        body = await until_ready(streamer, has_reason("starting"))
         assert body["symbols"]["live"] == 0
         assert (await ask(streamer, "/health")).status_code == 200
         assert value(await scrape(streamer), "candelabra_started") == 0

@@ -26,7 +26,7 @@ HANGS_S = 1.0
 """A check that waits longer than this counts as not answered."""
 
 
-class Asked:
+class ServerProcess:
     """A process and what it says of itself."""
 
     def __init__(self, process: subprocess.Popen[bytes], log_file: Path) -> None:
@@ -40,7 +40,7 @@ class Asked:
                 return str(json.loads(line)["url"])
         return ""
 
-    def says(self) -> tuple[int, int, set[str]]:
+    def probe(self) -> tuple[int, int, set[str]]:
         """Status of ``/health`` and of ``/ready`` (0: no answer), and why it is not ready."""
         statuses, codes = [], set()
         for path in ("/health", "/ready"):
@@ -56,7 +56,7 @@ class Asked:
     def until(self, holds: Callable[[tuple[int, int, set[str]]], bool]) -> None:
         """Wait for an answer; the process must live, and be healthy while it moves."""
         until_s = time.monotonic() + 60
-        while not self.url or not holds(said := self.says()):
+        while not self.url or not holds(said := self.probe()):
             assert self.process.poll() is None, self._log_file.read_text()
             assert time.monotonic() < until_s, said
             time.sleep(0.1)
@@ -109,7 +109,7 @@ def test_only_a_blocked_loop_makes_the_process_unhealthy(
                 env=environment,
                 stderr=log,
             )
-        one = Asked(process, log_file)
+        one = ServerProcess(process, log_file)
         try:
             one.until(is_ready)
 

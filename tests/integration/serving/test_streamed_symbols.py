@@ -43,7 +43,7 @@ async def serving(settings: Settings, address: str) -> AsyncIterator[Settings]:
 
 
 @asynccontextmanager
-async def told_of(settings: Settings) -> AsyncIterator[list[set[str]]]:
+async def streamed_lists(settings: Settings) -> AsyncIterator[list[set[str]]]:
     """Each change of the streamed symbols, as a gRPC reader receives it."""
     told: list[set[str]] = []
     async with grpc.aio.insecure_channel(f"127.0.0.1:{settings.grpc_port}") as channel:
@@ -65,7 +65,7 @@ async def told_of(settings: Settings) -> AsyncIterator[list[set[str]]]:
             await asyncio.wait([reading], timeout=5)
 
 
-async def until_told(tellings: list[list[set[str]]], symbols: set[str]) -> None:
+async def until_streamed(tellings: list[list[set[str]]], symbols: set[str]) -> None:
     async with asyncio.timeout(WITHIN_S):
         while not all(told and told[-1] == symbols for told in tellings):
             await asyncio.sleep(0.05)
@@ -105,17 +105,17 @@ async def test_server_processes_follow_the_symbols_of_streamers(
             async with (
                 serving(ours(), address) as by_grpc,
                 serving(ours(nats_url=nats.url), "") as by_nats,
-                told_of(by_grpc) as first,
-                told_of(by_nats) as second,
+                streamed_lists(by_grpc) as first,
+                streamed_lists(by_nats) as second,
             ):
                 tellings, servers = [first, second], [by_grpc, by_nats]
-                await until_told(tellings, {"BTCUSDT"})
+                await until_streamed(tellings, {"BTCUSDT"})
                 change(watchlists.watch)
-                await until_told(tellings, {"BTCUSDT", "ETHUSDT"})
+                await until_streamed(tellings, {"BTCUSDT", "ETHUSDT"})
                 for one in servers:
                     assert await price_status(one, "ETHUSDT") == 200
                 change(watchlists.unwatch)
-                await until_told(tellings, {"BTCUSDT"})
+                await until_streamed(tellings, {"BTCUSDT"})
                 assert await price_status(by_grpc, "ETHUSDT") == 404
                 # A candle handled after the heartbeat that dropped its symbol lists the symbol
                 # again until the next heartbeat.

@@ -162,7 +162,7 @@ async def assert_equal_to_the_exchange(
                 assert ours == expected, (symbol, from_us(minute), row["source"])
 
 
-async def goes_on(
+async def minutes_continue(
     exchange: Exchange, database_url: str, symbols: list[str], *, minutes: int = 2
 ) -> None:
     """Wait until this many more minutes are verified and equal to the exchange's."""

@@ -32,7 +32,7 @@ from streamer.health import watchdog
 from streamer.storage import repair_queue as repair
 from streamer.symbols import startup
 from tests.integration.streamer.harness import (
-    goes_on,
+    minutes_continue,
     minutes_of,
     passed,
     rows_of,
@@ -83,7 +83,7 @@ async def test_database_restart_loses_no_minute(server: Server) -> None:
             await passed(exchange, exchange.clock.now_us() + 2 * MINUTE_US)
         finally:
             await asyncio.to_thread(server.start_again)
-        await goes_on(exchange, url, SYMBOLS)
+        await minutes_continue(exchange, url, SYMBOLS)
 
 
 async def test_start_waits_for_an_unavailable_database(
@@ -97,7 +97,7 @@ async def test_start_waits_for_an_unavailable_database(
             await logged(log, "start_postponed")
         finally:
             await asyncio.to_thread(server.start_again)
-        await goes_on(exchange, url, ["BTCUSDT"])
+        await minutes_continue(exchange, url, ["BTCUSDT"])
 
 
 # --- stops
@@ -129,7 +129,7 @@ async def test_a_stop_soon_after_a_disconnect_leaves_no_missing_minute(
         unsure = {rows[s, cut_us]["status"] if (s, cut_us) in rows else "" for s in symbols}
         assert "verified" not in unsure
         async with streaming(settings, *symbols):
-            await goes_on(exchange, database_url, symbols, minutes=1)
+            await minutes_continue(exchange, database_url, symbols, minutes=1)
         assert (await rows_of(database_url))["ETHBTC", cut_us]["source"] == "rest"
 
 
@@ -144,7 +144,7 @@ async def test_reconnect_does_not_mark_streams_as_dead(
         await passed(exchange, minute_of(exchange.clock.now_us()) + MINUTE_US - 5 * SECOND_US)
         exchange.stream_servers["spot"].cut()
         exchange.stream_servers["um"].cut()
-        await goes_on(exchange, database_url, SYMBOLS)
+        await minutes_continue(exchange, database_url, SYMBOLS)
         assert sum(one.connection.reconnects for one in streamer.telemetry.feeds) == 2
     assert "stream_dead" not in events(log)
 
@@ -162,7 +162,7 @@ async def test_silent_connection_is_noticed_and_repaired(
             async with httpx.AsyncClient(base_url=exchange.control_url, timeout=60) as client:
                 answer = await client.post("/sim/stall")
             assert answer.json() == {"stalled": 1}
-            await goes_on(exchange, database_url, ["BTCUSDT", "ETHBTC"])
+            await minutes_continue(exchange, database_url, ["BTCUSDT", "ETHBTC"])
             assert streamer.telemetry.feeds[0].connection.reconnects == 1
     reasons = [c.kwargs["reason"] for c in log.calls if c.args[0] == "stream_disconnected"]
     assert reasons == ["no frame for 1 s"]
@@ -241,7 +241,7 @@ async def test_invalid_frames_are_counted_logged_and_skipped(
             await between.send(trade(exchange, p=None))
             await between.send(trade(exchange, e="bookTicker"))
             await between.send(trade(exchange, s="DOGEUSDT"))
-            await goes_on(exchange, database_url, ["BTCUSDT"])
+            await minutes_continue(exchange, database_url, ["BTCUSDT"])
             (feeding,) = streamer.telemetry.feeds
             assert feeding.bad_frames == 4
             assert feeding.unknown == {"event bookTicker": 1, "symbol DOGEUSDT": 1}

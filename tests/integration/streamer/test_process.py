@@ -52,7 +52,7 @@ class Process:
     def live(self, symbol: str) -> int:
         return int(self._ask("SELECT count(*) FROM market.live_candles WHERE symbol = %s", symbol))
 
-    def symbols_with_holes(self) -> int:
+    def symbols_with_gaps(self) -> int:
         """The number of symbols with missing minutes between the first and the newest row."""
         return int(
             self._ask(
@@ -150,7 +150,7 @@ def test_symbols_are_added_and_removed_while_it_runs(database_url: str, tmp_path
         symbols.write_text("BTCUSDT\nETHUSDT\n")
         one.reload()
         one.until(lambda: one.minutes_from("ETHUSDT", refused_us) > 1, "it comes back")
-        one.until(lambda: not one.symbols_with_holes(), "what was missed meanwhile is filled")
+        one.until(lambda: not one.symbols_with_gaps(), "what was missed meanwhile is filled")
         one.process.terminate()
         assert one.process.wait(timeout=30) == 0
         # Those that there were take new symbols in: each is opened once, unless the line was lost.

@@ -6,7 +6,7 @@ import pytest
 
 from streamer.hub.hub import Hub
 from tests.unit.streamer.played_exchange import Results
-from tests.unit.streamer.played_hub import Heard
+from tests.unit.streamer.played_hub import HubEvents
 
 
 @pytest.fixture
@@ -20,5 +20,5 @@ def hub() -> Hub:
 
 
 @pytest.fixture
-def heard(hub: Hub) -> Heard:
-    return Heard(hub)
+def hub_events(hub: Hub) -> HubEvents:
+    return HubEvents(hub)

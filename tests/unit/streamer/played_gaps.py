@@ -118,7 +118,7 @@ class Table:
     def open_ranges(self) -> list[tuple[str, int, int]]:
         return [(one.symbol, one.start, one.end) for one in self.rows.values() if one.by is None]
 
-    def told(self) -> list[tuple[str, int, int, str | None]]:
+    def written(self) -> list[tuple[str, int, int, str | None]]:
         return [(one.symbol, one.start, one.end, one.by) for one in self.rows.values()]
 
 

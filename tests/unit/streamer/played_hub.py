@@ -19,7 +19,7 @@ OTHER = Instrument(
 )
 
 
-class Heard(Results):
+class HubEvents(Results):
     """Publishes closed candles to the hub, as the streamer does."""
 
     def __init__(self, hub: Hub) -> None:
@@ -31,7 +31,7 @@ class Heard(Results):
         self.hub.publish_closed(candidate)
 
 
-def listed(hub: Hub, heard: Heard, *instruments: Instrument) -> list[SymbolAggregator]:
+def listed(hub: Hub, heard: HubEvents, *instruments: Instrument) -> list[SymbolAggregator]:
     """Aggregators at work, which the hub listens to."""
     made = [aggregator(heard, instrument=one) for one in instruments] or [aggregator(heard)]
     for one in made:
@@ -40,7 +40,7 @@ def listed(hub: Hub, heard: Heard, *instruments: Instrument) -> list[SymbolAggre
     return made
 
 
-def rest_offer(trades: list[AggTrade], minute: int, **changes: object) -> CandleCandidate:
+def rest_candidate(trades: list[AggTrade], minute: int, **changes: object) -> CandleCandidate:
     candle = kline_of(trades, T0 + minute * MINUTE_US, closed=True, at_us=0).candle("BTCUSDT")
     changed = replace(candle, **changes)  # type: ignore[arg-type]
     return CandleCandidate(changed, Status.VERIFIED, Source.REST, T0 + 99 * MINUTE_US)

@@ -26,7 +26,7 @@ def _database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)
 
 
-def typed(*arguments: str, says: str = "") -> Result:
+def run_user(*arguments: str, says: str = "") -> Result:
     done = CliRunner().invoke(app, ["user", *arguments], input=says, prog_name="candelabra")
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
@@ -39,46 +39,46 @@ def stored(database_url: str, name: str) -> accounts.Password | None:
 
 
 def test_account_is_created_listed_changed_and_removed(database_url: str) -> None:
-    assert typed("list").stderr == "no accounts yet: candelabra user add NAME\n"
-    assert typed("add", "anna", "--admin", says=f"{PASSWORD}\n").stdout == "anna may log in\n"
+    assert run_user("list").stderr == "no accounts yet: candelabra user add NAME\n"
+    assert run_user("add", "anna", "--admin", says=f"{PASSWORD}\n").stdout == "anna may log in\n"
     found = stored(database_url, "anna")
     assert found is not None
     assert is_password(PASSWORD, found.password_hash)
-    assert typed("list").stdout.splitlines()[1].split()[:2] == ["anna", "admin"]
-    assert typed("role", "anna", "reader").stdout == "anna is reader\n"
+    assert run_user("list").stdout.splitlines()[1].split()[:2] == ["anna", "admin"]
+    assert run_user("role", "anna", "reader").stdout == "anna is reader\n"
 
     with connect(database_url, application_name="test") as connection:
         login = stored(database_url, "anna")
         assert login is not None
         accounts.begin_session(connection, login, secret_hash("s"), lifetime_s=60)
         watchlists.watch(connection, login.user_id, "BTCUSDT")
-    assert "1 sessions ended" in typed("passwd", "anna", says="another horse\n").stdout
+    assert "1 sessions ended" in run_user("passwd", "anna", says="another horse\n").stdout
     changed = stored(database_url, "anna")
     assert changed is not None
     assert is_password("another horse", changed.password_hash)
-    assert typed("watch", "list").stdout.splitlines()[1].split()[:2] == ["anna", "BTCUSDT"]
-    assert typed("logout", "anna").stdout == "0 sessions of anna ended\n"
-    typed("disable", "anna")
-    assert "disabled" in typed("list").stdout
-    typed("enable", "anna")
-    assert "disabled" not in typed("list").stdout
-    typed("remove", "anna")
+    assert run_user("watch", "list").stdout.splitlines()[1].split()[:2] == ["anna", "BTCUSDT"]
+    assert run_user("logout", "anna").stdout == "0 sessions of anna ended\n"
+    run_user("disable", "anna")
+    assert "disabled" in run_user("list").stdout
+    run_user("enable", "anna")
+    assert "disabled" not in run_user("list").stdout
+    run_user("remove", "anna")
     assert stored(database_url, "anna") is None
 
 
 def test_token_is_shown_once_and_only_its_hash_stored(database_url: str) -> None:
-    typed("add", "anna", says=f"{PASSWORD}\n")
-    secret = typed("token", "add", "anna", "my notebook", "--days", "30").stdout.strip()
+    run_user("add", "anna", says=f"{PASSWORD}\n")
+    secret = run_user("token", "add", "anna", "my notebook", "--days", "30").stdout.strip()
     with connect(database_url, application_name="test") as connection:
         (known,) = accounts.identities(connection, [secret_hash(secret)]).values()
         dumped = str(connection.execute("SELECT * FROM accounts.tokens").fetchall())
     assert known.name == "anna"
     assert secret not in dumped
-    shown = typed("token", "list", "anna").stdout
+    shown = run_user("token", "list", "anna").stdout
     assert "my notebook" in shown
     assert secret not in shown
-    typed("token", "revoke", "anna", "my notebook")
-    assert typed("token", "list").stderr.startswith("no tokens")
+    run_user("token", "revoke", "anna", "my notebook")
+    assert run_user("token", "list").stderr.startswith("no tokens")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_token_is_shown_once_and_only_its_hash_stored(database_url: str) -> None
 )
 def test_invalid_input_is_an_error_message(arguments: list[str], says: str, message: str) -> None:
     with pytest.raises(RejectedInputError, match=message) as caught:
-        typed(*arguments, says=says)
+        run_user(*arguments, says=says)
     assert PASSWORD not in str(caught.value)
 
 

@@ -60,11 +60,11 @@ async def test_table_equals_the_exchange_after_random_faults(seed: int, database
     async with stage(database_url, SYMBOLS, config, stale_stream_s=1.5, http_timeout_s=2) as one:
         began_us = minute_of(one.exchange.clock.now_us())
         one.exchange.faults.add(plan(seed))
-        await one.passes(MINUTES)
+        await one.let_pass(MINUTES)
         for each in one.exchange.faults.listed():
             if each["state"] == "active":
                 one.exchange.faults.remove(each["id"])
-        await one.passes(6)  # a halt that lasts is sure after five minutes
+        await one.let_pass(6)  # a halt that lasts is sure after five minutes
         until_us = minute_of(one.exchange.clock.now_us())
         settings = settings_for(one.exchange, database_url)
         rows: Rows = {}

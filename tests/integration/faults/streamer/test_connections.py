@@ -44,7 +44,7 @@ def reasons(one: Stage, market: str) -> list[str]:
     ]
 
 
-def is_told(one: Stage, kind: str) -> bool:
+def has_events(one: Stage, kind: str) -> bool:
     return set(STREAMER[kind].events) <= set(one.events())
 
 
@@ -55,11 +55,11 @@ async def test_every_minute_equals_the_exchange_after_connection_faults(
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHBTC"))
     async with stage(database_url, SYMBOLS, config, stale_stream_s=2) as one:
         for pair in PAIRS:
-            await one.passes(0.3)
+            await one.let_pass(0.3)
             one.add(*pair)
-            await one.ends_right(minutes=2)
+            await one.assert_equals_exchange(minutes=2)
         for kind in ("cut", "stall", "shutdown"):
-            await one.until(lambda kind=kind: is_told(one, kind), f"events of {kind}")
+            await one.until(lambda kind=kind: has_events(one, kind), f"events of {kind}")
         assert all(hits == 1 for hits in one.hits().values()), one.hits()
         assert "no frame for 2 s" in reasons(one, "um")
         assert "no frame for 2 s" not in reasons(one, "spot")
@@ -73,9 +73,9 @@ async def test_refused_connections_are_retried_until_accepted(database_url: str)
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHBTC"))
     async with stage(database_url, SYMBOLS, config) as one:
         one.add(*REFUSALS, {"kind": "cut"})
-        await one.passes(2.6)
-        await one.ends_right(minutes=2)
-        await one.until(lambda: is_told(one, "refuse"), "events of refuse")
+        await one.let_pass(2.6)
+        await one.assert_equals_exchange(minutes=2)
+        await one.until(lambda: has_events(one, "refuse"), "events of refuse")
         assert all(hits > 1 for name, hits in one.hits().items() if name != "f3"), one.hits()
         assert any("valid HTTP response" in each for each in reasons(one, "spot"))
         assert "HTTP 503 instead of a WebSocket" in reasons(one, "um")

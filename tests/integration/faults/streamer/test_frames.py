@@ -43,7 +43,7 @@ def entry(symbol: str) -> dict[str, object]:
     }
 
 
-def is_told(one: Stage, kind: str) -> bool:
+def has_events(one: Stage, kind: str) -> bool:
     """Whether the matrix's events were logged; of symbols of this fault, if they name one."""
     symbols = {name for name, fault in FAULTS.items() if fault["kind"] == kind}
     return all(
@@ -62,12 +62,12 @@ async def test_every_minute_equals_the_exchange_after_frame_faults(
     config = SimulatorConfig(speed=50, spot_symbols=SPOT, um_symbols=UM)
     async with stage(database_url, list(FAULTS), config) as one:
         one.add(*map(entry, FAULTS))
-        await one.passes(MINUTES)
-        await one.ends_right(minutes=2)
+        await one.let_pass(MINUTES)
+        await one.assert_equals_exchange(minutes=2)
         hits = one.hits()
         assert [symbol for symbol in FAULTS if not hits[symbol]] == []
         for kind in {str(fault["kind"]) for fault in FAULTS.values()}:
-            await one.until(lambda kind=kind: is_told(one, kind), f"events of {kind}")
+            await one.until(lambda kind=kind: has_events(one, kind), f"events of {kind}")
         by_symbol = {each.symbol: each for each in one.streamer._aggregators}
         assert by_symbol["BTCUSDT"].duplicates > 0
         assert by_symbol["ETHUSDT"].ids.overtaken > 0

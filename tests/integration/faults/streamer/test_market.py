@@ -52,7 +52,7 @@ async def test_table_equals_the_exchange_after_market_faults(
     async with stage(database_url, SYMBOLS, config) as one:
         one.add(*({**fault, "at": "+20s"} for fault in FAULTS))
         began_us = minute_of(one.exchange.clock.now_us())
-        await one.passes(PAUSE_S / 60 + 6)  # a halt is sure when it is over, or after 5 minutes
+        await one.let_pass(PAUSE_S / 60 + 6)  # a halt is sure when it is over, or after 5 minutes
         until_us = minute_of(one.exchange.clock.now_us()) - MINUTE_US
         rows: Rows = {}
 
@@ -77,7 +77,7 @@ async def test_table_equals_the_exchange_after_market_faults(
         assert all(row["status"] == "verified" for (_, at), row in rows.items() if at < until_us)
         assert_unharmed(one.before, rows)
         assert_gaps(one, rows, began_us, until_us)
-        assert_told(one)
+        assert_events(one)
 
 
 def assert_gaps(one: Stage, rows: Rows, began_us: int, until_us: int) -> None:
@@ -95,7 +95,7 @@ def assert_gaps(one: Stage, rows: Rows, began_us: int, until_us: int) -> None:
         assert any(rows[symbol, at]["trade_count"] == 0 for at in minutes_of(rows, symbol))
 
 
-def assert_told(one: Stage) -> None:
+def assert_events(one: Stage) -> None:
     """Each change of state is logged once, and a delisted symbol is not requested for ever."""
     for kind, symbol in (("halt", HALTED), ("delisting", GONE), ("ticker_reuse", REUSED)):
         told = one.events(symbol=symbol)

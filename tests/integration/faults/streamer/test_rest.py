@@ -25,7 +25,7 @@ FAULTS: dict[str, dict[str, object]] = {
 REFUSED = "ETCUSDT"
 
 
-def is_told(one: Stage, kind: str) -> bool:
+def has_events(one: Stage, kind: str) -> bool:
     """Whether the matrix's events were logged of symbols of this fault."""
     symbols = {name for name, fault in FAULTS.items() if fault["kind"] == kind}
     return all(
@@ -47,13 +47,13 @@ async def test_minutes_without_klines_come_from_a_faulty_rest(
             *({"id": name, "symbols": name, **fault} for name, fault in FAULTS.items()),
         )  # fmt: skip
         others = [name for name in symbols if name != REFUSED]
-        await one.passes(2)
-        await one.ends_right(others, minutes=3)
+        await one.let_pass(2)
+        await one.assert_equals_exchange(others, minutes=3)
         hits = one.hits()
         assert [name for name in symbols if not hits[name]] == []
         for kind in {str(fault["kind"]) for fault in FAULTS.values()}:
             # a row is seen a moment before its repair is logged
-            await one.until(lambda kind=kind: is_told(one, kind), f"events of {kind}")
+            await one.until(lambda kind=kind: has_events(one, kind), f"events of {kind}")
         assert "outage_recorded" not in one.events()
         await refused_minutes_are_left_to_the_gap_ledger(one)
 
@@ -70,7 +70,7 @@ async def test_open_minute_of_a_lagging_server_is_requested_again(
             {"kind": "drop", "market": "spot", "streams": "*@kline_1m", "duration_s": 70},
             {"kind": "rest_lag", "kline_lag_ms": 90_000, "id": "lag"},
         )
-        await one.ends_right(minutes=2)
+        await one.assert_equals_exchange(minutes=2)
         await one.until(lambda: "minutes_repaired" in one.events(), "a repair")
         assert one.hits()["lag"]
         assert "outage_recorded" not in one.events()
@@ -90,4 +90,4 @@ async def refused_minutes_are_left_to_the_gap_ledger(one: Stage) -> None:
         return repair_gaps(settings=settings, worker="test", older_than_s=0).left == 0
 
     await one.until(repair, "all gaps closed")
-    await one.ends_right([REFUSED])
+    await one.assert_equals_exchange([REFUSED])

@@ -19,12 +19,12 @@ from tests.integration.faults.matrix_streams import START
 from tests.integration.faults.staging import (
     Rows,
     assert_equal,
+    captured_log,
     events_of,
     minutes_of,
     oracle,
     outages_of,
     read_rows,
-    told,
 )
 from tests.integration.streamer.harness import settings_for, streaming
 
@@ -66,7 +66,7 @@ async def until(holds: Any, what: str) -> None:
 async def test_start_waits_until_the_exchange_answers(database_url: str) -> None:
     config = SimulatorConfig(speed=40, spot_symbols=("BTCUSDT",), um_symbols=("BTCUSDT",))
     symbols = ("BTCUSDT", "BTCUSDT.P")
-    with told() as log:
+    with captured_log() as log:
         async with Exchange(config) as exchange:
             exchange.faults.add(FAULTS)
             settings = settings_for(exchange, database_url, http_timeout_s=1)
@@ -134,7 +134,7 @@ async def test_stopped_relisted_and_new_symbols_start_correctly(
         spot_symbols=("BTCUSDT", gone, halted, again), um_symbols=(), clock_start=CLOCK_START,
         speed=60,
     )  # fmt: skip
-    with told() as log:
+    with captured_log() as log:
         async with Exchange(config) as exchange:
             settings = settings_for(exchange, database_url)
             began_us = minute_of(exchange.clock.now_us()) - 10 * MINUTE_US

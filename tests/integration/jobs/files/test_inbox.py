@@ -49,7 +49,7 @@ def drop(settings: Settings) -> Callable[..., Path]:
     return make
 
 
-def found(settings: Settings) -> list[str]:
+def ready_files(settings: Settings) -> list[str]:
     return [one.name for one in find_files(settings.inbox, unchanged_for_s=0)]
 
 
@@ -92,7 +92,7 @@ def test_files_are_loaded_and_moved_with_their_market_folders(
     reason = (settings.inbox / f"{results[1].place}.reason.txt").read_text()
     assert "1 rows rejected: 5 columns, expected 12" in reason
     assert "ops.rejected_rows" in reason
-    assert found(settings) == []
+    assert ready_files(settings) == []
     counts = summarise(results=[*results, None])
     assert (counts.files, counts.rows, counts.rejected, counts.inserted) == (2, 3, 1, 3)
     assert counts.symbols == ["ABC", "ABC.P"]
@@ -107,7 +107,7 @@ def test_refused_file_moves_to_failed_with_the_reason(
     errors = [str(one) for one in load_all(settings)]
     assert len(errors) == 3
     assert candles(connection) == []
-    assert found(settings) == []
+    assert ready_files(settings) == []
     for name, reason in [
         ("ABC-5m-2025-01-01.csv", "holds 5m"),
         ("ABC-1m-2025-01-01.csv", "known are 1m klines"),
@@ -165,7 +165,7 @@ def test_file_waits_for_an_unavailable_database_and_is_loaded_later(
     with pytest.raises(TransientError):
         load_file(settings=away, file=file)
     assert len(files_of(settings)) == 1
-    assert found(settings) == ["futures/um/ABC-1m-2025-01-01.csv"]
+    assert ready_files(settings) == ["futures/um/ABC-1m-2025-01-01.csv"]
     assert load_file(settings=settings, file=file).state == "loaded"  # as a retry does
     assert candles(connection) == [("ABC.P", 1)]
     assert files_of(settings) == ["done/futures/um/ABC-1m-2025-01-01.csv"]
@@ -202,15 +202,15 @@ def test_file_of_a_killed_run_is_loaded_only_by_the_next(
         try:
             assert run.stdout is not None
             assert run.stdout.readline() == b"claimed\n"
-            assert found(settings) == []
+            assert ready_files(settings) == []
             assert load_file(settings=settings, file=InboxFile(name, 0)).state == "gone"
             # the same name again, meanwhile: another file, for a separate run
             drop(name, row(1))
-            assert found(settings) == [name]
+            assert ready_files(settings) == [name]
             assert load_file(settings=settings, file=InboxFile(name, 0)).state == "loaded"
         finally:
             run.send_signal(signal.SIGKILL)
-    assert found(settings) == [name]
+    assert ready_files(settings) == [name]
     assert [one.state for one in load_all(settings) if isinstance(one, InboxResult)] == ["loaded"]
     assert candles(connection) == [("ABC", 2)]
     assert len(files_of(settings)) == 2

@@ -38,7 +38,7 @@ def trade(number: int, quote: str | None = "5.00000001") -> str:
     )
 
 
-def quote(number: int, event_us: int | None) -> str:
+def book_ticker(number: int, event_us: int | None) -> str:
     bid, ask = (Decimal("0.10"), Decimal(0)), (Decimal("0.11"), Decimal("1234.5"))
     return BOOK_TICKERS.line(("币安人生USDT", number, *bid, *ask, event_us, NOON_US + number))
 
@@ -48,7 +48,7 @@ def fill(connection: Connection) -> None:
     lines = [agg_trade(n, symbol) for symbol in ("ETHUSDT", "BTCUSDT") for n in range(300, 0, -1)]
     write_raw(connection, AGG_TRADES, [*lines, agg_trade(900, days=2)])
     write_raw(connection, TRADES, [trade(1), trade(2, None), trade(3, "0")])
-    write_raw(connection, BOOK_TICKERS, [quote(1, None), quote(2, NOON_US)])
+    write_raw(connection, BOOK_TICKERS, [book_ticker(1, None), book_ticker(2, NOON_US)])
 
 
 def rows_of(connection: Connection, table: RawTable = AGG_TRADES) -> list[tuple[Any, ...]]:

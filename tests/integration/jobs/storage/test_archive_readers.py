@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[4]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
 
 
-def asked(settings: Settings, query: str) -> list[list[Any]]:
+def query_files(settings: Settings, query: str) -> list[list[Any]]:
     """Rows of a query over files below ``archive/``."""
     if not PYTHON.exists():
         pytest.fail(f"no {PYTHON.relative_to(ROOT)}; run `make setup-clients`", pytrace=False)
@@ -52,7 +52,7 @@ def stored(raw_settings: Settings, jobs_connection: Connection) -> list[tuple[An
 def test_every_row_is_read_exactly_in_key_order(
     raw_settings: Settings, stored: list[tuple[Any, ...]]
 ) -> None:
-    rows = asked(
+    rows = query_files(
         raw_settings,
         "SELECT symbol, day, agg_trade_id, price, quantity, first_trade_id, last_trade_id, "
         "epoch_us(trade_time), is_buyer_maker FROM 'archive/agg_trades/*/*.parquet'",
@@ -72,7 +72,7 @@ def test_types_are_exact_and_times_are_instants(
         "DESCRIBE SELECT * FROM 'archive/trades/*/*.parquet'",
         "DESCRIBE SELECT * FROM 'archive/book_tickers/*/*.parquet'",
     ):
-        types |= {column: kind for column, kind, *_ in asked(raw_settings, query)}
+        types |= {column: kind for column, kind, *_ in query_files(raw_settings, query)}
     amounts = {name: kind for name, kind in types.items() if re.search("price|quantity", name)}
     assert len(amounts) == 7
     assert set(amounts.values()) == {"DECIMAL(38,8)"}
@@ -87,7 +87,7 @@ def test_documented_query_gives_the_turnover_of_a_day(
     (query,) = re.findall(
         r"```sql\n-- DuckDB\n(.+?);?\n```", (ROOT / "docs" / "storage.md").read_text(), re.DOTALL
     )
-    rows = asked(raw_settings, query)
+    rows = query_files(raw_settings, query)
     turnover: dict[str, Decimal] = defaultdict(Decimal)
     for row in stored:
         if row[0] == "BTCUSDT":

@@ -46,7 +46,7 @@ def settings(exchange: ExchangeThread, database_url: str) -> Settings:
 
 
 @pytest.fixture
-def asked(settings: Settings) -> Callable[..., FetchCounts]:
+def fetch(settings: Settings) -> Callable[..., FetchCounts]:
     def ask(dataset: str, symbol: str, first_id: int, last_id: int) -> FetchCounts:
         return fetch_trades(
             settings=settings, dataset=dataset, symbol=symbol, first_id=first_id, last_id=last_id
@@ -89,7 +89,7 @@ def served(
 )
 def test_exactly_the_ids_of_a_range_are_fetched(
     exchange: ExchangeThread,
-    asked: Callable[..., FetchCounts],
+    fetch: Callable[..., FetchCounts],
     database_url: str,
     dataset: str,
     symbol: str,
@@ -97,10 +97,10 @@ def test_exactly_the_ids_of_a_range_are_fetched(
 ) -> None:
     market = "um" if symbol.endswith(".P") else "spot"
     first_id = recent_id(exchange, market, single=dataset == "trades")
-    counts = asked(dataset, symbol, first_id, first_id + 1_499)
+    counts = fetch(dataset, symbol, first_id, first_id + 1_499)
     first_us = counts.first_us
     assert counts == FetchCounts(pages=2, void=0, written=1_500, absent=0, first_us=first_us)
-    assert asked(dataset, symbol, first_id, first_id + 1_499).written == 0
+    assert fetch(dataset, symbol, first_id, first_id + 1_499).written == 0
     with psycopg.connect(database_url) as connection:
         oldest = connection.execute(
             psycopg.sql.SQL("SELECT min(trade_time) FROM market.{} WHERE symbol = %s").format(
@@ -121,11 +121,11 @@ def test_exactly_the_ids_of_a_range_are_fetched(
 
 
 def test_ids_not_served_yet_are_a_transient_error(
-    exchange: ExchangeThread, asked: Callable[..., FetchCounts]
+    exchange: ExchangeThread, fetch: Callable[..., FetchCounts]
 ) -> None:
     newest = recent_id(exchange, "spot") + 5_000
     with pytest.raises(TransientError, match=f"wanted up to {newest + 10**9}"):
-        asked("agg_trades", "BTCUSDT", newest - 10, newest + 10**9)
+        fetch("agg_trades", "BTCUSDT", newest - 10, newest + 10**9)
 
 
 def test_ids_reused_by_another_instrument_are_refused(
@@ -175,12 +175,12 @@ def test_all_trades_after_one_are_stored(
 
 
 def test_unserved_datasets_are_refused_without_a_request(
-    asked: Callable[..., FetchCounts], database_url: str
+    fetch: Callable[..., FetchCounts], database_url: str
 ) -> None:
     with pytest.raises(PermanentError, match="no past book_tickers"):
-        asked("book_tickers", "BTCUSDT", 1, 2)
+        fetch("book_tickers", "BTCUSDT", 1, 2)
     with pytest.raises(PermanentError, match="skip by design"):
-        asked("trades", "BTCUSDT.P", 1, 2)
+        fetch("trades", "BTCUSDT.P", 1, 2)
     with pytest.raises(PermanentError, match=r"BINANCE_REST_URL=https://api\.binance\.com"):
         fetch_trades(
             settings=load_settings(database_url=database_url),
@@ -229,7 +229,7 @@ def test_connection_lost_before_its_transaction_is_a_transient_error(
 
 
 def test_void_row_at_the_end_of_a_page_does_not_hide_its_trade(
-    exchange: ExchangeThread, asked: Callable[..., FetchCounts]
+    exchange: ExchangeThread, fetch: Callable[..., FetchCounts]
 ) -> None:
     """As of a server that lags: it has the void row of an id, and not yet the true one."""
     number = recent_id(exchange, "spot")
@@ -241,8 +241,8 @@ def test_void_row_at_the_end_of_a_page_does_not_hide_its_trade(
         ]
     )
     with pytest.raises(TransientError, match=f"none from id {number} on yet"):
-        asked("agg_trades", "BTCUSDT", number, number)
-    assert asked("agg_trades", "BTCUSDT", number, number).written == 1
+        fetch("agg_trades", "BTCUSDT", number, number)
+    assert fetch("agg_trades", "BTCUSDT", number, number).written == 1
 
 
 def test_void_row_at_the_end_of_the_newest_trades_does_not_hide_its_trade(
@@ -283,7 +283,7 @@ def test_void_row_at_the_end_of_the_newest_trades_does_not_hide_its_trade(
 
 
 def test_void_rows_do_not_displace_real_ones(
-    exchange: ExchangeThread, asked: Callable[..., FetchCounts]
+    exchange: ExchangeThread, fetch: Callable[..., FetchCounts]
 ) -> None:
     first_id = recent_id(exchange, "spot") + 1_600
     exchange.faults.add(
@@ -292,5 +292,5 @@ def test_void_rows_do_not_displace_real_ones(
             "endpoints": ["aggTrades"], "symbols": ["BTCUSDT"], "times": 1,
         }
     )  # fmt: skip
-    counts = asked("agg_trades", "BTCUSDT", first_id, first_id + 1)
+    counts = fetch("agg_trades", "BTCUSDT", first_id, first_id + 1)
     assert (counts.pages, counts.void > 0, counts.written, counts.absent) == (1, True, 2, 0)

@@ -56,7 +56,7 @@ def record(connection: psycopg.Connection[Any], first: datetime, minutes: int, c
     )
 
 
-def told(report: QualityReport) -> list[tuple[str | None, datetime | None, str | None, str]]:
+def halts_of(report: QualityReport) -> list[tuple[str | None, datetime | None, str | None, str]]:
     """Symbol, first minute, key and detail of each halt; nothing else may be broken."""
     assert set(broken(report)) <= {"halts_are_recorded"}
     report.raise_for_failures()
@@ -77,17 +77,17 @@ def halt(
 def test_halt_is_a_warning_of_every_run_until_fully_recorded(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    assert told(changed(database_url, "1")) == []
+    assert halts_of(changed(database_url, "1")) == []
     silence(connection, HALT, 31)
     for run_id in ("2", "3", "4"):  # though nothing changes any more
-        assert told(changed(database_url, run_id)) == halt(31)
+        assert halts_of(changed(database_url, run_id)) == halt(31)
     record(connection, HALT, 10, "announced")
-    assert told(changed(database_url, "5")) == halt(21, HALT + 10 * MINUTE)
+    assert halts_of(changed(database_url, "5")) == halt(21, HALT + 10 * MINUTE)
     record(connection, HALT + 10 * MINUTE, 21, "prolonged")
     for run_id in ("6", "7"):
-        assert told(changed(database_url, run_id)) == []
+        assert halts_of(changed(database_url, run_id)) == []
     connection.execute("DELETE FROM ops.outages WHERE cause = 'prolonged'")
-    assert told(changed(database_url, "8")) == halt(21, HALT + 10 * MINUTE)
+    assert halts_of(changed(database_url, "8")) == halt(21, HALT + 10 * MINUTE)
 
 
 def test_an_outage_of_one_symbol_records_no_halt_of_the_market(
@@ -96,7 +96,7 @@ def test_an_outage_of_one_symbol_records_no_halt_of_the_market(
     silence(connection, HALT, 31)
     record(connection, HALT, 31, "announced")
     connection.execute("UPDATE ops.outages SET symbol = 'BTCUSDT.P'")
-    assert told(changed(database_url, "1")) == halt(31)
+    assert halts_of(changed(database_url, "1")) == halt(31)
 
 
 def test_continuing_halt_keeps_its_first_minute(
@@ -108,20 +108,20 @@ def test_continuing_halt_keeps_its_first_minute(
         ("2", 35, halt(25)),
         ("3", 70, halt(60)),
     ):
-        assert told(changed(database_url, run_id, HALT + minutes * MINUTE)) == found
+        assert halts_of(changed(database_url, run_id, HALT + minutes * MINUTE)) == found
     # nor does a run that sees its end alone name another
     connection.execute("UPDATE ops.quality_results SET failing_rows = '[]'")
-    assert told(changed(database_url, "4", HALT + 110 * MINUTE)) == halt(100)
+    assert halts_of(changed(database_url, "4", HALT + 110 * MINUTE)) == halt(100)
     window = run_checks(database_url, run_id="w", start=HALT + 90 * MINUTE, end=END)
-    assert told(window) == halt(110)
+    assert halts_of(window) == halt(110)
 
 
 def test_usual_silence_is_no_halt(database_url: str, connection: psycopg.Connection[Any]) -> None:
     silence(connection, HALT, 24)
-    assert told(changed(database_url, "1")) == []
+    assert halts_of(changed(database_url, "1")) == []
     # at the start of the rows the usual silence is unknown
     silence(connection, START, 40)
-    assert told(changed(database_url, "2")) == []
+    assert halts_of(changed(database_url, "2")) == []
 
 
 def test_a_recorded_halt_does_not_make_silence_usual(
@@ -130,19 +130,19 @@ def test_a_recorded_halt_does_not_make_silence_usual(
     silence(connection, HALT, 31)
     second = HALT + 35 * MINUTE
     silence(connection, second, 21)
-    assert told(changed(database_url, "1")) == halt(31)
+    assert halts_of(changed(database_url, "1")) == halt(31)
     record(connection, HALT, 31, "announced")
-    assert told(changed(database_url, "2")) == halt(21, second)
+    assert halts_of(changed(database_url, "2")) == halt(21, second)
 
 
 def test_one_trading_symbol_rules_out_a_halt(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silence(connection, HALT, 31, "ETH%")
-    assert told(changed(database_url, "1")) == []
+    assert halts_of(changed(database_url, "1")) == []
     # the other one's rows are seen alone, then
     silence(connection, HALT, 31, "BTCUSDT.P")
-    assert told(changed(database_url, "2")) == halt(31)
+    assert halts_of(changed(database_url, "2")) == halt(31)
 
 
 def test_halts_across_chunks_are_reported_once(
@@ -154,18 +154,18 @@ def test_halts_across_chunks_are_reported_once(
     monkeypatch.setattr("include.quality.scope.CHUNK_MINUTES", 50)
     monkeypatch.setattr("include.quality.scope.PIECE", timedelta(minutes=25))
     report = run_checks(database_url, run_id="all", scope=ScopeKind.ALL, end=END)
-    assert told(report) == halt(31, symbols=3)
+    assert halts_of(report) == halt(31, symbols=3)
 
 
 def test_run_of_some_symbols_reports_halts_of_their_market(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silence(connection, HALT, 31)
-    assert told(changed(database_url, "1")) == halt(31)
+    assert halts_of(changed(database_url, "1")) == halt(31)
     for symbol, found in (("BTCUSDT", []), ("ETHUSDT.P", halt(31))):
         report = run_checks(
             database_url, run_id=symbol, scope=ScopeKind.ALL, end=END, symbols=[symbol]
         )
-        assert told(report) == found
-    assert told(changed(database_url, "2", symbols=["BTCUSDT"])) == []
-    assert told(changed(database_url, "3")) == halt(31)
+        assert halts_of(report) == found
+    assert halts_of(changed(database_url, "2", symbols=["BTCUSDT"])) == []
+    assert halts_of(changed(database_url, "3")) == halt(31)

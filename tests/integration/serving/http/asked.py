@@ -86,13 +86,13 @@ async def application(url: str, **options: Any) -> AsyncIterator[FastAPI]:
 
 
 @asynccontextmanager
-async def asking(url: str, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with application(url, **options) as app, asking_of(app) as client:
+async def api_client(url: str, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    async with application(url, **options) as app, api_client_of(app) as client:
         yield client
 
 
 @asynccontextmanager
-async def asking_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def api_client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         yield client

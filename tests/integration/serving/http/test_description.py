@@ -10,7 +10,7 @@ from include.domain.timeframes import TIMEFRAMES
 from serving.http.routes import symbols as symbols_module
 from streamer.hub.ticks import BookTickerUpdate
 from streamer.hub.trade_hub import BookTickerHub, TickHubs
-from tests.integration.serving.http.asked import SYMBOLS, T0, application, asking
+from tests.integration.serving.http.asked import SYMBOLS, T0, api_client, application
 from tests.integration.serving.http.described import OF_MARTS, ask_all, on_a_socket
 
 
@@ -34,7 +34,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_each_answer_is_described(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         told = (await client.get("/api/v1/openapi.json")).json()
     for path, operations in told["paths"].items():
         for method, operation in operations.items():
@@ -54,7 +54,7 @@ async def test_each_answer_is_described(stored_url: str) -> None:
 
 
 async def test_the_description_has_every_path(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         told = (await client.get("/api/v1/openapi.json")).raise_for_status().json()
         assert set(told["paths"]) == {
             "/api/v1/login",

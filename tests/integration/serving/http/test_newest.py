@@ -19,9 +19,9 @@ from tests.integration.serving.http.asked import (
     NOW_US,
     ROWS,
     T0,
+    api_client,
+    api_client_of,
     application,
-    asking,
-    asking_of,
     candle,
 )
 
@@ -39,7 +39,7 @@ async def price_of(client: httpx.AsyncClient, symbol: str) -> tuple[str, bool]:
 
 
 async def test_newest_bars_come_from_memory_or_the_table(stored_url: str) -> None:
-    async with asking(stored_url, now_us=lambda: SOON_US) as client:
+    async with api_client(stored_url, now_us=lambda: SOON_US) as client:
         asked = {"symbol": "ETHUSDT.P,BTCUSDT"}
         told = (await client.get("/api/v1/candles/latest", params=asked)).json()["candles"]
         assert [(one["symbol"], one["close"], one["is_closed"]) for one in told] == [
@@ -67,7 +67,7 @@ async def test_newest_bars_come_from_memory_or_the_table(stored_url: str) -> Non
 
 
 async def test_only_the_newest_candle_comes_from_memory(stored_url: str) -> None:
-    async with asking(stored_url, now_us=lambda: SOON_US) as client:
+    async with api_client(stored_url, now_us=lambda: SOON_US) as client:
         asked = {"symbol": "ETHUSDT.P,BTCUSDT", "limit": "1"}
         told = (await client.get("/api/v1/candles", params=asked)).raise_for_status().json()
         assert [(one["close"], one["is_closed"]) for one in told["candles"]] == [
@@ -85,7 +85,7 @@ async def test_stale_memory_is_bypassed_for_the_table(
     stored_url: str, options: dict[str, Any]
 ) -> None:
     """A streamer that dropped the symbol, or is unreachable, does not know what others write."""
-    async with asking(stored_url, **options) as client:
+    async with api_client(stored_url, **options) as client:
         for path, asked in (
             ("/api/v1/candles", {"symbol": "BTCUSDT", "limit": "1"}),
             ("/api/v1/candles/latest", {"symbol": "BTCUSDT"}),
@@ -95,7 +95,7 @@ async def test_stale_memory_is_bypassed_for_the_table(
 
 
 async def test_price_comes_from_the_stream_or_the_table(stored_url: str) -> None:
-    async with asking(stored_url, now_us=lambda: SOON_US) as client:
+    async with api_client(stored_url, now_us=lambda: SOON_US) as client:
         assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", True)
         assert await price_of(client, "ETHUSDT.P") == (f"{ROWS}.10", False)
 
@@ -104,7 +104,7 @@ async def test_price_comes_from_the_stream_or_the_table(stored_url: str) -> None
 async def test_price_of_an_unavailable_stream_is_the_newest_known(
     stored_url: str, options: dict[str, Any]
 ) -> None:
-    async with asking(stored_url, **options) as client:
+    async with api_client(stored_url, **options) as client:
         assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", False)
         with connect(stored_url, application_name="test") as connection:  # what others write
             stored = candle("BTCUSDT", ROWS + 1)
@@ -121,7 +121,7 @@ async def test_price_comes_from_memory_while_the_table_is_unavailable(
     async def away(_: Any) -> None:
         raise TransientError("PostgreSQL is away")
 
-    async with application(stored_url, **NOT_HEARD[0]) as app, asking_of(app) as client:
+    async with application(stored_url, **NOT_HEARD[0]) as app, api_client_of(app) as client:
         await client.get("/api/v1/symbols")
         monkeypatch.setattr(app.state.context.history, "call", away)
         assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", False)
@@ -131,7 +131,7 @@ async def test_price_comes_from_memory_while_the_table_is_unavailable(
 
 async def test_statistics_cover_the_market_and_its_readers(stored_url: str) -> None:
     hubs = TickHubs()
-    async with asking(stored_url, ticks=hubs, statistics=lambda: {"disconnects": 3}) as client:
+    async with api_client(stored_url, ticks=hubs, statistics=lambda: {"disconnects": 3}) as client:
         with hubs.trades.subscribe(["BTCUSDT"]):
             told = (await client.get("/api/v1/statistics")).json()
         assert told["symbols"] == 1
@@ -155,7 +155,7 @@ async def test_book_ticker_is_served_once_received(
 ) -> None:
     monkeypatch.setattr(symbols_module, "BOOK_TIMEOUT_S", 0.1)
     hubs = TickHubs(book_tickers=BookTickerHub(max_symbols=1, linger_s=100))
-    async with asking(stored_url, ticks=hubs) as client:
+    async with api_client(stored_url, ticks=hubs) as client:
         answer = await client.get("/api/v1/symbols/BTCUSDT/book")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "subscribed now: try again" in answer.json()["detail"]
@@ -174,5 +174,5 @@ async def test_book_ticker_is_served_once_received(
         }
         assert (await client.get("/api/v1/symbols/ETHUSDT.P/book")).status_code == 404
         assert (await client.get("/api/v1/symbols/NONE/book")).status_code == 404
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         assert (await client.get("/api/v1/symbols/BTCUSDT/book")).status_code == 503

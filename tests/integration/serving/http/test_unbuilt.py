@@ -6,13 +6,13 @@ from decimal import Decimal
 from typing import Any
 
 from include.domain.timeframes import TIMEFRAMES
-from tests.integration.serving.http.asked import ROWS, T0, asking
+from tests.integration.serving.http.asked import ROWS, T0, api_client
 
 LONG_AGO_MS = T0 // 1_000 - 40 * 10**8
 
 
 async def test_bars_are_rolled_up_from_minutes_without_marts(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
 
         async def bars(**further: object) -> list[dict[str, Any]]:
             asked = {"symbol": "BTCUSDT", **further}
@@ -29,7 +29,7 @@ async def test_bars_are_rolled_up_from_minutes_without_marts(stored_url: str) ->
 
 
 async def test_endpoints_of_marts_say_that_they_are_not_built(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         for what in ("levels", "indicators", "volume-profile", "footprint"):
             answer = await client.get(f"/api/v1/symbols/BTCUSDT/{what}")
             assert answer.status_code == 503, what

@@ -44,7 +44,7 @@ class Changes:
     def list(self, *names: str) -> None:
         self.queue.put_nowait(Batch([], {}, frozenset(names)))
 
-    def tell(self, *names: str, close: str = "1", index: int = 0, closed: bool = False) -> None:
+    def publish(self, *names: str, close: str = "1", index: int = 0, closed: bool = False) -> None:
         made = [
             CandleUpdate(
                 replace(candle(name, index), close=Decimal(close)),
@@ -84,7 +84,7 @@ async def open_to(**options: Any) -> AsyncIterator[tuple[str, Changes, LiveBars]
         await asyncio.wait([listening])
 
 
-async def said(socket: ClientConnection, kind: str) -> dict[str, Any]:
+async def next_message(socket: ClientConnection, kind: str) -> dict[str, Any]:
     """The next message of a kind."""
     async with asyncio.timeout(10):
         while True:
@@ -100,15 +100,15 @@ async def ask(socket: ClientConnection, kind: str, **fields: Any) -> None:
 async def test_reader_receives_only_what_it_subscribed() -> None:
     async with open_to() as (address, changes, _), connect(f"ws://{address}/api/v1/ws") as socket:
         await ask(socket, "subscribe", symbol="S1USDT", id=7)
-        assert await said(socket, "subscribed") == {
+        assert await next_message(socket, "subscribed") == {
             "type": "subscribed",
             "channel": "candles",
             "symbols": ["S1USDT"],
             "timeframe": "1m",
             "id": 7,
         }
-        changes.tell("S2USDT", "S1USDT", close="12.50")
-        (told,) = (await said(socket, "candles"))["data"]
+        changes.publish("S2USDT", "S1USDT", close="12.50")
+        (told,) = (await next_message(socket, "candles"))["data"]
         assert told == {
             "symbol": "S1USDT",
             "timeframe": "1m",
@@ -127,22 +127,22 @@ async def test_reader_receives_only_what_it_subscribed() -> None:
             "is_revision": False,
         }
         await ask(socket, "unsubscribe", symbols=["S1USDT"], id="x")
-        assert (await said(socket, "unsubscribed"))["symbols"] == ["S1USDT"]
+        assert (await next_message(socket, "unsubscribed"))["symbols"] == ["S1USDT"]
         await ask(socket, "subscribe", symbols=["S3USDT"], timeframe="5m")
-        changes.tell("S1USDT", "S3USDT", index=1)
-        told = (await said(socket, "candles"))["data"]
+        changes.publish("S1USDT", "S3USDT", index=1)
+        told = (await next_message(socket, "candles"))["data"]
         assert {(one["symbol"], one["timeframe"]) for one in told} == {("S3USDT", "5m")}
 
 
 async def test_current_state_comes_first() -> None:
     async with open_to() as (address, changes, live_bars):
-        changes.tell("S1USDT", close="3")
+        changes.publish("S1USDT", close="3")
         async with asyncio.timeout(10):
             while not live_bars.symbols:
                 await asyncio.sleep(0.01)
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", symbol="S1USDT")
-            (told,) = (await said(socket, "candles"))["data"]
+            (told,) = (await next_message(socket, "candles"))["data"]
             assert told["close"] == "3"
 
 
@@ -151,16 +151,19 @@ async def test_prices_are_sent_as_json_or_binary_batches() -> None:
         names = NAMES[: MAX_ITEMS + 10]
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", channel="price", symbol="S1USDT")
-            changes.tell("S1USDT", close="12.50")
-            (told,) = (await said(socket, "price"))["data"]
+            changes.publish("S1USDT", close="12.50")
+            (told,) = (await next_message(socket, "price"))["data"]
             assert (told["symbol"], told["price"], told["volume"]) == (
                 "S1USDT", "12.50", "0.00000001",
             )  # fmt: skip
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", channel="price", symbols=names, format="binary")
-            ids = {number: name for name, number in (await said(socket, "symbols"))["ids"].items()}
+            ids = {
+                number: name
+                for name, number in (await next_message(socket, "symbols"))["ids"].items()
+            }
             assert sorted(ids.values()) == sorted(names)
-            changes.tell(*names, close="9.25", index=1)
+            changes.publish(*names, close="9.25", index=1)
             prices: dict[str, tuple[float, float]] = {}
             async with asyncio.timeout(10):
                 while set(prices) != set(names) or set(prices.values()) != {(9.25, 1e-8)}:
@@ -183,20 +186,20 @@ async def test_slow_reader_gets_the_newest_state_and_delays_no_other() -> None:
         async with slow as idle, connect(f"ws://{address}/api/v1/ws") as quick:
             for socket in (idle, quick):
                 await ask(socket, "subscribe", symbols=NAMES[:500])
-                await said(socket, "subscribed")
+                await next_message(socket, "subscribed")
             for step in range(60):
-                changes.tell(*NAMES[:500], close=str(step + 1))
+                changes.publish(*NAMES[:500], close=str(step + 1))
                 newest: dict[str, str] = {}
                 async with asyncio.timeout(20):
                     while set(newest.values()) != {str(step + 1)} or len(newest) < 500:
-                        told = (await said(quick, "candles"))["data"]
+                        told = (await next_message(quick, "candles"))["data"]
                         newest |= {one["symbol"]: one["close"] for one in told}
             assert all(one.waiting <= 5_000 for one in live_bars._subscriptions)
             newest = {}
             messages = 0
             async with asyncio.timeout(20):
                 while set(newest.values()) != {"60"} or len(newest) < 500:
-                    told = (await said(idle, "candles"))["data"]
+                    told = (await next_message(idle, "candles"))["data"]
                     newest |= {one["symbol"]: one["close"] for one in told}
                     messages += 1
             assert messages < 60 * 500 / 200
@@ -209,12 +212,12 @@ async def test_reader_that_reads_nothing_is_disconnected(monkeypatch: pytest.Mon
         connect(f"ws://{address}/api/v1/ws", max_queue=1, ping_interval=None) as socket,
     ):
         await ask(socket, "subscribe", symbols=NAMES[:1_000])
-        await said(socket, "subscribed")
+        await next_message(socket, "subscribed")
         assert live_bars.subscribers == 1
         step = 0
         async with asyncio.timeout(15):  # sooner than by the server's pings
             while live_bars.subscribers:  # until what lies between is full
-                changes.tell(*NAMES[:1_000], close=str(step := step + 1))
+                changes.publish(*NAMES[:1_000], close=str(step := step + 1))
                 await asyncio.sleep(0.02)
         socket.transport.abort()
 
@@ -250,12 +253,12 @@ async def test_invalid_request_is_an_error_and_the_connection_continues(
     async with open_to() as (address, _, _), connect(f"ws://{address}/api/v1/ws") as socket:
         for message, code, text in WRONG:
             await socket.send(message)
-            error = await said(socket, "error")
+            error = await next_message(socket, "error")
             assert error["code"] == code, message
             assert text in error["message"], message
             assert len(error["message"]) < 400
         await ask(socket, "ping", id=1)
-        assert await said(socket, "pong") == {"type": "pong", "id": 1}
+        assert await next_message(socket, "pong") == {"type": "pong", "id": 1}
 
 
 async def test_floods_and_oversized_messages_end_only_their_connection() -> None:
@@ -272,7 +275,7 @@ async def test_floods_and_oversized_messages_end_only_their_connection() -> None
             with pytest.raises(ConnectionClosed):
                 await asyncio.wait_for(socket.recv(), 10)
         await ask(other, "ping")
-        await said(other, "pong")
+        await next_message(other, "pong")
 
 
 async def test_cross_origin_connection_needs_an_allowed_origin() -> None:
@@ -286,22 +289,22 @@ async def test_cross_origin_connection_needs_an_allowed_origin() -> None:
         own = f"http://{address}"
         async with connect(f"ws://{address}/api/v1/ws", origin=own) as socket:  # type: ignore[arg-type]
             await ask(socket, "ping")
-            await said(socket, "pong")
+            await next_message(socket, "pong")
     async with (
         open_to(allowed_origins=[theirs]) as (address, _, _),
         connect(f"ws://{address}/api/v1/ws", origin=theirs) as socket,  # type: ignore[arg-type]
     ):
         await ask(socket, "ping")
-        await said(socket, "pong")
+        await next_message(socket, "pong")
 
 
 async def test_subscriptions_of_a_closed_connection_are_removed() -> None:
     async with open_to() as (address, changes, live_bars):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", symbols=NAMES[:3])
-            await said(socket, "subscribed")
-            changes.tell(*NAMES[:3])
-            await said(socket, "candles")
+            await next_message(socket, "subscribed")
+            changes.publish(*NAMES[:3])
+            await next_message(socket, "candles")
             assert live_bars.subscribers == 1
         async with asyncio.timeout(10):
             while live_bars.subscribers:
@@ -315,10 +318,10 @@ async def test_dropped_symbols_can_be_unsubscribed(names: dict[str, Any]) -> Non
         connect(f"ws://{address}/api/v1/ws") as at,
     ):
         await ask(at, "subscribe", symbols=NAMES[:2])
-        await said(at, "subscribed")
+        await next_message(at, "subscribed")
         changes.streamed = NAMES[1:]
         await ask(at, "unsubscribe", **names)
-        assert (await said(at, "unsubscribed"))["symbols"] == sorted(NAMES[:2])
+        assert (await next_message(at, "unsubscribed"))["symbols"] == sorted(NAMES[:2])
         assert live_bars.subscribers == 0
 
 
@@ -330,17 +333,17 @@ async def test_reader_receives_dropped_and_resumed_symbols() -> None:
         changes.list(*NAMES[:3])
         await ask(socket, "subscribe", symbols=NAMES[:2])
         await ask(socket, "subscribe", channel="price", symbol=NAMES[0])
-        await said(socket, "subscribed")
-        await said(socket, "subscribed")
+        await next_message(socket, "subscribed")
+        await next_message(socket, "subscribed")
         changes.list(*NAMES[1:2])
-        assert await said(socket, "streamed") == {
+        assert await next_message(socket, "streamed") == {
             "type": "streamed", "taken_up": [], "dropped": NAMES[:1],
         }  # fmt: skip
         changes.list(*NAMES[1:3])  # which it did not subscribe
         changes.list(*NAMES[:2])
-        assert (await said(socket, "streamed"))["taken_up"] == NAMES[:1]
-        changes.tell(NAMES[0], close="7")
-        assert (await said(socket, "candles"))["data"][0]["close"] == "7"
+        assert (await next_message(socket, "streamed"))["taken_up"] == NAMES[:1]
+        changes.publish(NAMES[0], close="7")
+        assert (await next_message(socket, "candles"))["data"][0]["close"] == "7"
         await socket.close()
         async with asyncio.timeout(10):
             while live_bars.on_streamed_changed:

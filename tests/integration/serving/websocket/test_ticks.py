@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from streamer.hub import ticks as fans_module
 from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
 from streamer.hub.trade_hub import BookTickerHub, TickHubs, TradeHub
-from tests.integration.serving.websocket.test_endpoint import NAMES, ask, open_to, said
+from tests.integration.serving.websocket.test_endpoint import NAMES, ask, next_message, open_to
 
 T0_US = 1_700_000_040_123_456
 
@@ -42,12 +42,12 @@ async def test_trades_are_delivered_in_order_until_unsubscribed() -> None:
     async with open_to(ticks=ticks) as (address, _, _):
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", channel="trades", symbols=["S1USDT", "S2USDT"], id=3)
-            assert await said(socket, "subscribed") == {
+            assert await next_message(socket, "subscribed") == {
                 "type": "subscribed", "channel": "trades", "symbols": ["S1USDT", "S2USDT"], "id": 3,
             }  # fmt: skip
             ticks.trades.publish(trade(1))
             ticks.trades.publish(trade(1, "S3USDT"))
-            (told,) = (await said(socket, "trades"))["data"]
+            (told,) = (await next_message(socket, "trades"))["data"]
             assert told == {
                 "symbol": "S1USDT",
                 "id": 1,
@@ -59,12 +59,12 @@ async def test_trades_are_delivered_in_order_until_unsubscribed() -> None:
                 "last_trade_id": 3,
             }
             await ask(socket, "unsubscribe", channel="trades", symbol="S1USDT")
-            assert (await said(socket, "unsubscribed"))["symbols"] == ["S1USDT"]
+            assert (await next_message(socket, "unsubscribed"))["symbols"] == ["S1USDT"]
             assert ticks.trades.wanted == {"S2USDT"}
             ticks.trades.publish(trade(2))
             ticks.trades.report_missed(MissedTrades("S2USDT", 4, 5, T0_US, T0_US + 1_000))
             ticks.trades.publish(trade(6, "S2USDT"))
-            assert (await said(socket, "missed"))["data"] == [
+            assert (await next_message(socket, "missed"))["data"] == [
                 {
                     "symbol": "S2USDT",
                     "channel": "trades",
@@ -74,10 +74,10 @@ async def test_trades_are_delivered_in_order_until_unsubscribed() -> None:
                     "to": T0_US // 1_000 + 1,
                 }
             ]
-            told = (await said(socket, "trades"))["data"]
+            told = (await next_message(socket, "trades"))["data"]
             assert [(one["symbol"], one["id"]) for one in told] == [("S2USDT", 6)]
             await ask(socket, "unsubscribe", channel="trades")
-            assert (await said(socket, "unsubscribed"))["symbols"] == ["S2USDT"]
+            assert (await next_message(socket, "unsubscribed"))["symbols"] == ["S2USDT"]
             assert not ticks.trades.wanted
         await gone(ticks)
 
@@ -89,7 +89,7 @@ async def test_current_book_ticker_comes_first_then_the_newest() -> None:
             ticks.book_tickers.publish(book_ticker(1))
         async with connect(f"ws://{address}/api/v1/ws") as socket:
             await ask(socket, "subscribe", channel="book", symbol="S1USDT")
-            (told,) = (await said(socket, "book"))["data"]
+            (told,) = (await next_message(socket, "book"))["data"]
             assert told == {
                 "symbol": "S1USDT",
                 "update_id": 1,
@@ -102,7 +102,7 @@ async def test_current_book_ticker_comes_first_then_the_newest() -> None:
             }
             for number in (2, 3):
                 ticks.book_tickers.publish(book_ticker(number))
-            (told,) = (await said(socket, "book"))["data"]
+            (told,) = (await next_message(socket, "book"))["data"]
             assert told["update_id"] == 3
         await gone(ticks)
 
@@ -117,12 +117,12 @@ async def test_slow_reader_receives_the_trade_ids_it_missed(
         connect(f"ws://{address}/api/v1/ws") as socket,
     ):
         await ask(socket, "subscribe", channel="trades", symbol="S1USDT")
-        await said(socket, "subscribed")
+        await next_message(socket, "subscribed")
         for number in range(1, 1_001):  # in one turn, so that no reader runs meanwhile
             ticks.trades.publish(trade(number))
-        (missed,) = (await said(socket, "missed"))["data"]
+        (missed,) = (await next_message(socket, "missed"))["data"]
         assert (missed["first_id"], missed["last_id"]) == (1, 900)
-        ids = [one["id"] for one in (await said(socket, "trades"))["data"]]
+        ids = [one["id"] for one in (await next_message(socket, "trades"))["data"]]
         assert ids == list(range(901, 1_001))
 
 
@@ -141,23 +141,23 @@ async def test_invalid_requests_are_errors() -> None:
                 ),
             ):
                 await ask(socket, "subscribe", **fields)  # type: ignore[arg-type]
-                error = await said(socket, "error")
+                error = await next_message(socket, "error")
                 assert (error["code"], text in error["message"]) == (code, True), error
             assert not ticks.book_tickers.subscribers
             await ask(socket, "unsubscribe", channel="book", symbol=NAMES[0])
-            assert (await said(socket, "unsubscribed"))["symbols"] == []
+            assert (await next_message(socket, "unsubscribed"))["symbols"] == []
             # what is subscribed of one channel leaves less room for the others
             await ask(socket, "subscribe", channel="trades", symbols=NAMES[:1_000])
-            await said(socket, "subscribed")
+            await next_message(socket, "subscribed")
             await ask(socket, "subscribe", channel="candles", symbol=NAMES[0])
-            assert (await said(socket, "error"))["code"] == "too_many_symbols"
+            assert (await next_message(socket, "error"))["code"] == "too_many_symbols"
         await gone(ticks)
     async with (
         open_to() as (address, _, _),
         connect(f"ws://{address}/api/v1/ws") as socket,
     ):
         await ask(socket, "subscribe", channel="trades", symbol="S1USDT")
-        error = await said(socket, "error")
+        error = await next_message(socket, "error")
         assert error["code"] == "not_served"
 
 
@@ -167,13 +167,13 @@ async def test_returning_symbol_keeps_its_id_in_binary_prices() -> None:
         connect(f"ws://{address}/api/v1/ws") as socket,
     ):
         await ask(socket, "subscribe", channel="price", symbols=NAMES[:2])
-        await said(socket, "subscribed")
+        await next_message(socket, "subscribed")
         await ask(socket, "subscribe", channel="price", symbols=NAMES[1:3], format="binary")
-        ids = (await said(socket, "symbols"))["ids"]
+        ids = (await next_message(socket, "symbols"))["ids"]
         assert sorted(ids) == sorted(NAMES[:3])  # also for symbols that were sent as JSON before
         await ask(socket, "unsubscribe", channel="price", symbol=NAMES[0])
-        await said(socket, "unsubscribed")
+        await next_message(socket, "unsubscribed")
         await ask(socket, "subscribe", channel="price", symbols=[NAMES[0], NAMES[3]])
-        mailbox = (await said(socket, "symbols"))["ids"]
+        mailbox = (await next_message(socket, "symbols"))["ids"]
         assert list(mailbox) == [NAMES[3]]
         assert len({*ids.values(), *mailbox.values()}) == 4

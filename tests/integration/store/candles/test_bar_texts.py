@@ -59,7 +59,7 @@ def stored(connection: Connection) -> None:
             connection.execute(LIVE, (symbol, from_us(T0 + index * MINUTE_US), is_closed))
 
 
-def told(bar: StoredBar) -> dict[str, Any]:
+def described(bar: StoredBar) -> dict[str, Any]:
     """A bar as the API's description has it."""
     one = bar.candle
     quotes = [one.quote_volume, one.taker_buy_quote_volume] if bar.has_quotes else [None, None]
@@ -96,7 +96,7 @@ def test_texts_equal_the_rows(database_url: str, symbol: str, newest: bool, limi
                 connection, symbol, MINUTE, start_us, end_us, limit=limit, newest=newest
             )
             assert found is not None
-            assert json.loads(f"[{found.text}]") == [told(one) for one in rows[:limit]]
+            assert json.loads(f"[{found.text}]") == [described(one) for one in rows[:limit]]
             assert found.count == len(rows[:limit])
             beyond = rows[limit].candle.open_time_us if len(rows) > limit else None
             assert found.next_open_us == beyond

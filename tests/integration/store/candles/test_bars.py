@@ -29,14 +29,14 @@ def minute(open_time_us: int, rng: random.Random) -> Candle:
     )  # fmt: skip
 
 
-def offer(candle: Candle) -> CandleCandidate:
+def candidate(candle: Candle) -> CandleCandidate:
     return CandleCandidate(candle, Status.VERIFIED, Source.REST, evidence_at_us=NEWEST)
 
 
 def stored(connection: Connection, *opens: int) -> list[Candle]:
     rng = random.Random(5)
     found = [minute(one, rng) for one in opens]
-    merge_candidates(connection, [offer(one) for one in found])
+    merge_candidates(connection, [candidate(one) for one in found])
     return found
 
 
@@ -96,7 +96,7 @@ def test_silent_minutes_give_a_flat_bar_without_ids(database_url: str) -> None:
     hour = HOUR.open_time_us(NEWEST) - 5 * HOUR_US
     silent = [silent_candle("BTCUSDT", hour + i * MINUTE_US, Decimal(7)) for i in range(3)]
     with connect(database_url, application_name="test") as connection:
-        merge_candidates(connection, [offer(one) for one in silent])
+        merge_candidates(connection, [candidate(one) for one in silent])
         _, hours, _ = read_parts(connection, "BTCUSDT", NEWEST)
     assert [part.candle for part in hours] == [silent_candle("BTCUSDT", hour, Decimal(7))]
 

@@ -13,7 +13,7 @@ T0 = 1_700_000_040_000_000
 ONE = Decimal(1)
 
 
-def offer(symbol: str, index: int, close: int = 1) -> CandleCandidate:
+def candidate(symbol: str, index: int, close: int = 1) -> CandleCandidate:
     price = Decimal(close)
     candle = Candle(
         symbol, T0 + index * MINUTE_US, ONE, price, ONE, price, ONE, ONE, 1, ONE, ONE, 7, 8
@@ -27,9 +27,11 @@ def now_us() -> int:
 
 def test_minutes_from_a_time_and_earlier_ones_updated_since_are_read(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
-        merge_candidates(connection, [offer(name, n) for name in ("A", "B.P") for n in range(10)])
+        merge_candidates(
+            connection, [candidate(name, n) for name in ("A", "B.P") for n in range(10)]
+        )
         connection.execute("UPDATE market.candles_1m SET updated_at = now() - interval '1 hour'")
-        merge_candidates(connection, [offer("A", 2, close=2), offer("A", 0, close=2)])
+        merge_candidates(connection, [candidate("A", 2, close=2), candidate("A", 0, close=2)])
         since_us = now_us() - 600 * SECOND_US
         asked = {
             "A": Asked(T0 + 7 * MINUTE_US, since_us),
@@ -42,6 +44,6 @@ def test_minutes_from_a_time_and_earlier_ones_updated_since_are_read(database_ur
         ] == [("A", 2), ("A", 7), ("A", 8), ("A", 9), ("B.P", 9)]
         first = found[0]
         assert (first.candle, first.status, first.source) == (
-            offer("A", 2, close=2).candle, Status.VERIFIED, Source.KLINE,
+            candidate("A", 2, close=2).candle, Status.VERIFIED, Source.KLINE,
         )  # fmt: skip
         assert read_minutes_since(connection, {}, first_us=T0) == []

@@ -22,7 +22,7 @@ def record(connection: Connection, at: datetime, *verdicts: tuple[str, bool]) ->
     record_quality_run(connection, run, results)
 
 
-def kept(connection: Connection) -> list[tuple[datetime, str, bool]]:
+def stored_results(connection: Connection) -> list[tuple[datetime, str, bool]]:
     return connection.execute(
         "SELECT run_at, check_name, success FROM ops.quality_results ORDER BY 1, 2"
     ).fetchall()
@@ -41,7 +41,7 @@ def test_old_successes_are_deleted_and_first_and_last_failures_of_a_day_stay(
         connection.execute("SET LOCAL ROLE candelabra_jobs")
         removed = prune_quality_results(connection, before=BEFORE)
 
-    assert kept(connection) == [
+    assert stored_results(connection) == [
         (OLD + timedelta(minutes=5), "a", False),
         (OLD + timedelta(minutes=20), "c", False),
         (OLD + timedelta(minutes=45), "a", False),
@@ -51,7 +51,7 @@ def test_old_successes_are_deleted_and_first_and_last_failures_of_a_day_stay(
     ]
     assert removed == 33 - 6
     # Runs with a remaining result, and new ones, stay with them.
-    left = {f"run {at}" for at, _, _ in kept(connection)}
+    left = {f"run {at}" for at, _, _ in stored_results(connection)}
     runs = connection.execute("SELECT run_id FROM ops.quality_runs").fetchall()
     assert {run_id for (run_id,) in runs} == left
     assert prune_quality_results(connection, before=BEFORE) == 0

@@ -43,7 +43,7 @@ def trade_line(number: int, quote: Decimal | None) -> str:
     return TRADES.line(("A", number, Decimal("2.5"), Decimal(2), quote, AT_US, False))
 
 
-def quote_line(number: int, event_us: int | None, received_us: int = AT_US) -> str:
+def book_ticker_row(number: int, event_us: int | None, received_us: int = AT_US) -> str:
     numbers = [Decimal(n) for n in (1, 2, 3, 0)]
     return BOOK_TICKERS.line(("A", number, *numbers, event_us, received_us))
 
@@ -67,7 +67,7 @@ async def test_values_are_kept_exactly(
     await write_raw_async(writer, AGG_TRADES, [agg_line(7, symbol="Ж")])
     lines = [trade_line(1, None), trade_line(2, Decimal("5.00000001"))]
     await write_raw_async(writer, TRADES, lines)
-    lines = [quote_line(1, None), quote_line(2, AT_US - 5)]
+    lines = [book_ticker_row(1, None), book_ticker_row(2, AT_US - 5)]
     await write_raw_async(writer, BOOK_TICKERS, lines)
 
     query = (
@@ -141,7 +141,7 @@ MIDNIGHT_US = AT_US // DAY_US * DAY_US + DAY_US
 DAYS_OF_QUOTES = "SELECT day::text, update_id FROM market.book_tickers ORDER BY 2, 1"
 
 
-def quotes_received(at_us: int, *numbers: int) -> list[str]:
+def captured_lines(at_us: int, *numbers: int) -> list[str]:
     """An intake's lines for spot book tickers received at this time."""
     made = Intake([BOOK_TICKERS.name], max_rows=100, on_losses=lambda _: None, now_us=lambda: at_us)
     for number in numbers:
@@ -153,10 +153,10 @@ def quotes_received(at_us: int, *numbers: int) -> list[str]:
 async def test_book_ticker_received_on_two_days_is_stored_once(
     connection: Connection, writer: psycopg.AsyncConnection[Any], order: int
 ) -> None:
-    days = [quote_line(n, None, AT_US + n * DAY_US) for n in (0, 1)]
+    days = [book_ticker_row(n, None, AT_US + n * DAY_US) for n in (0, 1)]
     await write_raw_async(writer, BOOK_TICKERS, days)
-    before = quotes_received(MIDNIGHT_US - 1_000, 6, 7, 8)
-    after = quotes_received(MIDNIGHT_US + 1_000, 7, 8, 9)
+    before = captured_lines(MIDNIGHT_US - 1_000, 6, 7, 8)
+    after = captured_lines(MIDNIGHT_US + 1_000, 7, 8, 9)
     for lines, told in zip((before, after)[::order], ((3, False), (1, True)), strict=True):
         assert await write_raw_async(writer, BOOK_TICKERS, lines) == told
     found = connection.execute(DAYS_OF_QUOTES).fetchall()
@@ -170,15 +170,15 @@ async def test_book_tickers_away_from_midnight_are_distinct_by_day(
     minute = 60_000_000
     for moment_us in (MIDNIGHT_US - 3 * minute, MIDNIGHT_US, MIDNIGHT_US + minute):
         # an id that another instrument uses, and one with a time of the exchange
-        lines = [quote_line(1, None, moment_us), quote_line(2, moment_us, moment_us)]
+        lines = [book_ticker_row(1, None, moment_us), book_ticker_row(2, moment_us, moment_us)]
         assert may_bear_two_days(BOOK_TICKERS, lines) == (moment_us == MIDNIGHT_US)
         assert not may_bear_two_days(BOOK_TICKERS, lines[1:])
         await write_raw_async(writer, BOOK_TICKERS, lines)
     assert connection.execute(DAYS_OF_QUOTES).fetchall() == [
         ("2025-11-21", 1), ("2025-11-22", 1), ("2025-11-21", 2), ("2025-11-22", 2),
     ]  # fmt: skip
-    await write_raw_async(writer, BOOK_TICKERS, [quote_line(3, MIDNIGHT_US - 1, MIDNIGHT_US)])
-    await write_raw_async(writer, BOOK_TICKERS, [quote_line(3, None, MIDNIGHT_US + 1)])
+    await write_raw_async(writer, BOOK_TICKERS, [book_ticker_row(3, MIDNIGHT_US - 1, MIDNIGHT_US)])
+    await write_raw_async(writer, BOOK_TICKERS, [book_ticker_row(3, None, MIDNIGHT_US + 1)])
     assert connection.execute(DAYS_OF_QUOTES).fetchall()[4:] == [
         ("2025-11-21", 3),
         ("2025-11-22", 3),
@@ -195,7 +195,7 @@ async def test_two_writers_around_midnight_store_book_tickers_once(
         own = await connect_async(database_url, application_name="test-midnight")
         async with own:
             for start in range(0, 2_000, 50):
-                lines = [quote_line(n, None, at_us) for n in numbers[start : start + 50]]
+                lines = [book_ticker_row(n, None, at_us) for n in numbers[start : start + 50]]
                 written += (await write_raw_async(own, BOOK_TICKERS, lines))[0]
         return written
 

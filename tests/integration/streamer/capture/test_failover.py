@@ -63,7 +63,7 @@ class Way:
         await asyncio.to_thread(server.start_again)
 
 
-def asked(url: str, query: str, *arguments: object) -> list[Row]:
+def query_rows(url: str, query: str, *arguments: object) -> list[Row]:
     with psycopg.connect(url) as connection:
         return connection.execute(query, arguments).fetchall()
 
@@ -85,8 +85,8 @@ async def test_rows_missing_on_a_standby_are_fetched_by_id_or_recorded_as_lost(
 
             await wait_until(stored)
             await way.restart(server, streamer)
-            trades = asked(server.url, AGG_TRADES, SYMBOL)
-            quotes = asked(server.url, LAST_QUOTES, SYMBOL, GONE_ROWS + 1)
+            trades = query_rows(server.url, AGG_TRADES, SYMBOL)
+            quotes = query_rows(server.url, LAST_QUOTES, SYMBOL, GONE_ROWS + 1)
             with psycopg.connect(server.url) as connection:  # as the new primary never had them
                 connection.execute(
                     "DELETE FROM market.agg_trades WHERE agg_trade_id > %s",
@@ -99,18 +99,18 @@ async def test_rows_missing_on_a_standby_are_fetched_by_id_or_recorded_as_lost(
             goal = trades[-1][0] + 50
 
             async def whole() -> bool:
-                rows = await asyncio.to_thread(asked, server.url, AGG_TRADES, SYMBOL)
+                rows = await asyncio.to_thread(query_rows, server.url, AGG_TRADES, SYMBOL)
                 ids = [row[0] for row in rows]
                 return ids[-1] > goal and ids == list(range(trades[0][0], ids[-1] + 1))
 
             await wait_until(whole)
 
             async def told() -> bool:
-                gaps = await asyncio.to_thread(asked, server.url, GAPS, SYMBOL)
+                gaps = await asyncio.to_thread(query_rows, server.url, GAPS, SYMBOL)
                 return any(cause == LOST for cause, _ in gaps)
 
             await wait_until(told)
-        ((_, detail),) = [gap for gap in asked(server.url, GAPS, SYMBOL) if gap[0] == LOST]
+        ((_, detail),) = [gap for gap in query_rows(server.url, GAPS, SYMBOL) if gap[0] == LOST]
         (stretch,) = [name for name in detail if "/" in name]
         from_time, to_time = map(datetime.fromisoformat, stretch.split("/"))
         # A batch may be stored without an acknowledgement: it waits in memory and is sent again.
@@ -136,4 +136,4 @@ async def test_a_server_that_returns_with_all_rows_causes_no_loss(
             way.is_cut = False
             goal = written["book_tickers"] + GONE_ROWS
             await wait_until(more)
-        assert asked(server.url, GAPS, SYMBOL) == []
+        assert query_rows(server.url, GAPS, SYMBOL) == []

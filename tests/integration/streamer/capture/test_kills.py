@@ -75,16 +75,16 @@ class Streamer:
         self._process.wait(10)
 
     def check(self) -> None:
-        assert self._process.poll() is None, self.said()
+        assert self._process.poll() is None, self.log_text()
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self._log.read_text()
 
     def end(self) -> None:
         """As a supervisor does."""
         self._process.terminate()
-        assert self._process.wait(15) == 0, self.said()
-        assert "Traceback" not in self.said()
+        assert self._process.wait(15) == 0, self.log_text()
+        assert "Traceback" not in self.log_text()
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def running(*arguments: Any, **options: Any) -> Iterator[Streamer]:
 def wait_until(holds: Callable[[], bool], streamer: Streamer, *, timeout_s: float = 60) -> None:
     until_s = time.monotonic() + timeout_s
     while not holds():
-        assert time.monotonic() < until_s, streamer.said()[-3_000:]
+        assert time.monotonic() < until_s, streamer.log_text()[-3_000:]
         streamer.check()
         time.sleep(0.1)
 

@@ -66,7 +66,7 @@ class Bench:
         self._received_us += 1
         return self._received_us
 
-    def quote(self, number: int, *, symbol: str = "BTCUSDT") -> None:
+    def publish_book_ticker(self, number: int, *, symbol: str = "BTCUSDT") -> None:
         self.intake.on_book_ticker(Market.SPOT, BookTicker(number, symbol, "1", "2", "3", "4"))
 
     def trade(self, number: int, *, price: str = "1.5", symbol: str = "BTCUSDT") -> None:
@@ -125,11 +125,11 @@ async def test_book_tickers_of_an_outage_are_spooled_and_replayed(
 ) -> None:
     async with working(Bench(server.url, tmp_path)) as bench:
         for number in range(1_000):
-            bench.quote(number, symbol="AWAY")
+            bench.publish_book_ticker(number, symbol="AWAY")
         await until(lambda: bench.writer.written["book_tickers"] == 1_000)
         server.kill()
         for number in range(1_000, 6_000):
-            bench.quote(number, symbol="AWAY")
+            bench.publish_book_ticker(number, symbol="AWAY")
             bench.trade(number, symbol="AWAY")
         await until(lambda: bench.spool.size_bytes > 100_000)
         await until(lambda: not bench.intake.lanes.lanes[3].rows)
@@ -137,7 +137,7 @@ async def test_book_tickers_of_an_outage_are_spooled_and_replayed(
         server.start_again()
         await until(lambda: bench.spool.is_empty and not bench.intake.lanes.waiting)
         await until(lambda: not bench.writer.is_spooling)
-        bench.quote(6_000, symbol="AWAY")
+        bench.publish_book_ticker(6_000, symbol="AWAY")
         await until(lambda: bench.writer.written["book_tickers"] == 6_001)
         await until(lambda: bench.writer.written["agg_trades"] == 5_000)
     assert stored(server.url, "AWAY") == (list(range(6_001)), list(range(1_000, 6_000)))
@@ -150,13 +150,13 @@ async def test_a_killed_process_leaves_its_spool_to_the_next(
     away = "postgresql://candelabra@127.0.0.1:1/capture"
     async with working(Bench(away, tmp_path)) as killed:
         for number in range(700):
-            killed.quote(number, symbol="KILLED")
+            killed.publish_book_ticker(number, symbol="KILLED")
         await until(lambda: killed.spool.size_bytes > 0 and not killed.intake.lanes.waiting)
     (segment,) = segments(tmp_path)
     tear(segment)
 
     async with working(Bench(server.url, tmp_path)) as after:
-        after.quote(700, symbol="KILLED")
+        after.publish_book_ticker(700, symbol="KILLED")
         await until(lambda: after.writer.written["book_tickers"] == 701)
     assert stored(server.url, "KILLED")[0] == list(range(701))
     assert segments(tmp_path) == []
@@ -166,7 +166,7 @@ async def test_rows_dropped_by_the_spool_are_recorded(server: Server, tmp_path: 
     away = "postgresql://candelabra@127.0.0.1:1/capture"
     async with working(Bench(away, tmp_path, max_bytes=100_000)) as killed:
         for number in range(3_000):
-            killed.quote(number, symbol="FULL")
+            killed.publish_book_ticker(number, symbol="FULL")
         await until(lambda: killed.losses.rows > 1_000 and not killed.intake.lanes.waiting)
         assert sum(path.stat().st_size for path in segments(tmp_path)) <= 100_000
         lost = killed.losses.rows
@@ -201,11 +201,11 @@ async def test_rows_refused_by_a_full_disk_are_recorded_as_lost(
     async with working(Bench(away, tmp_path)) as bench:
         with full_disk():
             for number in range(1_000):
-                bench.quote(number, symbol="DISK")
+                bench.publish_book_ticker(number, symbol="DISK")
             await until(lambda: bench.losses.rows == 1_000)
         assert bench.spool.is_empty or all(one.stat().st_size == 0 for one in segments(tmp_path))
         for number in range(1_000, 1_500):
-            bench.quote(number, symbol="DISK")
+            bench.publish_book_ticker(number, symbol="DISK")
         await until(lambda: bench.spool.size_bytes > 0 and not bench.intake.lanes.waiting)
         await until(lambda: '"rows":1000' in read(tmp_path / "losses.json"))
 
@@ -224,7 +224,7 @@ async def test_a_hanging_database_does_not_let_memory_grow(server: Server, tmp_p
         blocker.execute("LOCK TABLE market.book_tickers, market.agg_trades")
         async with working(Bench(server.url, tmp_path, max_rows=4_000)) as bench:
             for number in range(20_000):
-                bench.quote(number, symbol="HANGS")
+                bench.publish_book_ticker(number, symbol="HANGS")
                 bench.trade(number, symbol="HANGS")
                 assert bench.intake.lanes.waiting <= 4_000
                 if number % 100 == 0:
@@ -261,13 +261,13 @@ async def test_refused_row_does_not_affect_others(server: Server, tmp_path: Path
 async def test_stop_writes_or_spools_waiting_rows(server: Server, tmp_path: Path) -> None:
     bench = Bench(server.url, tmp_path)
     for number in range(1_200):
-        bench.quote(number, symbol="STOP")
+        bench.publish_book_ticker(number, symbol="STOP")
     await bench.writer.flush()
     assert stored(server.url, "STOP")[0] == list(range(1_200))
 
     away = Bench("postgresql://candelabra@127.0.0.1:1/capture", tmp_path)
     for number in range(1_200, 2_400):
-        away.quote(number, symbol="STOP")
+        away.publish_book_ticker(number, symbol="STOP")
     with pytest.raises(module.TransientError):
         await away.writer.flush()
     assert away.intake.lanes.waiting == 0
@@ -287,7 +287,7 @@ async def test_two_streamers_store_each_row_of_a_symbol_once(
     async with working(one), working(other):
         for number in range(8_000):
             for bench in (one, other):
-                bench.quote(number, symbol="TWICE")
+                bench.publish_book_ticker(number, symbol="TWICE")
                 bench.trade(number, symbol="TWICE")
             if number % 200 == 0:
                 await asyncio.sleep(0.01)

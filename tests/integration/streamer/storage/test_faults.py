@@ -24,7 +24,7 @@ from streamer.app import Streamer
 from streamer.storage import gap_ledger as ledger
 from streamer.storage import writer
 from tests.integration.streamer.harness import (
-    goes_on,
+    minutes_continue,
     minutes_of,
     passed,
     settings_for,
@@ -50,7 +50,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     return log
 
 
-def told(log: CapturingLogger, event: str) -> list[dict[str, object]]:
+def events_named(log: CapturingLogger, event: str) -> list[dict[str, object]]:
     return [call.kwargs for call in log.calls if call.args[0] == event]
 
 
@@ -95,11 +95,11 @@ async def test_a_primary_that_becomes_read_only_is_waited_out_and_no_row_is_refu
             await minutes_pass(exchange, 2.5)
             connection.execute(read_only.format(sql.Identifier(name), sql.SQL("off")))
             drop_sessions(connection, name)
-        await goes_on(exchange, database_url, SYMBOLS)
-    assert told(log, "candle_refused") == []
-    errors = " ".join(str(one["error"]) for one in told(log, "write_postponed"))
+        await minutes_continue(exchange, database_url, SYMBOLS)
+    assert events_named(log, "candle_refused") == []
+    errors = " ".join(str(one["error"]) for one in events_named(log, "write_postponed"))
     assert "read-only" in errors
-    (backlog_written, *_) = told(log, "backlog_written")
+    (backlog_written, *_) = events_named(log, "backlog_written")
     assert int(str(backlog_written["rows"])) >= 6
 
 
@@ -134,11 +134,11 @@ async def test_a_full_disk_is_waited_out_in_bounded_memory(
                     await asyncio.sleep(0.01)
             for table in tables:
                 connection.execute(f"DROP TRIGGER full_disk ON {table}")  # type: ignore[arg-type]
-        await goes_on(exchange, database_url, SYMBOLS)
+        await minutes_continue(exchange, database_url, SYMBOLS)
         # Not by cause: a late kline may have opened the gap before the buffer was full.
         await until_gaps(database_url, lambda gaps: {gap["symbol"] for gap in gaps} == set(SYMBOLS))
-    assert max(int(str(one["waiting"])) for one in told(log, "write_postponed")) <= 4
-    assert told(log, "candle_refused") == []
+    assert max(int(str(one["waiting"])) for one in events_named(log, "write_postponed")) <= 4
+    assert events_named(log, "candle_refused") == []
 
 
 @pytest.mark.long
@@ -155,11 +155,11 @@ async def test_a_statement_that_waits_too_long_is_cancelled_and_retried(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                 " AND application_name = 'candelabra-streamer'"
             ).fetchone()
-        await goes_on(exchange, database_url, SYMBOLS)
-    assert len(told(log, "write_postponed")) >= 2
+        await minutes_continue(exchange, database_url, SYMBOLS)
+    assert len(events_named(log, "write_postponed")) >= 2
     assert left is not None
     assert left[0] <= 1  # nothing that was given up goes on behind our back
-    assert len(told(log, "backlog_written")) >= 1
+    assert len(events_named(log, "backlog_written")) >= 1
 
 
 @pytest.mark.long
@@ -172,8 +172,8 @@ async def test_sessions_ended_by_the_server_lose_no_minute(
             for _ in range(5):
                 drop_sessions(connection, name)
                 await minutes_pass(exchange, 0.5)
-        await goes_on(exchange, database_url, SYMBOLS)
-    assert told(log, "candle_refused") == []
+        await minutes_continue(exchange, database_url, SYMBOLS)
+    assert events_named(log, "candle_refused") == []
 
 
 @contextmanager
@@ -209,6 +209,8 @@ async def test_after_a_failover_the_writable_server_is_found(log: CapturingLogge
             with connect(at(two), application_name="test") as connection:
                 connection.execute("SET default_transaction_read_only = off")
                 connection.execute("ALTER DATABASE candles SET default_transaction_read_only = off")
-            await goes_on(exchange, at(two), SYMBOLS)
-    assert told(log, "candle_refused") == []
-    assert "read-only" in " ".join(str(one["error"]) for one in told(log, "write_postponed"))
+            await minutes_continue(exchange, at(two), SYMBOLS)
+    assert events_named(log, "candle_refused") == []
+    assert "read-only" in " ".join(
+        str(one["error"]) for one in events_named(log, "write_postponed")
+    )

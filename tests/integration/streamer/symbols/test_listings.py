@@ -35,7 +35,7 @@ KNOWN = ("BTCUSDT", "ETHUSDT")
 NEW, NEW_UM, GONE = "NEWUSDT", "FRESHUSDT.P", "ETHUSDT"
 
 
-class Told:
+class RecordingLogger:
     """Takes the place of the streamer's logger."""
 
     def __init__(self) -> None:
@@ -46,11 +46,11 @@ class Told:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Told:
-    told = Told()
+def log(monkeypatch: pytest.MonkeyPatch) -> RecordingLogger:
+    log = RecordingLogger()
     for module in (app, watchdog):
-        monkeypatch.setattr(module, "log", told)
-    return told
+        monkeypatch.setattr(module, "log", log)
+    return log
 
 
 def subscribed(exchange: Exchange) -> set[str]:
@@ -59,7 +59,7 @@ def subscribed(exchange: Exchange) -> set[str]:
 
 
 async def test_new_listings_are_streamed_from_their_first_minute_on(
-    database_url: str, told: Told
+    database_url: str, log: RecordingLogger
 ) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=KNOWN, um_symbols=("BTCUSDT",))
     async with Exchange(config) as exchange:
@@ -96,7 +96,7 @@ async def test_new_listings_are_streamed_from_their_first_minute_on(
             for name in (NEW, NEW_UM):
                 assert minutes_of(rows, name)[0] == first_us[name], name
             await assert_equal_to_the_exchange(exchange, rows, names)
-            added = [symbol for event, symbol in told.events if event == "symbol_added"]
+            added = [symbol for event, symbol in log.events if event == "symbol_added"]
             assert sorted(map(str, added)) == sorted([NEW, NEW_UM])
             assert [feed.connection.reconnects for feed in streamer.telemetry.feeds] == [0, 0]
     with psycopg.connect(database_url) as connection:
@@ -105,7 +105,7 @@ async def test_new_listings_are_streamed_from_their_first_minute_on(
 
 
 async def test_halt_is_logged_once_and_a_vanished_symbol_unsubscribed(
-    database_url: str, told: Told, monkeypatch: pytest.MonkeyPatch
+    database_url: str, log: RecordingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "GONE_AFTER_US", 3 * MINUTE_US)
     config = SimulatorConfig(speed=60, spot_symbols=(*KNOWN, "PEPEUSDT"))
@@ -128,13 +128,13 @@ async def test_halt_is_logged_once_and_a_vanished_symbol_unsubscribed(
                     await asyncio.sleep(0.01)
                 while any(GONE.lower() in one for one in subscribed(exchange)):
                     await asyncio.sleep(0.05)
-            told_of = [event for event in told.events if event[1] == GONE]
+            told_of = [event for event in log.events if event[1] == GONE]
             assert told_of.count(("symbol_halted", GONE)) == 1
             assert told_of[-1] == ("symbol_gone", GONE)
-            assert [e for e, symbol in told.events if symbol == "PEPEUSDT" and "halt" in e] == [
+            assert [e for e, symbol in log.events if symbol == "PEPEUSDT" and "halt" in e] == [
                 "symbol_halted"
             ]
-            assert ("symbol_resumed", "PEPEUSDT") in told.events
+            assert ("symbol_resumed", "PEPEUSDT") in log.events
             goal_us = minute_of(exchange.clock.now_us()) + MINUTE_US
             await wait_for_rows(
                 database_url, lambda rows: minutes_of(rows, "PEPEUSDT")[-1] >= goal_us

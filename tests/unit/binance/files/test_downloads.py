@@ -16,7 +16,7 @@ SUM = hashlib.sha256(BODY).hexdigest()
 CUT = 1_000
 
 
-class Cut(httpx.SyncByteStream):
+class InterruptedBody(httpx.SyncByteStream):
     """A body whose connection breaks."""
 
     def __init__(self, content: bytes) -> None:
@@ -51,7 +51,7 @@ class Server:
             status, body = 206, body[begin:]
         if self.cuts:
             self.cuts -= 1
-            return httpx.Response(status, headers=headers, stream=Cut(body[:CUT]))
+            return httpx.Response(status, headers=headers, stream=InterruptedBody(body[:CUT]))
         return httpx.Response(status, headers=headers, content=body)
 
 
@@ -67,7 +67,7 @@ def fetch(tmp_path: Path) -> Callable[[Server], Downloaded]:
     return once
 
 
-def cut_then_whole(fetch: Callable[[Server], Downloaded], server: Server) -> Downloaded:
+def interrupted_then_complete(fetch: Callable[[Server], Downloaded], server: Server) -> Downloaded:
     for _ in range(server.cuts):
         with pytest.raises(httpx.RemoteProtocolError):
             fetch(server)
@@ -78,7 +78,7 @@ def test_interrupted_download_requests_only_the_rest(
     fetch: Callable[[Server], Downloaded], tmp_path: Path
 ) -> None:
     server = Server(cuts=2)
-    done = cut_then_whole(fetch, server)
+    done = interrupted_then_complete(fetch, server)
     assert (done.checksum, done.resumed_at) == (SUM, 2 * CUT)
     assert server.asked == [("", ""), (f"bytes={CUT}-", '"a"'), (f"bytes={2 * CUT}-", '"a"')]
     assert (tmp_path / "f.zip").read_bytes() == BODY
@@ -108,7 +108,7 @@ def test_changed_file_is_fetched_from_the_start(
 def test_file_is_fetched_from_the_start_without_range_support(
     fetch: Callable[[Server], Downloaded], server: Server
 ) -> None:
-    done = cut_then_whole(fetch, server)
+    done = interrupted_then_complete(fetch, server)
     assert (done.checksum, done.resumed_at) == (SUM, 0)
 
 

@@ -161,7 +161,7 @@ class CarefulReader(KlineReader):
         return None
 
 
-class Noticing(KlineReader):
+class CountingReader(KlineReader):
     """Counts the blocks that are read the fast way."""
 
     fast = 0
@@ -193,7 +193,7 @@ def test_fast_reader_equals_the_careful_one(
 ) -> None:
     lines = [row(20 + index) for index in range(good)]
     lines[good // 2 : good // 2] = others
-    plain = Noticing("BTCUSDT", window=(DAY, DAY + 25 * MINUTE_US))
+    plain = CountingReader("BTCUSDT", window=(DAY, DAY + 25 * MINUTE_US))
     careful = CarefulReader("BTCUSDT", window=(DAY, DAY + 25 * MINUTE_US))
     for first in range(0, len(lines), lines_a_block):
         text = "".join(f"{line}\n" for line in lines[first : first + lines_a_block])

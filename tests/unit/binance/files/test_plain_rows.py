@@ -77,7 +77,7 @@ class CarefulReader(TradeReader):
         return None
 
 
-class Noticing(TradeReader):
+class CountingReader(TradeReader):
     """Counts the blocks that are read the fast way."""
 
     fast = 0
@@ -91,7 +91,7 @@ class Noticing(TradeReader):
 Told = tuple[list[Candle], list[Candle], list[Rejection], int, list[tuple[object, ...]]]
 
 
-def told(reader: TradeReader, lines: list[str], cuts: list[int]) -> Told:
+def outcome_of(reader: TradeReader, lines: list[str], cuts: list[int]) -> Told:
     """Result of a file cut into blocks."""
     edges = [0, *sorted({cut for cut in cuts if cut < len(lines)} - {0}), len(lines)]
     whole, partial, rejections, trades, rows = [], [], [], 0, []
@@ -160,10 +160,10 @@ def test_both_readers_agree_on_any_file(
     if not lines:
         return
     symbol = "X" if layout in (SPOT_TRADES, SPOT_AGG_TRADES) else "X.P"
-    fast = told(TradeReader(symbol, layout, keep_rows=True), lines, cuts)
-    assert fast == told(CarefulReader(symbol, layout, keep_rows=True), lines, cuts)
+    fast = outcome_of(TradeReader(symbol, layout, keep_rows=True), lines, cuts)
+    assert fast == outcome_of(CarefulReader(symbol, layout, keep_rows=True), lines, cuts)
     if all(column != 0 for _, column, _ in spoilt[:2]):  # an id in disorder is late in one block
-        assert fast == told(TradeReader(symbol, layout, keep_rows=True), lines, [])
+        assert fast == outcome_of(TradeReader(symbol, layout, keep_rows=True), lines, [])
 
 
 def test_a_negative_zero_is_rejected_like_any_negative_number() -> None:
@@ -171,8 +171,8 @@ def test_a_negative_zero_is_rejected_like_any_negative_number() -> None:
         "1,1,1,-0.00,1735725600000000,True,True",
         "2,1,1,1.00,1735725600000000,True,True",
     ]
-    fast = told(TradeReader("X", SPOT_TRADES, keep_rows=True), lines, [])
-    assert fast == told(CarefulReader("X", SPOT_TRADES, keep_rows=True), lines, [])
+    fast = outcome_of(TradeReader("X", SPOT_TRADES, keep_rows=True), lines, [])
+    assert fast == outcome_of(CarefulReader("X", SPOT_TRADES, keep_rows=True), lines, [])
 
 
 @settings(max_examples=60, deadline=None)
@@ -182,8 +182,10 @@ def test_fast_path_equals_the_row_by_row_aggregation(
 ) -> None:
     layout, rows = file
     symbol = "X" if layout in (SPOT_TRADES, SPOT_AGG_TRADES) else "X.P"
-    reader = Noticing(symbol, layout, keep_rows=True)
-    whole, partial, rejections, trades, _ = told(reader, [",".join(row) for row in rows], cuts)
+    reader = CountingReader(symbol, layout, keep_rows=True)
+    whole, partial, rejections, trades, _ = outcome_of(
+        reader, [",".join(row) for row in rows], cuts
+    )
     assert (rejections, trades) == ([], len(rows))
     assert reader.fast >= 1
     expected: dict[int, _Sum] = {}

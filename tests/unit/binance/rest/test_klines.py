@@ -44,7 +44,7 @@ def test_last_bars_are_omitted_until_final(late_us: int, final: int) -> None:
     assert (page.next_start_us is None) == (final < 3)
 
 
-def sure_of(count: int, *, server_time_us: int, end_us: int | None = None) -> KlinePage:
+def decoded_page(count: int, *, server_time_us: int, end_us: int | None = None) -> KlinePage:
     return page_of(
         KLINE_ROWS.decode(rows(count)),
         symbol="X",
@@ -57,9 +57,9 @@ def sure_of(count: int, *, server_time_us: int, end_us: int | None = None) -> Kl
 
 def test_row_is_sure_once_another_follows_in_the_same_answer() -> None:
     final_us = START + 2 * MINUTE_US + FINAL_AFTER_US
-    alone = sure_of(2, server_time_us=final_us)
+    alone = decoded_page(2, server_time_us=final_us)
     assert (len(alone.candles), len(alone.sure), alone.is_followed) == (2, 1, False)
-    before_an_open_one = sure_of(3, server_time_us=final_us)
+    before_an_open_one = decoded_page(3, server_time_us=final_us)
     assert (len(before_an_open_one.sure), before_an_open_one.not_final) == (2, 1)
     assert before_an_open_one.is_followed
 
@@ -67,16 +67,16 @@ def test_row_is_sure_once_another_follows_in_the_same_answer() -> None:
 @pytest.mark.parametrize("behind_us", [0, MINUTE_US])
 def test_row_after_the_range_proves_the_last_and_is_omitted(behind_us: int) -> None:
     server_time_us = START + 2 * MINUTE_US + FINAL_AFTER_US + behind_us
-    page = sure_of(3, server_time_us=server_time_us, end_us=START + 2 * MINUTE_US)
+    page = decoded_page(3, server_time_us=server_time_us, end_us=START + 2 * MINUTE_US)
     assert page.sure == page.candles
     assert (len(page.candles), page.not_final, page.is_followed) == (2, 0, True)
 
 
 @pytest.mark.parametrize(("early_us", "sure"), [(0, 2), (1, 1)])
 def test_row_older_than_any_lag_needs_no_follower(early_us: int, sure: int) -> None:
-    page = sure_of(2, server_time_us=START + 2 * MINUTE_US + LAG_IS_OVER_US - early_us)
+    page = decoded_page(2, server_time_us=START + 2 * MINUTE_US + LAG_IS_OVER_US - early_us)
     assert (len(page.sure), page.is_followed) == (sure, False)
-    assert sure_of(0, server_time_us=START).sure == []
+    assert decoded_page(0, server_time_us=START).sure == []
 
 
 def test_prices_keep_every_digit_and_extra_fields_are_ignored() -> None:

@@ -48,7 +48,7 @@ def minutes(candles: pl.DataFrame) -> list[int]:
     return [(one - T0) // MINUTE_US for one in candles["open_time"].dt.epoch("us")]
 
 
-def told(
+def minutes_of(
     *blocks: TradeRows,
     ids_follow: bool = True,
     after_id: int | None = None,
@@ -81,19 +81,19 @@ def test_neighbouring_files_prove_the_ends_of_a_file(
     after_id: int | None, before_id: int | None, whole: list[int], edges: set[int]
 ) -> None:
     partial = [minute for minute in range(4) if minute not in whole]
-    found = told(rows(*TAPE), after_id=after_id, before_id=before_id)
+    found = minutes_of(rows(*TAPE), after_id=after_id, before_id=before_id)
     assert found == (whole, partial, edges)
 
 
 @pytest.mark.parametrize("cut", range(1, 6))
 def test_neighbouring_blocks_prove_each_other(cut: int) -> None:
-    assert told(rows(*TAPE[:cut]), rows(*TAPE[cut:])) == ([1, 2], [0, 3], {0, 3})
+    assert minutes_of(rows(*TAPE[:cut]), rows(*TAPE[cut:])) == ([1, 2], [0, 3], {0, 3})
 
 
 @pytest.mark.parametrize("cut", range(1, 5))
 def test_id_gap_makes_both_minutes_partial_even_between_blocks(cut: int) -> None:
     tape = [one for one in TAPE if one[0] != 3]
-    whole, partial, edges = told(rows(*tape[:cut]), rows(*tape[cut:]), after_id=0)
+    whole, partial, edges = minutes_of(rows(*tape[:cut]), rows(*tape[cut:]), after_id=0)
     assert (whole, partial, edges) == ([], [0, 2, 3], {3})
 
 
@@ -108,12 +108,12 @@ def test_void_rows_count_only_for_the_ids() -> None:
 
 
 def test_bad_rows_make_only_their_minute_partial() -> None:
-    assert told(rows(*TAPE, bad=(4,)), after_id=0, before_id=7) == ([0, 1, 3], [2], set())
+    assert minutes_of(rows(*TAPE, bad=(4,)), after_id=0, before_id=7) == ([0, 1, 3], [2], set())
 
 
 def test_ids_that_skip_by_design_prove_nothing_and_ends_stay_unproven() -> None:
     tape = [(7 * number, minute) for number, minute in TAPE]
-    found = told(rows(*tape), ids_follow=False, after_id=6, before_id=43)
+    found = minutes_of(rows(*tape), ids_follow=False, after_id=6, before_id=43)
     assert found == ([1, 2], [0, 3], {0, 3})
 
 

@@ -19,7 +19,7 @@ PLAN = BackfillPlan(rest=(WAITING, OTHER, LATER))
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Labels of pieces started. A must wait two minutes; B then fails, or loads for C."""
     begun: list[str] = []
     told = threading.Event()
@@ -38,15 +38,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return begun
 
 
-def test_an_error_ends_the_wait_of_other_pieces(asked: list[str]) -> None:
+def test_an_error_ends_the_wait_of_other_pieces(started: list[str]) -> None:
     started_s = time.monotonic()
     with pytest.raises(PermanentError, match="B is no symbol"):
         backfill.load_pieces(settings=Settings(jobs_database_url=""), plan=PLAN, workers=2)
     assert time.monotonic() - started_s < 20
-    assert asked.count("A") == 1  # it is not requested again
+    assert started.count("A") == 1  # it is not requested again
 
 
-def test_an_interrupt_ends_the_wait_too(asked: list[str]) -> None:
+def test_an_interrupt_ends_the_wait_too(started: list[str]) -> None:
     def interrupted(_: backfill.BackfillProgress) -> None:
         raise KeyboardInterrupt
 
@@ -59,4 +59,4 @@ def test_an_interrupt_ends_the_wait_too(asked: list[str]) -> None:
             on_progress=interrupted,
         )
     assert time.monotonic() - started_s < 20
-    assert asked.count("A") == 1
+    assert started.count("A") == 1

@@ -50,7 +50,7 @@ class World:
         return answer
 
 
-class Line(str):
+class PlayedConnection(str):
     """A connection: it is closed and never left as a context, which would commit.
 
     A hanging server answers the commit with an error for which no caller waits.
@@ -58,7 +58,7 @@ class Line(str):
 
     _world: World
 
-    def __new__(cls, world: World) -> Line:
+    def __new__(cls, world: World) -> PlayedConnection:
         self = super().__new__(cls, f"connection-{len(world.made)}")
         self._world = world
         world.made.append(self)
@@ -77,7 +77,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         assert url == URL
         return world.make(f"rest-{market.value}")
 
-    monkeypatch.setattr(module, "connect", lambda _url, **_: Line(world))
+    monkeypatch.setattr(module, "connect", lambda _url, **_: PlayedConnection(world))
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
     monkeypatch.setattr(module, "fetch_minutes", world.fetch)
     return world

@@ -31,7 +31,7 @@ class Changes:
     def unsubscribe(self) -> None:
         pass
 
-    def tell(self, close: int, *names: str, minute: int = 0) -> None:
+    def publish(self, close: int, *names: str, minute: int = 0) -> None:
         updates = [
             CandleUpdate(
                 replace(
@@ -45,7 +45,7 @@ class Changes:
 
 
 @asynccontextmanager
-async def board_of(changes: Changes) -> AsyncIterator[LiveBars]:
+async def running_bars(changes: Changes) -> AsyncIterator[LiveBars]:
     live_bars = LiveBars(lambda: changes, lambda _symbol, _newest: ((), (), ()))
     running = asyncio.create_task(live_bars.run())
     try:
@@ -57,9 +57,9 @@ async def board_of(changes: Changes) -> AsyncIterator[LiveBars]:
 
 async def test_newest_bars_are_current_when_requested() -> None:
     changes = Changes()
-    async with board_of(changes) as live_bars:
+    async with running_bars(changes) as live_bars:
         latest = LatestBars(live_bars)
-        changes.tell(1, "BTCUSDT", "ETHUSDT")
+        changes.publish(1, "BTCUSDT", "ETHUSDT")
         asking = [
             asyncio.create_task(latest.of(NAMES, one, wait_s=30)) for one in (ONE, FIVE, FIVE)
         ]
@@ -68,7 +68,7 @@ async def test_newest_bars_are_current_when_requested() -> None:
                 NAMES, 1
             )
         assert live_bars.subscribers == 2
-        changes.tell(2, "BTCUSDT", minute=1)
+        changes.publish(2, "BTCUSDT", minute=1)
         async with asyncio.timeout(30):
             while (await latest.of(NAMES, FIVE))["BTCUSDT"].candle.close != 2:
                 await asyncio.sleep(0.01)
@@ -80,18 +80,18 @@ async def test_newest_bars_are_current_when_requested() -> None:
 
 async def test_symbols_without_bars_are_omitted_after_a_wait() -> None:
     changes = Changes()
-    async with board_of(changes) as live_bars:
+    async with running_bars(changes) as live_bars:
         latest = LatestBars(live_bars)
-        changes.tell(1, "BTCUSDT")
+        changes.publish(1, "BTCUSDT")
         assert set(await latest.of(NAMES, ONE, wait_s=0.2)) == {"BTCUSDT"}
 
 
 async def test_unrequested_timeframes_are_unsubscribed() -> None:
     changes = Changes()
     now_s = 0.0
-    async with board_of(changes) as live_bars:
+    async with running_bars(changes) as live_bars:
         latest = LatestBars(live_bars, linger_s=0.05, max_followed=1, clock=lambda: now_s)
-        changes.tell(1, *NAMES)
+        changes.publish(1, *NAMES)
         await latest.of(frozenset({"BTCUSDT"}), FIVE)
         await latest.of(frozenset({"ETHUSDT"}), FIVE)
         (subscription,) = live_bars._subscriptions
@@ -100,7 +100,7 @@ async def test_unrequested_timeframes_are_unsubscribed() -> None:
         async with asyncio.timeout(30):
             while live_bars.subscribers:
                 await asyncio.sleep(0.01)
-        changes.tell(3, "ETHUSDT")
+        changes.publish(3, "ETHUSDT")
         async with asyncio.timeout(30):
             while (await latest.of(frozenset({"ETHUSDT"}), ONE))["ETHUSDT"].candle.close != 3:
                 await asyncio.sleep(0.01)
@@ -108,9 +108,9 @@ async def test_unrequested_timeframes_are_unsubscribed() -> None:
 
 async def test_dropped_symbol_is_no_longer_returned() -> None:
     changes = Changes()
-    async with board_of(changes) as live_bars:
+    async with running_bars(changes) as live_bars:
         latest = LatestBars(live_bars)
-        changes.tell(1, *NAMES)
+        changes.publish(1, *NAMES)
         assert set(await latest.of(NAMES, ONE, wait_s=30)) == NAMES
         changes.queue.put_nowait(Batch([], {}, frozenset({"ETHUSDT"})))
         async with asyncio.timeout(30):

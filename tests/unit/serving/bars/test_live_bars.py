@@ -58,7 +58,7 @@ class Played:
     def unsubscribe(self) -> None:
         self.listeners -= 1
 
-    def tell(
+    def publish(
         self,
         *updates: CandleUpdate,
         missed: dict[str, tuple[int, int]] | None = None,
@@ -105,7 +105,7 @@ async def test_source_is_subscribed_only_while_bars_are() -> None:
         assert played.listeners == 0
         with live_bars.subscribe(None, [MINUTE]):
             await until(lambda: played.listeners == 1)
-        played.tell(update(0))  # with the next change it notices that no reader is left
+        played.publish(update(0))  # with the next change it notices that no reader is left
         await until(lambda: played.listeners == 0)
         assert live_bars.symbols == frozenset()
 
@@ -121,18 +121,18 @@ async def test_bars_continue_from_stored_candles() -> None:
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [HOUR]) as subscription:
-            played.tell(update(0, close="11"))
+            played.publish(update(0, close="11"))
             assert await taken(subscription, 1) == [("1h", 5, "11")]
             assert asked == [("BTCUSDT", T0)]
             assert live_bars.is_snapshot_complete(subscription)
-            played.tell(update(1, close="12"))
+            played.publish(update(1, close="12"))
             assert await taken(subscription, 1) == [("1h", 6, "12")]
 
 
 async def test_second_subscription_starts_with_the_current_states() -> None:
     async with running() as (live_bars, played):
         with live_bars.subscribe(None, [MINUTE]) as first:
-            played.tell(update(0), update(0, symbol="ETHUSDT"))
+            played.publish(update(0), update(0, symbol="ETHUSDT"))
             await taken(first, 2)
             with live_bars.subscribe(["ETHUSDT"], [MINUTE, FIVE]) as second:
                 assert sorted(await taken(second, 2)) == [("1m", 1, "10"), ("5m", 1, "10")]
@@ -147,9 +147,9 @@ async def test_minute_older_than_memory_causes_a_new_read() -> None:
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [TIMEFRAMES["2h"], TIMEFRAMES["1d"]]) as subscription:
-            played.tell(update(0))
+            played.publish(update(0))
             await taken(subscription, 1)
-            played.tell(update(-200, close="5"))
+            played.publish(update(-200, close="5"))
             await until(lambda: len(reads) == 2)
 
 
@@ -157,12 +157,12 @@ async def test_repaired_minute_updates_bars_that_are_no_longer_the_newest() -> N
     """Those of the last hours; a reader would else keep a bar that misses a minute."""
     async with running() as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [FIVE, TIMEFRAMES["15m"]]) as subscription:
-            played.tell(*(update(index) for index in (0, 1, 2, 4)))
+            played.publish(*(update(index) for index in (0, 1, 2, 4)))
             assert ("5m", 4, "10") in await taken(subscription, 2)
-            played.tell(*(update(index) for index in range(5, 25)))
+            played.publish(*(update(index) for index in range(5, 25)))
             await until(lambda: subscription.waiting > 0)
             subscription.drain()
-            played.tell(update(3))
+            played.publish(update(3))
             await until(lambda: subscription.waiting > 0)
             told = {one.timeframe: one for one in subscription.drain().updates}
             assert {name: one.minute_count for name, one in told.items()} == {"5m": 5, "15m": 15}
@@ -179,9 +179,9 @@ async def test_old_minute_updates_its_bars_after_a_new_read() -> None:
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [FIVE, HOUR]) as subscription:
-            played.tell(update(0))
+            played.publish(update(0))
             await taken(subscription, 2)
-            played.tell(replace(update(0), candle=candle(hour + MINUTE_US)))
+            played.publish(replace(update(0), candle=candle(hour + MINUTE_US)))
             assert await taken(subscription, 1) == [("1h", 60, "2")]
 
 
@@ -197,10 +197,10 @@ async def test_symbol_is_read_once_at_a_time_and_again_if_requested_meanwhile() 
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [FIVE]) as subscription:
-            played.tell(update(0))
+            played.publish(update(0))
             await until(lambda: len(reads) == 1)
-            played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
-            played.tell(*(update(index) for index in range(1, 20)))
+            played.publish(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
+            played.publish(*(update(index) for index in range(1, 20)))
             await until(
                 lambda: (
                     not live_bars.is_snapshot_complete(subscription) and bool(live_bars._to_read)
@@ -225,7 +225,7 @@ async def test_failed_read_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [FIVE]) as subscription:
-            played.tell(update(0))
+            played.publish(update(0))
             assert await taken(subscription, 1) == [("5m", 1, "10")]
     assert not failures
 
@@ -239,9 +239,9 @@ async def test_minutes_missed_on_the_way_are_reported_and_read_again() -> None:
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [MINUTE, FIVE]) as subscription:
-            played.tell(update(0))
+            played.publish(update(0))
             await taken(subscription, 2)
-            played.tell(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
+            played.publish(missed={"BTCUSDT": (T0, T0 + MINUTE_US)})
             bars = await subscription.receive()
             assert bars is not None
             assert [one.timeframe for one in bars.missed] == ["1m"]
@@ -251,7 +251,7 @@ async def test_minutes_missed_on_the_way_are_reported_and_read_again() -> None:
 async def test_end_of_the_source_ends_subscriptions() -> None:
     async with running() as (live_bars, played):
         subscription = live_bars.subscribe(None, [MINUTE])
-        played.tell(update(0))
+        played.publish(update(0))
         played.queue.put_nowait(None)
         assert len(await taken(subscription, 1)) == 1
         assert await subscription.receive() is None
@@ -262,7 +262,7 @@ async def test_end_of_the_source_ends_subscriptions() -> None:
 async def test_states_of_a_symbol_are_bounded() -> None:
     async with running(is_always_on=True) as (live_bars, played):
         await until(lambda: played.listeners == 1)
-        played.tell(*(update(index) for index in range(50)))
+        played.publish(*(update(index) for index in range(50)))
         await until(lambda: bool(live_bars.symbols))
         assert len(live_bars._states["BTCUSDT"]) == MINUTES_KEPT
 
@@ -270,17 +270,17 @@ async def test_states_of_a_symbol_are_bounded() -> None:
 async def test_subscription_changes_its_symbols_and_receives_only_those() -> None:
     async with running() as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [MINUTE]) as subscription:
-            played.tell(update(0), update(0, symbol="ETHUSDT"))
+            played.publish(update(0), update(0, symbol="ETHUSDT"))
             assert len(await taken(subscription, 1)) == 1
             live_bars.add_symbols(subscription, ["ETHUSDT", "BTCUSDT"])
             (bar,) = subscription.drain().updates  # the present state of the new one alone
             assert bar.candle.symbol == "ETHUSDT"
-            played.tell(update(1), update(1, symbol="ETHUSDT"))
+            played.publish(update(1), update(1, symbol="ETHUSDT"))
             await until(lambda: subscription.waiting == 2)
             live_bars.remove_symbols(subscription, ["BTCUSDT", "NONE"])
             assert [one.candle.symbol for one in subscription.drain().updates] == ["ETHUSDT"]
             assert subscription.symbols == frozenset({"ETHUSDT"})
-            played.tell(update(2), update(2, symbol="ETHUSDT"))
+            played.publish(update(2), update(2, symbol="ETHUSDT"))
             bars = await subscription.receive()
             assert bars is not None
             assert [one.candle.symbol for one in bars.updates] == ["ETHUSDT"]
@@ -306,12 +306,12 @@ async def test_bars_restart_when_the_ticker_is_reused() -> None:
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [HOUR, MONTH]) as subscription:
-            played.tell(traded(0, 50_000, close="99"))
+            played.publish(traded(0, 50_000, close="99"))
             await until(lambda: bool(asked))
             await until(lambda: live_bars.is_snapshot_complete(subscription))
-            played.tell(traded(1, 50_010, close="99"), traded(2, 7, close="3"))
+            played.publish(traded(1, 50_010, close="99"), traded(2, 7, close="3"))
             await until(lambda: live_bars.since_us("BTCUSDT") == T0 + 2 * MINUTE_US)
-            played.tell(traded(3, 8, close="4"), traded(1, 50_010, close="98"))
+            played.publish(traded(3, 8, close="4"), traded(1, 50_010, close="98"))
             bars: dict[str, BarUpdate] = {}
             while {one.minute_count for one in bars.values()} != {2}:
                 bars |= {one.timeframe: one for one in (await _next(subscription)).updates}
@@ -336,9 +336,9 @@ async def test_dropped_symbols_are_forgotten_after_their_last_states() -> None:
     names = {"BTCUSDT", "ETHUSDT"}
     async with running(on_dropped=lambda gone: dropped.append(set(gone))) as (live_bars, played):
         with live_bars.subscribe(None, [MINUTE, FIVE]) as subscription:
-            played.tell(update(0), update(0, symbol="ETHUSDT"), streamed=names)
+            played.publish(update(0), update(0, symbol="ETHUSDT"), streamed=names)
             await taken(subscription, 4)
-            played.tell(update(1), update(1, symbol="ETHUSDT"), streamed={"ETHUSDT"})
+            played.publish(update(1), update(1, symbol="ETHUSDT"), streamed={"ETHUSDT"})
             told: list[BarUpdate] = []
             while len(told) < 3:
                 bars = await asyncio.wait_for(subscription.receive(), 30)
@@ -351,7 +351,7 @@ async def test_dropped_symbols_are_forgotten_after_their_last_states() -> None:
             assert set(live_bars._bars) == {"ETHUSDT"}
             with live_bars.subscribe(["BTCUSDT"], [MINUTE]) as late:
                 assert not late.drain()
-                played.tell(update(3), streamed=names)  # streamed again
+                played.publish(update(3), streamed=names)  # streamed again
                 await until(lambda: live_bars.knows("BTCUSDT"))
                 assert [one.candle.open_time_us for one in late.drain().updates] == [
                     T0 + 3 * MINUTE_US
@@ -366,14 +366,14 @@ async def test_subscriber_can_receive_which_of_its_symbols_are_streamed() -> Non
             live_bars.subscribe(None, [MINUTE]) as plain,
         ):
             assert not first.drain()  # not known yet
-            played.tell(streamed={"BTCUSDT", "ETHUSDT"})
+            played.publish(streamed={"BTCUSDT", "ETHUSDT"})
             bars = await first.receive()
             assert bars is not None
             assert bars.streamed == {"BTCUSDT", "ETHUSDT"}
             assert some.drain().streamed == {"BTCUSDT"}
             with live_bars.subscribe(None, [MINUTE], reports_streamed=True) as late:
                 assert late.drain().streamed == {"BTCUSDT", "ETHUSDT"}
-            played.tell(streamed={"BTCUSDT"})
+            played.publish(streamed={"BTCUSDT"})
             bars = await first.receive()
             assert bars is not None
             assert bars.streamed == {"BTCUSDT"}

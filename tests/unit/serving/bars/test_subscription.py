@@ -29,7 +29,7 @@ class Bars:
         return self.now.get((timeframe.name, open_time_us))
 
 
-def watch_of(
+def subscription_of(
     *timeframes: Timeframe, bars: Bars | None = None, closed_only: bool = False
 ) -> tuple[BarSubscription, list[BarSubscription]]:
     left: list[BarSubscription] = []
@@ -45,7 +45,7 @@ def watch_of(
 
 
 def test_states_of_a_minute_are_conflated_and_a_revision_stays_a_revision() -> None:
-    subscription, _ = watch_of(MINUTE)
+    subscription, _ = subscription_of(MINUTE)
     subscription.enqueue_minute(CandleUpdate(candle(), is_closed=True, is_revision=True))
     subscription.enqueue_minute(
         CandleUpdate(
@@ -67,7 +67,7 @@ def test_states_of_a_minute_are_conflated_and_a_revision_stays_a_revision() -> N
 
 def test_bar_is_delivered_once_in_its_current_state() -> None:
     bars = Bars()
-    subscription, _ = watch_of(FIVE, bars=bars)
+    subscription, _ = subscription_of(FIVE, bars=bars)
     open_time_us = FIVE.open_time_us(T0)
     subscription.mark_bars("BTCUSDT", T0)
     bars.now["5m", open_time_us] = first = BarUpdate("5m", candle(open_time_us))
@@ -78,7 +78,7 @@ def test_bar_is_delivered_once_in_its_current_state() -> None:
 
 def test_a_closed_bar_with_other_values_is_a_revision() -> None:
     bars = Bars()
-    subscription, _ = watch_of(FIVE, bars=bars)
+    subscription, _ = subscription_of(FIVE, bars=bars)
     open_time_us = FIVE.open_time_us(T0)
     for close, is_closed, is_revision in (
         ("10", False, False),
@@ -95,7 +95,7 @@ def test_a_closed_bar_with_other_values_is_a_revision() -> None:
 
 def test_closed_bar_older_than_memory_may_be_a_revision() -> None:
     bars = Bars()
-    subscription, _ = watch_of(FIVE, bars=bars)
+    subscription, _ = subscription_of(FIVE, bars=bars)
     first = FIVE.open_time_us(T0)
     for index, close, is_revision in (
         (0, "10", False),
@@ -114,14 +114,14 @@ def test_closed_bar_older_than_memory_may_be_a_revision() -> None:
 
 
 def test_changed_hour_marks_the_bars_that_contain_it() -> None:
-    subscription, _ = watch_of(MINUTE, FIVE, TIMEFRAMES["1h"], TIMEFRAMES["1M"])
+    subscription, _ = subscription_of(MINUTE, FIVE, TIMEFRAMES["1h"], TIMEFRAMES["1M"])
     subscription.mark_bars_of_hour("BTCUSDT", T0)
     assert {name for _, name, _ in subscription._items} == {"1h", "1M"}
 
 
 def test_closed_only_omits_open_bars() -> None:
     bars = Bars()
-    subscription, _ = watch_of(MINUTE, FIVE, bars=bars, closed_only=True)
+    subscription, _ = subscription_of(MINUTE, FIVE, bars=bars, closed_only=True)
     open_time_us = FIVE.open_time_us(T0)
     bars.now["5m", open_time_us] = BarUpdate("5m", candle(open_time_us))
     subscription.enqueue_minute(CandleUpdate(candle(), is_closed=False))
@@ -134,7 +134,7 @@ def test_closed_only_omits_open_bars() -> None:
 
 
 def test_waiting_bars_are_bounded_and_evicted_ones_reported() -> None:
-    subscription, _ = watch_of(MINUTE)
+    subscription, _ = subscription_of(MINUTE)
     for index in range(MIN_CAPACITY + 3):
         subscription.enqueue_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
     assert subscription.waiting == MIN_CAPACITY
@@ -144,8 +144,8 @@ def test_waiting_bars_are_bounded_and_evicted_ones_reported() -> None:
 
 
 def test_missed_minutes_are_reported_to_subscribers_of_minutes() -> None:
-    minutes, _ = watch_of(MINUTE)
-    coarse, _ = watch_of(FIVE)
+    minutes, _ = subscription_of(MINUTE)
+    coarse, _ = subscription_of(FIVE)
     for one in (minutes, coarse):
         one.report_missed_minutes("BTCUSDT", T0, T0 + MINUTE_US)
         one.report_missed_minutes("ETHUSDT", T0, T0 + MINUTE_US)
@@ -154,7 +154,7 @@ def test_missed_minutes_are_reported_to_subscribers_of_minutes() -> None:
 
 
 async def test_waiting_reader_gets_remaining_bars_before_the_end() -> None:
-    subscription, left = watch_of(MINUTE)
+    subscription, left = subscription_of(MINUTE)
     waiting = asyncio.create_task(subscription.receive())
     await asyncio.sleep(0)
     assert not waiting.done()
@@ -173,7 +173,7 @@ async def test_waiting_reader_gets_remaining_bars_before_the_end() -> None:
 
 
 async def test_marks_without_a_change_do_not_wake_the_reader() -> None:
-    subscription, _ = watch_of(FIVE)
+    subscription, _ = subscription_of(FIVE)
     subscription.mark_bars("BTCUSDT", T0)  # the bar is not in memory
     waiting = asyncio.create_task(subscription.receive())
     for _ in range(5):

@@ -56,7 +56,7 @@ async def until(holds: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def heard(call: Any) -> Any:
+async def next_message(call: Any) -> Any:
     async with asyncio.timeout(10):
         message = await call.read()
     assert message is not grpc.aio.EOF
@@ -65,7 +65,7 @@ async def heard(call: Any) -> Any:
 
 async def refused(call: Any) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await heard(call)
+        await next_message(call)
     return caught.value
 
 
@@ -77,15 +77,15 @@ async def test_call_delivers_trades_and_can_change_its_symbols() -> None:
         await until(lambda: hubs.trades.wanted == {"BTCUSDT"})
         hubs.trades.publish(trade(1))
         hubs.trades.publish(trade(1, "ETHUSDT"))
-        (one,) = (await heard(call)).trades
+        (one,) = (await next_message(call)).trades
         assert (one.symbol, one.id, one.price, one.quantity) == ("BTCUSDT", 1, "2.50", "1")
         await call.write(pb.StreamTradesRequest(symbols=["ETHUSDT", "NONE"]))
-        assert (await heard(call)).not_streamed == ["NONE"]
+        assert (await next_message(call)).not_streamed == ["NONE"]
         assert hubs.trades.wanted == {"ETHUSDT"}
         hubs.trades.publish(trade(2))
         hubs.trades.publish(trade(5, "ETHUSDT"))
         hubs.trades.report_missed(MissedTrades("ETHUSDT", 6, 7, 10**15, 10**15))
-        message = await heard(call)
+        message = await next_message(call)
         assert [(one.symbol, one.id) for one in message.trades] == [("ETHUSDT", 5)]
         (missed,) = message.missed
         assert (missed.symbol, missed.first_id, missed.last_id) == ("ETHUSDT", 6, 7)
@@ -102,7 +102,7 @@ async def test_caller_that_closed_its_requests_still_receives_trades() -> None:
         await until(lambda: hubs.trades.wanted)
         for number in (1, 2):
             hubs.trades.publish(trade(number))
-            assert [one.id for one in (await heard(call)).trades] == [number]
+            assert [one.id for one in (await next_message(call)).trades] == [number]
         call.cancel()
 
 
@@ -112,11 +112,11 @@ async def test_current_book_ticker_comes_first() -> None:
         hubs.book_tickers.publish(book_ticker(7))
         async with serving(hubs) as stub:
             call = stub.StreamBookTickers(iter([pb.StreamBookTickersRequest(symbols=STREAMED)]))
-            (one,) = (await heard(call)).book_tickers
+            (one,) = (await next_message(call)).book_tickers
             assert (one.symbol, one.update_id, one.bid_price) == ("BTCUSDT", 7, "1.0")
             assert not one.HasField("event_time")
             hubs.book_tickers.publish(book_ticker(1, "ETHUSDT"))
-            assert [one.symbol for one in (await heard(call)).book_tickers] == ["ETHUSDT"]
+            assert [one.symbol for one in (await next_message(call)).book_tickers] == ["ETHUSDT"]
             call.cancel()
 
 
@@ -159,7 +159,7 @@ async def test_too_many_symbols_are_refused_first_and_listed_later() -> None:
         await call.write(pb.StreamBookTickersRequest(symbols=["BTCUSDT"]))
         await until(lambda: hubs.book_tickers.wanted)
         await call.write(asked)
-        assert (await heard(call)).not_streamed == ["ETHUSDT"]
+        assert (await next_message(call)).not_streamed == ["ETHUSDT"]
         call.cancel()
 
 

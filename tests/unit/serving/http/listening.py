@@ -32,10 +32,10 @@ class Changes:
     def unsubscribe(self) -> None:
         pass
 
-    def tell(self, symbol: str, close: int, **how: Any) -> None:
-        self.tell_all([symbol], close, **how)
+    def publish(self, symbol: str, close: int, **how: Any) -> None:
+        self.publish_all([symbol], close, **how)
 
-    def tell_all(
+    def publish_all(
         self,
         symbols: list[str],
         close: int,
@@ -78,7 +78,7 @@ class Reader:
     def call_when_writable(self, call: Callable[[], None]) -> None:
         self._calls.append(call)
 
-    def goes_on(self) -> None:
+    def resume(self) -> None:
         self.is_open = True
         calls, self._calls = self._calls, []
         for call in calls:

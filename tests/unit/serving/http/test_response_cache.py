@@ -17,7 +17,7 @@ class Table:
         self.made = 0
         self.looked = 0
 
-    def look(self) -> int:
+    def read_version(self) -> int:
         self.looked += 1
         return self.version
 
@@ -36,9 +36,9 @@ def strict(**bounds: int) -> ResponseCache:
     return ResponseCache(clock=lambda: next(seconds), **bounds)
 
 
-def asking(kept: ResponseCache, table: Table) -> Callable[[str], bytes]:
+def requests_of(kept: ResponseCache, table: Table) -> Callable[[str], bytes]:
     def ask(key: str) -> bytes:
-        made = kept.answer(key, table.look, table.make)
+        made = kept.answer(key, table.read_version, table.make)
         assert made is not None
         return made.body
 
@@ -47,7 +47,7 @@ def asking(kept: ResponseCache, table: Table) -> Callable[[str], bytes]:
 
 def test_response_is_cached_on_its_second_request() -> None:
     table, kept = Table(), strict()
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
     assert [ask("a") for _ in range(5)] == [b"one"] * 5
     assert (table.made, table.looked) == (2, 4)
     assert (len(kept), kept.bytes) == (1, 3)
@@ -56,11 +56,11 @@ def test_response_is_cached_on_its_second_request() -> None:
 def test_version_is_cached_briefly_from_the_start_of_its_lookup() -> None:
     now_s = 0.0
     table, kept = Table(), ResponseCache(clock=lambda: now_s)
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
 
     def look_slowly() -> int:
         nonlocal now_s
-        found = table.look()
+        found = table.read_version()
         now_s += VERSION_TTL_S / 2
         return found
 
@@ -84,12 +84,12 @@ def test_version_is_cached_briefly_from_the_start_of_its_lookup() -> None:
 def test_slow_lookup_does_not_replace_a_later_one() -> None:
     now_s = 0.0
     table, kept = Table(), ResponseCache(clock=lambda: now_s)
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
     ask("a")
 
     def look_while_it_changes() -> int:
         nonlocal now_s
-        found = table.look()
+        found = table.read_version()
         made = table.make()
         table.change(b"other")
         now_s = VERSION_TTL_S / 2
@@ -105,7 +105,7 @@ def test_slow_lookup_does_not_replace_a_later_one() -> None:
 
 def test_first_request_looks_nothing_up_and_caches_nothing() -> None:
     table, kept = Table(), strict()
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
     for number in range(10):
         ask(str(number))
     assert (table.made, table.looked, len(kept), kept.bytes) == (10, 0, 0, 0)
@@ -113,7 +113,7 @@ def test_first_request_looks_nothing_up_and_caches_nothing() -> None:
 
 def test_changed_response_is_built_again() -> None:
     table, kept = Table(), strict()
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
     for _ in range(3):
         ask("a")
     table.change(b"other")
@@ -124,7 +124,7 @@ def test_changed_response_is_built_again() -> None:
 
 def test_change_during_a_build_is_seen_by_the_next_request() -> None:
     table, kept = Table(), strict()
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
     ask("a")
 
     def make() -> CachedResponse:
@@ -132,14 +132,14 @@ def test_change_during_a_build_is_seen_by_the_next_request() -> None:
         table.change(b"later")  # after it was read
         return made
 
-    kept.answer("a", table.look, make)
+    kept.answer("a", table.read_version, make)
     assert ask("a") == b"later"
 
 
 def test_bodies_are_bounded_and_the_least_recently_requested_are_evicted() -> None:
     table = Table(b"0123456789")
     kept = strict(max_bytes=30, max_bytes_of_one=20)
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
     for key in ("a", "b", "c"):
         ask(key)
         ask(key)
@@ -157,7 +157,7 @@ def test_bodies_are_bounded_and_the_least_recently_requested_are_evicted() -> No
 def test_oversized_response_is_not_cached() -> None:
     table = Table(b"x" * 21)
     kept = strict(max_bytes=30, max_bytes_of_one=20)
-    ask = asking(kept, table)
+    ask = requests_of(kept, table)
     for _ in range(3):
         ask("a")
     assert (table.made, len(kept), kept.bytes) == (3, 0, 0)
@@ -166,5 +166,5 @@ def test_oversized_response_is_not_cached() -> None:
 def test_missing_response_is_not_cached() -> None:
     table, kept = Table(), strict()
     for _ in range(3):
-        assert kept.answer("a", table.look, lambda: None) is None
+        assert kept.answer("a", table.read_version, lambda: None) is None
     assert len(kept) == 0

@@ -14,7 +14,9 @@ def trade(number: int, symbol: str = "BTCUSDT", *, single: bool = False) -> Trad
     return TradeTick(symbol, number, ONE, ONE, first, first, 1_000_000 + number, False)
 
 
-def told(symbol: str, *ids: int, broken: bool = False, single: bool = False) -> list[MissedTrades]:
+def missed_after(
+    symbol: str, *ids: int, broken: bool = False, single: bool = False
+) -> list[MissedTrades]:
     """What is missed once a trade 5 was followed by those given."""
     received = ReceivedTicks()
     with received.hubs.trades.subscribe([symbol]) as subscription:
@@ -27,14 +29,14 @@ def told(symbol: str, *ids: int, broken: bool = False, single: bool = False) -> 
 
 
 def test_skipped_ids_are_reported_as_missed() -> None:
-    assert told("BTCUSDT", 6, 7) == []
-    assert told("BTCUSDT", 6, 9) == [MissedTrades("BTCUSDT", 7, 8, 1_000_006, 1_000_009)]
-    assert told("BTCUSDT.P", 9)
+    assert missed_after("BTCUSDT", 6, 7) == []
+    assert missed_after("BTCUSDT", 6, 9) == [MissedTrades("BTCUSDT", 7, 8, 1_000_006, 1_000_009)]
+    assert missed_after("BTCUSDT.P", 9)
 
 
 def test_futures_trade_ids_skip_by_design_unless_messages_are_missing() -> None:
-    assert told("BTCUSDT.P", 9, single=True) == []
-    missed = told("BTCUSDT.P", 9, 12, single=True, broken=True)
+    assert missed_after("BTCUSDT.P", 9, single=True) == []
+    missed = missed_after("BTCUSDT.P", 9, 12, single=True, broken=True)
     assert missed == [MissedTrades("BTCUSDT.P", 6, 8, 1_000_005, 1_000_009)]
 
 

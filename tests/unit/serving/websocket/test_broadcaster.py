@@ -26,9 +26,9 @@ async def test_reader_receives_its_symbols_and_each_change_is_encoded_once() -> 
             await broadcaster.add(listener(one), ["A"])
         other = Reader()
         await broadcaster.add(listener(other), ["B"])
-        changes.tell("A", 1)
+        changes.publish("A", 1)
         await until(lambda: all(one.closes() == ["1"] for one in readers))
-        changes.tell("B", 2)
+        changes.publish("B", 2)
         await until(lambda: other.closes("B") == ["2"])
         assert encoded == ["A", "B"]
         assert not other.closes("A")
@@ -38,12 +38,12 @@ async def test_later_reader_starts_with_the_current_state() -> None:
     async with listening() as (changes, _, broadcaster):
         first, second = Reader(), Reader()
         await broadcaster.add(listener(first), ["A"])
-        changes.tell("A", 1)
+        changes.publish("A", 1)
         await until(lambda: first.closes() == ["1"])
         await broadcaster.add(listener(second), ["A"])
         assert second.closes() == ["1"]
         assert first.closes() == ["1"]  # delivered once
-        changes.tell("A", 2)
+        changes.publish("A", 2)
         await until(lambda: first.closes() == second.closes() == ["1", "2"])
 
 
@@ -54,11 +54,11 @@ async def test_slow_reader_gets_the_newest_state() -> None:
         await broadcaster.add(listener(quick), ["A"])
         slow.is_open = False
         for close in range(1, 50):
-            changes.tell("A", close)
+            changes.publish("A", close)
             await until(lambda close=close: quick.closes()[-1:] == [str(close)])  # type: ignore[misc]
-        slow.goes_on()
+        slow.resume()
         assert slow.closes() == ["49"]
-        changes.tell("A", 50)
+        changes.publish("A", 50)
         await until(lambda: slow.closes() == ["49", "50"])
 
 
@@ -69,7 +69,7 @@ async def test_reader_that_reads_nothing_for_long_is_disconnected(monkeypatch: A
         one = listener(reader, on_gone=gone.set, patience_s=0.01)
         await broadcaster.add(one, ["A"])
         reader.is_open = False
-        changes.tell("A", 1)
+        changes.publish("A", 1)
         async with asyncio.timeout(10):
             await gone.wait()
 
@@ -84,10 +84,10 @@ async def test_waiting_bars_are_bounded_and_evicted_ones_reported(monkeypatch: A
         await broadcaster.add(listener(quick), ["A"])
         slow.is_open = False
         for minute in range(40):
-            changes.tell("A", minute, minute=minute)
+            changes.publish("A", minute, minute=minute)
         await until(lambda: quick.closes()[-1:] == ["39"])
         assert len(one.waiting) <= 10
-        slow.goes_on()
+        slow.resume()
         assert slow.closes() == [str(close) for close in range(30, 40)]
         assert slow.messages[-1] == {
             "type": "missed",
@@ -107,7 +107,7 @@ async def test_missed_minutes_are_reported_to_their_readers() -> None:
         reader, other = Reader(), Reader()
         await broadcaster.add(listener(reader), ["A"])
         await broadcaster.add(listener(other), ["B"])
-        changes.tell("A", 1, missed={"A": (T0 - MINUTE_US, T0)})
+        changes.publish("A", 1, missed={"A": (T0 - MINUTE_US, T0)})
         await until(lambda: [one["type"] for one in reader.messages] == ["candles", "missed"])
         assert not other.messages
 
@@ -116,10 +116,10 @@ async def test_prices_never_go_back_to_an_older_minute() -> None:
     async with listening(PRICES) as (changes, _, broadcaster):
         reader = Reader()
         await broadcaster.add(listener(reader), ["A"])
-        changes.tell("A", 5, minute=1)
-        changes.tell("A", 4, minute=0)
+        changes.publish("A", 5, minute=1)
+        changes.publish("A", 4, minute=0)
         await until(lambda: reader.closes() == ["5"])
-        changes.tell("A", 6, minute=1)
+        changes.publish("A", 6, minute=1)
         await until(lambda: reader.closes() == ["5", "6"])
 
 
@@ -130,8 +130,8 @@ async def test_removed_reader_receives_nothing_and_the_last_one_ends_the_subscri
         await broadcaster.add(one, ["A", "B"])
         await broadcaster.add(two, ["A"])
         broadcaster.remove(one, ["A"])
-        changes.tell("A", 1)
-        changes.tell("B", 2)
+        changes.publish("A", 1)
+        changes.publish("B", 2)
         await until(lambda: leaving.closes("B") == ["2"] and staying.closes() == ["1"])
         assert not leaving.closes("A")
         assert live_bars.subscribers == 1
@@ -139,7 +139,7 @@ async def test_removed_reader_receives_nothing_and_the_last_one_ends_the_subscri
         broadcaster.remove(two, ["A"])
         assert live_bars.subscribers == 0
         await broadcaster.add(two, ["A"])  # and again
-        changes.tell("A", 3)
+        changes.publish("A", 3)
         await until(lambda: staying.closes()[-1:] == ["3"])
 
 
@@ -164,23 +164,23 @@ async def test_slow_reader_receives_the_number_of_conflated_states(
             await broadcaster.add(listener(reader), ["A"])
         slow.is_open = False
         for close in range(1, 6):
-            changes.tell("A", close)
+            changes.publish("A", close)
             await until(lambda close=close: quick.closes()[-1:] == [str(close)])  # type: ignore[misc]
         assert broadcaster.conflated == 4
-        slow.goes_on()
+        slow.resume()
         assert slow.closes() == ["5"]
         assert slow.messages[-1] == {"type": "conflated", "count": 4}
         slow.is_open = False
         for close in range(6, 9):
-            changes.tell("A", close)
+            changes.publish("A", close)
             await until(lambda close=close: quick.closes()[-1:] == [str(close)])  # type: ignore[misc]
-        slow.goes_on()  # too soon for another report
+        slow.resume()  # too soon for another report
         assert slow.closes() == ["5", "8"]
         assert slow.messages[-1]["type"] == "candles"
         slow.is_open = False
-        changes.tell("A", 9)
+        changes.publish("A", 9)
         await until(lambda: quick.closes()[-1:] == ["9"])
         monkeypatch.setattr(module, "CONFLATED_INTERVAL_S", 0.0)
-        slow.goes_on()
+        slow.resume()
         assert slow.messages[-1] == {"type": "conflated", "count": 2}
         assert {one["type"] for one in quick.messages} == {"candles"}

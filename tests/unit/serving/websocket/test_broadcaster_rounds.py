@@ -26,11 +26,11 @@ async def test_late_reader_in_a_round_gets_the_state_at_its_turn() -> None:
             await broadcaster.add(listener(one), ["A", "B"])
 
         def go_on() -> None:
-            changes.tell("A", 2)
-            changes.tell("B", 3)  # which is not part of the round
+            changes.publish("A", 2)
+            changes.publish("B", 3)  # which is not part of the round
 
         readers[0].before_first = go_on
-        changes.tell("A", 1)
+        changes.publish("A", 1)
         await until(lambda: all(one.closes("B") == ["3"] for one in readers))
         assert readers[0].closes() == ["1", "2"]
         assert readers[-1].closes() == ["2"]
@@ -45,12 +45,12 @@ async def test_change_during_a_round_is_not_lost() -> None:
             await broadcaster.add(listener(one), ["A", "B"])
 
         def another_round() -> None:
-            changes.tell("A", 2)
-            changes.tell("B", 2)
-            readers[0].before_first = lambda: changes.tell("A", 3)
+            changes.publish("A", 2)
+            changes.publish("B", 2)
+            readers[0].before_first = lambda: changes.publish("A", 3)
 
         readers[0].before_first = another_round
-        changes.tell("A", 1)
+        changes.publish("A", 1)
         await until(lambda: all(one.closes()[-1:] == ["3"] for one in readers))
         assert all(one.closes("B") == ["2"] for one in readers)
 
@@ -77,12 +77,12 @@ async def test_all_readers_get_the_last_state_despite_joins_leaves_and_slowness(
                 reader.before_first = move
             symbol = dice.choice(symbols)
             now[symbol] += 1
-            changes.tell(symbol, now[symbol], minute=now[symbol] // 50)
+            changes.publish(symbol, now[symbol], minute=now[symbol] // 50)
             slow = dice.choice(readers)
             if slow.is_open:
                 slow.is_open = False
             else:
-                slow.goes_on()
+                slow.resume()
             leaving = ones[dice.choice(readers)]
             if len(leaving.symbols) > 1:
                 broadcaster.remove(leaving, [dice.choice(sorted(leaving.symbols))])
@@ -95,7 +95,7 @@ async def test_all_readers_get_the_last_state_despite_joins_leaves_and_slowness(
             await asyncio.sleep(dice.choice((0, 0, 0, 0.002)))
         for reader in readers:
             if not reader.is_open:
-                reader.goes_on()
+                reader.resume()
         for reader, one in ones.items():
             for symbol in one.symbols:
                 last = str(now[symbol])
@@ -108,8 +108,8 @@ async def test_revision_mark_reaches_late_readers(long_rounds: None) -> None:
         readers = [Reader() for _ in range(30)]
         for one in readers:
             await broadcaster.add(listener(one), ["A"])
-        changes.tell("A", 1, is_revision=True)
-        readers[0].before_first = lambda: changes.tell("A", 1, is_closed=True)
+        changes.publish("A", 1, is_revision=True)
+        readers[0].before_first = lambda: changes.publish("A", 1, is_closed=True)
         await until(
             lambda: all(
                 one.messages[-1:] and one.messages[-1]["data"][-1]["is_closed"] for one in readers
@@ -135,15 +135,15 @@ async def test_reader_that_joins_during_a_round_never_goes_back_in_time(
 
         def much_changes() -> None:
             monkeypatch.setattr(module, "POLL_INTERVAL_S", 1e9)
-            changes.tell_all([*others, "A"], 3)
+            changes.publish_all([*others, "A"], 3)
 
         def another_comes() -> None:
             adding.append(asyncio.create_task(broadcaster.add(listener(late), ["A"])))
 
-        readers[5].before_first = lambda: changes.tell("A", 2)
+        readers[5].before_first = lambda: changes.publish("A", 2)
         readers[15].before_first = much_changes
         readers[25].before_first = another_comes
-        changes.tell("B", 1)
+        changes.publish("B", 1)
         await until(lambda: bool(adding))
         await until(lambda: all(one.closes()[-1:] == ["3"] for one in readers))
         await adding[0]

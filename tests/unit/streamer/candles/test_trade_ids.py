@@ -26,17 +26,21 @@ def void(number: int) -> AggTrade:
     return trade(number, first=-1, price="0")
 
 
-def steps(*trades: AggTrade) -> list[IdOrder]:
+def orders_of(*trades: AggTrade) -> list[IdOrder]:
     ids = TradeIds()
     return [ids.add(one, one.trade_time) for one in trades]
 
 
 def test_ids_in_a_row_follow() -> None:
-    assert steps(trade(5), trade(6), trade(7)) == [IdOrder.FIRST, IdOrder.FOLLOWS, IdOrder.FOLLOWS]
+    assert orders_of(trade(5), trade(6), trade(7)) == [
+        IdOrder.FIRST,
+        IdOrder.FOLLOWS,
+        IdOrder.FOLLOWS,
+    ]
 
 
 def test_a_larger_id_skips_and_a_smaller_one_repeats() -> None:
-    found = steps(trade(5), trade(88), trade(6), trade(88), trade(89))
+    found = orders_of(trade(5), trade(88), trade(6), trade(88), trade(89))
     assert found == [
         IdOrder.FIRST,
         IdOrder.SKIPS,
@@ -88,7 +92,7 @@ def test_number_of_waiting_trades_is_bounded() -> None:
 
 
 def test_trade_overtaken_by_the_first_one_precedes_it_once() -> None:
-    found = steps(trade(500), trade(499), trade(499), trade(501), trade(300), trade(498))
+    found = orders_of(trade(500), trade(499), trade(499), trade(501), trade(300), trade(498))
     assert found == [
         IdOrder.FIRST, IdOrder.PRECEDES, IdOrder.REPEATS, IdOrder.FOLLOWS, IdOrder.REPEATS,
         IdOrder.PRECEDES,
@@ -117,13 +121,13 @@ def test_smaller_ids_of_much_younger_trades_are_another_instrument(
 
 
 def test_void_trade_leaves_its_id_to_the_real_one() -> None:
-    assert steps(trade(5), void(6), trade(6), trade(7)) == [
+    assert orders_of(trade(5), void(6), trade(6), trade(7)) == [
         IdOrder.FIRST, IdOrder.VOID, IdOrder.FOLLOWS, IdOrder.FOLLOWS,
     ]  # fmt: skip
 
 
 def test_void_ids_between_consecutive_fills_are_not_missing() -> None:
-    found = steps(trade(5, first=50), void(6), void(7), trade(8, first=51))
+    found = orders_of(trade(5, first=50), void(6), void(7), trade(8, first=51))
     assert found == [IdOrder.FIRST, IdOrder.VOID, IdOrder.VOID, IdOrder.FOLLOWS]
 
 
@@ -136,11 +140,11 @@ def test_void_ids_between_fills_that_do_not_follow_hide_trades() -> None:
 
 @pytest.mark.parametrize("bad", [trade(6, price="0"), trade(6, price="-1"), void(6)])
 def test_trade_without_price_or_fills_is_void(bad: AggTrade) -> None:
-    assert steps(trade(5), bad)[-1] is IdOrder.VOID
+    assert orders_of(trade(5), bad)[-1] is IdOrder.VOID
 
 
 def test_void_trade_is_never_the_first_one() -> None:
-    assert steps(void(6), trade(7)) == [IdOrder.VOID, IdOrder.FIRST]
+    assert orders_of(void(6), trade(7)) == [IdOrder.VOID, IdOrder.FIRST]
 
 
 def skipping(*trades: AggTrade) -> list[IdOrder]:

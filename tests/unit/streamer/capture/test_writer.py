@@ -95,7 +95,7 @@ class Bench:
             Market.SPOT, AggTrade(0, "BTCUSDT", number, price, price, number, number, 0, True)
         )
 
-    def quote(self) -> None:
+    def publish_book_ticker(self) -> None:
         self.quoted += 1
         self.intake.on_book_ticker(
             Market.SPOT, BookTicker(self.quoted, "BTCUSDT", "1", "2", "3", "4")
@@ -136,7 +136,7 @@ async def test_steady_rows_do_not_count_as_a_database_failure(
     database.takes_s = 0.01
     async with working(Bench(tmp_path)) as bench:
         for _ in range(300):  # some three times the time that one write has
-            bench.quote()
+            bench.publish_book_ticker()
             await asyncio.sleep(0.0015)
         await until(lambda: bench.writer.written["book_tickers"] == 300)
         assert bench.writer.replayed == 0
@@ -148,7 +148,7 @@ async def test_steady_rows_are_written_in_full_batches(database: Database, tmp_p
     database.takes_s = 0.005
     async with working(Bench(tmp_path)) as bench:
         for _ in range(200):
-            bench.quote()
+            bench.publish_book_ticker()
             await asyncio.sleep(0.002)
         await until(lambda: bench.writer.written["book_tickers"] == 200)
     assert len(database.writes) <= 200 // BATCH_ROWS + 2, database.writes
@@ -161,7 +161,7 @@ async def test_hanging_write_times_out_and_its_rows_are_spooled(
     database.takes_s = 60
     async with working(Bench(tmp_path)) as bench:
         for _ in range(BATCH_ROWS):
-            bench.quote()
+            bench.publish_book_ticker()
         await until(lambda: not bench.spool.is_empty)
         database.takes_s = 0
         await until(lambda: bench.spool.is_empty and not bench.writer.is_spooling)
@@ -186,7 +186,7 @@ async def test_losses_are_saved_before_later_rows_are_stored(
             for number in range(3):
                 opened = Loss("book_tickers", "BTCUSDT", "killed", None, number)
                 bench.losses.add([opened])
-                bench.quote()
+                bench.publish_book_ticker()
                 await until(lambda: len(saved) > number)  # noqa: B023 - awaited here
     assert saved == [True] * 3
 
@@ -206,10 +206,10 @@ async def test_rows_in_flight_are_spooled_before_newer_ones(
     bench.spool.append = noting  # type: ignore[method-assign]
     database.takes_s = 60.0  # a write that hangs
     async with working(bench):
-        bench.quote()
+        bench.publish_book_ticker()
         await until(lambda: bench.intake.lanes.waiting == 0)
         bench.writer.is_spooling = True
-        bench.quote()
+        bench.publish_book_ticker()
         await until(lambda: len(stored) >= 2)
     assert stored == ["1", "2"]
 
@@ -224,7 +224,7 @@ async def spooled(bench: Bench, database: Database, batches: int) -> list[Path]:
     folder = bench.spool._folder
     for number in range(batches):
         for _ in range(10):
-            bench.quote()
+            bench.publish_book_ticker()
         await until(lambda: len(list(folder.glob("*.spool"))) > number)  # noqa: B023 - awaited here
     return sorted(folder.glob("*.spool"))
 
@@ -240,7 +240,7 @@ async def test_zeros_in_the_spool_are_reported_and_later_rows_stored(
     async with working(Bench(tmp_path)) as bench:
         bench.quoted = 20
         await until(lambda: bench.spool.is_empty)
-        bench.quote()
+        bench.publish_book_ticker()
         await until(lambda: 21 in database.ids["book_tickers"] and bool(database.gaps))
     assert database.ids["book_tickers"] == list(range(1, 22))
     assert {(gap.symbol, gap.cause) for gap in database.gaps} == {("BTCUSDT", DAMAGED)}
@@ -254,7 +254,7 @@ async def test_deleted_spool_file_is_reported_and_later_rows_stored(
         files[1].unlink()
         database.is_away = False
         await until(lambda: bench.spool.is_empty)
-        bench.quote()
+        bench.publish_book_ticker()
         await until(lambda: 31 in database.ids["book_tickers"] and bool(database.gaps))
     assert database.ids["book_tickers"] == [*range(1, 11), *range(21, 32)]
     assert [gap.cause for gap in database.gaps] == [GONE]
@@ -271,7 +271,7 @@ async def test_unremovable_spool_delays_no_row(
         monkeypatch.setattr(Path, "unlink", refuse)
         database.is_away = False
         await until(lambda: bench.spool.is_empty and not bench.writer.is_spooling)
-        bench.quote()
+        bench.publish_book_ticker()
         await until(lambda: 31 in database.ids["book_tickers"])
         monkeypatch.undo()
     assert database.ids["book_tickers"] == list(range(1, 32))
@@ -296,7 +296,7 @@ async def test_rows_in_memory_do_not_wait_for_an_unreadable_disk(
             for number in range(1, 4):
                 bench.trade()
                 await until(lambda: number in database.ids["agg_trades"])  # noqa: B023 - awaited here
-            bench.quote()
+            bench.publish_book_ticker()
             await until(lambda: asked >= 4)
             assert database.ids["book_tickers"] == []
         await until(lambda: bench.spool.is_empty and 21 in database.ids["book_tickers"])
@@ -309,7 +309,7 @@ async def test_rows_waiting_for_the_disk_do_not_count_for_a_batch(
     bench, loop = Bench(tmp_path), asyncio.get_running_loop()
     bench.writer.is_spooling = True
     for _ in range(2 * BATCH_ROWS):
-        bench.quote()
+        bench.publish_book_ticker()
     began_s = loop.time()
     await bench.writer._pause()
     assert loop.time() - began_s > 0.15

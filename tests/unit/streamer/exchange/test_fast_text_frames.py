@@ -99,7 +99,7 @@ async def played() -> Any:
     await asyncio.gather(one.handshake, return_exceptions=True)
 
 
-def cut(data: bytes, chance: random.Random) -> Iterator[bytes]:
+def split(data: bytes, chance: random.Random) -> Iterator[bytes]:
     """Pieces of all sizes, often of one byte."""
     while data:
         size = chance.choice((1, 2, 3, 5, 100, 1_000, 100_000))
@@ -107,7 +107,7 @@ def cut(data: bytes, chance: random.Random) -> Iterator[bytes]:
         data = data[size:]
 
 
-def told(peer: ServerProtocol, chance: random.Random, count: int) -> list[bytes]:
+def send_messages(peer: ServerProtocol, chance: random.Random, count: int) -> list[bytes]:
     """Have the peer send messages of all lengths and forms, pings among them."""
     messages = []
     for number in range(count):
@@ -131,8 +131,8 @@ async def test_messages_are_complete_and_in_order_however_bytes_are_split(
     played: Played, seed: int
 ) -> None:
     chance = random.Random(seed)
-    messages = told(played.peer, chance, 30)
-    for piece in cut(played.opening + played.sent(), chance):
+    messages = send_messages(played.peer, chance, 30)
+    for piece in split(played.opening + played.sent(), chance):
         played.connection.data_received(piece)
     assert played.got == messages
 
@@ -212,7 +212,7 @@ async def test_protocol_violation_closes_the_connection(
     played: Played, wrong: Any, code: CloseCode
 ) -> None:
     good = Frame(Opcode.TEXT, b"good").serialize(mask=False)
-    for piece in cut(played.opening + good + wrong(), random.Random(1)):
+    for piece in split(played.opening + good + wrong(), random.Random(1)):
         played.connection.data_received(piece)
     assert played.got == [b"good"]
     assert played.connection.protocol.state is not State.OPEN

@@ -49,7 +49,7 @@ def subscribe(feed: PlayedFeed) -> None:
     feed.connection.session.subscribe(["btcusdt@aggTrade"])
 
 
-def hear_nothing(feed: PlayedFeed) -> None:
+def stop_delivery(feed: PlayedFeed) -> None:
     feed.delivering_since_us = None
 
 
@@ -58,7 +58,7 @@ def hear_nothing(feed: PlayedFeed) -> None:
     [
         (close, "disconnected", "connection um-1 is not open"),
         (subscribe, "subscribing", "subscriptions of connection um-1 are not answered yet"),
-        (hear_nothing, "subscribing", "no frame has arrived on connection um-1 yet"),
+        (stop_delivery, "subscribing", "no frame has arrived on connection um-1 yet"),
     ],
 )
 async def test_each_connection_must_deliver(
@@ -72,7 +72,7 @@ async def test_each_connection_must_deliver(
 
 async def test_connection_with_only_silent_symbols_need_not_deliver(parts: Parts) -> None:
     parts.database_answered()
-    hear_nothing(parts.feeds[1])
+    stop_delivery(parts.feeds[1])
     parts.telemetry.states.enter("BTCUSDT.P", SymbolState.SILENT)
     verdict = readiness(parts.telemetry)
     assert verdict.is_well

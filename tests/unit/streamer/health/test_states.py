@@ -13,7 +13,7 @@ from streamer.health.states import SymbolState, SymbolStates
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
-def offer(minute: int, status: Status = Status.VERIFIED) -> CandleCandidate:
+def candidate(minute: int, status: Status = Status.VERIFIED) -> CandleCandidate:
     candle = silent_candle("BTCUSDT", T0 + minute * MINUTE_US, Decimal(7))
     source = Source.KLINE if status is Status.VERIFIED else Source.STREAM
     return CandleCandidate(candle, status, source, T0 if status is Status.VERIFIED else None)
@@ -22,9 +22,9 @@ def offer(minute: int, status: Status = Status.VERIFIED) -> CandleCandidate:
 def test_a_symbol_is_connecting_until_the_exchange_confirms_a_minute() -> None:
     states = SymbolStates()
     assert states.of("BTCUSDT") is SymbolState.CONNECTING
-    states.candle_closed(offer(0, Status.UNCONFIRMED))
+    states.candle_closed(candidate(0, Status.UNCONFIRMED))
     assert states.of("BTCUSDT") is SymbolState.CONNECTING
-    states.candle_closed(offer(1))
+    states.candle_closed(candidate(1))
     assert states.of("BTCUSDT") is SymbolState.LIVE
 
 
@@ -33,22 +33,22 @@ def test_a_confirmed_minute_ends_silence_and_doubt(state: SymbolState) -> None:
     states = SymbolStates()
     assert states.enter("BTCUSDT", state)
     assert not states.enter("BTCUSDT", state)
-    states.candle_closed(offer(0, Status.PARTIAL))
+    states.candle_closed(candidate(0, Status.PARTIAL))
     assert states.of("BTCUSDT") is state
-    states.candle_closed(offer(1))
+    states.candle_closed(candidate(1))
     assert states.of("BTCUSDT") is SymbolState.LIVE
 
 
 def test_late_minute_does_not_end_a_halt() -> None:
     states = SymbolStates()
     states.enter("BTCUSDT", SymbolState.HALTED)
-    states.candle_closed(offer(0))
+    states.candle_closed(candidate(0))
     assert states.of("BTCUSDT") is SymbolState.HALTED
 
 
 def test_counts_include_states_without_symbols() -> None:
     states = SymbolStates()
-    states.candle_closed(offer(0))
+    states.candle_closed(candidate(0))
     states.enter("ETHUSDT", SymbolState.DEAD)
     counts = states.counts(["BTCUSDT", "ETHUSDT", "NEWUSDT"])
     assert counts == {"connecting": 1, "live": 1, "silent": 0, "halted": 0, "dead": 1}
@@ -56,8 +56,8 @@ def test_counts_include_states_without_symbols() -> None:
 
 def test_a_symbol_is_behind_three_minutes_after_its_last_candle() -> None:
     states = SymbolStates()
-    states.candle_closed(offer(5))
-    states.candle_closed(offer(2))  # revised late
+    states.candle_closed(candidate(5))
+    states.candle_closed(candidate(2))  # revised late
     until = T0 + 6 * MINUTE_US
     assert not states.is_behind("BTCUSDT", until + 3 * MINUTE_US, T0)
     assert states.is_behind("BTCUSDT", until + 3 * MINUTE_US + 1, T0)
@@ -65,7 +65,7 @@ def test_a_symbol_is_behind_three_minutes_after_its_last_candle() -> None:
 
 def test_minutes_before_the_connection_delivered_do_not_count() -> None:
     states = SymbolStates()
-    states.candle_closed(offer(5))
+    states.candle_closed(candidate(5))
     now_us = T0 + 60 * MINUTE_US
     assert states.is_behind("BTCUSDT", now_us, T0)
     assert not states.is_behind("BTCUSDT", now_us, now_us - MINUTE_US)
@@ -82,14 +82,14 @@ def test_later_symbol_has_its_own_grace_period() -> None:
 @pytest.mark.parametrize("state", [SymbolState.SILENT, SymbolState.HALTED])
 def test_symbol_without_expected_minutes_is_never_behind(state: SymbolState) -> None:
     states = SymbolStates()
-    states.candle_closed(offer(0))
+    states.candle_closed(candidate(0))
     states.enter("BTCUSDT", state)
     assert not states.is_behind("BTCUSDT", T0 + 60 * MINUTE_US, T0)
 
 
 def test_a_removed_symbol_is_forgotten() -> None:
     states = SymbolStates()
-    states.candle_closed(offer(0))
+    states.candle_closed(candidate(0))
     states.remove("BTCUSDT")
     states.remove("BTCUSDT")
     assert states.of("BTCUSDT") is SymbolState.CONNECTING

@@ -40,7 +40,7 @@ class Feed:
         self.rotated.append(reason)
 
 
-class Yard:
+class Harness:
     """A watchdog, its feed, clock and log."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,113 +66,113 @@ class Yard:
 
 
 @pytest.fixture
-def yard(monkeypatch: pytest.MonkeyPatch) -> Yard:
-    return Yard(monkeypatch)
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
+    return Harness(monkeypatch)
 
 
 def test_a_dead_stream_is_subscribed_again_and_then_its_connection_is_rotated(
-    yard: Yard,
+    harness: Harness,
 ) -> None:
-    yard.revive()
-    assert (yard.feed.resubscribed, yard.feed.rotated) == (["A"], [])
-    assert yard.states.of("A") is SymbolState.DEAD
-    yard.revive()
-    assert (yard.feed.resubscribed, yard.feed.rotated) == (
+    harness.revive()
+    assert (harness.feed.resubscribed, harness.feed.rotated) == (["A"], [])
+    assert harness.states.of("A") is SymbolState.DEAD
+    harness.revive()
+    assert (harness.feed.resubscribed, harness.feed.rotated) == (
         ["A"],
         [f"streams of A stay dead: {WHY}"],
     )
 
 
-def test_a_revived_stream_is_logged_and_subscribed_again_next_time(yard: Yard) -> None:
-    yard.revive()
-    yard.close(status=Status.UNCONFIRMED)
-    assert yard.states.of("A") is SymbolState.DEAD  # the exchange's word is what was missed
-    yard.close()
-    assert yard.states.of("A") is SymbolState.LIVE
-    assert yard.events == ["stream_dead", "stream_revived"]
-    yard.revive()
-    assert (yard.feed.resubscribed, yard.feed.rotated) == (["A", "A"], [])
+def test_a_revived_stream_is_logged_and_subscribed_again_next_time(harness: Harness) -> None:
+    harness.revive()
+    harness.close(status=Status.UNCONFIRMED)
+    assert harness.states.of("A") is SymbolState.DEAD  # the exchange's word is what was missed
+    harness.close()
+    assert harness.states.of("A") is SymbolState.LIVE
+    assert harness.events == ["stream_dead", "stream_revived"]
+    harness.revive()
+    assert (harness.feed.resubscribed, harness.feed.rotated) == (["A", "A"], [])
 
 
-def test_klines_alone_do_not_revive_a_symbol(yard: Yard) -> None:
-    yard.revive()
-    yard.feed.lacking.add("A")
-    yard.close()
-    assert yard.states.of("A") is SymbolState.DEAD
-    yard.revive()
-    assert len(yard.feed.rotated) == 1
-    yard.feed.lacking.clear()
-    yard.close()
-    assert yard.states.of("A") is SymbolState.LIVE
-    assert yard.events == ["stream_dead", "stream_revived"]
+def test_klines_alone_do_not_revive_a_symbol(harness: Harness) -> None:
+    harness.revive()
+    harness.feed.lacking.add("A")
+    harness.close()
+    assert harness.states.of("A") is SymbolState.DEAD
+    harness.revive()
+    assert len(harness.feed.rotated) == 1
+    harness.feed.lacking.clear()
+    harness.close()
+    assert harness.states.of("A") is SymbolState.LIVE
+    assert harness.events == ["stream_dead", "stream_revived"]
 
 
-def test_dead_streams_of_a_connection_share_one_rotation_per_interval(yard: Yard) -> None:
+def test_dead_streams_of_a_connection_share_one_rotation_per_interval(harness: Harness) -> None:
     for symbol in "ABC":
-        yard.revive(symbol)
+        harness.revive(symbol)
     for symbol in "ABC":
-        yard.revive(symbol)
-    assert len(yard.feed.rotated) == 1
-    assert yard.feed.resubscribed == [*"ABC", *"BC"]  # the others are subscribed again meanwhile
-    yard.now_s += ROTATE_INTERVAL_S
-    yard.revive("B")
-    assert len(yard.feed.rotated) == 2
+        harness.revive(symbol)
+    assert len(harness.feed.rotated) == 1
+    assert harness.feed.resubscribed == [*"ABC", *"BC"]  # the others are subscribed again meanwhile
+    harness.now_s += ROTATE_INTERVAL_S
+    harness.revive("B")
+    assert len(harness.feed.rotated) == 2
 
 
-def test_a_halted_symbol_is_not_revived(yard: Yard) -> None:
-    yard.dog.halted("A", "HALT")
-    yard.revive()
-    yard.dog.symbol_silent("A", T0)
-    yard.close()
-    assert (yard.feed.resubscribed, yard.feed.rotated) == ([], [])
-    assert yard.states.of("A") is SymbolState.HALTED
-    yard.dog.resumed("A")
-    assert yard.states.of("A") is SymbolState.LIVE
-    assert yard.events == ["symbol_halted", "symbol_silent", "symbol_resumed"]
+def test_a_halted_symbol_is_not_revived(harness: Harness) -> None:
+    harness.dog.halted("A", "HALT")
+    harness.revive()
+    harness.dog.symbol_silent("A", T0)
+    harness.close()
+    assert (harness.feed.resubscribed, harness.feed.rotated) == ([], [])
+    assert harness.states.of("A") is SymbolState.HALTED
+    harness.dog.resumed("A")
+    assert harness.states.of("A") is SymbolState.LIVE
+    assert harness.events == ["symbol_halted", "symbol_silent", "symbol_resumed"]
 
 
-def test_silence_is_a_separate_state(yard: Yard) -> None:
-    yard.revive()
-    yard.dog.symbol_silent("A", T0)
-    yard.revive()
-    assert yard.states.of("A") is SymbolState.SILENT
-    assert yard.dog.is_silent("A")
-    yard.dog.silence_ended("A", T0, T0 + 1)
-    assert yard.states.of("A") is SymbolState.LIVE
-    assert not yard.dog.is_silent("A")
-    assert yard.events == ["stream_dead", "symbol_silent", "symbol_silence_ended"]
+def test_silence_is_a_separate_state(harness: Harness) -> None:
+    harness.revive()
+    harness.dog.symbol_silent("A", T0)
+    harness.revive()
+    assert harness.states.of("A") is SymbolState.SILENT
+    assert harness.dog.is_silent("A")
+    harness.dog.silence_ended("A", T0, T0 + 1)
+    assert harness.states.of("A") is SymbolState.LIVE
+    assert not harness.dog.is_silent("A")
+    assert harness.events == ["stream_dead", "symbol_silent", "symbol_silence_ended"]
 
 
-def test_a_verified_minute_after_a_disconnect_ends_a_silence(yard: Yard) -> None:
-    yard.dog.symbol_silent("A", T0)
-    yard.close(status=Status.UNCONFIRMED)
-    assert yard.dog.is_silent("A")
-    yard.close()
-    assert not yard.dog.is_silent("A")
-    yard.revive()
-    assert yard.states.of("A") is SymbolState.DEAD
+def test_a_verified_minute_after_a_disconnect_ends_a_silence(harness: Harness) -> None:
+    harness.dog.symbol_silent("A", T0)
+    harness.close(status=Status.UNCONFIRMED)
+    assert harness.dog.is_silent("A")
+    harness.close()
+    assert not harness.dog.is_silent("A")
+    harness.revive()
+    assert harness.states.of("A") is SymbolState.DEAD
 
 
-def test_a_resumed_symbol_is_no_longer_silent(yard: Yard) -> None:
-    yard.dog.symbol_silent("A", T0)
-    yard.dog.halted("A", "HALT")
-    yard.dog.resumed("A")
-    assert not yard.dog.is_silent("A")
+def test_a_resumed_symbol_is_no_longer_silent(harness: Harness) -> None:
+    harness.dog.symbol_silent("A", T0)
+    harness.dog.halted("A", "HALT")
+    harness.dog.resumed("A")
+    assert not harness.dog.is_silent("A")
 
 
-def test_removed_symbols_are_forgotten(yard: Yard) -> None:
-    yard.revive()
-    yard.dog.symbol_silent("A", T0)
-    yard.dog.removed("A", is_wanted=True)
-    assert not yard.dog.is_silent("A")
-    assert yard.states.of("A") is SymbolState.CONNECTING
-    yard.revive()
-    assert yard.events[-2:] == ["symbol_gone", "stream_dead"]
-    assert yard.feed.resubscribed == ["A", "A"]  # if it returns, it is first subscribed again
+def test_removed_symbols_are_forgotten(harness: Harness) -> None:
+    harness.revive()
+    harness.dog.symbol_silent("A", T0)
+    harness.dog.removed("A", is_wanted=True)
+    assert not harness.dog.is_silent("A")
+    assert harness.states.of("A") is SymbolState.CONNECTING
+    harness.revive()
+    assert harness.events[-2:] == ["symbol_gone", "stream_dead"]
+    assert harness.feed.resubscribed == ["A", "A"]  # if it returns, it is first subscribed again
 
 
-def test_an_unwanted_symbol_is_removed_without_a_warning(yard: Yard) -> None:
-    yard.dog.removed("A", is_wanted=False)
-    assert [(call.args[0], call.method_name) for call in yard.log.calls] == [
+def test_an_unwanted_symbol_is_removed_without_a_warning(harness: Harness) -> None:
+    harness.dog.removed("A", is_wanted=False)
+    assert [(call.args[0], call.method_name) for call in harness.log.calls] == [
         ("symbol_removed", "info")
     ]

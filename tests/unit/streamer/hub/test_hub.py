@@ -16,11 +16,11 @@ from tests.unit.streamer.played_exchange import (
     minute_trades,
     trade,
 )
-from tests.unit.streamer.played_hub import OTHER, Heard, listed, rest_offer, turn
+from tests.unit.streamer.played_hub import OTHER, HubEvents, listed, rest_candidate, turn
 
 
-async def test_changes_are_not_tracked_without_subscribers(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_changes_are_not_tracked_without_subscribers(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events)
     one.on_trade(trade(1, T0 + 1))
     assert one.on_change is None
     with hub.subscribe(["XRPUSDT"]):
@@ -31,8 +31,10 @@ async def test_changes_are_not_tracked_without_subscribers(hub: Hub, heard: Hear
     assert hub.subscribers == 0
 
 
-async def test_a_reader_waits_until_a_trade_changes_a_candle(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_a_reader_waits_until_a_trade_changes_a_candle(
+    hub: Hub, hub_events: HubEvents
+) -> None:
+    (one,) = listed(hub, hub_events)
     with hub.subscribe() as subscription:
         reading = asyncio.create_task(subscription.receive())
         await turn()
@@ -47,12 +49,18 @@ async def test_a_reader_waits_until_a_trade_changes_a_candle(hub: Hub, heard: He
     assert (update.is_closed, update.status, update.is_revision) == (False, None, False)
 
 
-async def test_a_repair_older_than_memory_may_be_a_revision(hub: Hub, heard: Heard) -> None:
-    listed(hub, heard)
+async def test_a_repair_older_than_memory_may_be_a_revision(
+    hub: Hub, hub_events: HubEvents
+) -> None:
+    listed(hub, hub_events)
     with hub.subscribe() as subscription:
-        hub.publish_closed(rest_offer(minute_trades(50, 1), 50))
-        hub.publish_closed(rest_offer(minute_trades(49 - CLOSED_MINUTES, 1), 49 - CLOSED_MINUTES))
-        hub.publish_closed(rest_offer(minute_trades(51 - CLOSED_MINUTES, 1), 51 - CLOSED_MINUTES))
+        hub.publish_closed(rest_candidate(minute_trades(50, 1), 50))
+        hub.publish_closed(
+            rest_candidate(minute_trades(49 - CLOSED_MINUTES, 1), 49 - CLOSED_MINUTES)
+        )
+        hub.publish_closed(
+            rest_candidate(minute_trades(51 - CLOSED_MINUTES, 1), 51 - CLOSED_MINUTES)
+        )
         assert [update.is_revision for update in subscription.drain().updates] == [
             False,
             True,
@@ -60,8 +68,10 @@ async def test_a_repair_older_than_memory_may_be_a_revision(hub: Hub, heard: Hea
         ]
 
 
-async def test_subscription_starts_with_the_candles_in_memory(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_subscription_starts_with_the_candles_in_memory(
+    hub: Hub, hub_events: HubEvents
+) -> None:
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
     one.on_trade(trade(7, T0 + MINUTE_US + 1))
@@ -71,10 +81,10 @@ async def test_subscription_starts_with_the_candles_in_memory(hub: Hub, heard: H
     assert (open_.candle.open_time_us, open_.status) == (T0 + MINUTE_US, None)
 
 
-async def test_reader_receives_only_its_symbols(hub: Hub, heard: Heard) -> None:
+async def test_reader_receives_only_its_symbols(hub: Hub, hub_events: HubEvents) -> None:
     btc, xrp = (
-        *listed(hub, heard),
-        *listed(hub, heard, OTHER),
+        *listed(hub, hub_events),
+        *listed(hub, hub_events, OTHER),
     )
     with hub.subscribe(["XRPUSDT"]) as some, hub.subscribe() as everything:
         btc.on_trade(trade(1, T0 + 1))
@@ -86,10 +96,10 @@ async def test_reader_receives_only_its_symbols(hub: Hub, heard: Heard) -> None:
 
 
 async def test_reader_receives_added_symbols_and_the_last_state_of_removed_ones(
-    hub: Hub, heard: Heard
+    hub: Hub, hub_events: HubEvents
 ) -> None:
     with hub.subscribe(["BTCUSDT"]) as one_symbol, hub.subscribe() as everything:
-        (one,) = listed(hub, heard)
+        (one,) = listed(hub, hub_events)
         one.on_trade(trade(1, T0 + 1))
         await turn()
         hub.remove("BTCUSDT")
@@ -97,17 +107,17 @@ async def test_reader_receives_added_symbols_and_the_last_state_of_removed_ones(
         for subscription in (one_symbol, everything):
             (update,) = subscription.drain().updates
             assert update.candle.symbol == "BTCUSDT"
-        hub.publish_closed(rest_offer(minute_trades(0, 1), 0))
+        hub.publish_closed(rest_candidate(minute_trades(0, 1), 0))
         await turn()
         assert not everything.drain()
 
 
-async def test_waiting_updates_are_bounded_per_symbol(hub: Hub, heard: Heard) -> None:
-    listed(hub, heard)
-    listed(hub, heard, OTHER)
+async def test_waiting_updates_are_bounded_per_symbol(hub: Hub, hub_events: HubEvents) -> None:
+    listed(hub, hub_events)
+    listed(hub, hub_events, OTHER)
     with hub.subscribe() as subscription:
         for minute in range(100):
-            hub.publish_closed(rest_offer(minute_trades(minute, 1), minute))
+            hub.publish_closed(rest_candidate(minute_trades(minute, 1), minute))
         assert subscription.waiting == 2 * MINUTES_PER_SYMBOL
         missed = subscription.drain().missed
         assert missed == {"BTCUSDT": (T0, T0 + 80 * MINUTE_US)}
@@ -115,9 +125,9 @@ async def test_waiting_updates_are_bounded_per_symbol(hub: Hub, heard: Heard) ->
 
 @pytest.mark.parametrize("ends", [Hub.close, None])
 async def test_remaining_updates_are_delivered_before_the_end(
-    hub: Hub, heard: Heard, ends: object
+    hub: Hub, hub_events: HubEvents, ends: object
 ) -> None:
-    (one,) = listed(hub, heard)
+    (one,) = listed(hub, hub_events)
     subscription = hub.subscribe()
     one.on_trade(trade(1, T0 + 1))
     if ends is None:
@@ -141,11 +151,11 @@ async def hub_end(hub: Hub) -> bool:
     return await subscription.receive() is None
 
 
-async def test_newest_minute_is_available_on_request(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_newest_minute_is_available_on_request(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events)
     assert hub.newest("BTCUSDT") is None
     assert hub.newest("NONE") is None
-    hub.publish_closed(rest_offer(minute_trades(0, 1), 0))
+    hub.publish_closed(rest_candidate(minute_trades(0, 1), 0))
     closed = hub.newest("BTCUSDT")
     assert closed is not None
     one.on_trade(trade(9, T0 + MINUTE_US + 1, price="12.5"))
@@ -155,8 +165,10 @@ async def test_newest_minute_is_available_on_request(hub: Hub, heard: Heard) -> 
     assert closed.open_time_us == T0
 
 
-async def test_the_closed_kline_is_newer_than_the_last_open_one(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_the_closed_kline_is_newer_than_the_last_open_one(
+    hub: Hub, hub_events: HubEvents
+) -> None:
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1)
     one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + MINUTE_US // 2))
     before = hub.newest("BTCUSDT")
@@ -168,17 +180,17 @@ async def test_the_closed_kline_is_newer_than_the_last_open_one(hub: Hub, heard:
     assert one.minutes[T0].frame is None  # which would be kept for minutes
 
 
-async def test_each_closed_candle_is_reported_once(hub: Hub, heard: Heard) -> None:
-    listed(hub, heard)
+async def test_each_closed_candle_is_reported_once(hub: Hub, hub_events: HubEvents) -> None:
+    listed(hub, hub_events)
     told: list[int] = []
     hub.on_closed = lambda candle: told.append(candle.open_time_us)
     for _ in range(2):
-        hub.publish_closed(rest_offer(minute_trades(3, 1), 3))
+        hub.publish_closed(rest_candidate(minute_trades(3, 1), 3))
     assert told == [T0 + 3 * MINUTE_US]
 
 
-async def test_subscriber_can_receive_the_streamed_symbols(hub: Hub, heard: Heard) -> None:
-    listed(hub, heard)
+async def test_subscriber_can_receive_the_streamed_symbols(hub: Hub, hub_events: HubEvents) -> None:
+    listed(hub, hub_events)
     with (
         hub.subscribe(reports_streamed=True) as every,
         hub.subscribe(["ETHUSDT"], reports_streamed=True) as some,
@@ -189,7 +201,7 @@ async def test_subscriber_can_receive_the_streamed_symbols(hub: Hub, heard: Hear
         assert not every.drain()
         reading = asyncio.create_task(every.receive())
         await turn()
-        listed(hub, heard, OTHER)
+        listed(hub, hub_events, OTHER)
         batch = await asyncio.wait_for(reading, 5)
         assert batch is not None
         assert batch.streamed == {"BTCUSDT", OTHER.symbol}

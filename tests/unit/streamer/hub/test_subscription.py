@@ -24,11 +24,13 @@ from tests.unit.streamer.played_exchange import (
     minute_trades,
     trade,
 )
-from tests.unit.streamer.played_hub import Heard, listed, rest_offer, turn
+from tests.unit.streamer.played_hub import HubEvents, listed, rest_candidate, turn
 
 
-async def test_trades_of_one_turn_are_one_update_with_all_of_them(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_trades_of_one_turn_are_one_update_with_all_of_them(
+    hub: Hub, hub_events: HubEvents
+) -> None:
+    (one,) = listed(hub, hub_events)
     with hub.subscribe() as subscription:
         for number in range(1, 51):
             one.on_trade(trade(number, T0 + number))
@@ -41,9 +43,11 @@ async def test_trades_of_one_turn_are_one_update_with_all_of_them(hub: Hub, hear
         assert subscription.drain().updates[0].candle.last_trade_id == 51
 
 
-async def test_a_slow_reader_gets_the_newest_state_of_each_minute(hub: Hub, heard: Heard) -> None:
+async def test_a_slow_reader_gets_the_newest_state_of_each_minute(
+    hub: Hub, hub_events: HubEvents
+) -> None:
     """The closed candle is not lost to the open one of the next minute."""
-    (one,) = listed(hub, heard)
+    (one,) = listed(hub, hub_events)
     first, second = minute_trades(0, 1), minute_trades(1, 7)
     with hub.subscribe() as subscription:
         for each in [*first, *second]:
@@ -61,8 +65,8 @@ async def test_a_slow_reader_gets_the_newest_state_of_each_minute(hub: Hub, hear
     assert hub.counts.delivered == 2
 
 
-async def test_closed_kline_closes_the_candle(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_closed_kline_closes_the_candle(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
         for each in trades:
@@ -75,20 +79,20 @@ async def test_closed_kline_closes_the_candle(hub: Hub, heard: Heard) -> None:
     assert (update.status, update.source) == (Status.VERIFIED, Source.KLINE)
     assert update.is_closed
     assert not update.is_revision
-    assert update.candle == heard.candidates[0].candle
+    assert update.candle == hub_events.candidates[0].candle
 
 
 async def test_better_evidence_for_the_same_values_is_an_update_but_no_revision(
-    hub: Hub, heard: Heard
+    hub: Hub, hub_events: HubEvents
 ) -> None:
-    (one,) = listed(hub, heard)
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
         for each in trades:
             one.on_trade(each)
         one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
         assert [update.status for update in subscription.drain().updates] == [Status.UNCONFIRMED]
-        hub.publish_closed(rest_offer(trades, 0))
+        hub.publish_closed(rest_candidate(trades, 0))
         (update,) = subscription.drain().updates
         assert (update.status, update.source) == (Status.VERIFIED, Source.REST)
         assert not update.is_revision
@@ -97,14 +101,14 @@ async def test_better_evidence_for_the_same_values_is_an_update_but_no_revision(
 
 
 async def test_changed_values_are_a_revision_only_for_readers_of_the_first(
-    hub: Hub, heard: Heard
+    hub: Hub, hub_events: HubEvents
 ) -> None:
-    (one,) = listed(hub, heard)
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1)
     prompt, slow = hub.subscribe(), hub.subscribe()
     one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
     assert not prompt.drain().updates[0].is_revision
-    hub.publish_closed(rest_offer(trades, 0))
+    hub.publish_closed(rest_candidate(trades, 0))
     later = hub.subscribe()
     updates = [each.drain().updates for each in (prompt, slow, later)]
     assert [[update.is_revision for update in some] for some in updates] == [
@@ -115,35 +119,35 @@ async def test_changed_values_are_a_revision_only_for_readers_of_the_first(
     assert {update.candle.trade_count for some in updates for update in some} == {6}
 
 
-async def test_waiting_revision_stays_a_revision(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_waiting_revision_stays_a_revision(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
         one.on_kline(kline_of(trades[:4], T0, closed=True, at_us=T0 + MINUTE_US))
         subscription.drain()
         one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 5))
-        hub.publish_closed(rest_offer(trades, 0))
+        hub.publish_closed(rest_candidate(trades, 0))
         (update,) = subscription.drain().updates
     assert update.is_revision
     assert update.source is Source.REST
 
 
-async def test_lower_ranked_candidate_is_not_delivered(hub: Hub, heard: Heard) -> None:
-    listed(hub, heard)
+async def test_lower_ranked_candidate_is_not_delivered(hub: Hub, hub_events: HubEvents) -> None:
+    listed(hub, hub_events)
     trades = minute_trades(0, 1)
     aggregated = CandleCandidate(
-        rest_offer(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM
+        rest_candidate(trades[:3], 0).candle, Status.UNCONFIRMED, Source.STREAM
     )
     with hub.subscribe() as subscription:
-        hub.publish_closed(rest_offer(trades, 0))
+        hub.publish_closed(rest_candidate(trades, 0))
         subscription.drain()
         hub.publish_closed(aggregated)
-        hub.publish_closed(rest_offer(trades, 0))
+        hub.publish_closed(rest_candidate(trades, 0))
         assert not subscription.drain()
 
 
-async def test_late_trade_does_not_reopen_a_closed_candle(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_late_trade_does_not_reopen_a_closed_candle(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1)
     with hub.subscribe() as subscription:
         one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
@@ -156,9 +160,9 @@ async def test_late_trade_does_not_reopen_a_closed_candle(hub: Hub, heard: Heard
 
 
 async def test_update_has_no_quote_volume_until_the_exchange_sends_it(
-    hub: Hub, heard: Heard
+    hub: Hub, hub_events: HubEvents
 ) -> None:
-    (one,) = listed(hub, heard, ROUNDED)
+    (one,) = listed(hub, hub_events, ROUNDED)
     trades = minute_trades(0, 1)
     with hub.subscribe(["ETHBTC"]) as subscription:
         for each in trades:
@@ -172,8 +176,8 @@ async def test_update_has_no_quote_volume_until_the_exchange_sends_it(
         assert (update.status, update.has_quotes) == (Status.VERIFIED, True)
 
 
-async def test_states_do_not_go_back_after_a_disconnect(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_states_do_not_go_back_after_a_disconnect(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events)
     trades = minute_trades(0, 1, count=20)
     with hub.subscribe() as subscription:
         for each in trades[:10]:
@@ -190,8 +194,8 @@ async def test_states_do_not_go_back_after_a_disconnect(hub: Hub, heard: Heard) 
             assert counts == ([] if last == 7 else [12])
 
 
-async def test_evicted_minutes_are_reported(hub: Hub, heard: Heard) -> None:
-    (one,) = listed(hub, heard)
+async def test_evicted_minutes_are_reported(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events)
     with hub.subscribe(max_waiting=3) as subscription:
         for minute in range(8):
             one.on_kline(
@@ -208,12 +212,12 @@ async def test_evicted_minutes_are_reported(hub: Hub, heard: Heard) -> None:
 
 
 async def test_long_backlog_is_delivered_in_parts_while_other_tasks_run(
-    hub: Hub, heard: Heard
+    hub: Hub, hub_events: HubEvents
 ) -> None:
-    listed(hub, heard)
+    listed(hub, hub_events)
     with hub.subscribe(max_waiting=100) as subscription:
         for minute in range(25):
-            hub.publish_closed(rest_offer(minute_trades(minute, 1), minute))
+            hub.publish_closed(rest_candidate(minute_trades(minute, 1), minute))
         others = []
         told: list[CandleUpdate] = []
         while subscription.waiting:
@@ -226,11 +230,13 @@ async def test_long_backlog_is_delivered_in_parts_while_other_tasks_run(
         assert others == [0, 10, 20]
 
 
-def final_of(heard: Heard, one: SymbolAggregator) -> dict[int, Candle]:
+def final_of(hub_events: HubEvents, one: SymbolAggregator) -> dict[int, Candle]:
     """The last state of every minute: what the merge keeps, else what is shown live."""
     shown = {candle.open_time_us: candle for candle, _ in one.live_candles()}
-    for open_time_us in {offer.candle.open_time_us for offer in heard.candidates}:
-        offers = [each for each in heard.candidates if each.candle.open_time_us == open_time_us]
+    for open_time_us in {offer.candle.open_time_us for offer in hub_events.candidates}:
+        offers = [
+            each for each in hub_events.candidates if each.candle.open_time_us == open_time_us
+        ]
         shown[open_time_us] = merge(offers).candle
     return shown
 
@@ -268,8 +274,8 @@ async def test_last_delivered_state_is_final_at_any_reading_pace(
     """Trades, some late or lost, klines, some lost, cuts and repairs; a reader that sleeps."""
     draw = random.Random(seed)
     hub = Hub()
-    heard = Heard(hub)
-    (one,) = listed(hub, heard)
+    hub_events = HubEvents(hub)
+    (one,) = listed(hub, hub_events)
     reader = Reader(hub.subscribe(max_waiting=max_waiting))
     trades = [each for minute in range(6) for each in minute_trades(minute, 1 + 6 * minute)]
     frames: list[tuple[int, object]] = []
@@ -286,14 +292,14 @@ async def test_last_delivered_state_is_final_at_any_reading_pace(
                 kline = kline_of(known, open_us, closed=at_s > 60, at_us=at_us)
                 frames.append((at_us, kline))
         if draw.random() < 0.3:
-            frames.append((open_us + 100 * SECOND_US, rest_offer(trades, minute)))
+            frames.append((open_us + 100 * SECOND_US, rest_candidate(trades, minute)))
     if draw.random() < 0.5:
         frames.append((T0 + draw.randrange(6 * 60) * SECOND_US, "cut"))
     for at_us, frame in sorted(frames, key=lambda pair: pair[0]):
         if isinstance(frame, AggTrade):
             one.on_trade(frame)
         elif isinstance(frame, CandleCandidate):
-            heard.candle_closed(frame)
+            hub_events.candle_closed(frame)
         elif frame == "cut":
             one.disconnected()
             one.connected(at_us)
@@ -308,7 +314,7 @@ async def test_last_delivered_state_is_final_at_any_reading_pace(
     while reader.subscription.waiting:
         reader.read(100)
     reader.read(100)
-    final = final_of(heard, one)
+    final = final_of(hub_events, one)
     assert final
     for open_time_us, candle in final.items():
         if open_time_us in reader.missed:

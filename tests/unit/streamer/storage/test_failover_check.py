@@ -61,7 +61,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     return played
 
 
-def look_back_at(asked: list[tuple[str, int, int, str]]) -> FailoverCheck:
+def new_check(asked: list[tuple[str, int, int, str]]) -> FailoverCheck:
     settings = load_settings(database_url="postgresql://here/candles", fill_lookback_minutes=300)
     hub: Any = SimpleNamespace(symbols=["A", "B"])
     return FailoverCheck(settings, hub, lambda: NOW_US, lambda *one: asked.append(one))
@@ -80,7 +80,7 @@ async def run_until(one: FailoverCheck, holds: Callable[[], bool]) -> None:
 
 async def test_missing_minutes_are_requested_except_the_latest(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
-    await look_back_at(asked).check()
+    await new_check(asked).check()
     assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
     assert asked == [
         ("A", 900 * MINUTE_US, 905 * MINUTE_US, AFTER_DATABASE_OUTAGE),
@@ -90,7 +90,7 @@ async def test_missing_minutes_are_requested_except_the_latest(table: Table) -> 
 
 async def test_missing_first_minutes_are_requested(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
-    one = look_back_at(asked)
+    one = new_check(asked)
     table.lacking = {"B": [(990 * MINUTE_US, 991 * MINUTE_US)]}
     table.firsts = dict.fromkeys(("A", "B", "GONE"), 980 * MINUTE_US)
     table.lasts = dict.fromkeys(table.firsts, 997 * MINUTE_US)
@@ -108,7 +108,7 @@ async def test_minutes_after_the_last_row_of_a_halted_symbol_are_requested(
 ) -> None:
     asked: list[tuple[str, int, int, str]] = []
     table.lacking, table.lasts = {}, {"A": 900 * MINUTE_US, "B": 997 * MINUTE_US}
-    await look_back_at(asked).check()
+    await new_check(asked).check()
     assert asked == [("A", 901 * MINUTE_US, 998 * MINUTE_US, NO_FRAMES)]
 
 
@@ -116,7 +116,7 @@ async def test_all_minutes_of_a_symbol_without_rows_are_requested(table: Table) 
     """A standby took over that had nothing of a listing yet, and then the symbol was halted."""
     asked: list[tuple[str, int, int, str]] = []
     table.lacking = {}
-    one = look_back_at(asked)
+    one = new_check(asked)
     one.begin({"A": 990 * MINUTE_US, "GONE": 991 * MINUTE_US, "NEW": 999 * MINUTE_US})
     one.end(["GONE"])
     await one.check()
@@ -128,7 +128,7 @@ async def test_all_minutes_of_a_symbol_without_rows_are_requested(table: Table) 
 
 async def test_requests_do_not_reach_back_beyond_the_lookback(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
-    one = look_back_at(asked)
+    one = new_check(asked)
     table.lacking, table.firsts = {}, {"A": 700 * MINUTE_US}
     table.lasts = {"A": 997 * MINUTE_US}
     one.begin({"A": 100 * MINUTE_US})
@@ -137,7 +137,7 @@ async def test_requests_do_not_reach_back_beyond_the_lookback(table: Table) -> N
 
 
 async def test_check_runs_once_some_time_after_the_last_return(table: Table) -> None:
-    one = look_back_at([])
+    one = new_check([])
     loop = asyncio.get_running_loop()
     one.schedule()
     await asyncio.sleep(0.02)
@@ -152,7 +152,7 @@ async def test_check_runs_once_some_time_after_the_last_return(table: Table) -> 
 async def test_failed_check_is_repeated(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     table.failures = 2
-    one = look_back_at(asked)
+    one = new_check(asked)
     one.schedule()
     await run_until(one, lambda: bool(asked))
     assert len(table.asked) == 3
@@ -162,7 +162,7 @@ async def test_a_removed_symbol_is_checked_once_up_to_its_removal(
     table: Table,
 ) -> None:
     asked: list[tuple[str, int, int, str]] = []
-    one = look_back_at(asked)
+    one = new_check(asked)
     table.lacking = {"GONE": [(990 * MINUTE_US, 991 * MINUTE_US), (997 * MINUTE_US, NOW_US)]}
     table.lasts = {"GONE": 991 * MINUTE_US}
     table.failures = 1
@@ -184,7 +184,7 @@ async def test_a_removed_symbol_is_checked_once_up_to_its_removal(
 
 async def test_a_symbol_removed_during_a_check_is_checked_again(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
-    one = look_back_at(asked)
+    one = new_check(asked)
     table.lacking = {"GONE": [(900 * MINUTE_US, 901 * MINUTE_US)]}
     now_us, one._exchange_us = 950 * MINUTE_US, lambda: now_us
     one.end(["GONE"])
@@ -200,7 +200,7 @@ async def test_a_symbol_removed_during_a_check_is_checked_again(table: Table) ->
 
 async def test_returned_symbol_is_checked_like_others(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
-    one = look_back_at(asked)
+    one = new_check(asked)
     table.lacking = {"A": [(997 * MINUTE_US, 998 * MINUTE_US)]}
     one.end(["A"])
     await one.check()
@@ -209,7 +209,7 @@ async def test_returned_symbol_is_checked_like_others(table: Table) -> None:
 
 
 async def test_symbols_removed_long_ago_are_forgotten(table: Table) -> None:
-    one = look_back_at([])
+    one = new_check([])
     now_us = 600 * MINUTE_US
     one._exchange_us = lambda: now_us
     one.end(["OLD"])

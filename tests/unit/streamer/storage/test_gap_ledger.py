@@ -48,13 +48,13 @@ async def test_gap_is_opened_immediately_and_closed_by_the_row_that_proves_it(
 ) -> None:
     ledger.missed("A", at(0.5), at(0.6), "connection lost")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 1, None)]
+    assert table.written() == [("A", 0, 1, None)]
     assert table.rows[1].cause == "connection lost"
     ledger.stored([kline("B", 0), kline("A", 1), kline("A", 0, Source.STREAM)])
     assert ledger.unwritten == 0  # another symbol, another minute, and no word of the exchange
     ledger.stored([kline("A", 0)])
     await all_written(ledger)
-    assert table.told() == [("A", 0, 1, "kline")]
+    assert table.written() == [("A", 0, 1, "kline")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
@@ -68,7 +68,7 @@ async def test_gap_is_closed_only_when_every_minute_is_proven(
     assert ledger.unwritten == 0
     ledger.stored([kline("A", 2)])
     await all_written(ledger)
-    assert table.told() == [("A", 0, 5, "kline and rest")]
+    assert table.written() == [("A", 0, 5, "kline and rest")]
 
 
 async def test_growing_disconnect_stays_one_row_per_symbol(ledger: GapLedger, table: Table) -> None:
@@ -80,7 +80,7 @@ async def test_growing_disconnect_stays_one_row_per_symbol(ledger: GapLedger, ta
         ledger.missed(f"S{number}", at(180), at(181), "no closed kline")
     await all_written(ledger)
     assert len(table.rows) == 500
-    assert set(table.told()) == {(f"S{number}", 0, 181, None) for number in range(500)}
+    assert set(table.written()) == {(f"S{number}", 0, 181, None) for number in range(500)}
     assert table.writes == 1
 
 
@@ -118,7 +118,7 @@ async def test_an_unproven_gap_of_hours_stays_one_row(
     now_s[0] = 3 * 3_600.0
     ledger.missed("A", at(1), at(181), "not streamed")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 181, None)]
+    assert table.written() == [("A", 0, 181, None)]
 
 
 async def test_gaps_of_a_symbol_are_bounded(ledger: GapLedger, table: Table) -> None:
@@ -126,12 +126,12 @@ async def test_gaps_of_a_symbol_are_bounded(ledger: GapLedger, table: Table) -> 
         ledger.missed("A", at(3 * number), at(3 * number + 1), "missing trades")
     assert ledger.open == MAX_GAPS_PER_SYMBOL
     await all_written(ledger)
-    assert table.told()[-1] == ("A", 3 * (MAX_GAPS_PER_SYMBOL - 1), 298, None)
+    assert table.written()[-1] == ("A", 3 * (MAX_GAPS_PER_SYMBOL - 1), 298, None)
     for number in range(100):
         ledger.stored([kline("A", 3 * number)])
     await all_written(ledger)
     assert ledger.open == 0
-    assert {by for *_, by in table.told()} == {"kline"}
+    assert {by for *_, by in table.written()} == {"kline"}
 
 
 async def test_changes_during_a_database_outage_are_written_in_their_latest_state(
@@ -148,7 +148,7 @@ async def test_changes_during_a_database_outage_are_written_in_their_latest_stat
     assert [call.kwargs["error"] for call in log.calls] == [
         "away", "read the manual", "TimeoutError",
     ]  # fmt: skip
-    assert table.told() == [("A", 0, 4, None)]
+    assert table.written() == [("A", 0, 4, None)]
 
 
 async def test_minute_missed_again_while_its_row_closes_gets_another_row(
@@ -162,16 +162,16 @@ async def test_minute_missed_again_while_its_row_closes_gets_another_row(
     ledger.missed("A", at(0), at(1), "late trade")
     table.gate.set()
     await until(lambda: len(table.rows) == 2)
-    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, None)]
+    assert table.written() == [("A", 0, 1, "rest"), ("A", 0, 1, None)]
     ledger.proven("A", at(0), at(1), "rest")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
+    assert table.written() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
 
 
 async def test_a_given_up_gap_stays_open_with_the_reason(ledger: GapLedger, table: Table) -> None:
     ledger.give_up("A", at(0), at(1), "no frames received", "the exchange refuses it")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 1, None)]
+    assert table.written() == [("A", 0, 1, None)]
     assert table.rows[1].error == "the exchange refuses it"
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
 
@@ -181,10 +181,10 @@ async def test_gaps_of_an_ended_streamer_are_continued(ledger: GapLedger, table:
     ledger.adopt([Gap(1, "A", at(0), at(3), "connection lost", at(1), 1, {})])
     ledger.missed("A", at(3), at(5), "not streamed")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 5, None)]
+    assert table.written() == [("A", 0, 5, None)]
     ledger.proven("A", at(0), at(5), "rest")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 5, "rest")]
+    assert table.written() == [("A", 0, 5, "rest")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
@@ -195,12 +195,12 @@ async def test_a_known_gap_is_not_adopted_twice(ledger: GapLedger, table: Table)
     ledger.adopt([known])  # its row is just being written
     await all_written(ledger)
     ledger.adopt([known])
-    assert (table.told(), ledger.opened, ledger.open) == ([("A", 0, 3, None)], 1, 1)
+    assert (table.written(), ledger.opened, ledger.open) == ([("A", 0, 3, None)], 1, 1)
     ledger.missed("A", at(3), at(5), "not streamed")
     ledger.adopt([known])  # read before it grew
     ledger.proven("A", at(0), at(5), "rest")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 5, "rest")]
+    assert table.written() == [("A", 0, 5, "rest")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
@@ -214,7 +214,7 @@ async def test_a_range_that_another_streamer_opened_is_shared(
     await all_written(ledger)
     ledger.proven("A", at(0), at(3), "rest")
     await all_written(ledger)
-    assert table.told() == [("A", 0, 1, "rest"), ("A", 0, 3, "rest")]
+    assert table.written() == [("A", 0, 1, "rest"), ("A", 0, 3, "rest")]
 
 
 async def test_gap_of_missing_trades_starts_after_the_last_proven_minute(
@@ -225,7 +225,7 @@ async def test_gap_of_missing_trades_starts_after_the_last_proven_minute(
     ledger.trades_lost("A", at(2.1), at(4.9), "missing trades")
     ledger.trades_lost("B", at(2.1), at(4.9), "missing trades")
     await all_written(ledger)
-    assert table.told() == [("A", 5, 6, None), ("B", 2, 5, None)]
+    assert table.written() == [("A", 5, 6, None), ("B", 2, 5, None)]
 
 
 async def test_a_stop_writes_the_remaining_changes(
@@ -236,7 +236,7 @@ async def test_a_stop_writes_the_remaining_changes(
     ledger = GapLedger("postgresql://here/candles")
     ledger.missed("A", at(0), at(1), "connection lost")
     await ledger.flush()
-    assert table.told() == [("A", 0, 1, None)]
+    assert table.written() == [("A", 0, 1, None)]
     table.failures = [TransientError("away")]
     ledger.missed("B", at(0), at(1), "connection lost")
     await ledger.flush()
@@ -254,7 +254,7 @@ async def test_gap_filled_by_another_process_is_closed(
     await all_written(ledger)
     table.filled = {1}
     await until(lambda: ledger.open == 1)
-    assert table.told() == [("A", 0, 1, "rows"), ("B", 0, 1, None)]
+    assert table.written() == [("A", 0, 1, "rows"), ("B", 0, 1, None)]
     task.cancel()
     await asyncio.wait({task})
 
@@ -286,5 +286,5 @@ async def test_silence_is_a_gap_only_where_rest_has_rows(
     ledger.repair_requested("A", at(0), at(1), NO_FRAMES)
     ledger.repaired("A", at(0), at(1), NO_FRAMES, rows)
     await all_written(ledger)
-    assert table.told() == told
+    assert table.written() == told
     assert ledger.open == 0

@@ -40,7 +40,7 @@ async def test_a_given_up_gap_counts_as_open_until_its_row_is_closed(
     table.rows[1].by = table.rows[3].by = "rest"  # as it closes them
     await until(lambda: ledger.open == 1)
     assert (ledger.opened, ledger.closed) == (3, 2)
-    assert table.told()[1:] == [("A", 2, 3, None), ("A", 4, 5, "rest")]
+    assert table.written()[1:] == [("A", 2, 3, None), ("A", 4, 5, "rest")]
     table.rows[2].by = "rest"
     await until(lambda: ledger.open == 0)
     assert (ledger.opened, ledger.closed) == (3, 3)
@@ -50,7 +50,7 @@ async def test_minutes_given_up_twice_share_a_row(ledger: GapLedger, table: Tabl
     for _ in range(2):
         ledger.give_up("A", at(0), at(1), "no frames received", "refused")
         await all_written(ledger)
-    assert table.told() == [("A", 0, 1, None)]
+    assert table.written() == [("A", 0, 1, None)]
     assert ledger.opened - ledger.closed == ledger.open > 0
     table.rows[1].by = "rest"
     await until(lambda: ledger.open == 0)
@@ -69,10 +69,10 @@ async def test_gap_in_two_rows_stays_open_when_another_process_closes_one(
     await all_written(ledger)
     table.rows[3].by = "rest"
     await until(lambda: ledger.open == 1)
-    assert table.told()[1] == ("A", 0, 3, None)
+    assert table.written()[1] == ("A", 0, 3, None)
     ledger.proven("A", at(0), at(3), "rest")
     await all_written(ledger)
-    assert table.told()[1] == ("A", 0, 3, "rest")
+    assert table.written()[1] == ("A", 0, 3, "rest")
     assert (ledger.opened, ledger.closed, ledger.open) == (2, 2, 0)
 
 
@@ -89,7 +89,7 @@ async def test_gap_without_its_row_is_opened_again(
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 0, 1)
     ledger.proven("A", at(0), at(1), "rest")
     await all_written(ledger)
-    assert table.told() == [(symbol, 7, 8, None), ("A", 0, 1, "rest")]
+    assert table.written() == [(symbol, 7, 8, None), ("A", 0, 1, "rest")]
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 

@@ -21,7 +21,7 @@ from streamer.storage.writer import CandleWriter
 from tests.unit.streamer.played_database import T0, Aggregator, Connection, Database, number_of
 
 
-def offer(minute: int) -> CandleCandidate:
+def candidate(minute: int) -> CandleCandidate:
     candle = silent_candle("BTCUSDT", T0 + minute * MINUTE_US, Decimal(7))
     return CandleCandidate(candle, Status.VERIFIED, Source.KLINE, T0 + (minute + 1) * MINUTE_US)
 
@@ -44,15 +44,17 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
 
 
 @pytest.fixture
-def asked() -> list[tuple[int, str]]:
+def handed_back() -> list[tuple[int, str]]:
     """Minutes handed back, with the reason."""
     return []
 
 
-def writer_of(asked: list[tuple[int, str]], *aggregators: Any, **changes: Any) -> CandleWriter:
+def writer_of(
+    handed_back: list[tuple[int, str]], *aggregators: Any, **changes: Any
+) -> CandleWriter:
     def on_overflow(symbol: str, start_us: int, end_us: int, cause: str) -> None:
         assert (symbol, end_us - start_us) == ("BTCUSDT", MINUTE_US)
-        asked.append((number_of(start_us), cause))
+        handed_back.append((number_of(start_us), cause))
 
     sizes = {"batch_size": 8, "flush_timeout_s": 0.01, "buffer_rows": 1_000} | changes
     return CandleWriter(
@@ -78,18 +80,18 @@ def events(log: CapturingLogger) -> list[str]:
 
 
 async def test_open_candles_of_many_symbols_are_written_in_pieces(
-    database: Database, asked: list[tuple[int, str]]
+    database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
-    writer = writer_of(asked, *(Aggregator() for _ in range(2 * module.LIVE_SYMBOLS + 1)))
+    writer = writer_of(handed_back, *(Aggregator() for _ in range(2 * module.LIVE_SYMBOLS + 1)))
     await run_until(writer, lambda: len(database.live) >= 3)
     assert [len(rows) for rows in database.live] == [module.LIVE_SYMBOLS] * 2 + [1]
 
 
 async def test_write_now_writes_open_candles_immediately(
-    database: Database, asked: list[tuple[int, str]]
+    database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
     aggregator = Aggregator()
-    writer = writer_of(asked, aggregator, flush_timeout_s=60)
+    writer = writer_of(handed_back, aggregator, flush_timeout_s=60)
     async with asyncio.timeout(module.LIVE_INTERVAL_S):
         for writes in (1, 2, 3):
             aggregator.is_dirty = True
@@ -98,40 +100,40 @@ async def test_write_now_writes_open_candles_immediately(
 
 
 async def test_candidates_are_written_in_order_and_in_batches(
-    database: Database, asked: list[tuple[int, str]]
+    database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
-    writer = writer_of(asked, batch_size=4)
+    writer = writer_of(handed_back, batch_size=4)
     for minute in range(10):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     await run_until(writer, lambda: writer.written == 10)
     assert database.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert (writer.waiting, asked) == (0, [])
+    assert (writer.waiting, handed_back) == (0, [])
 
 
 async def test_a_full_buffer_hands_back_the_oldest_minutes(
-    database: Database, asked: list[tuple[int, str]]
+    database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
-    writer = writer_of(asked, buffer_rows=3)
+    writer = writer_of(handed_back, buffer_rows=3)
     for minute in range(5):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
         assert writer.waiting <= 3
     cause = "write buffer full"
-    assert asked == [(0, cause), (1, cause)]
+    assert handed_back == [(0, cause), (1, cause)]
     assert writer.overflowed == 2
     await writer.flush()
     assert database.written == [2, 3, 4]
 
 
 async def test_a_refused_row_does_not_affect_other_rows(
-    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+    database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
-    writer = writer_of(asked)
+    writer = writer_of(handed_back)
     database.refused = {2, 7}
     for minute in range(8):
-        writer.enqueue(offer(minute))
-    await run_until(writer, lambda: writer.waiting == 0 and len(asked) == 2)
+        writer.enqueue(candidate(minute))
+    await run_until(writer, lambda: writer.waiting == 0 and len(handed_back) == 2)
     assert database.written == [0, 1, 3, 4, 5, 6]
-    assert asked == [(2, "refused by the database"), (7, "refused by the database")]
+    assert handed_back == [(2, "refused by the database"), (7, "refused by the database")]
     refusals = [call.kwargs for call in log.calls if call.args[0] == "candle_refused"]
     assert [refusal["open_time"] for refusal in refusals] == [
         "2023-11-14T22:15:00+00:00",
@@ -141,15 +143,15 @@ async def test_a_refused_row_does_not_affect_other_rows(
 
 
 async def test_writes_keep_their_order_after_a_reconnect(
-    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+    database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
-    writer = writer_of(asked, batch_size=2)
+    writer = writer_of(handed_back, batch_size=2)
     database.failures = [TransientError("the server is away")] * 3
     for minute in range(5):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     await run_until(writer, lambda: "backlog_written" in events(log))
     assert database.batches == [[0, 1], [2, 3], [4]]
-    assert asked == []
+    assert handed_back == []
     assert events(log) == [*["write_postponed"] * 3, "backlog_written"]
     assert log.calls[0].kwargs["waiting"] == 5
     assert [connection.closed for connection in database.connections] == [True] * 3 + [False]
@@ -158,7 +160,7 @@ async def test_writes_keep_their_order_after_a_reconnect(
 async def test_connecting_is_retried(
     database: Database,
     log: CapturingLogger,
-    asked: list[tuple[int, str]],
+    handed_back: list[tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = [TransientError("refused"), TransientError("refused")]
@@ -169,8 +171,8 @@ async def test_connecting_is_retried(
         return await database.connect(url)
 
     monkeypatch.setattr(module, "connect_async", connect)
-    writer = writer_of(asked)
-    writer.enqueue(offer(0))
+    writer = writer_of(handed_back)
+    writer.enqueue(candidate(0))
     await run_until(writer, lambda: "backlog_written" in events(log))
     assert events(log) == [*["write_postponed"] * 2, "backlog_written"]
 
@@ -178,13 +180,13 @@ async def test_connecting_is_retried(
 async def test_a_write_that_hangs_is_cancelled_and_retried(
     database: Database,
     log: CapturingLogger,
-    asked: list[tuple[int, str]],
+    handed_back: list[tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "WRITE_TIMEOUT_S", 0.05)
     database.gate = asyncio.Event()
-    writer = writer_of(asked)
-    writer.enqueue(offer(0))
+    writer = writer_of(handed_back)
+    writer.enqueue(candidate(0))
     await run_until(writer, lambda: "write_postponed" in events(log))
     assert writer.waiting == 1
     database.gate = None
@@ -193,16 +195,16 @@ async def test_a_write_that_hangs_is_cancelled_and_retried(
 
 
 async def test_an_overflow_during_a_write_does_not_drop_rows_being_written(
-    database: Database, asked: list[tuple[int, str]]
+    database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
     database.gate = asyncio.Event()
-    writer = writer_of(asked, batch_size=2, buffer_rows=3)
+    writer = writer_of(handed_back, batch_size=2, buffer_rows=3)
     for minute in range(3):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     task = asyncio.create_task(writer.run())
     await asyncio.wait_for(database.is_writing.wait(), 30)  # 0 and 1 are under way
     for minute in range(3, 7):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     database.gate.set()
     async with asyncio.timeout(30):
         while writer.written < 5:
@@ -211,16 +213,16 @@ async def test_an_overflow_during_a_write_does_not_drop_rows_being_written(
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert database.written == [0, 1, 4, 5, 6]
-    assert [minute for minute, _ in asked] == [2, 3]
+    assert [minute for minute, _ in handed_back] == [2, 3]
 
 
 async def test_the_flush_repeats_a_cancelled_write(
-    database: Database, asked: list[tuple[int, str]]
+    database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
     database.gate = asyncio.Event()
-    writer = writer_of(asked)
+    writer = writer_of(handed_back)
     for minute in range(3):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     await run_until(writer, database.is_writing.is_set)
     assert writer.waiting == 3
     database.gate = None
@@ -231,31 +233,31 @@ async def test_the_flush_repeats_a_cancelled_write(
 
 
 async def test_flush_without_rows_does_nothing(
-    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+    database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
-    await writer_of(asked, Aggregator()).flush()
+    await writer_of(handed_back, Aggregator()).flush()
     assert database.connections == []
-    assert (log.calls, asked) == ([], [])
+    assert (log.calls, handed_back) == ([], [])
 
 
 async def test_flush_raises_if_the_database_is_unavailable(
-    database: Database, asked: list[tuple[int, str]]
+    database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
-    writer = writer_of(asked)
+    writer = writer_of(handed_back)
     database.failures = [TransientError("the server is away")]
-    writer.enqueue(offer(0))
+    writer.enqueue(candidate(0))
     with pytest.raises(TransientError, match="the server is away"):
         await writer.flush()
     assert writer.waiting == 1
 
 
 async def test_open_candles_are_written_once_a_change_and_again_after_a_failure(
-    database: Database, asked: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+    database: Database, handed_back: list[tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LIVE_INTERVAL_S", 0.0)
     database.failures = [TransientError("the server is away")]
     aggregator = Aggregator()
-    writer = writer_of(asked, aggregator)
+    writer = writer_of(handed_back, aggregator)
     await run_until(writer, lambda: database.live == [[99]])
     assert not aggregator.is_dirty
     aggregator.is_dirty = True
@@ -266,27 +268,27 @@ async def test_open_candles_are_written_once_a_change_and_again_after_a_failure(
 async def test_refused_open_candles_delay_no_closed_ones(
     database: Database,
     log: CapturingLogger,
-    asked: list[tuple[int, str]],
+    handed_back: list[tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "LIVE_INTERVAL_S", 0.0)
     database.refuses_live = True
-    writer = writer_of(asked, Aggregator())
+    writer = writer_of(handed_back, Aggregator())
     await run_until(writer, lambda: bool(log.calls))
-    writer.enqueue(offer(0))
+    writer.enqueue(candidate(0))
     await run_until(writer, lambda: writer.written == 1)
     assert set(events(log)) == {"live_candles_refused"}
-    assert asked == []
+    assert handed_back == []
 
 
 @pytest.mark.parametrize("steps", range(12))
 async def test_write_can_be_stopped_at_any_moment(
-    database: Database, asked: list[tuple[int, str]], steps: int
+    database: Database, handed_back: list[tuple[int, str]], steps: int
 ) -> None:
-    writer = writer_of(asked, flush_timeout_s=30)
+    writer = writer_of(handed_back, flush_timeout_s=30)
     task = asyncio.create_task(writer.run())
     await asyncio.sleep(0.01)  # it waits for something to write
-    writer.enqueue(offer(0))
+    writer.enqueue(candidate(0))
     for _ in range(steps):
         await asyncio.sleep(0)
     task.cancel()
@@ -301,11 +303,11 @@ async def test_write_can_be_stopped_at_any_moment(
 
 
 async def test_only_stored_candles_are_reported_as_stored(
-    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+    database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
     told: list[int] = []
     writer = writer_of(
-        asked,
+        handed_back,
         batch_size=4,
         on_stored=lambda offers: told.extend(
             number_of(offer.candle.open_time_us) for offer in offers
@@ -314,30 +316,30 @@ async def test_only_stored_candles_are_reported_as_stored(
     database.refused = {2}
     database.failures = [TransientError("the server is away")]
     for minute in range(6):
-        writer.enqueue(offer(minute))
-    await run_until(writer, lambda: len(told) == 5 and bool(asked))
+        writer.enqueue(candidate(minute))
+    await run_until(writer, lambda: len(told) == 5 and bool(handed_back))
     assert told == [0, 1, 3, 4, 5]
 
 
 async def test_permanent_error_of_a_statement_refuses_no_row(
-    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+    database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
     gone = PermanentError("relation market.candles_1m does not exist")
     gone.__cause__ = errors.UndefinedTable("gone")
     database.failures = [gone, gone]
-    writer = writer_of(asked)
+    writer = writer_of(handed_back)
     for minute in range(3):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     await run_until(writer, lambda: writer.written == 3)
     assert database.batches == [[0, 1, 2]]
-    assert asked == []
+    assert handed_back == []
     assert events(log).count("write_postponed") == 2
 
 
 async def test_refused_login_is_fatal_only_at_startup(
     database: Database,
     log: CapturingLogger,
-    asked: list[tuple[int, str]],
+    handed_back: list[tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refusals = [PermanentError("password authentication failed")]
@@ -348,9 +350,9 @@ async def test_refused_login_is_fatal_only_at_startup(
         return await database.connect(url)
 
     monkeypatch.setattr(module, "connect_async", connect)
-    writer = writer_of(asked)
+    writer = writer_of(handed_back)
     database.failures = [TransientError("shutting down")]
-    writer.enqueue(offer(0))
+    writer.enqueue(candidate(0))
     await run_until(writer, lambda: "backlog_written" in events(log))
     assert events(log) == [*["write_postponed"] * 2, "backlog_written"]
 
@@ -358,19 +360,19 @@ async def test_refused_login_is_fatal_only_at_startup(
         raise PermanentError("password authentication failed")
 
     monkeypatch.setattr(module, "connect_async", refuse)
-    first = writer_of(asked)
-    first.enqueue(offer(0))
+    first = writer_of(handed_back)
+    first.enqueue(candidate(0))
     with pytest.raises(PermanentError, match="password"):
         await asyncio.wait_for(first.run(), 10)
 
 
 async def test_the_end_of_an_outage_is_logged_once_the_backlog_is_written(
-    database: Database, log: CapturingLogger, asked: list[tuple[int, str]]
+    database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
     database.failures = [TransientError("the server is away")] * 2
-    writer = writer_of(asked, batch_size=10)
+    writer = writer_of(handed_back, batch_size=10)
     for minute in range(25):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     await run_until(writer, lambda: "backlog_written" in events(log))
     told = log.calls[-1].kwargs
     assert told["rows"] == 25
@@ -381,7 +383,7 @@ async def test_the_end_of_an_outage_is_logged_once_the_backlog_is_written(
 async def test_write_timeout_applies_to_each_batch(
     database: Database,
     log: CapturingLogger,
-    asked: list[tuple[int, str]],
+    handed_back: list[tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A backlog may take longer than one write is given."""
@@ -393,8 +395,8 @@ async def test_write_timeout_applies_to_each_batch(
         await store(connection, offers)
 
     monkeypatch.setattr(module, "store_async", slow)
-    writer = writer_of(asked, batch_size=1)
+    writer = writer_of(handed_back, batch_size=1)
     for minute in range(9):
-        writer.enqueue(offer(minute))
+        writer.enqueue(candidate(minute))
     await run_until(writer, lambda: writer.written == 9)
     assert log.calls == []

@@ -45,7 +45,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
     return log
 
 
-async def told(played: Played, monkeypatch: pytest.MonkeyPatch, count: int) -> list[set[str]]:
+async def watchlists_read(
+    played: Played, monkeypatch: pytest.MonkeyPatch, count: int
+) -> list[set[str]]:
     monkeypatch.setattr(module, "heard", played.heard)
     monkeypatch.setattr(module, "watched_async", played.read)
     found: list[Any] = []
@@ -69,7 +71,7 @@ async def test_each_notification_reads_all_watchlists(
     log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     played = Played("A", "A B", "")
-    assert await told(played, monkeypatch, 3) == [{"A"}, {"A", "B"}, set()]
+    assert await watchlists_read(played, monkeypatch, 3) == [{"A"}, {"A", "B"}, set()]
     assert played.connections == 1
     assert log.calls == []
 
@@ -79,7 +81,7 @@ async def test_watchlists_are_read_again_after_a_disconnect(
 ) -> None:
     away, refused = TransientError("server is away"), PermanentError("no schema accounts")
     played = Played("A", away, refused, "B")
-    assert await told(played, monkeypatch, 2) == [{"A"}, {"B"}]
+    assert await watchlists_read(played, monkeypatch, 2) == [{"A"}, {"B"}]
     assert played.connections == 3
     assert [call.args[0] for call in log.calls] == ["watchlists_not_read"] * 2
     assert [call.kwargs["error"] for call in log.calls] == ["server is away", "no schema accounts"]

@@ -24,15 +24,15 @@ from tests.integration.serving.http.asked import (
     ROWS,
     SYMBOLS,
     T0,
+    api_client,
+    api_client_of,
     application,
-    asking,
-    asking_of,
     candle,
 )
 
 
 @pytest.fixture
-def never_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_version_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request has PostgreSQL asked whether what is kept still holds."""
     monkeypatch.setattr(kept, "VERSION_TTL_S", 0.0)
 
@@ -42,7 +42,7 @@ def closes(answer: httpx.Response) -> list[str]:
 
 
 async def test_newest_candles_are_returned_oldest_first(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         answer = await client.get("/api/v1/candles", params={"symbol": "BTCUSDT", "limit": 2})
         assert closes(answer) == ["5.10", "6.10"]
         (_, last) = answer.json()["candles"]
@@ -71,7 +71,7 @@ async def test_newest_candles_are_returned_oldest_first(stored_url: str) -> None
 
 
 async def test_pages_of_several_symbols_follow_one_another(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         found: list[tuple[str, str]] = []
         asked: dict[str, Any] = {"symbol": ",".join(SYMBOLS), "from": T0 // 1_000, "limit": 4}
         for _ in range(10):
@@ -95,18 +95,18 @@ async def test_pages_of_several_symbols_follow_one_another(stored_url: str) -> N
     ],
 )
 async def test_times_are_iso_or_milliseconds(stored_url: str, start: str, end: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         answer = await client.get(
             "/api/v1/candles", params={"symbol": "BTCUSDT", "from": start, "to": end}
         )
         assert closes(answer) == ["2.10", "3.10"]
 
 
-@pytest.mark.usefixtures("never_sure")
+@pytest.mark.usefixtures("no_version_cache")
 async def test_past_range_is_cacheable_and_revalidated_by_its_tag(
     stored_url: str,
 ) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "to": T0 // 1_000 + 120_000}
         answer = await client.get("/api/v1/candles", params=asked)
         assert answer.headers["cache-control"] == "public, max-age=60"
@@ -130,7 +130,7 @@ async def test_past_range_is_cacheable_and_revalidated_by_its_tag(
 async def test_cached_answer_is_reused_for_at_most_a_second(
     stored_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with application(stored_url) as app, asking_of(app) as client:
+    async with application(stored_url) as app, api_client_of(app) as client:
         asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "to": T0 // 1_000 + 240_000}
         first, second = [await client.get("/api/v1/candles", params=asked) for _ in range(2)]
         with connect(stored_url, application_name="test") as connection:
@@ -148,9 +148,9 @@ async def test_cached_answer_is_reused_for_at_most_a_second(
         assert (await client.get("/api/v1/candles", params=running)).status_code == 200
 
 
-@pytest.mark.usefixtures("never_sure")
+@pytest.mark.usefixtures("no_version_cache")
 async def test_cached_answer_equals_the_table(stored_url: str) -> None:
-    async with application(stored_url) as app, asking_of(app) as client:
+    async with application(stored_url) as app, api_client_of(app) as client:
         asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "to": T0 // 1_000 + 240_000, "limit": 2}
 
         async def ask(**further: str) -> httpx.Response:
@@ -187,7 +187,7 @@ async def test_cached_answer_equals_the_table(stored_url: str) -> None:
 
 
 async def test_bulk_formats_are_csv_arrow_and_parquet(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         asked = {"symbol": "BTCUSDT", "from": T0 // 1_000, "limit": 2}
         plain = (await client.get("/api/v1/candles", params=asked)).json()
 
@@ -212,7 +212,7 @@ async def test_bulk_formats_are_csv_arrow_and_parquet(stored_url: str) -> None:
 
 
 async def test_symbols_have_their_listing_and_whether_they_are_streamed(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         found = (await client.get("/api/v1/symbols")).raise_for_status().json()["symbols"]
         assert [(one["symbol"], one["market"], one["is_streamed"]) for one in found] == [
             ("BTCUSDT", "spot", True),
@@ -230,7 +230,7 @@ async def test_symbols_have_their_listing_and_whether_they_are_streamed(stored_u
 async def test_streamed_but_unregistered_symbol_is_listed(stored_url: str) -> None:
     with connect(stored_url, application_name="test") as connection:
         connection.execute("DELETE FROM market.instruments WHERE symbol = 'BTCUSDT'")
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         found = (await client.get("/api/v1/symbols", params={"market": "spot"})).json()["symbols"]
         assert [(one["symbol"], one["market"], one["exchange_symbol"]) for one in found] == [
             ("BTCUSDT", "spot", "BTCUSDT")
@@ -244,7 +244,7 @@ async def test_streamed_but_unregistered_symbol_is_listed(stored_url: str) -> No
 
 
 async def test_day_prices_combine_stored_and_live_minutes(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         async with asyncio.timeout(20):
             while True:
                 answer = (await client.get("/api/v1/prices")).raise_for_status().json()
@@ -273,7 +273,7 @@ async def test_day_prices_combine_stored_and_live_minutes(stored_url: str) -> No
 
 
 async def test_page_loads_only_its_own_files(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         page = await client.get("/")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         policy = page.headers["content-security-policy"]
@@ -316,7 +316,7 @@ WRONG = [
 
 
 async def test_invalid_requests_are_problems(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         for url, status, text in WRONG:
             answer = await client.get(url)
             assert answer.status_code == status, url
@@ -328,7 +328,7 @@ async def test_invalid_requests_are_problems(stored_url: str) -> None:
 
 
 async def test_unsupported_media_types_and_methods_are_problems(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         asked = {"symbol": "BTCUSDT"}
         answer = await client.get(
             "/api/v1/candles", params=asked, headers={"accept": "application/xml"}
@@ -340,7 +340,7 @@ async def test_unsupported_media_types_and_methods_are_problems(stored_url: str)
 
 
 async def test_rate_limited_client_is_refused_with_a_wait(stored_url: str) -> None:
-    async with asking(stored_url, requests_per_minute=3) as client:
+    async with api_client(stored_url, requests_per_minute=3) as client:
         for left in (2, 1, 0):
             answer = await client.get("/api/v1/health")
             assert (answer.status_code, answer.headers["ratelimit-remaining"]) == (200, str(left))
@@ -351,10 +351,10 @@ async def test_rate_limited_client_is_refused_with_a_wait(stored_url: str) -> No
 
 async def test_cross_origin_requests_need_an_allowed_origin(stored_url: str) -> None:
     theirs = {"origin": "https://charts.example.org"}
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         answer = await client.get("/api/v1/health", headers=theirs)
         assert "access-control-allow-origin" not in answer.headers
-    async with asking(stored_url, allowed_origins=[theirs["origin"]]) as client:
+    async with api_client(stored_url, allowed_origins=[theirs["origin"]]) as client:
         answer = await client.get("/api/v1/health", headers=theirs)
         assert answer.headers["access-control-allow-origin"] == theirs["origin"]
         other = await client.get("/api/v1/health", headers={"origin": "https://evil.example"})
@@ -362,7 +362,7 @@ async def test_cross_origin_requests_need_an_allowed_origin(stored_url: str) -> 
 
 
 async def test_long_answers_are_compressed(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         answer = await client.get(
             "/api/v1/candles", params={"symbol": "BTCUSDT"}, headers={"accept-encoding": "gzip"}
         )
@@ -371,13 +371,13 @@ async def test_long_answers_are_compressed(stored_url: str) -> None:
 
 
 async def test_health_reports_each_component(stored_url: str) -> None:
-    async with asking(stored_url) as client:
+    async with api_client(stored_url) as client:
         assert (await client.get("/api/v1/health")).json() == {"status": "alive"}
         told = (await client.get("/api/v1/health/details")).json()
         assert told["status"] == "well"
         assert set(told["components"]) == {"database", "market", "readers"}
     parts = {"writer": {"status": "ailing", "reasons": ["the database cannot be reached"]}}
-    async with asking(
+    async with api_client(
         stored_url, condition=lambda: {"status": "ailing", "components": parts}
     ) as client:
         told = (await client.get("/api/v1/health/details")).json()
@@ -387,7 +387,7 @@ async def test_health_reports_each_component(stored_url: str) -> None:
 
 
 async def test_live_prices_are_served_without_postgresql() -> None:
-    async with asking("postgresql://nobody@127.0.0.1:1/none") as client:
+    async with api_client("postgresql://nobody@127.0.0.1:1/none") as client:
         answer = await client.get("/api/v1/candles", params={"symbol": "BTCUSDT"})
         assert answer.status_code == 503
         assert "nobody" not in answer.text

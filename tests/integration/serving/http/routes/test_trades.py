@@ -7,12 +7,12 @@ from typing import Any
 
 from include.store.postgres.pools import connect
 from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
-from tests.integration.serving.http.asked import T0, asking
+from tests.integration.serving.http.asked import T0, api_client
 
 NUMBERS = [number for number in range(1, 1_200) if number != 700]
 
 
-def keep(url: str) -> None:
+def store_trades(url: str) -> None:
     price, quantity = Decimal("1.10"), Decimal("1E-8")
     with connect(url, application_name="test") as connection:
         write_raw(
@@ -29,8 +29,8 @@ def keep(url: str) -> None:
 
 
 async def test_trades_are_read_by_id_page_by_page(stored_url: str) -> None:
-    keep(stored_url)
-    async with asking(stored_url) as client:
+    store_trades(stored_url)
+    async with api_client(stored_url) as client:
         asked: dict[str, Any] = {
             "symbol": "BTCUSDT", "from_id": 650, "to_id": 1_150, "limit": 200,
         }  # fmt: skip
@@ -53,8 +53,8 @@ async def test_trades_are_read_by_id_page_by_page(stored_url: str) -> None:
 
 
 async def test_symbol_without_stored_trades_says_how_to_capture_them(stored_url: str) -> None:
-    keep(stored_url)
-    async with asking(stored_url) as client:
+    store_trades(stored_url)
+    async with api_client(stored_url) as client:
         answer = await client.get("/api/v1/trades?symbol=ETHUSDT.P&from_id=1")
         assert answer.status_code == 404
         assert "CAPTURE=agg_trades" in answer.json()["detail"]

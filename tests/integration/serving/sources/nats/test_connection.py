@@ -31,7 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def lined(
+async def connected(
     nats: NatsConnection, work: Callable[[Client], Awaitable[None]]
 ) -> AsyncIterator[None]:
     async def session(client: Client) -> None:
@@ -70,7 +70,7 @@ async def test_lost_connection_is_replaced(capsys: pytest.CaptureFixture[str]) -
 
     async with nats_server() as server:
         nats = NatsConnection(server.url, name="a test")
-        async with lined(nats, work):
+        async with connected(nats, work):
             await until(lambda: nats.is_connected)
             server.kill()
             await until(lambda: not nats.is_connected)
@@ -93,7 +93,7 @@ def test_uvloop_notices_a_disconnect_during_a_publish() -> None:
     async def cut_and_mended() -> None:
         async with nats_server() as server:
             nats = NatsConnection(server.url, name="a test")
-            async with lined(nats, talk):
+            async with connected(nats, talk):
                 for disconnects in range(5):
                     await until(lambda: nats.is_connected)
                     await asyncio.sleep(0.01 * disconnects)
@@ -127,10 +127,10 @@ async def test_user_and_password_are_sent_and_never_shown(
 ) -> None:
     async with nats_server(["--user", "me", "--pass", SECRET]) as server:
         nats = NatsConnection(as_me(server), name="a test")
-        async with lined(nats, nothing):
+        async with connected(nats, nothing):
             await until(lambda: nats.is_connected)
         wrong = NatsConnection(server.url.replace("//", "//me:s3cret@"), name="a test")
-        async with lined(wrong, nothing):
+        async with connected(wrong, nothing):
             await until(lambda: "Authorization Violation" in wrong.reason)
         assert wrong.hosts == nats.hosts == f"127.0.0.1:{server.port}"
     said = capsys.readouterr().out
@@ -142,14 +142,14 @@ async def test_user_and_password_are_sent_and_never_shown(
 async def test_a_token_is_sent() -> None:
     async with nats_server(["--auth", "s3cret"]) as server:
         nats = NatsConnection(server.url.replace("//", "//s3cret@"), name="a test")
-        async with lined(nats, nothing):
+        async with connected(nats, nothing):
             await until(lambda: nats.is_connected)
 
 
 async def test_available_server_is_chosen() -> None:
     async with nats_server() as server:
         nats = NatsConnection(f"nats://127.0.0.1:1,{server.url}", name="a test")
-        async with lined(nats, nothing):
+        async with connected(nats, nothing):
             await until(lambda: nats.is_connected)
         assert nats.hosts == f"127.0.0.1:1,127.0.0.1:{server.port}"
 
@@ -168,7 +168,7 @@ async def test_permission_violation_ends_the_connection(tmp_path: Path) -> None:
 
     async with nats_server(["-c", str(config)]) as server:
         nats = NatsConnection(as_me(server), name="a test")
-        async with lined(nats, talk):
+        async with connected(nats, talk):
             await until(lambda: "permissions violation" in nats.reason.lower())
             await until(lambda: nats.disconnects >= 2)
 
@@ -178,10 +178,10 @@ async def test_tls_connects_only_to_trusted_servers(tmp_path: Path) -> None:
     options = ["--tls", "--tlscert", str(trusted), "--tlskey", str(key)]
     async with nats_server(options, scheme="tls") as server:
         nats = NatsConnection(server.url, name="a test", certificate=trusted)
-        async with lined(nats, nothing):
+        async with connected(nats, nothing):
             await until(lambda: nats.is_connected)
         stranger = NatsConnection(server.url, name="a test")
-        async with lined(stranger, nothing):
+        async with connected(stranger, nothing):
             await until(lambda: "certificate" in stranger.reason.lower())
             assert not stranger.is_connected
 
@@ -189,7 +189,7 @@ async def test_tls_connects_only_to_trusted_servers(tmp_path: Path) -> None:
 async def test_tls_client_sends_nothing_to_a_server_without_tls() -> None:
     async with nats_server(["--user", "me", "--pass", SECRET], scheme="tls") as server:
         nats = NatsConnection(as_me(server), name="a test")
-        async with lined(nats, nothing):
+        async with connected(nats, nothing):
             await until(lambda: "does not offer TLS" in nats.reason)
 
 

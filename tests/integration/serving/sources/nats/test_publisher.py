@@ -39,12 +39,12 @@ class Changes:
     def unsubscribe(self) -> None:
         pass
 
-    def tell(self, *updates: CandleUpdate) -> None:
+    def publish(self, *updates: CandleUpdate) -> None:
         self.queue.put_nowait(Batch(list(updates), {}))
 
 
 @dataclass
-class Heard:
+class Received:
     """All that was said."""
 
     client: Client = field(default_factory=Client)
@@ -63,8 +63,8 @@ class Heard:
 
 
 @asynccontextmanager
-async def hearing(server: NatsServer) -> AsyncIterator[Heard]:
-    received = Heard()
+async def receiving(server: NatsServer) -> AsyncIterator[Received]:
+    received = Received()
     await received.client.connect(server.url)
     await received.client.subscribe(">", cb=received.on_message)
     await received.client.flush()
@@ -94,11 +94,13 @@ async def publishing(
 
 
 @asynccontextmanager
-async def both(**options: Any) -> AsyncIterator[tuple[NatsServer, Heard, Changes, NatsPublisher]]:
+async def both(
+    **options: Any,
+) -> AsyncIterator[tuple[NatsServer, Received, Changes, NatsPublisher]]:
     """A publisher and a subscriber of everything."""
     async with (
         nats_server() as server,
-        hearing(server) as received,
+        receiving(server) as received,
         publishing(server, **options) as (changes, publisher),
     ):
         yield server, received, changes, publisher
@@ -119,8 +121,8 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None:
     five = timeframe("5m")
     async with both(timeframes=[five]) as (_, received, changes, publisher):
-        changes.tell(closed())
-        changes.tell(live(1))
+        changes.publish(closed())
+        changes.publish(live(1))
         await until(lambda: {"candles.1m.BTCUSDT", "candles.5m.BTCUSDT"} <= {
             subject for subject, _ in received.candles
         } and publisher.delivered >= 3)  # fmt: skip
@@ -138,7 +140,7 @@ async def test_each_change_is_published_under_its_symbol_and_timeframe() -> None
 async def test_requested_states_are_sent_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH_UPDATES", 3)
     async with both() as (_, received, changes, publisher):
-        changes.tell(*(closed(index=index) for index in range(7)))
+        changes.publish(*(closed(index=index) for index in range(7)))
         await until(lambda: publisher.delivered == 7)
         for subject in ("candelabra.ask", "candelabra.ask.a"):
             received.states.clear()
@@ -163,7 +165,7 @@ async def test_many_requests_share_one_snapshot_per_interval(
     monkeypatch.setattr(module, "STATES_INTERVAL_S", 3_600)
     monkeypatch.setattr(module, "HEARTBEAT_S", 0.01)
     async with both() as (_, received, changes, publisher):
-        changes.tell(closed())
+        changes.publish(closed())
         await until(lambda: publisher.delivered == 1)
         for _ in range(100):
             await received.client.publish("candelabra.ask", b"")
@@ -177,7 +179,7 @@ async def test_many_requests_share_one_snapshot_per_interval(
 
 
 async def test_snapshot_without_candles_is_empty() -> None:
-    async with nats_server() as server, hearing(server) as received, publishing(server):
+    async with nats_server() as server, receiving(server) as received, publishing(server):
         await until(lambda: bool(received.heartbeats))
         await received.client.publish("candelabra.ask", b"")
         await until(lambda: bool(received.states))
@@ -189,11 +191,11 @@ async def test_states_are_conflated_while_nats_hangs(
 ) -> None:
     monkeypatch.setattr(lines, "ANSWER_TIMEOUT_S", 20)
     async with both() as (server, received, changes, publisher):
-        changes.tell(live(last_id=1))
+        changes.publish(live(last_id=1))
         await until(lambda: publisher.delivered == 1)
         server.hold()
         for last_id in range(2, 1_000):
-            changes.tell(live(last_id=last_id))
+            changes.publish(live(last_id=last_id))
         await until(lambda: publisher.conflated > 900)
         server.let_go()
         await until(
@@ -208,14 +210,14 @@ async def test_states_are_conflated_while_nats_hangs(
 
 async def test_each_connection_starts_with_the_current_states() -> None:
     async with nats_server() as server, publishing(server) as (changes, publisher):
-        changes.tell(closed())
+        changes.publish(closed())
         await until(lambda: publisher.delivered == 1)
         server.kill()
         await until(lambda: publisher.disconnects == 1)
         await server.start()
-        async with hearing(server) as received:
+        async with receiving(server) as received:
             await until(lambda: publisher.is_connected)
-            changes.tell(closed(index=1))
+            changes.publish(closed(index=1))
             await until(lambda: publisher.delivered >= 2)
             await until(lambda: bool(received.candles))
             assert {one.connection for _, one in received.candles} == {2}

@@ -37,7 +37,7 @@ def intake() -> Intake:
     return Intake(DATASETS, max_rows=1_000, on_losses=lambda _: None)
 
 
-async def look_back(
+async def find_losses(
     database_url: str,
     intake: Intake,
     folder: Path,
@@ -75,7 +75,7 @@ async def test_book_tickers_and_futures_trades_are_lost_since_the_last_row(
     with connect(database_url, application_name="test") as connection:
         write_raw(connection, BOOK_TICKERS, [quote])
         write_raw(connection, TRADES, [TRADES.line(trade)])
-    losses = await look_back(database_url, intake, tmp_path, "BTCUSDT", "BTCUSDT.P", "ETHUSDT")
+    losses = await find_losses(database_url, intake, tmp_path, "BTCUSDT", "BTCUSDT.P", "ETHUSDT")
     assert sorted(
         (gap.dataset, gap.symbol, gap.cause, gap.from_us, gap.to_us) for gap in losses.take()
     ) == [
@@ -84,13 +84,13 @@ async def test_book_tickers_and_futures_trades_are_lost_since_the_last_row(
     ]
 
 
-def store_quote(database_url: str, symbol: str, number: int, received_us: int) -> None:
+def store_book_ticker(database_url: str, symbol: str, number: int, received_us: int) -> None:
     quote = book_ticker_line(symbol, number, "1", "2", "3", "4", None, received_us)
     with connect(database_url, application_name="test") as connection:
         write_raw(connection, BOOK_TICKERS, [quote])
 
 
-def told(losses: Losses) -> list[tuple[str, int, int]]:
+def loss_ranges(losses: Losses) -> list[tuple[str, int, int]]:
     return sorted((gap.symbol, gap.from_us, gap.to_us) for gap in losses.take())
 
 
@@ -98,15 +98,17 @@ async def test_loss_ends_when_the_exchange_delivers(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     for symbol in ("BTCUSDT", "ETHUSDT", "XRPUSDT"):
-        store_quote(database_url, symbol, 7, LAST_US)
-    store_quote(database_url, "ETHUSDT", 9, NOW_US + 2_000_000)  # before all streams were there
+        store_book_ticker(database_url, symbol, 7, LAST_US)
+    store_book_ticker(
+        database_url, "ETHUSDT", 9, NOW_US + 2_000_000
+    )  # before all streams were there
     since_us = {"BTCUSDT": NOW_US + 3_000_000, "ETHUSDT": NOW_US + 3_000_000, "XRPUSDT": None}
-    losses = await look_back(
+    losses = await find_losses(
         database_url, intake, tmp_path, *since_us,
         delivers_since_us=lambda _dataset, symbol: since_us[symbol],
         is_done=lambda losses: len(losses.open) == 1,
     )  # fmt: skip
-    assert told(losses) == [
+    assert loss_ranges(losses) == [
         ("BTCUSDT", LAST_US, NOW_US + 3_000_000),
         ("ETHUSDT", LAST_US, NOW_US + 2_000_000),
     ]
@@ -116,19 +118,19 @@ async def test_loss_ends_when_the_exchange_delivers(
 async def test_loss_of_a_process_killed_at_its_start_is_recorded_by_the_next(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
-    store_quote(database_url, "BTCUSDT", 7, LAST_US)
-    killed = await look_back(
+    store_book_ticker(database_url, "BTCUSDT", 7, LAST_US)
+    killed = await find_losses(
         database_url, intake, tmp_path, "BTCUSDT",
         delivers_since_us=lambda _dataset, _symbol: None, is_done=lambda _: True,
     )  # fmt: skip
     killed.save()  # as the writer does before it stores a row
-    store_quote(database_url, "BTCUSDT", 9, NOW_US + 1_000_000)
-    losses = await look_back(database_url, intake, tmp_path, "ETHUSDT")
-    assert told(losses) == [("BTCUSDT", LAST_US, NOW_US + 1_000_000)]
+    store_book_ticker(database_url, "BTCUSDT", 9, NOW_US + 1_000_000)
+    losses = await find_losses(database_url, intake, tmp_path, "ETHUSDT")
+    assert loss_ranges(losses) == [("BTCUSDT", LAST_US, NOW_US + 1_000_000)]
     losses.save()
     again = Losses(tmp_path / "losses.json")
     again.load()
-    assert (told(again), again.open) == (told(losses), set())
+    assert (loss_ranges(again), again.open) == (loss_ranges(losses), set())
 
 
 async def test_trades_with_ids_are_missing_since_the_last_row(
@@ -137,7 +139,7 @@ async def test_trades_with_ids_are_missing_since_the_last_row(
     store_trades(database_url, {100: LAST_US})
     first = AggTrade(NOW_US, "BTCUSDT", 900, Decimal(1), Decimal(1), 9, 9, NOW_US, True)
     intake.on_trade(Market.SPOT, first)
-    await look_back(database_url, intake, tmp_path, "BTCUSDT")
+    await find_losses(database_url, intake, tmp_path, "BTCUSDT")
     assert missing(intake) == [(101, 899, LAST_US, NOW_US)]
 
 
@@ -160,7 +162,7 @@ async def test_missing_ids_not_found_by_an_ended_process_are_found(
 ) -> None:
     later_us = LAST_US + 60 * MINUTE_US
     store_trades(database_url, {100: LAST_US, 900: later_us})
-    await look_back(database_url, intake, tmp_path, "BTCUSDT", whole_until_us=LAST_US)
+    await find_losses(database_url, intake, tmp_path, "BTCUSDT", whole_until_us=LAST_US)
     assert missing(intake) == [(101, 899, LAST_US, later_us)]
 
 
@@ -168,7 +170,7 @@ async def test_rows_of_an_interrupted_start_hide_no_missing_ids_before_them(
     database_url: str, intake: Intake, tmp_path: Path
 ) -> None:
     store_trades(database_url, {100: LAST_US, 900: NOW_US - MINUTE_US})
-    await look_back(database_url, intake, tmp_path, "BTCUSDT")
+    await find_losses(database_url, intake, tmp_path, "BTCUSDT")
     assert missing(intake) == [(101, 899, LAST_US, NOW_US - MINUTE_US)]
 
 

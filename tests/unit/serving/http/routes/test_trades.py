@@ -61,7 +61,7 @@ class History:
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Table:
+def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     found = Table()
     monkeypatch.setattr(module, "read_trades", found.read)
     monkeypatch.setattr(module, "listed_from_us", lambda _connection, _symbol: 7)
@@ -70,7 +70,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Table:
 
 
 @pytest.fixture
-async def client(kept: Table) -> AsyncIterator[httpx.AsyncClient]:
+async def client(table: Table) -> AsyncIterator[httpx.AsyncClient]:
     history: Any = History()
     live_bars = LiveBars(
         lambda: pytest.fail("nobody listens"), lambda _symbol, _newest: ((), (), ())
@@ -92,9 +92,9 @@ async def client(kept: Table) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def test_trades_are_ordered_by_id_with_decimals_as_text(
-    client: httpx.AsyncClient, kept: Table
+    client: httpx.AsyncClient, table: Table
 ) -> None:
-    kept.ids = [3, 4, 5]
+    table.ids = [3, 4, 5]
     answer = await client.get("/trades?symbol=BTCUSDT&from_id=4")
     assert answer.json() == {
         "trades": [
@@ -113,16 +113,16 @@ async def test_trades_are_ordered_by_id_with_decimals_as_text(
         "next_cursor": None,
         "kept": {"first_id": 3, "last_id": 5},
     }
-    assert kept.asked == [("agg_trades", "BTCUSDT", 4, None, module.DEFAULT_LIMIT, 7)]
+    assert table.asked == [("agg_trades", "BTCUSDT", 4, None, module.DEFAULT_LIMIT, 7)]
     assert answer.headers["cache-control"] == "no-cache"  # there will be more
     single = await client.get("/trades?symbol=ETHUSDT.P&from_id=9&kind=trades")
-    assert (single.json()["trades"], kept.asked[-1][0]) == ([], "trades")
+    assert (single.json()["trades"], table.asked[-1][0]) == ([], "trades")
 
 
 async def test_pages_follow_one_another_by_their_cursor(
-    client: httpx.AsyncClient, kept: Table
+    client: httpx.AsyncClient, table: Table
 ) -> None:
-    kept.ids = [1, 2, 4, 5, 9]
+    table.ids = [1, 2, 4, 5, 9]
     asked: dict[str, Any] = {"symbol": "BTCUSDT", "from_id": 2, "to_id": 8, "limit": 2}
     first = (await client.get("/trades", params=asked)).json()
     asked["cursor"] = first["next_cursor"]
@@ -135,8 +135,8 @@ async def test_pages_follow_one_another_by_their_cursor(
     assert as_csv.text.splitlines()[1].startswith("BTCUSDT,2,0.00000001,0.10,")
 
 
-async def test_complete_range_is_cacheable(client: httpx.AsyncClient, kept: Table) -> None:
-    kept.ids = [1, 2, 3, 5]
+async def test_complete_range_is_cacheable(client: httpx.AsyncClient, table: Table) -> None:
+    table.ids = [1, 2, 3, 5]
     whole = await client.get("/trades?symbol=BTCUSDT&from_id=1&to_id=3")
     assert whole.headers["cache-control"] == f"public, max-age={module.WHOLE_FOR_S}"
     with_hole = await client.get("/trades?symbol=BTCUSDT&from_id=1&to_id=5")
@@ -148,14 +148,14 @@ async def test_complete_range_is_cacheable(client: httpx.AsyncClient, kept: Tabl
 
 
 async def test_missing_trades_say_which_setting_or_range_has_them(
-    client: httpx.AsyncClient, kept: Table
+    client: httpx.AsyncClient, table: Table
 ) -> None:
     answer = await client.get("/trades?symbol=BTCUSDT&from_id=1&kind=trades")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
     for part in ("BTCUSDT", "market.trades", "CAPTURE=trades", "--kind trades --keep-raw"):
         assert part in answer.json()["detail"]
-    kept.ids = [100, 200]
+    table.ids = [100, 200]
     answer = await client.get("/trades?symbol=BTCUSDT&from_id=5&to_id=9")
     assert answer.status_code == 404
     detail = answer.json()["detail"]
@@ -184,9 +184,9 @@ async def test_missing_trades_say_which_setting_or_range_has_them(
     ],
 )
 async def test_invalid_requests_are_problems(
-    client: httpx.AsyncClient, kept: Table, query: str, status: int, part: str
+    client: httpx.AsyncClient, table: Table, query: str, status: int, part: str
 ) -> None:
-    kept.ids = [1]
+    table.ids = [1]
     answer = await client.get(f"/trades?{query}")
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"

@@ -40,12 +40,12 @@ class PlayedClient:
     async def flush(self, **_: Any) -> None:
         await asyncio.sleep(0)
 
-    async def tell(self, subject: str, payload: bytes) -> None:
+    async def deliver(self, subject: str, payload: bytes) -> None:
         """A message has come for who subscribed to this."""
         await self.hear[subject](Msg(cast(Client, self), subject=subject, data=payload))
 
 
-class PlayedLine(NatsConnection):
+class PlayedConnection(NatsConnection):
     """One connection after another, as a test says."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from serving.sources.nats import market as module
 from serving.sources.nats.market import NatsMarket
 from serving.sources.nats.publisher_state import SILENT_S
 from serving.sources.nats.wire import ALL_MINUTES, ALL_STATES, MessageEncoder
-from tests.unit.serving.sources.nats.played import PlayedLine, until
+from tests.unit.serving.sources.nats.played import PlayedConnection, until
 from tests.unit.serving.sources.nats.test_minute_states import T0, minute
 from tests.unit.serving.sources.nats.test_resumption import Table
 
@@ -30,17 +30,17 @@ class Playing:
     """A server, and the streamers that it receives."""
 
     def __init__(self, table: Table) -> None:
-        self.nats = PlayedLine()
+        self.nats = PlayedConnection()
         self.client = self.nats.client
         self.now_s = 0.0
         self.table = table
         self.market = NatsMarket(self.nats, table, clock=lambda: self.now_s)
 
-    async def tell(self, encoder: MessageEncoder, *updates: BarUpdate) -> None:
+    async def deliver(self, encoder: MessageEncoder, *updates: BarUpdate) -> None:
         for _, payload in encoder.candles(Bars(list(updates), [])):
-            await self.client.tell(ALL_MINUTES, payload)
+            await self.client.deliver(ALL_MINUTES, payload)
 
-    async def told(self) -> list[tuple[str, int]]:
+    async def delivered(self) -> list[tuple[str, int]]:
         batch = await asyncio.wait_for(self.market.changes().receive(), 30)
         assert batch is not None
         return [(one.candle.symbol, one.candle.open_time_us) for one in batch.updates]
@@ -131,12 +131,12 @@ async def test_invalid_message_is_counted_and_skipped(
     async with playing() as one:
         odd = message()
         spoil(odd)
-        await one.client.tell(ALL_MINUTES, odd.SerializeToString())
+        await one.client.deliver(ALL_MINUTES, odd.SerializeToString())
         assert one.market.statistics()["unreadable"] == 1
         states = bus.States(streamer="a", connection=1, updates=odd.updates, is_last=True)
-        await one.client.tell(ALL_STATES, states.SerializeToString())
-        await one.tell(streamer(), BarUpdate("1m", minute()))
-        assert await one.told() == [("BTCUSDT", T0)]
+        await one.client.deliver(ALL_STATES, states.SerializeToString())
+        await one.deliver(streamer(), BarUpdate("1m", minute()))
+        assert await one.delivered() == [("BTCUSDT", T0)]
     assert "nats_message_unreadable" in capsys.readouterr().out
 
 
@@ -145,11 +145,13 @@ async def test_undelivered_minutes_are_read_even_without_a_lost_message() -> Non
     rows = [StoredMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in range(1, 5)]
     async with playing(*rows) as one:
         told = streamer()
-        await one.tell(told, BarUpdate("1m", minute()))
+        await one.deliver(told, BarUpdate("1m", minute()))
         assert not one.table.asked
-        await one.tell(told, BarUpdate("1m", minute(5)))
+        await one.deliver(told, BarUpdate("1m", minute(5)))
         await until(lambda: one.market.statistics()["resumed"] >= 4)
-        assert set(await one.told()) == {("BTCUSDT", T0 + index * MINUTE_US) for index in range(6)}
+        assert set(await one.delivered()) == {
+            ("BTCUSDT", T0 + index * MINUTE_US) for index in range(6)
+        }
 
 
 def last_minutes(symbol: str) -> list[StoredMinute]:
@@ -165,7 +167,7 @@ async def test_symbol_dropped_during_a_disconnect_is_read(
     monkeypatch.setattr(module, "LOOK_S", 0.005)
     async with playing() as one:
         dropped = BarUpdate("1m", replace(minute(), symbol="LUNAUSDT"))
-        await one.tell(streamer(), BarUpdate("1m", minute()), dropped)
+        await one.deliver(streamer(), BarUpdate("1m", minute()), dropped)
         if falls_silent:
             one.now_s += 2 * SILENT_S
             await until(lambda: len(one.table.asked) == 1)
@@ -173,5 +175,5 @@ async def test_symbol_dropped_during_a_disconnect_is_read(
             assert not one.market.is_connected
             await until(lambda: one.market.statistics()["waiting"] == 0)
         one.table.rows = last_minutes("LUNAUSDT")
-        await one.tell(streamer(2), BarUpdate("1m", minute()))
+        await one.deliver(streamer(2), BarUpdate("1m", minute()))
         await until(lambda: one.market.newest("LUNAUSDT") == one.table.rows[-1].candle)

@@ -13,7 +13,7 @@ from serving.sources.nats import publisher as module
 from serving.sources.nats.publisher import NatsPublisher
 from serving.sources.nats.tick_publisher import TickPublisher
 from streamer.hub.hub import Hub
-from tests.unit.serving.sources.nats.played import PlayedLine, until
+from tests.unit.serving.sources.nats.played import PlayedConnection, until
 
 FAILURES = 3
 
@@ -35,7 +35,7 @@ async def test_bug_is_logged_and_the_publisher_restarts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.01, max_s=0.02))
-    nats, ticks = PlayedLine(), Ticks()
+    nats, ticks = PlayedConnection(), Ticks()
     live_bars = LiveBars(Hub().subscribe, lambda *_: ((), (), ()))
     one = NatsPublisher(nats, live_bars, streamer="a", ticks=cast(TickPublisher, ticks))
     running = asyncio.create_task(one.run())

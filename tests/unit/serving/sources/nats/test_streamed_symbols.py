@@ -66,7 +66,7 @@ def market_of(*stored: int) -> NatsMarket:
     return NatsMarket(NatsConnection("nats://127.0.0.1:1", name="test"), read, clock=lambda: 0.0)
 
 
-def tell(market: NatsMarket, encoder: MessageEncoder, index: int) -> None:
+def deliver(market: NatsMarket, encoder: MessageEncoder, index: int) -> None:
     for _, payload in encoder.candles(Bars([BarUpdate("1m", minute(index))], [])):
         market._on_candles(payload)
 
@@ -88,7 +88,7 @@ async def test_heartbeats_add_and_remove_symbols() -> None:
     beat(market, encoder, "BTCUSDT", "ETHUSDT")
     assert market.streamed() == ["BTCUSDT", "ETHUSDT"]
     assert (await taken(market)).streamed == {"BTCUSDT", "ETHUSDT"}
-    tell(market, encoder, 5)
+    deliver(market, encoder, 5)
     batch = await taken(market)
     assert (batch.streamed, len(batch.updates)) == (None, 1)
     assert market.newest("BTCUSDT") is not None
@@ -104,7 +104,7 @@ async def test_a_symbol_is_streamed_until_the_last_of_its_streamers_drops_it() -
     one, other = MessageEncoder("a", 1, ["1m"]), MessageEncoder("b", 1, ["1m"])
     beat(market, one, "BTCUSDT")
     beat(market, other, "BTCUSDT")
-    tell(market, one, 0)
+    deliver(market, one, 0)
     beat(market, one)
     assert market.newest("BTCUSDT") is not None
     beat(market, other)
@@ -115,7 +115,7 @@ async def test_streamer_without_a_symbol_list_streams_what_it_publishes() -> Non
     market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
     market._on_heartbeat(encoder.heartbeat())
     assert market.streamed() == []
-    tell(market, encoder, 0)
+    deliver(market, encoder, 0)
     market._on_heartbeat(encoder.heartbeat())
     assert market.streamed() == ["BTCUSDT"]
     batch = await taken(market)
@@ -126,7 +126,7 @@ async def test_late_state_does_not_keep_a_dropped_symbol() -> None:
     market, encoder = market_of(), MessageEncoder("a", 1, ["1m"])
     beat(market, encoder, "BTCUSDT")
     beat(market, encoder)
-    tell(market, encoder, 0)
+    deliver(market, encoder, 0)
     assert len((await taken(market)).updates) == 1
     beat(market, encoder)
     assert (market.streamed(), market.newest("BTCUSDT")) == ([], None)
@@ -136,11 +136,11 @@ async def test_dropped_symbol_goes_once_its_missed_states_arrive() -> None:
     """Its streamer was cut off from us for a while, and dropped it meanwhile."""
     market, encoder = market_of(*range(6)), MessageEncoder("a", 1, ["1m"])
     beat(market, encoder, "BTCUSDT")
-    tell(market, encoder, 0)
+    deliver(market, encoder, 0)
     assert len((await taken(market)).updates) == 1
-    tell(market, encoder, 1)
+    deliver(market, encoder, 1)
     encoder.totals["1m"] += 1  # one does not come
-    tell(market, encoder, 5)
+    deliver(market, encoder, 5)
     await taken(market)
     beat(market, encoder)
     assert market.streamed() == ["BTCUSDT"]

@@ -54,7 +54,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def want(
     client: PlayedClient, server: str, trades: list[str], book_tickers: list[str]
 ) -> None:
-    await client.tell(WANTED, wanted(server, trades, book_tickers))
+    await client.deliver(WANTED, wanted(server, trades, book_tickers))
 
 
 def subjects(client: PlayedClient) -> list[str]:
@@ -120,7 +120,7 @@ async def test_too_many_book_tickers_are_logged_once(
 async def test_unreadable_message_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     hubs = TickHubs()
     async with playing(hubs, Clock()) as client:
-        await client.tell(WANTED, b"\xff\xff")
+        await client.deliver(WANTED, b"\xff\xff")
         await want(client, "one", ["A"], [])
         await until(lambda: hubs.trades.wanted == {"A"})
     assert "nats_message_unreadable" in capsys.readouterr().out

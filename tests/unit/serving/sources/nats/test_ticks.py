@@ -50,8 +50,8 @@ async def test_invalid_trade_is_skipped_and_the_valid_one_with_its_id_delivered(
             )
             odd = bus.PublishedTrades.FromString(payload)
             spoil(odd.trades[1])
-            await client.tell(subject, odd.SerializeToString())
-            await client.tell(subject, payload)
+            await client.deliver(subject, odd.SerializeToString())
+            await client.deliver(subject, payload)
             told = await asyncio.wait_for(subscription.receive(10), 30)
             assert told is not None
             assert [one.id for one in told.ticks] == [7, 8]
@@ -72,9 +72,9 @@ async def test_invalid_book_ticker_is_skipped(capsys: pytest.CaptureFixture[str]
             [(subject, payload)] = encode_book_tickers(Ticks([book_ticker("A")], []))
             odd = pb.StreamBookTickersResponse.FromString(payload)
             odd.book_tickers[0].received_time.seconds = 1 << 62
-            await client.tell(subject, odd.SerializeToString())
-            await client.tell(subject, b"\xff\xff")
-            await client.tell(subject, payload)
+            await client.deliver(subject, odd.SerializeToString())
+            await client.deliver(subject, b"\xff\xff")
+            await client.deliver(subject, payload)
             told = await asyncio.wait_for(subscription.receive(10), 30)
             assert told is not None
             assert told.ticks == [book_ticker("A")]

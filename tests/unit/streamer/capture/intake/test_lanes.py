@@ -10,7 +10,7 @@ from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS
 from streamer.capture.intake.lanes import LEAVE_ROWS, Lane, Lanes
 
 
-def made(max_rows: int) -> tuple[Lanes, Lane, Lane, list[tuple[Lane, list[Any]]]]:
+def new_lanes(max_rows: int) -> tuple[Lanes, Lane, Lane, list[tuple[Lane, list[Any]]]]:
     trades, quotes = Lane(AGG_TRADES, can_be_asked=True), Lane(BOOK_TICKERS, can_be_asked=False)
     left: list[tuple[Lane, list[Any]]] = []
     lanes = Lanes(
@@ -20,7 +20,7 @@ def made(max_rows: int) -> tuple[Lanes, Lane, Lane, list[tuple[Lane, list[Any]]]
 
 
 def test_rows_are_taken_in_order_of_arrival() -> None:
-    lanes, trades, _, _ = made(100)
+    lanes, trades, _, _ = new_lanes(100)
     for n in range(5):
         lanes.add(trades, (n,))
     rows = lanes.take(trades, 3)
@@ -32,7 +32,7 @@ def test_rows_are_taken_in_order_of_arrival() -> None:
 
 
 def test_oldest_rows_that_rest_serves_are_dropped_first() -> None:
-    lanes, trades, quotes, left = made(3_000)
+    lanes, trades, quotes, left = new_lanes(3_000)
     for n in range(1_500):
         lanes.add(quotes, (n,))
         lanes.add(trades, (n,))
@@ -43,7 +43,7 @@ def test_oldest_rows_that_rest_serves_are_dropped_first() -> None:
 
 
 def test_returned_rows_count_towards_the_bound() -> None:
-    lanes, trades, quotes, left = made(2_000)
+    lanes, trades, quotes, left = new_lanes(2_000)
     for n in range(2_000):
         lanes.add(quotes, (n,))
     rows = lanes.take(quotes, 1_500)

@@ -36,7 +36,7 @@ def trade(number: int, *, price: str = "2.50") -> Trade:
     return Trade(AT_MS, "BTCUSDT", number, Decimal(price), Decimal("0.1"), AT_MS, False)
 
 
-def quote(number: int, event_time: int = 0) -> BookTicker:
+def book_ticker(number: int, event_time: int = 0) -> BookTicker:
     return BookTicker(number, "BTCUSDT", "1", "2.50", "3", "4", event_time)
 
 
@@ -96,9 +96,9 @@ def test_only_configured_datasets_are_captured() -> None:
 
 def test_book_ticker_row_has_its_event_time_or_the_time_of_receipt() -> None:
     made, _ = intake()
-    made.on_book_ticker(Market.SPOT, quote(1))
-    made.on_book_ticker(Market.SPOT, quote(1))
-    made.on_book_ticker(Market.UM, quote(1, AT_MS))
+    made.on_book_ticker(Market.SPOT, book_ticker(1))
+    made.on_book_ticker(Market.SPOT, book_ticker(1))
+    made.on_book_ticker(Market.UM, book_ticker(1, AT_MS))
     received = "1970-01-01 00:00:00.000077+00"
     assert rows(made) == [
         ["BTCUSDT", "1970-01-01", "1", "1", "2.50", "3", "4", "\\N", received],
@@ -122,7 +122,7 @@ def test_trades_without_room_are_requested_later() -> None:
 def test_book_tickers_without_room_are_recorded_as_lost() -> None:
     made, losses = intake("book_tickers", max_rows=1_500)
     for number in range(1_501):
-        made.on_book_ticker(Market.SPOT, quote(number))
+        made.on_book_ticker(Market.SPOT, book_ticker(number))
     assert [(loss.symbol, loss.cause, loss.rows) for loss in losses] == [
         ("BTCUSDT", BUFFER_FULL, 1_000)
     ]

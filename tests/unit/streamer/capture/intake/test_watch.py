@@ -79,7 +79,7 @@ class Bench:
             now_us=lambda: self.now_us,
         )
 
-    def quote(self, name: str) -> None:
+    def publish_book_ticker(self, name: str) -> None:
         self.number += 1
         self.feed.on_text(QUOTE % (name.lower().encode(), self.number, name.encode()))
 
@@ -88,7 +88,7 @@ class Bench:
         self.feed.on_text(TRADE % self.number)
         self.traded_us["BTCUSDT"] += 1
 
-    def look(self) -> None:
+    def poll(self) -> None:
         self.now_s += POLL_INTERVAL_S
         self.now_us += int(POLL_INTERVAL_S * 1_000_000)
         self.watch.look(self.now_s)
@@ -96,12 +96,12 @@ class Bench:
     def pass_by(self, looks: int, *, is_quoted: bool = False, trades: bool = True) -> None:
         """The neighbour delivers, the symbol trades, book tickers come as configured."""
         for _ in range(looks):
-            self.quote("ETHUSDT")
+            self.publish_book_ticker("ETHUSDT")
             if trades:
                 self.trade()
             if is_quoted:
-                self.quote("BTCUSDT")
-            self.look()
+                self.publish_book_ticker("BTCUSDT")
+            self.poll()
 
 
 @pytest.fixture
@@ -119,7 +119,9 @@ def test_a_dead_capture_stream_is_subscribed_again_and_its_loss_recorded(bench: 
     # From the poll before the last message up to this one.
     assert bench.lost == [("bookTicker", "BTCUSDT", 5, 45)]
     bench.now_us += 2_000_000
-    bench.quote("BTCUSDT")  # reported by its first message: that may be stored before any poll
+    bench.publish_book_ticker(
+        "BTCUSDT"
+    )  # reported by its first message: that may be stored before any poll
     assert bench.lost[1:] == [("bookTicker", "BTCUSDT", 45, 47)]
     bench.pass_by(2, is_quoted=True)
     assert bench.lost[2:] == []
@@ -162,7 +164,7 @@ def test_disconnected_stream_is_not_a_dead_one(bench: Bench) -> None:
     bench.connection.is_open = False
     for _ in range(5 * LOOKS):
         bench.traded_us["BTCUSDT"] += 1
-        bench.look()
+        bench.poll()
     assert bench.lost == []
     bench.connection.is_open = True
     bench.pass_by(2, is_quoted=True)

@@ -46,7 +46,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     return stands_in
 
 
-class Watched:
+class Bench:
     """Two symbols, one of them captured."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class Watched:
 async def test_trades_in_candles_of_a_quiet_symbol_beyond_its_rows_are_reported(
     table: Table,
 ) -> None:
-    watched = Watched()
+    watched = Bench()
     watched.take("A", 11)
     watched.take("B", 3)
     await watched.evidence.look()
@@ -89,7 +89,7 @@ async def test_trades_in_candles_of_a_quiet_symbol_beyond_its_rows_are_reported(
 
 
 async def test_empty_answer_contradicted_by_a_candle_is_asked_again(table: Table) -> None:
-    watched = Watched()
+    watched = Bench()
     watched.take("A", 11)
     for _ in range(1 + 9):
         await watched.evidence.look()
@@ -101,7 +101,7 @@ async def test_empty_answer_contradicted_by_a_candle_is_asked_again(table: Table
 
 
 async def test_trades_that_the_exchange_never_serves_become_a_gap(table: Table) -> None:
-    watched = Watched()
+    watched = Bench()
     watched.take("A", 11)
     for _ in range(3 * LAST_LOOK[Market.SPOT]):
         await watched.evidence.look()
@@ -112,7 +112,7 @@ async def test_trades_that_the_exchange_never_serves_become_a_gap(table: Table) 
 
 
 async def test_usd_m_candle_causes_a_request_but_proves_no_gap(table: Table) -> None:
-    watched = Watched()
+    watched = Bench()
     watched.ids["trades", "A.P"] = IdSequence(late_s=0.0)
     watched.take("A.P", 11)
     for _ in range(100):
@@ -122,7 +122,7 @@ async def test_usd_m_candle_causes_a_request_but_proves_no_gap(table: Table) -> 
 
 
 async def test_trading_symbol_is_not_compared_with_its_candles(table: Table) -> None:
-    watched = Watched()
+    watched = Bench()
     await watched.evidence.look()  # no frame of it so far
     for number in (3, 4, 6):
         watched.take("A", number)
@@ -131,7 +131,7 @@ async def test_trading_symbol_is_not_compared_with_its_candles(table: Table) -> 
 
 
 async def test_report_waits_until_postgresql_is_back(table: Table) -> None:
-    watched = Watched()
+    watched = Bench()
     watched.take("A", 11)
     await watched.evidence.look()
     table.is_away = True

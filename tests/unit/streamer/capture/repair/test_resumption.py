@@ -22,7 +22,7 @@ LOOKBACK_US = 1_440 * MINUTE_US
 
 
 @pytest.fixture
-def looked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Since when empty tables are read: as at a start, and for earlier rows."""
     calls: list[tuple[str, int]] = []
 
@@ -68,7 +68,7 @@ async def run_until_complete(resumption: Resumption) -> None:
 
 @pytest.mark.parametrize("whole_until_us", [NOW_US - 5 * MINUTE_US, NOW_US - 9 * DAY_US])
 async def test_late_recheck_does_not_search_days_before_the_start(
-    looked: list[tuple[str, int]], tmp_path: Path, whole_until_us: int
+    searches: list[tuple[str, int]], tmp_path: Path, whole_until_us: int
 ) -> None:
     moments = [NOW_US]
     resumption = resuming(tmp_path, moments)
@@ -77,18 +77,18 @@ async def test_late_recheck_does_not_search_days_before_the_start(
     await run_until_complete(resumption)
     is_old = whole_until_us < NOW_US - LOOKBACK_US
     earlier = [("earlier", whole_until_us)] if is_old else []
-    assert looked == [("start", NOW_US - LOOKBACK_US), *earlier]
-    looked.clear()
+    assert searches == [("start", NOW_US - LOOKBACK_US), *earlier]
+    searches.clear()
     moments.append(NOW_US + 3 * DAY_US)
     resumption.look_again(["BTCUSDT"])
     await run_until_complete(resumption)
     resumption.join(["ETHUSDT"])
     await run_until_complete(resumption)
-    assert looked == [("start", moments[-1] - LOOKBACK_US)] * 2
+    assert searches == [("start", moments[-1] - LOOKBACK_US)] * 2
 
 
 async def test_recheck_during_the_first_check_still_searches_earlier_days(
-    looked: list[tuple[str, int]], tmp_path: Path
+    searches: list[tuple[str, int]], tmp_path: Path
 ) -> None:
     resumption = resuming(tmp_path, [NOW_US])
     whole_until_us = NOW_US - 9 * DAY_US
@@ -96,4 +96,4 @@ async def test_recheck_during_the_first_check_still_searches_earlier_days(
     resumption.join(["BTCUSDT"])
     resumption.look_again(["BTCUSDT"])
     await run_until_complete(resumption)
-    assert looked == [("start", NOW_US - LOOKBACK_US), ("earlier", whole_until_us)]
+    assert searches == [("start", NOW_US - LOOKBACK_US), ("earlier", whole_until_us)]

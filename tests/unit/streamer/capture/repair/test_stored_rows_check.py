@@ -23,7 +23,7 @@ def trade(symbol: str, number: int) -> str:
     return AGG_TRADES.line(row)
 
 
-def quote(symbol: str, number: int) -> str:
+def book_ticker(symbol: str, number: int) -> str:
     return book_ticker_line(symbol, number, "1", "2", "3", "4", None, AT_US + number)
 
 
@@ -61,7 +61,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     return one
 
 
-async def found(acknowledged: StoredRowsCheck, behind: list[Behind]) -> list[Behind]:
+async def missing_rows(acknowledged: StoredRowsCheck, behind: list[Behind]) -> list[Behind]:
     behind.clear()
     await acknowledged.check()
     return list(behind)
@@ -76,19 +76,19 @@ async def test_lost_rows_are_reported_once_with_the_last_remaining_row(table: Ta
     behind: list[Behind] = []
     acknowledged = StoredRowsCheck("none", behind.extend)
     acknowledged.note(AGG_TRADES, [trade("A", 1), trade("B", 7), trade("A", 2), trade("C", 4)])
-    acknowledged.note(BOOK_TICKERS, [quote("A", 30), quote("A", 31)])
+    acknowledged.note(BOOK_TICKERS, [book_ticker("A", 30), book_ticker("A", 31)])
     for symbol, number in (("A", 1), ("B", 7)):
         table.has(AGG_TRADES, symbol, number)
     table.has(BOOK_TICKERS, "A", 28)
     with capture_logs() as logged:
-        assert await found(acknowledged, behind) == [
+        assert await missing_rows(acknowledged, behind) == [
             Behind("agg_trades", "A", 2, AT_US + 2, (1, AT_US + 1)),
             Behind("agg_trades", "C", 4, AT_US + 4, None),
             Behind("book_tickers", "A", 31, AT_US + 31, (28, AT_US + 28)),
         ]
     assert [(one["event"], one["symbols"]) for one in logged] == [("stored_rows_gone", 2)]
     assert table.asked == [("agg_trades", ["A", "B", "C"]), ("book_tickers", ["A"])]
-    assert await found(acknowledged, behind) == []
+    assert await missing_rows(acknowledged, behind) == []
 
 
 async def test_rows_newer_than_our_own_are_no_loss(table: Table) -> None:
@@ -97,7 +97,7 @@ async def test_rows_newer_than_our_own_are_no_loss(table: Table) -> None:
     acknowledged.note(AGG_TRADES, [trade("A", 500), trade("B", 7)])
     table.has(AGG_TRADES, "A", 600)
     table.last["agg_trades"]["B"] = (1, AT_US + 8)  # of another instrument with the name
-    assert await found(acknowledged, behind) == []
+    assert await missing_rows(acknowledged, behind) == []
 
 
 async def test_archived_rows_are_not_lost(table: Table) -> None:
@@ -105,6 +105,6 @@ async def test_archived_rows_are_not_lost(table: Table) -> None:
     acknowledged = StoredRowsCheck("none", behind.extend)
     acknowledged.note(AGG_TRADES, [trade("A", 500)])
     table.dropped = {date(2025, 11, 21)}
-    assert await found(acknowledged, behind) == []
+    assert await missing_rows(acknowledged, behind) == []
     table.dropped = {date(2025, 11, 20)}
-    assert [one.symbol for one in await found(acknowledged, behind)] == ["A"]
+    assert [one.symbol for one in await missing_rows(acknowledged, behind)] == ["A"]

@@ -22,20 +22,20 @@ ONE = MissingIds("agg_trades", "A", 3, 7, 10, 20)
 OTHER = MissingIds("trades", "B", 1, 2, 5, 6)
 
 
-def keep(path: Path, whole: Checkpoint | None) -> None:
+def save(path: Path, whole: Checkpoint | None) -> None:
     asyncio.run(WholeUntil(path, lambda: whole).save())
 
 
-def kept(path: Path) -> Checkpoint | None:
+def load(path: Path) -> Checkpoint | None:
     return WholeUntil(path, lambda: None).load()
 
 
 def test_saved_checkpoint_is_loaded_and_leaves_no_other_file(tmp_path: Path) -> None:
     path = tmp_path / WHOLE_FILE
-    assert kept(path) is None
-    keep(path, Checkpoint(100, [ONE, OTHER]))
-    keep(path, None)  # while the state is unknown, the file stays
-    assert kept(path) == Checkpoint(100, [ONE, OTHER])
+    assert load(path) is None
+    save(path, Checkpoint(100, [ONE, OTHER]))
+    save(path, None)  # while the state is unknown, the file stays
+    assert load(path) == Checkpoint(100, [ONE, OTHER])
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -60,17 +60,17 @@ async def test_checkpoint_is_saved_periodically(
 def test_failed_save_is_logged_and_the_next_one_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "away" / WHOLE_FILE
     with capture_logs() as logged:
-        keep(path, Checkpoint(100, []))
+        save(path, Checkpoint(100, []))
     assert [one["event"] for one in logged] == ["capture_whole_unsaved"]
     path.parent.mkdir()
-    keep(path, Checkpoint(100, []))
-    assert kept(path) == Checkpoint(100, [])
+    save(path, Checkpoint(100, []))
+    assert load(path) == Checkpoint(100, [])
 
 
 def test_unreadable_checkpoint_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / WHOLE_FILE).write_bytes(b'{"until_us":')
     with capture_logs() as logged:
-        assert kept(tmp_path / WHOLE_FILE) is None
+        assert load(tmp_path / WHOLE_FILE) is None
     assert [one["event"] for one in logged] == ["capture_whole_unreadable"]
 
 
@@ -78,14 +78,14 @@ def test_merged_checkpoints_have_the_earlier_time_and_all_missing_ids(tmp_path: 
     mine, theirs = tmp_path / "0", tmp_path / "1"
     for folder in (mine, theirs):
         folder.mkdir()
-    keep(theirs / WHOLE_FILE, Checkpoint(100, [ONE]))
+    save(theirs / WHOLE_FILE, Checkpoint(100, [ONE]))
     adopt_whole(theirs, mine)
-    assert kept(mine / WHOLE_FILE) == Checkpoint(100, [ONE])
-    assert kept(theirs / WHOLE_FILE) is None
+    assert load(mine / WHOLE_FILE) == Checkpoint(100, [ONE])
+    assert load(theirs / WHOLE_FILE) is None
     adopt_whole(theirs, mine)
-    keep(theirs / WHOLE_FILE, Checkpoint(200, [OTHER, ONE]))
+    save(theirs / WHOLE_FILE, Checkpoint(200, [OTHER, ONE]))
     adopt_whole(theirs, mine)
-    assert kept(mine / WHOLE_FILE) == Checkpoint(100, [ONE, OTHER])
-    keep(theirs / WHOLE_FILE, Checkpoint(50, []))
+    assert load(mine / WHOLE_FILE) == Checkpoint(100, [ONE, OTHER])
+    save(theirs / WHOLE_FILE, Checkpoint(50, []))
     adopt_whole(theirs, mine)
-    assert kept(mine / WHOLE_FILE) == Checkpoint(50, [ONE, OTHER])
+    assert load(mine / WHOLE_FILE) == Checkpoint(50, [ONE, OTHER])

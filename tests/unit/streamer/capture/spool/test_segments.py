@@ -26,14 +26,14 @@ PARTS = [encoded(record) for record in RECORDS]
 WHOLE = b"".join(PARTS)
 
 
-def found(path: Path, data: bytes) -> list[Record | None]:
+def read_records(path: Path, data: bytes) -> list[Record | None]:
     path.write_bytes(data)
     return [piece.record for piece in pieces(path, 0, len(data))]
 
 
 def test_reading_can_start_at_any_record(tmp_path: Path) -> None:
     path = tmp_path / "one"
-    assert found(path, WHOLE) == RECORDS
+    assert read_records(path, WHOLE) == RECORDS
     assert piece_at(path, len(PARTS[0]), len(WHOLE)) == Piece(
         RECORDS[1], len(PARTS[0]) + len(PARTS[1])
     )
@@ -44,20 +44,20 @@ def test_damaged_record_is_skipped_by_its_length(tmp_path: Path, number: int) ->
     parts = list(PARTS)
     parts[number] = parts[number][:-1] + b"!"
     expected = [*RECORDS[:number], None, *RECORDS[number + 1 :]]
-    assert found(tmp_path / "one", b"".join(parts)) == expected
+    assert read_records(tmp_path / "one", b"".join(parts)) == expected
 
 
 def test_bytes_after_a_damaged_length_are_skipped(tmp_path: Path) -> None:
     damaged = b"\x00\x00\x00\x05" + PARTS[2][4:]
-    assert found(tmp_path / "one", b"".join([*PARTS[:2], damaged, *PARTS[3:]])) == [
+    assert read_records(tmp_path / "one", b"".join([*PARTS[:2], damaged, *PARTS[3:]])) == [
         *RECORDS[:2], None
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("zeros", [1, 7, 8, 9, 64, 5_000])
 def test_zeros_are_not_a_record(tmp_path: Path, zeros: int) -> None:
-    assert found(tmp_path / "one", WHOLE + bytes(zeros)) == [*RECORDS, None]
-    assert found(tmp_path / "one", bytes(zeros)) == [None]
+    assert read_records(tmp_path / "one", WHOLE + bytes(zeros)) == [*RECORDS, None]
+    assert read_records(tmp_path / "one", bytes(zeros)) == [None]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_undecodable_bytes_with_a_valid_checksum_are_not_a_record(
     tmp_path: Path, payload: bytes
 ) -> None:
     head = len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big")
-    assert found(tmp_path / "one", head + payload + PARTS[0]) == [None, RECORDS[0]]
+    assert read_records(tmp_path / "one", head + payload + PARTS[0]) == [None, RECORDS[0]]
 
 
 def test_random_damage_never_yields_a_record_that_was_not_written(tmp_path: Path) -> None:
@@ -87,7 +87,9 @@ def test_random_damage_never_yields_a_record_that_was_not_written(tmp_path: Path
                     data += rng.randbytes(rng.randrange(40))
             if not data:
                 break
-        kept = [record for record in found(tmp_path / "one", bytes(data)) if record is not None]
+        kept = [
+            record for record in read_records(tmp_path / "one", bytes(data)) if record is not None
+        ]
         assert [record for record in RECORDS if record in kept] == kept
 
 
