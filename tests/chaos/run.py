@@ -23,7 +23,7 @@ from simulator.server import ExchangeThread
 from tests.chaos.oracle.captured import Judge, rows_captured
 from tests.chaos.oracle.ledgers import given_up, reused_tickers
 from tests.chaos.oracle.verdict import (
-    MAX_TOLD,
+    MAX_REPORTED,
     GapCounts,
     Truth,
     differences,
@@ -191,7 +191,7 @@ class _Run:
         """What went wrong, with all that is needed to see it again."""
         scenario = self._scenario
         strikes = ", ".join(f"{one.kind} at +{one.at_us / 1e6:.0f}s" for one in scenario.strikes)
-        told = scenario.entries[:MAX_TOLD]
+        told = scenario.entries[:MAX_REPORTED]
         faults = "\n".join(f"  {json.dumps(entry)}" for entry in told)
         return (
             f"seed {scenario.seed} failed: {error}\n"

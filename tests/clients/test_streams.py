@@ -53,14 +53,14 @@ def test_combined_streams_equal_rest_and_the_oracle(library: str, client: Client
             assert found["listed"] == [[*kept, "ethusdt@aggTrade"], kept]
 
 
-TOLD = {
+NOTICES = {
     "python_binance": "BinanceWebsocketClosed",
     "ccxt": "NetworkError",
     "binance_sdk": "close",
 }
 """What a library reports to its user about a connection's end."""
 
-TOLD_AT_TIMES = {
+OTHER_NOTICES = {
     "python_binance": {"ConnectionClosedError", "ConnectionClosedOK"},  # the current reader
     "ccxt": {"replaced"},  # no reader, if the end comes between two calls
     "binance_sdk": {"reconnect"},  # after its own rotation
@@ -84,8 +84,8 @@ def test_library_continues_when_a_connection_expires(library: str, client: Clien
 
 
 def assert_ends_are_reported(library: str, notices: list[str]) -> None:
-    assert set(notices) <= {TOLD[library]} | TOLD_AT_TIMES[library]
-    assert len([one for one in notices if one in (TOLD[library], "replaced")]) >= 2
+    assert set(notices) <= {NOTICES[library]} | OTHER_NOTICES[library]
+    assert len([one for one in notices if one in (NOTICES[library], "replaced")]) >= 2
 
 
 def assert_trades_continue(exchange: ExchangeThread, market: str, found: dict[str, Any]) -> None:

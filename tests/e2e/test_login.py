@@ -27,13 +27,13 @@ pytestmark = [
 ]
 CLOCK_START = datetime(2026, 3, 18, 15, 7, tzinfo=UTC)
 PASSWORD = "correct horse"
-ASKED = "document.getElementById('login')?.open"
+LOGIN_OPEN = "document.getElementById('login')?.open"
 ACCOUNT = "document.getElementById('account')"
 LIVE = "document.getElementById('connection')?.dataset.state === 'live'"
 
 
 async def log_in(page: Page, password: str) -> None:
-    await page.until(ASKED)
+    await page.until(LOGIN_OPEN)
     await page.run(
         "(() => { const {name, password} = document.querySelector('#login form').elements;"
         f" [name.value, password.value] = ['anna', '{password}'];"
@@ -72,26 +72,26 @@ async def test_user_logs_in_and_out_and_is_logged_out(database_url: str) -> None
             await page.open(streamer.telemetry.api_url)
 
             # nothing without a login, and a wrong one is said to be wrong
-            await page.until(ASKED)
+            await page.until(LOGIN_OPEN)
             assert await page.run("window.candelabra.bars()") == 0
             await log_in(page, "wrong")
             await page.until("document.querySelector('#login [role=alert]').textContent > ''")
             await log_in(page, PASSWORD)
-            await page.until(f"!{ASKED} && {LIVE} && window.candelabra.bars() > 50")
+            await page.until(f"!{LOGIN_OPEN} && {LIVE} && window.candelabra.bars() > 50")
 
             # another visit needs no login
             await page.call("Page.reload")
             await page.until(f"{LIVE} && window.candelabra?.bars() > 50")
-            assert not await page.run(ASKED)
+            assert not await page.run(LOGIN_OPEN)
 
             # logged out by the button, and because the session was ended elsewhere
             await page.until("!document.getElementById('account').hidden")
             await page.run("document.getElementById('account').click()")
             await log_in(page, PASSWORD)
-            await page.until(f"!{ASKED} && {LIVE}")
+            await page.until(f"!{LOGIN_OPEN} && {LIVE}")
             with connect(database_url, application_name="test") as connection:
                 end_sessions(connection, "anna")
-            await page.until(ASKED)
+            await page.until(LOGIN_OPEN)
             asked_in_vain = ("401", "/api/v1/ws", "volume-profile")  # unknown there; of marts alone
             said = [one for one in page.complaints if not any(it in one for it in asked_in_vain)]
             assert said == []
@@ -116,14 +116,14 @@ async def test_optional_login_adds_the_star(database_url: str) -> None:
             await page.resize(375, 700)
             assert await page.run("document.documentElement.scrollWidth") <= 375
             await page.run(f"{ACCOUNT}.click()")
-            await page.until(ASKED)
+            await page.until(LOGIN_OPEN)
             assert await pale_texts(page) == []
             assert (await names_of_controls(page))["button"][-2:] == ["Log in", "Not now"]
             await page.press("Escape")
-            await page.until(f"!{ASKED}")
+            await page.until(f"!{LOGIN_OPEN}")
             await page.run(f"{ACCOUNT}.click()")
             await page.run("document.querySelector('#login button[type=button]').click()")
-            assert not await page.run(ASKED)
+            assert not await page.run(LOGIN_OPEN)
 
             # a wrong password removes nothing
             await page.run(f"{ACCOUNT}.click()")
@@ -132,7 +132,7 @@ async def test_optional_login_adds_the_star(database_url: str) -> None:
             assert await page.run(LIVE)
             assert not await page.run("document.querySelector('#login button[type=button]').hidden")
             await log_in(page, PASSWORD)
-            await page.until(f"!{ASKED} && {LIVE} && !document.getElementById('star').hidden")
+            await page.until(f"!{LOGIN_OPEN} && {LIVE} && !document.getElementById('star').hidden")
             assert await page.run(f"{ACCOUNT}.textContent") == "Log out"
             assert await page.run("document.documentElement.scrollWidth") <= 375
 

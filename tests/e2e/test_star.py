@@ -20,7 +20,7 @@ from simulator.server import Exchange
 from tests.e2e.browser import PROGRAM, Page, browsing
 from tests.e2e.readable import names_of_controls, pale_texts
 from tests.e2e.test_chart import picture
-from tests.e2e.test_login import ASKED, LIVE, PASSWORD, log_in
+from tests.e2e.test_login import LIVE, LOGIN_OPEN, PASSWORD, log_in
 from tests.integration.streamer.harness import settings_for, streaming
 
 pytestmark = [
@@ -36,7 +36,7 @@ const real = window.fetch;
 window.fetch = (path, ...more) =>
   path === "/api/v1/watchlist" ? new Promise(() => {}) : real(path, ...more);
 """
-NEVER_LOOKED_S = 3_600.0
+NO_REFRESH_S = 3_600.0
 """Interval of reading the exchange's list: changes here arrive by notification."""
 
 
@@ -70,7 +70,7 @@ async def test_star_adds_a_symbol_to_the_watchlist(
     config = SimulatorConfig(speed=20, clock_start=CLOCK_START, spot_symbols=SYMBOLS)
     async with Exchange(config) as exchange:
         settings = settings_for(
-            exchange, database_url, api_port=0, grpc=False, symbols_refresh_s=NEVER_LOOKED_S,
+            exchange, database_url, api_port=0, grpc=False, symbols_refresh_s=NO_REFRESH_S,
             auth_required=True, accounts_database_url=database_url,
         )  # fmt: skip
         await asyncio.to_thread(sync_instruments, settings=settings)
@@ -86,10 +86,10 @@ async def test_star_adds_a_symbol_to_the_watchlist(
                 while not streamer.telemetry.api_url:
                     await asyncio.sleep(0.02)
             await page.open(streamer.telemetry.api_url)
-            await page.until(ASKED)
+            await page.until(LOGIN_OPEN)
             assert await page.run(f"{STAR}.hidden")  # there is no watchlist
             await log_in(page, PASSWORD)
-            await page.until(f"!{ASKED} && {LIVE} && window.candelabra.bars() > 50")
+            await page.until(f"!{LOGIN_OPEN} && {LIVE} && window.candelabra.bars() > 50")
 
             # on by a click, off by key, each of it kept
             await page.until(f"!{STAR}.hidden")

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.recorded
 
 STREAM_NAME = re.compile(r'{"stream":"([^"]+)"')
 TIMES = re.compile(r"(\A|\.)(E|T|k\.t)\Z")
-TOLD = ("e", "k.i", "k.B")
+TEXT_FIELDS = ("e", "k.i", "k.B")
 """Texts that are part of the shape."""
 
 LATER_FIELDS = {
@@ -132,7 +132,7 @@ def shape_of(frames: Iterable[Any], *, with_decimals: bool) -> Shape:
         for path, value in walk("", frame):
             is_time = TIMES.search(path) is not None
             kind = kind_of(value, is_time=is_time, with_decimals=with_decimals)
-            is_told = kind == "text" and path in TOLD
+            is_told = kind == "text" and path in TEXT_FIELDS
             kinds[path].add(f"text {value!r}" if is_told else kind)
     return Shape(dict(kinds), dict(orders))
 

@@ -134,13 +134,13 @@ def test_damaged_rows_fail(
     assert any(told in one and SYMBOL in one for one in found), found
 
 
-NO_QUOTES = "DELETE FROM market.book_tickers WHERE received_at >= %s AND received_at < %s"
+DELETE_TICKERS = "DELETE FROM market.book_tickers WHERE received_at >= %s AND received_at < %s"
 
 
 def test_rows_missing_in_a_recorded_gap_are_no_difference(captured: Captured) -> None:
     captured.run("DELETE FROM market.agg_trades WHERE agg_trade_id = %s", captured.ids[50])
     start_us, end_us = (captured.received_us(captured.start_us + n * 1_000_000) for n in (60, 70))
-    captured.run(NO_QUOTES, from_us(start_us), from_us(end_us))
+    captured.run(DELETE_TICKERS, from_us(start_us), from_us(end_us))
     captured.gap("book_tickers", start_us, end_us)
     assert [one.split(":")[0] for one in captured.judge()] == [f"agg_trades of {SYMBOL}"]
     captured.gap("agg_trades", captured.times_us[49], captured.times_us[51])
@@ -151,7 +151,7 @@ def test_gap_at_another_time_of_the_minute_explains_nothing(
     captured: Captured,
 ) -> None:
     start_us, end_us = (captured.received_us(captured.start_us + n * 1_000_000) for n in (60, 70))
-    captured.run(NO_QUOTES, from_us(start_us), from_us(end_us))
+    captured.run(DELETE_TICKERS, from_us(start_us), from_us(end_us))
     captured.run("DELETE FROM market.agg_trades WHERE agg_trade_id = %s", captured.ids[50])
     later_us = captured.received_us(captured.start_us + 80_000_000)
     captured.gap("book_tickers", later_us, later_us + 5_000)
@@ -165,7 +165,9 @@ def test_book_tickers_dropped_by_the_exchange_are_no_difference(
     captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_us = captured.start_us + 60_000_000
-    captured.run(NO_QUOTES, *(from_us(captured.received_us(start_us + n)) for n in (0, 10_000_000)))
+    captured.run(
+        DELETE_TICKERS, *(from_us(captured.received_us(start_us + n)) for n in (0, 10_000_000))
+    )
     entry = {
         "kind": "drop", "market": "spot", "duration_s": 10,
         "at": from_us(start_us).isoformat().replace("+00:00", "Z"),

@@ -21,7 +21,7 @@ from tests.integration.faults.staging import (
     values_of,
 )
 
-MAX_TOLD = 12
+MAX_REPORTED = 12
 
 Truth = Mapping[str, Mapping[int, tuple[Decimal, ...]]]
 
@@ -164,5 +164,5 @@ def _named(symbol: str, minute_us: int) -> str:
 
 def shortened(found: list[str]) -> str:
     """The first differences, one a line."""
-    more = [f"… and {len(found) - MAX_TOLD} more"] if len(found) > MAX_TOLD else []
-    return "\n".join(found[:MAX_TOLD] + more)
+    more = [f"… and {len(found) - MAX_REPORTED} more"] if len(found) > MAX_REPORTED else []
+    return "\n".join(found[:MAX_REPORTED] + more)

@@ -30,7 +30,7 @@ WAITING = (
 )
 """Modules that wait between tries."""
 
-LOOKING = {
+POLL_SETTINGS = {
     "include.jobs.exchange": "RECONNECT_AFTER_S",
     "streamer.capture.repair.expected_trades": "POLL_INTERVAL_S",
     "streamer.capture.repair.missing_ids": "POLL_S",
@@ -51,7 +51,7 @@ def hurry(factor: float) -> None:
     for name in WAITING:
         module = importlib.import_module(name)
         module.BACKOFF = _hurried(module.BACKOFF, factor)
-    for name, wait in LOOKING.items():
+    for name, wait in POLL_SETTINGS.items():
         module = importlib.import_module(name)
         setattr(module, wait, getattr(module, wait) / factor)
     tails = importlib.import_module("streamer.capture.repair.trailing_trades")

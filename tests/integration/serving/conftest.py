@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.serving.http.asked import fill
+from tests.integration.serving.http.api_client import fill
 
 
 @pytest.fixture

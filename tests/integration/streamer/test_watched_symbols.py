@@ -38,7 +38,7 @@ from tests.integration.streamer.harness import (
 
 HASH = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaA"
 SPEED = 30
-NEVER_LOOKED = 3_600.0
+NO_REFRESH_S = 3_600.0
 """Seconds between refreshes of the exchange's list: too long to matter in these tests."""
 
 
@@ -79,7 +79,7 @@ async def test_a_watched_symbol_is_streamed_within_seconds_and_dropped_when_unwa
         speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"), um_symbols=("BTCUSDT",)
     )
     async with Exchange(config) as exchange:
-        settings = settings_for(exchange, database_url, symbols_refresh_s=NEVER_LOOKED)
+        settings = settings_for(exchange, database_url, symbols_refresh_s=NO_REFRESH_S)
         async with streaming(settings, "BTCUSDT") as streamer:
             await until(lambda: subscribed(exchange) == {"BTCUSDT"})
             for symbol in ("BTCUSDT", "ETHUSDT", "BTCUSDT.P", "NOSUCHUSDT"):
@@ -106,7 +106,7 @@ async def test_watched_symbols_continue_after_a_restart_and_a_lost_notification(
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT", "PEPEUSDT"))
     change(database_url, lambda c: watchlists.watch(c, anna, "ETHUSDT"))
     async with Exchange(config) as exchange:
-        settings = settings_for(exchange, database_url, symbols_refresh_s=NEVER_LOOKED)
+        settings = settings_for(exchange, database_url, symbols_refresh_s=NO_REFRESH_S)
 
         def follows(streamer: Streamer, *symbols: str) -> Callable[[], bool]:
             return lambda: set(streamer.hub.symbols) == {"BTCUSDT", *symbols}
@@ -135,7 +135,7 @@ async def test_missing_minutes_of_a_watched_symbol_are_fetched_after_a_restart(
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))
     change(database_url, lambda c: watchlists.watch(c, anna, "ETHUSDT"))
     async with Exchange(config) as exchange:
-        settings = settings_for(exchange, database_url, symbols_refresh_s=NEVER_LOOKED)
+        settings = settings_for(exchange, database_url, symbols_refresh_s=NO_REFRESH_S)
         async with streaming(settings, "BTCUSDT"):
             rows = await wait_for_rows(
                 database_url, lambda rows: len(minutes_of(rows, "ETHUSDT")) >= 6
@@ -186,7 +186,7 @@ async def test_a_symbol_watched_by_rest_reaches_the_websocket_within_seconds(
         settings = settings_for(
             exchange,
             database_url,
-            symbols_refresh_s=NEVER_LOOKED,
+            symbols_refresh_s=NO_REFRESH_S,
             auth_required=True,
             api_port=0,
             grpc_port=0,

@@ -18,7 +18,7 @@ from tests.integration.streamer.harness import settings_for, streaming
 SYMBOLS = ("BTCUSDT", "BTCUSDT.P")
 FAULTS: list[dict[str, Any]] = [{"id": "void", "kind": "rest_void", "rows": 5}]
 # Of several ids each: a page of one row has no void one.
-HOLES = {"id": "holes", "kind": "drop", "streams": "*@aggTrade", "share": 0.6}
+DROPPED_TRADES = {"id": "holes", "kind": "drop", "streams": "*@aggTrade", "share": 0.6}
 MORE_ROWS = 50
 WAIT_S = 120  # a busy machine takes several times as long as an idle one
 QUERY = (
@@ -62,7 +62,7 @@ async def test_void_rows_of_rest_are_not_stored_and_hide_no_trade(
         settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
         async with streaming(settings, *SYMBOLS, capture=("agg_trades",)) as streamer:
             before = await whole_rows(database_url, dict.fromkeys(SYMBOLS, 0))
-            exchange.faults.add([HOLES, *FAULTS])
+            exchange.faults.add([DROPPED_TRADES, *FAULTS])
             queue = streamer._capture.missing_ranges
             async with asyncio.timeout(WAIT_S):
                 while queue.filled_rows < MORE_ROWS or not all(hits(exchange).values()):

@@ -31,7 +31,7 @@ from serving.bars.live_bars import LiveBars
 from serving.http.routes import accounts as module
 from serving.http.server import Place, serving
 from serving.read_pool import ReadPool
-from tests.integration.serving.http.asked import NOW_US, Live
+from tests.integration.serving.http.api_client import NOW_US, Live
 
 PASSWORD = "correct horse"
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -25,7 +25,7 @@ NEVER_S = 1e6
 READ_BYTES = 1 << 18
 """Most that arrives in one piece."""
 BEGUN = b"GET / HTTP/1.1\r\nHost: x\r\n"
-ASKED = BEGUN + b"\r\n"
+REQUEST = BEGUN + b"\r\n"
 CHUNKED = b"POST /size HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -156,7 +156,7 @@ async def test_timeout_applies_to_each_request(
     further: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with connected() as (reader, writer):
-        writer.write(ASKED)
+        writer.write(REQUEST)
         await answer(reader)
         monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", SOON_S)
         writer.write(further)
@@ -179,7 +179,7 @@ async def test_slow_answer_is_sent_despite_a_pipelined_request(
     monkeypatch.setattr(module.BoundedHttpProtocol, "_end_waiting", noted)
     async with connected(gate) as (reader, writer):
         monkeypatch.setattr(module, "REQUEST_TIMEOUT_S", SOON_S)
-        writer.write(ASKED + BEGUN)
+        writer.write(REQUEST + BEGUN)
         assert (await answer(reader)).startswith(b"HTTP/1.1 200 ")
         assert await until_closed(reader) == b""  # the second one never ended
 

@@ -10,7 +10,7 @@ from include.domain.timeframes import TIMEFRAMES
 from serving.http.routes import symbols as symbols_module
 from streamer.hub.ticks import BookTickerUpdate
 from streamer.hub.trade_hub import BookTickerHub, TickHubs
-from tests.integration.serving.http.asked import SYMBOLS, T0, api_client, application
+from tests.integration.serving.http.api_client import SYMBOLS, T0, api_client, application
 from tests.integration.serving.http.described import OF_MARTS, ask_all, on_a_socket
 
 

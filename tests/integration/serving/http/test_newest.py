@@ -15,7 +15,7 @@ from include.store.postgres.pools import connect
 from serving.http.routes import symbols as symbols_module
 from streamer.hub.ticks import BookTickerUpdate
 from streamer.hub.trade_hub import BookTickerHub, TickHubs
-from tests.integration.serving.http.asked import (
+from tests.integration.serving.http.api_client import (
     NOW_US,
     ROWS,
     T0,
@@ -27,7 +27,7 @@ from tests.integration.serving.http.asked import (
 
 SOON_US = T0 + (ROWS + 2) * MINUTE_US
 """The newest minute in memory has just ended."""
-NOT_HEARD: list[dict[str, Any]] = [
+UNAVAILABLE_STREAM: list[dict[str, Any]] = [
     {"now_us": lambda: NOW_US},
     {"now_us": lambda: SOON_US, "is_remote": True, "condition": lambda: {"status": "ailing"}},
 ]
@@ -80,7 +80,7 @@ async def test_only_the_newest_candle_comes_from_memory(stored_url: str) -> None
         assert [one["close"] for one in told["candles"]] == ["1.10"]
 
 
-@pytest.mark.parametrize("options", NOT_HEARD)
+@pytest.mark.parametrize("options", UNAVAILABLE_STREAM)
 async def test_stale_memory_is_bypassed_for_the_table(
     stored_url: str, options: dict[str, Any]
 ) -> None:
@@ -100,7 +100,7 @@ async def test_price_comes_from_the_stream_or_the_table(stored_url: str) -> None
         assert await price_of(client, "ETHUSDT.P") == (f"{ROWS}.10", False)
 
 
-@pytest.mark.parametrize("options", NOT_HEARD)
+@pytest.mark.parametrize("options", UNAVAILABLE_STREAM)
 async def test_price_of_an_unavailable_stream_is_the_newest_known(
     stored_url: str, options: dict[str, Any]
 ) -> None:
@@ -121,7 +121,10 @@ async def test_price_comes_from_memory_while_the_table_is_unavailable(
     async def away(_: Any) -> None:
         raise TransientError("PostgreSQL is away")
 
-    async with application(stored_url, **NOT_HEARD[0]) as app, api_client_of(app) as client:
+    async with (
+        application(stored_url, **UNAVAILABLE_STREAM[0]) as app,
+        api_client_of(app) as client,
+    ):
         await client.get("/api/v1/symbols")
         monkeypatch.setattr(app.state.context.history, "call", away)
         assert await price_of(client, "BTCUSDT") == (f"{ROWS + 1}.10", False)

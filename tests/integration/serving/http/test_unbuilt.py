@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from include.domain.timeframes import TIMEFRAMES
-from tests.integration.serving.http.asked import ROWS, T0, api_client
+from tests.integration.serving.http.api_client import ROWS, T0, api_client
 
 LONG_AGO_MS = T0 // 1_000 - 40 * 10**8
 

@@ -10,7 +10,7 @@ import pytest
 
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
 from include.store.postgres.pools import connect
-from tests.integration.serving.http.asked import NOW_US, ROWS, T0, api_client
+from tests.integration.serving.http.api_client import NOW_US, ROWS, T0, api_client
 
 S0 = T0 // SECOND_US
 

@@ -23,7 +23,7 @@ from serving.read_pool import ReadPool
 from serving.websocket import endpoint as module
 from serving.websocket.messages import MAX_BYTES, MAX_ITEMS, MAX_SYMBOLS, from_binary
 from streamer.hub.subscription import Batch, CandleUpdate
-from tests.integration.serving.http.asked import NOW_US, T0, candle
+from tests.integration.serving.http.api_client import NOW_US, T0, candle
 
 NAMES = [f"S{index}USDT" for index in range(2_000)]
 

@@ -118,7 +118,7 @@ def test_rows_that_are_not_verified_are_missing_on_request(connection: Connectio
 
 def test_unverified_minutes_end_at_the_newest_row_of_each_symbol(connection: Connection) -> None:
     known = {
-        "HOLES": (-90_000, -1, 0, 1, 4, 5, 9),
+        "MISSING": (-90_000, -1, 0, 1, 4, 5, 9),
         "YOUNG.P": (3, 6),
         "OLD": (-90_000, 2),
         "PAST": (-3, -1),
@@ -127,12 +127,12 @@ def test_unverified_minutes_end_at_the_newest_row_of_each_symbol(connection: Con
     for symbol, minutes in known.items():
         merge_candidates(connection, [moved(candidate(Source.KLINE), symbol, n) for n in minutes])
     merge_candidates(connection, [unsure(5, "YOUNG.P"), unsure(7, "YOUNG.P", Status.PARTIAL)])
-    merge_candidates(connection, [unsure(2, "HOLES"), unsure(-2, "HOLES")])
+    merge_candidates(connection, [unsure(2, "MISSING"), unsure(-2, "MISSING")])
 
     asked = minutes_to_ask(connection, [*known, "NEW"], minute(0))
 
     assert {symbol: numbers(ranges) for symbol, ranges in asked.items()} == {
-        "HOLES": [(2, 4), (6, 9)],
+        "MISSING": [(2, 4), (6, 9)],
         "YOUNG.P": [(4, 6), (7, 8)],
         "OLD": [(0, 2)],
     }

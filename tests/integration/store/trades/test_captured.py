@@ -138,7 +138,7 @@ async def test_two_writers_of_the_same_rows_store_them_once(
 
 
 MIDNIGHT_US = AT_US // DAY_US * DAY_US + DAY_US
-DAYS_OF_QUOTES = "SELECT day::text, update_id FROM market.book_tickers ORDER BY 2, 1"
+BOOK_TICKER_DAYS = "SELECT day::text, update_id FROM market.book_tickers ORDER BY 2, 1"
 
 
 def captured_lines(at_us: int, *numbers: int) -> list[str]:
@@ -159,7 +159,7 @@ async def test_book_ticker_received_on_two_days_is_stored_once(
     after = captured_lines(MIDNIGHT_US + 1_000, 7, 8, 9)
     for lines, told in zip((before, after)[::order], ((3, False), (1, True)), strict=True):
         assert await write_raw_async(writer, BOOK_TICKERS, lines) == told
-    found = connection.execute(DAYS_OF_QUOTES).fetchall()
+    found = connection.execute(BOOK_TICKER_DAYS).fetchall()
     assert [number for _, number in found] == [0, 1, 6, 7, 8, 9]
     assert write_raw(connection, BOOK_TICKERS, [*before, *after]) == 0
 
@@ -174,12 +174,12 @@ async def test_book_tickers_away_from_midnight_are_distinct_by_day(
         assert may_bear_two_days(BOOK_TICKERS, lines) == (moment_us == MIDNIGHT_US)
         assert not may_bear_two_days(BOOK_TICKERS, lines[1:])
         await write_raw_async(writer, BOOK_TICKERS, lines)
-    assert connection.execute(DAYS_OF_QUOTES).fetchall() == [
+    assert connection.execute(BOOK_TICKER_DAYS).fetchall() == [
         ("2025-11-21", 1), ("2025-11-22", 1), ("2025-11-21", 2), ("2025-11-22", 2),
     ]  # fmt: skip
     await write_raw_async(writer, BOOK_TICKERS, [book_ticker_row(3, MIDNIGHT_US - 1, MIDNIGHT_US)])
     await write_raw_async(writer, BOOK_TICKERS, [book_ticker_row(3, None, MIDNIGHT_US + 1)])
-    assert connection.execute(DAYS_OF_QUOTES).fetchall()[4:] == [
+    assert connection.execute(BOOK_TICKER_DAYS).fetchall()[4:] == [
         ("2025-11-21", 3),
         ("2025-11-22", 3),
     ]
@@ -201,7 +201,7 @@ async def test_two_writers_around_midnight_store_book_tickers_once(
 
     moments = (MIDNIGHT_US - 1_000, MIDNIGHT_US + 1_000, MIDNIGHT_US - 500, MIDNIGHT_US + 500)
     assert sum(await asyncio.gather(*map(write, moments))) == 2_000
-    found = connection.execute(DAYS_OF_QUOTES).fetchall()
+    found = connection.execute(BOOK_TICKER_DAYS).fetchall()
     assert [number for _, number in found] == list(numbers)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.integration.streamer.capture.asking import Row
+from tests.integration.streamer.capture.queries import Row
 
 
 @pytest.fixture

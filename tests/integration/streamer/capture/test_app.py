@@ -18,10 +18,10 @@ from websockets.asyncio.client import connect
 from include.domain.timeframes import to_us
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from tests.integration.streamer.capture.asking import (
+from tests.integration.streamer.capture.queries import (
     AGG_TRADES,
-    QUOTE_IDS,
-    QUOTES,
+    BOOK_TICKER_IDS,
+    BOOK_TICKERS,
     TRADES,
     Row,
     wait_until,
@@ -104,7 +104,7 @@ async def test_captured_rows_equal_those_of_the_exchange(
                 [
                     len(await rows_of(query, symbol)) >= least
                     for symbol in symbols
-                    for query, least in ((AGG_TRADES, 3), (TRADES, 3), (QUOTES, 100))
+                    for query, least in ((AGG_TRADES, 3), (TRADES, 3), (BOOK_TICKERS, 100))
                 ]
             )
 
@@ -275,7 +275,7 @@ async def test_announced_shutdown_loses_no_row(
             ids = [row[0] for row in await rows_of(query, "BTCUSDT")]
             assert ids == list(range(ids[0], ids[-1] + 1))
         assert streamer._capture.missing_ranges.filled_rows == 0
-        quotes = [row[0] for row in await rows_of(QUOTE_IDS)]
+        quotes = [row[0] for row in await rows_of(BOOK_TICKER_IDS)]
         theirs = {one["u"] for one in witness["BTCUSDT"]}
         both = sorted(theirs & set(quotes))
         assert [n for n in quotes if both[0] <= n <= both[-1]] == [
@@ -297,7 +297,9 @@ async def test_new_listings_are_captured(
             )
 
             async def captured() -> bool:
-                counts = [await rows_of(query, "NEWUSDT") for query in (AGG_TRADES, TRADES, QUOTES)]
+                counts = [
+                    await rows_of(query, "NEWUSDT") for query in (AGG_TRADES, TRADES, BOOK_TICKERS)
+                ]
                 return min(map(len, counts)) > 10
 
             await wait_until(captured)
@@ -356,7 +358,7 @@ async def test_added_symbol_continues_from_stored_rows(
         async with streaming(settings, "ETHBTC", capture=datasets) as streamer:
 
             async def started() -> bool:
-                return bool(await rows_of(QUOTES, "ETHBTC"))
+                return bool(await rows_of(BOOK_TICKERS, "ETHBTC"))
 
             await wait_until(started)
             streamer._capture.add(["BTCUSDT"])

@@ -18,13 +18,13 @@ from simulator.server import Exchange
 from streamer.app import Streamer
 from streamer.capture import writer as module
 from streamer.capture.repair.stored_rows_check import LOST
-from tests.integration.streamer.capture.asking import AGG_TRADES, Row, wait_until
+from tests.integration.streamer.capture.queries import AGG_TRADES, Row, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 from tests.integration.streamer.storage.own_server import Server, own_server
 
 SYMBOL = "BTCUSDT"
 GONE_ROWS = 30
-LAST_QUOTES = (
+LAST_BOOK_TICKERS = (
     "SELECT update_id, received_at FROM market.book_tickers WHERE symbol = %s "
     "ORDER BY update_id DESC LIMIT %s"
 )
@@ -86,7 +86,7 @@ async def test_rows_missing_on_a_standby_are_fetched_by_id_or_recorded_as_lost(
             await wait_until(stored)
             await way.restart(server, streamer)
             trades = query_rows(server.url, AGG_TRADES, SYMBOL)
-            quotes = query_rows(server.url, LAST_QUOTES, SYMBOL, GONE_ROWS + 1)
+            quotes = query_rows(server.url, LAST_BOOK_TICKERS, SYMBOL, GONE_ROWS + 1)
             with psycopg.connect(server.url) as connection:  # as the new primary never had them
                 connection.execute(
                     "DELETE FROM market.agg_trades WHERE agg_trade_id > %s",

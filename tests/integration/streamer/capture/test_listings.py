@@ -13,7 +13,7 @@ import pytest
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from simulator.wire.payloads import agg_trade_rows
-from tests.integration.streamer.capture.asking import AGG_TRADES, TRADES, wait_until
+from tests.integration.streamer.capture.queries import AGG_TRADES, TRADES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
 

@@ -16,11 +16,11 @@ from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.app import Streamer
 from streamer.capture.app import Capture
-from tests.integration.streamer.capture.asking import wait_until
+from tests.integration.streamer.capture.queries import wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
 FAST = SimulatorConfig(speed=20)
-QUOTES = ("book_tickers",)
+BOOK_TICKERS = ("book_tickers",)
 LOSSES = "candelabra_capture_losses_total"
 
 
@@ -61,7 +61,7 @@ async def test_refused_capture_connection_is_down_while_candles_are_delivered(
         settings = settings_for(
             exchange, database_url, candelabra_home=tmp_path, streamer_http_port=0
         )
-        async with streaming(settings, "BTCUSDT", capture=QUOTES) as streamer:
+        async with streaming(settings, "BTCUSDT", capture=BOOK_TICKERS) as streamer:
 
             async def is_told() -> bool:
                 if not streamer.telemetry.http_url:
@@ -86,7 +86,7 @@ async def test_book_tickers_lost_by_a_disconnect_are_counted(
         settings = settings_for(
             exchange, database_url, candelabra_home=tmp_path, streamer_http_port=0
         )
-        async with streaming(settings, "BTCUSDT", capture=QUOTES) as streamer:
+        async with streaming(settings, "BTCUSDT", capture=BOOK_TICKERS) as streamer:
 
             async def delivers() -> bool:
                 if not streamer.telemetry.http_url:

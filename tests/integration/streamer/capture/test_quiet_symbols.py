@@ -12,7 +12,7 @@ from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.capture.repair import expected_trades as evidence
 from streamer.capture.repair import trailing_trades as tails
-from tests.integration.streamer.capture.asking import AGG_TRADES, TRADES, wait_until
+from tests.integration.streamer.capture.queries import AGG_TRADES, TRADES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
 

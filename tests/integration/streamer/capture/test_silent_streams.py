@@ -12,7 +12,7 @@ from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from streamer.capture.app import SILENT
 from streamer.capture.intake import watch
-from tests.integration.streamer.capture.asking import QUOTES, wait_until
+from tests.integration.streamer.capture.queries import BOOK_TICKERS, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
 
@@ -30,13 +30,13 @@ async def test_a_dead_book_ticker_stream_is_subscribed_again_and_recorded(
         async with streaming(settings, *symbols, capture=("book_tickers",)) as streamer:
 
             async def quoted() -> bool:
-                return all([len(await rows_of(QUOTES, one)) > 20 for one in symbols])
+                return all([len(await rows_of(BOOK_TICKERS, one)) > 20 for one in symbols])
 
             await wait_until(quoted)
             spot = exchange.stream_servers["spot"]
             for connection in spot.connections:
                 spot.hub.unsubscribe(connection, ["btcusdt@bookTicker"])
-            before = len(await rows_of(QUOTES, "BTCUSDT"))
+            before = len(await rows_of(BOOK_TICKERS, "BTCUSDT"))
 
             async def told() -> bool:
                 gaps = await rows_of(
@@ -47,7 +47,7 @@ async def test_a_dead_book_ticker_stream_is_subscribed_again_and_recorded(
             await wait_until(told)
 
             async def revived() -> bool:
-                return len(await rows_of(QUOTES, "BTCUSDT")) > before + 50
+                return len(await rows_of(BOOK_TICKERS, "BTCUSDT")) > before + 50
 
             await wait_until(revived)
             assert streamer._capture._watch.dead == 1

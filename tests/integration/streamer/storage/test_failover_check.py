@@ -21,7 +21,7 @@ from tests.integration.streamer.harness import (
 
 SYMBOL = "BTCUSDT"
 ENOUGH_MINUTES = 8
-CUT = (
+END_SESSIONS = (
     "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
     "WHERE datname = current_database() AND application_name = 'candelabra-streamer'"
 )
@@ -42,7 +42,7 @@ async def test_minutes_missing_after_a_failover_are_requested(
             lost, unsure = minutes_of(rows, SYMBOL)[1:3]
             damage(database_url, SYMBOL, lost, unsure)
             with psycopg.connect(database_url) as connection:
-                (cut,) = connection.execute(CUT).fetchone() or (0,)
+                (cut,) = connection.execute(END_SESSIONS).fetchone() or (0,)
             assert cut >= 1
             rows = await wait_for_rows(
                 database_url, lambda rows: is_verified(rows, SYMBOL, lost, unsure)

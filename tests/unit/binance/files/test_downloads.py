@@ -13,7 +13,7 @@ from include.binance.files.downloads import Downloaded, download
 
 BODY = bytes(range(256)) * 40
 SUM = hashlib.sha256(BODY).hexdigest()
-CUT = 1_000
+SENT_BYTES = 1_000
 
 
 class InterruptedBody(httpx.SyncByteStream):
@@ -51,7 +51,9 @@ class Server:
             status, body = 206, body[begin:]
         if self.cuts:
             self.cuts -= 1
-            return httpx.Response(status, headers=headers, stream=InterruptedBody(body[:CUT]))
+            return httpx.Response(
+                status, headers=headers, stream=InterruptedBody(body[:SENT_BYTES])
+            )
         return httpx.Response(status, headers=headers, content=body)
 
 
@@ -79,8 +81,12 @@ def test_interrupted_download_requests_only_the_rest(
 ) -> None:
     server = Server(cuts=2)
     done = interrupted_then_complete(fetch, server)
-    assert (done.checksum, done.resumed_at) == (SUM, 2 * CUT)
-    assert server.asked == [("", ""), (f"bytes={CUT}-", '"a"'), (f"bytes={2 * CUT}-", '"a"')]
+    assert (done.checksum, done.resumed_at) == (SUM, 2 * SENT_BYTES)
+    assert server.asked == [
+        ("", ""),
+        (f"bytes={SENT_BYTES}-", '"a"'),
+        (f"bytes={2 * SENT_BYTES}-", '"a"'),
+    ]
     assert (tmp_path / "f.zip").read_bytes() == BODY
     assert [one.name for one in tmp_path.iterdir()] == ["f.zip"]
 

@@ -10,7 +10,7 @@ import pytest
 from include.domain.timeframes import MINUTE_US
 from serving.websocket import broadcaster as module
 from serving.websocket.broadcaster import CANDLES, PRICES, MessageFormat
-from tests.unit.serving.http.listening import T0, Reader, listener, listening, until
+from tests.unit.serving.http.readers import T0, Reader, listener, listening, until
 
 
 async def test_reader_receives_its_symbols_and_each_change_is_encoded_once() -> None:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from serving.websocket import broadcaster as module
-from tests.unit.serving.http.listening import Reader, listener, listening, until
+from tests.unit.serving.http.readers import Reader, listener, listening, until
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ TRADE = (
     b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1763716800000,"s":"BTCUSDT","t":5,'
     b'"p":"2.5","q":"0.1","T":1763716800000,"m":true,"X":"MARKET"}}'
 )
-QUOTE = (
+BOOK_TICKER = (
     b'{"stream":"btcusdt@bookTicker","data":{"e":"bookTicker","u":7,"s":"BTCUSDT","b":"1","B":"2",'
     b'"a":"3","A":"4","T":1763716800000,"E":1763716800000}}'
 )
@@ -59,10 +59,10 @@ def test_disconnect_loses_trades_from_before_it_and_book_tickers_from_it_on(
     (feed,) = capture.feeds
     session = feed.connection.session
     session.next_message(0.0)
-    feed.on_texts([b'{"result":null,"id":1}', TRADE, QUOTE])
+    feed.on_texts([b'{"result":null,"id":1}', TRADE, BOOK_TICKER])
     feed._closed()
     moments.append(moments[-1] + SECOND_US)
-    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    feed.on_texts([BOOK_TICKER.replace(b'"u":7', b'"u":8')])
     assert capture.report()["capture_losses"] == 2  # though their rows cannot be counted
     assert sorted(
         (gap.dataset, gap.from_us - TRADED_US, gap.to_us - TRADED_US)

@@ -19,7 +19,7 @@ from tests.unit.streamer.watched import Aggregator, Parts, publisher
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
-QUOTE = b'{"u":7,"s":"BTCUSDT","b":"1","B":"2","a":"3","A":"4"}'
+BOOK_TICKER = b'{"u":7,"s":"BTCUSDT","b":"1","B":"2","a":"3","A":"4"}'
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
 
@@ -124,7 +124,7 @@ async def test_counters_keep_the_counts_of_removed_symbols(parts: Parts) -> None
 
 async def test_metrics_include_connections_of_candles_and_raw_capture(parts: Parts) -> None:
     feed = parts.add_capture("spot-capture-1", "BTCUSDT")
-    feed.on_texts([QUOTE, QUOTE.replace(b'"u":7', b'"u":8'), b"{"])
+    feed.on_texts([BOOK_TICKER, BOOK_TICKER.replace(b'"u":7', b'"u":8'), b"{"])
     feed.connection.reconnects, feed.connection.refused, feed.connection.rotations = 4, 3, 1
     exposition = Exposition(parts.telemetry)
     found = read(exposition)

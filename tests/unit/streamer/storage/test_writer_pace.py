@@ -20,7 +20,7 @@ from tests.unit.streamer.watched import Clock
 
 CANDLE = silent_candle("BTCUSDT", T0 + MINUTE_US, Decimal(7))
 BATCH_SIZE = 8
-OFFER = CandleCandidate(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINUTE_US)
+CANDIDATE = CandleCandidate(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINUTE_US)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ async def test_wait_for_write_returns_when_the_running_write_is_over(database: D
     writer = writer_of()
     await writer.wait_for_write()  # nothing was begun
     database.gate = asyncio.Event()
-    writer.enqueue(OFFER)
+    writer.enqueue(CANDIDATE)
     async with running(writer):
         await database.is_writing.wait()
         asking = asyncio.create_task(writer.wait_for_write())
@@ -118,7 +118,7 @@ async def test_many_closed_candles_are_written_before_open_ones(
     def comes() -> None:
         if not order.done:
             for _ in range(module.LIVE_SYMBOLS):
-                writer.enqueue(OFFER)
+                writer.enqueue(CANDIDATE)
 
     order.comes = comes
     monkeypatch.setattr(module, "LIVE_INTERVAL_S", float("inf"))  # all in one pass
@@ -138,7 +138,7 @@ async def test_few_closed_candles_do_not_delay_open_ones(
     writer, order = writer_of(*aggregators), Order(database, monkeypatch)
 
     def comes() -> None:
-        writer.enqueue(OFFER)
+        writer.enqueue(CANDIDATE)
         for one in aggregators[: module.LIVE_SYMBOLS]:
             one.is_dirty = True
 

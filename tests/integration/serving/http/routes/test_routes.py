@@ -19,7 +19,7 @@ from include.domain.timeframes import MINUTE_US, from_us
 from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 from serving.http import response_cache as kept
-from tests.integration.serving.http.asked import (
+from tests.integration.serving.http.api_client import (
     NOW_US,
     ROWS,
     SYMBOLS,

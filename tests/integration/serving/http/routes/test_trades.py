@@ -7,7 +7,7 @@ from typing import Any
 
 from include.store.postgres.pools import connect
 from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
-from tests.integration.serving.http.asked import T0, api_client
+from tests.integration.serving.http.api_client import T0, api_client
 
 NUMBERS = [number for number in range(1, 1_200) if number != 700]
 

@@ -12,7 +12,7 @@ import pytest
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
-from tests.integration.streamer.capture.asking import AGG_TRADES, wait_until
+from tests.integration.streamer.capture.queries import AGG_TRADES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
 EVENING = datetime(2025, 11, 21, 23, 40, tzinfo=UTC)

@@ -10,7 +10,7 @@ from streamer.capture.intake.feed import CaptureFeed
 from streamer.capture.intake.rows import DATASETS, Intake
 
 AT = 1_763_716_800_000_000
-QUOTE = (
+BOOK_TICKER = (
     b'{"stream":"btcusdt@bookTicker","data":{"u":7,"s":"BTCUSDT","b":"1","B":"2","a":"3","A":"4"}}'
 )
 TRADE = (
@@ -50,7 +50,7 @@ def feed_of(intake: Intake, clock: Clock, missed: list[tuple[int, int]]) -> Capt
 
 def test_trades_and_book_tickers_become_rows(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
-    feed.on_text(QUOTE)
+    feed.on_text(BOOK_TICKER)
     feed.on_text(TRADE)
     assert [
         (lane.table.name, int(line.split("\t")[2]))
@@ -63,7 +63,8 @@ def test_trades_and_book_tickers_become_rows(intake: Intake, clock: Clock) -> No
 
 
 @pytest.mark.parametrize(
-    "bad", [b"{", QUOTE.replace(b'"u":7,', b""), QUOTE.replace(b'"1"', b'"NaN"'), b"\xff"]
+    "bad",
+    [b"{", BOOK_TICKER.replace(b'"u":7,', b""), BOOK_TICKER.replace(b'"1"', b'"NaN"'), b"\xff"],
 )
 def test_unusable_frames_are_counted(intake: Intake, clock: Clock, bad: bytes) -> None:
     feed = feed_of(intake, clock, [])
@@ -74,7 +75,7 @@ def test_unusable_frames_are_counted(intake: Intake, clock: Clock, bad: bytes) -
 
 def test_frames_of_unrequested_symbols_are_ignored(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
-    feed.on_text(QUOTE.replace(b"BTCUSDT", b"ETHUSDT"))
+    feed.on_text(BOOK_TICKER.replace(b"BTCUSDT", b"ETHUSDT"))
     feed.on_text(TRADE.replace(b"BTCUSDT", b"ETHUSDT"))
     assert intake.lanes.waiting == 0
 
@@ -85,14 +86,14 @@ def test_a_disconnect_is_reported_once_all_streams_deliver(intake: Intake, clock
     session = feed.connection.session
     session.next_message(0.0)
     feed.on_text(b'{"result":null,"id":1}')
-    feed.on_text(QUOTE)
+    feed.on_text(BOOK_TICKER)
     assert missed == []
 
     feed._closed()
     clock.now_us = 150
     feed._closed()  # a try in vain
     clock.now_us = 200
-    feed.on_text(QUOTE.replace(b'"u":7', b'"u":8'))
+    feed.on_text(BOOK_TICKER.replace(b'"u":7', b'"u":8'))
     assert missed == [(100, 200)]
 
 
@@ -105,14 +106,14 @@ def test_a_disconnect_is_reported_before_the_first_row_and_when_all_streams_deli
     session.next_message(0.0)
     feed._closed()
     clock.now_us = 200
-    feed.on_texts([QUOTE])  # of a stream that was answered for; others are not yet
+    feed.on_texts([BOOK_TICKER])  # of a stream that was answered for; others are not yet
     assert missed == [(100, 200)]
     assert intake.lanes.waiting == 1
     clock.now_us = 300
-    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    feed.on_texts([BOOK_TICKER.replace(b'"u":7', b'"u":8')])
     assert missed[1:] == []
     clock.now_us = 400
-    feed.on_texts([b'{"result":null,"id":1}', QUOTE.replace(b'"u":7', b'"u":9')])
+    feed.on_texts([b'{"result":null,"id":1}', BOOK_TICKER.replace(b'"u":7', b'"u":9')])
     assert missed[1:] == [(200, 400)]
 
 
@@ -121,7 +122,7 @@ def test_a_disconnect_has_the_time_of_the_last_trade(intake: Intake, clock: Cloc
     feed._closed()
     assert feed.disconnect_event_us == 0
     feed.connection.session.next_message(0.0)
-    feed.on_texts([b'{"result":null,"id":1}', TRADE, QUOTE])
+    feed.on_texts([b'{"result":null,"id":1}', TRADE, BOOK_TICKER])
     feed._closed()
     feed.on_texts([TRADE.replace(b"800000000", b"900000000")])
     assert feed.disconnect_event_us == AT
@@ -140,7 +141,7 @@ def test_streams_count_as_delivered_from_their_acknowledgement_on(
     feed.add(["ETHUSDT", "BTCUSDT"])
     session.subscribe(feed.connection.streams)  # as the socket does that there is not
     clock.now_us = 130
-    feed.on_texts([QUOTE])
+    feed.on_texts([BOOK_TICKER])
     assert feed.since_us == {"BTCUSDT": 120}
     session.next_message(10.0)
     clock.now_us = 140
@@ -152,12 +153,14 @@ def test_streams_count_as_delivered_from_their_acknowledgement_on(
 
 def test_a_successor_waits_for_the_old_socket_to_catch_up(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
-    quote, trade = decode_captured(QUOTE), decode_captured(TRADE)
+    quote, trade = decode_captured(BOOK_TICKER), decode_captured(TRADE)
     answer = decode_captured(b'{"result":null,"id":1}')
     assert [feed._has_delivered(one) for one in (quote, trade, answer)] == [False, False, True]
-    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":6'), TRADE.replace(b"800000000", b"799999999")])
+    feed.on_texts(
+        [BOOK_TICKER.replace(b'"u":7', b'"u":6'), TRADE.replace(b"800000000", b"799999999")]
+    )
     assert [feed._has_delivered(one) for one in (quote, trade)] == [False, False]
-    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8'), TRADE])
+    feed.on_texts([BOOK_TICKER.replace(b'"u":7', b'"u":8'), TRADE])
     assert [feed._has_delivered(one) for one in (quote, trade)] == [True, True]
 
 
@@ -166,16 +169,16 @@ def test_a_disconnect_starts_with_the_last_message(intake: Intake, clock: Clock)
     feed = feed_of(intake, clock, missed)
     feed.connection.session.next_message(0.0)
     clock.now_us = 120
-    feed.on_texts([b'{"result":null,"id":1}', QUOTE])
+    feed.on_texts([b'{"result":null,"id":1}', BOOK_TICKER])
     clock.now_us = 15_000_120  # of silence, until the connection was given up
     feed._closed()
     clock.now_us = 16_000_000
-    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":8')])
+    feed.on_texts([BOOK_TICKER.replace(b'"u":7', b'"u":8')])
     assert missed == [(120, 16_000_000)]
     clock.now_us = 17_000_000
     feed._closed()
     clock.now_us = 18_000_000
-    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":9')])
+    feed.on_texts([BOOK_TICKER.replace(b'"u":7', b'"u":9')])
     assert missed[1:] == [(16_000_000, 18_000_000)]
 
 
@@ -184,11 +187,15 @@ def test_book_ticker_delivered_twice_around_midnight_is_one_row(clock: Clock) ->
     feed = feed_of(intake, clock, [])
     midnight_us = 1_763_769_600_000_000
     clock.now_us = midnight_us - 100_000
-    feed.on_texts([QUOTE, QUOTE.replace(b'"u":7', b'"u":8')])
+    feed.on_texts([BOOK_TICKER, BOOK_TICKER.replace(b'"u":7', b'"u":8')])
     clock.now_us = midnight_us + 300_000  # the successor takes over; it had the last two as well
-    held = [QUOTE, QUOTE.replace(b'"u":7', b'"u":8'), QUOTE.replace(b'"u":7', b'"u":9')]
+    held = [
+        BOOK_TICKER,
+        BOOK_TICKER.replace(b'"u":7', b'"u":8'),
+        BOOK_TICKER.replace(b'"u":7', b'"u":9'),
+    ]
     feed.on_held(held, [0.4, 0.4, 0.35])
-    feed.on_texts([QUOTE.replace(b'"u":7', b'"u":10')])
+    feed.on_texts([BOOK_TICKER.replace(b'"u":7', b'"u":10')])
     received = [
         (int(fields[2]), fields[-1].strip())
         for lane in intake.lanes.lanes
@@ -203,7 +210,7 @@ def test_symbols_are_added_and_removed(intake: Intake, clock: Clock) -> None:
     feed.add(["ETHUSDT"])
     feed.remove("BTCUSDT")
     assert feed.connection.streams == ("ethusdt@trade", "ethusdt@bookTicker")
-    feed.on_text(QUOTE)
+    feed.on_text(BOOK_TICKER)
     assert intake.lanes.waiting == 0
-    feed.on_text(QUOTE.replace(b"BTCUSDT", b"ETHUSDT"))
+    feed.on_text(BOOK_TICKER.replace(b"BTCUSDT", b"ETHUSDT"))
     assert intake.lanes.waiting == 1

@@ -16,7 +16,7 @@ TRADE = (
     b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1763716800000000,"s":"BTCUSDT","t":%d,'
     b'"p":"2.5","q":"0.1","T":1763716800000000,"m":true,"M":true}}'
 )
-QUOTE = b'{"stream":"%s@bookTicker","data":{"u":%d,"s":"%s","b":"1","B":"2","a":"3","A":"4"}}'
+BOOK_TICKER = b'{"stream":"%s@bookTicker","data":{"u":%d,"s":"%s","b":"1","B":"2","a":"3","A":"4"}}'
 
 
 class Session:
@@ -81,7 +81,7 @@ class Bench:
 
     def publish_book_ticker(self, name: str) -> None:
         self.number += 1
-        self.feed.on_text(QUOTE % (name.lower().encode(), self.number, name.encode()))
+        self.feed.on_text(BOOK_TICKER % (name.lower().encode(), self.number, name.encode()))
 
     def trade(self) -> None:
         self.number += 1
@@ -109,12 +109,12 @@ def bench() -> Bench:
     return Bench()
 
 
-LOOKS = int(DEAD_AFTER_S / POLL_INTERVAL_S) + 1
+POLLS_UNTIL_DEAD = int(DEAD_AFTER_S / POLL_INTERVAL_S) + 1
 
 
 def test_a_dead_capture_stream_is_subscribed_again_and_its_loss_recorded(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
-    bench.pass_by(LOOKS)
+    bench.pass_by(POLLS_UNTIL_DEAD)
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
     # From the poll before the last message up to this one.
     assert bench.lost == [("bookTicker", "BTCUSDT", 5, 45)]
@@ -130,7 +130,7 @@ def test_a_dead_capture_stream_is_subscribed_again_and_its_loss_recorded(bench: 
 
 
 def test_delivering_streams_are_not_resubscribed(bench: Bench) -> None:
-    bench.pass_by(10 * LOOKS, is_quoted=True)
+    bench.pass_by(10 * POLLS_UNTIL_DEAD, is_quoted=True)
     assert bench.lost == []
     assert bench.connection.session.asked_again == []
 
@@ -138,19 +138,19 @@ def test_delivering_streams_are_not_resubscribed(bench: Bench) -> None:
 def test_quiet_market_is_not_resubscribed(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
     bench.pass_by(1)  # one trade without a book ticker
-    bench.pass_by(10 * LOOKS, trades=False)
+    bench.pass_by(10 * POLLS_UNTIL_DEAD, trades=False)
     assert bench.lost == []
 
 
 def test_stream_that_never_delivered_is_dead_too(bench: Bench) -> None:
-    bench.pass_by(LOOKS + 1)
+    bench.pass_by(POLLS_UNTIL_DEAD + 1)
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
 
 
 def test_connection_of_a_dead_stream_is_rotated_ever_less_often(
     bench: Bench,
 ) -> None:
-    bench.pass_by(30 * LOOKS)
+    bench.pass_by(30 * POLLS_UNTIL_DEAD)
     assert bench.connection.rotations[0] == "btcusdt@bookTicker stays dead"
     assert len(bench.connection.rotations) <= 3
     assert len(bench.lost) <= 6
@@ -162,7 +162,7 @@ def test_connection_of_a_dead_stream_is_rotated_ever_less_often(
 def test_disconnected_stream_is_not_a_dead_one(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
     bench.connection.is_open = False
-    for _ in range(5 * LOOKS):
+    for _ in range(5 * POLLS_UNTIL_DEAD):
         bench.traded_us["BTCUSDT"] += 1
         bench.poll()
     assert bench.lost == []

@@ -1,4 +1,4 @@
-"""Questions about captured rows, and waiting for their answers."""
+"""Queries for captured rows, and waiting for their results."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TRADES = (
 )
 
 
-QUOTES = "SELECT update_id FROM market.book_tickers WHERE symbol = %s"
-QUOTE_IDS = "SELECT update_id FROM market.book_tickers ORDER BY 1"
+BOOK_TICKERS = "SELECT update_id FROM market.book_tickers WHERE symbol = %s"
+BOOK_TICKER_IDS = "SELECT update_id FROM market.book_tickers ORDER BY 1"
 
 
 async def wait_until(holds: Callable[[], Any], *, timeout_s: float = 120) -> None:
