@@ -52,7 +52,8 @@ log = structlog.get_logger(__name__)
 
 CANCEL_TIMEOUT_S = 3.0
 STOP_TIMEOUT_S = 5.0
-"""Wait for the last writes; with ``CANCEL_TIMEOUT_S`` less than the ten seconds after SIGTERM."""
+"""Maximum wait for the last writes; together with ``CANCEL_TIMEOUT_S`` below the ten seconds that
+follow SIGTERM."""
 
 
 @asynccontextmanager
@@ -101,7 +102,7 @@ class Streamer:
         self._aggregators: list[SymbolAggregator] = []
         self._counts: Counter[str] = Counter()
         self._missing_logged: dict[str, int] = {}
-        """Minute of the last missing trades that were logged, by symbol."""
+        """Minute for which missing trades were last logged, by symbol."""
         self.hub = Hub()
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -170,13 +171,13 @@ class Streamer:
         self._watchdog.symbol_silent(symbol, since_us)
 
     def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None:
-        """Mark the symbol as live."""
+        """Mark the symbol as delivering again."""
         self._watchdog.silence_ended(symbol, since_us, until_us)
 
     def trades_missing(
         self, symbol: str, first_id: int, last_id: int, from_us: int, to_us: int
     ) -> None:
-        """Open a gap; log the first one of each minute, since a bad network loses many."""
+        """Open a gap; log only the first one of each minute, since a bad network loses many."""
         self._ledger.trades_lost(symbol, from_us, to_us + 1, MISSING_TRADES)
         self._counts["missing_trades"] += 1
         if self._missing_logged.get(symbol) == (minute := minute_of(to_us)):
@@ -220,7 +221,7 @@ class Streamer:
         self._stop.set()
 
     def reload(self) -> None:
-        """Read the symbols file again; before the start it has just been read."""
+        """Read the symbols file again; does nothing before the start, which has just read it."""
         if self._listings is not None:
             self._listings.reload()
 
@@ -263,7 +264,7 @@ class Streamer:
         try:
             await tasks.wait(self._stop)
         finally:
-            # Sources first: nothing may arrive after the last write.
+            # Sources end first, so that nothing arrives after the last write.
             await tasks.close()
             self.hub.close()
             flushes = (self._flush(), self._capture.stop(STOP_TIMEOUT_S))
@@ -321,7 +322,7 @@ class Streamer:
     def _add(
         self, market: Market, instruments: Sequence[Instrument], begins: Mapping[str, int]
     ) -> None:
-        """Stream further symbols, each from the minute given or from now on."""
+        """Stream further symbols, each from its given minute or from now on."""
         timing = timing_of(self._settings, self._options, market)
         aggregators = {}
         for instrument in instruments:
@@ -337,7 +338,7 @@ class Streamer:
 
     def _change(self, market: Market, changes: SelectionChanges, begins: Mapping[str, int]) -> None:
         """Apply changes of the exchange's list of symbols, or of the selection."""
-        self._market_us(market)  # before the last connection of the market may close
+        self._market_us(market)  # needed before the last connection of the market may close
         for symbol, status in changes.halted.items():
             self._watchdog.halted(symbol, status)
             self._capture.trading_stopped(symbol, exchange_us=self._exchange_us())
@@ -388,7 +389,7 @@ class Streamer:
     # --- exchange time
 
     async def _tick(self) -> None:
-        """Close minutes when they are over."""
+        """Close minutes that have ended."""
         loop = asyncio.get_running_loop()
         graces_us = {timing_of(self._settings, self._options, one).grace_us for one in Market}
         while True:
@@ -403,7 +404,7 @@ class Streamer:
         return self._feeds.now_us
 
     def _market_us(self, market: Market) -> int:
-        """Exchange time of a market, also without a connection at the moment."""
+        """Return the exchange time of a market, even while it has no connection."""
         clock = self._clocks.setdefault(market, ExchangeClock(begin_us=self._exchange_us()))
         times_us = (feed.now_us for feed in self._feeds.feeds if feed.market is market)
         return clock.now_us(max(times_us, default=0))
@@ -411,7 +412,8 @@ class Streamer:
     # --- repairs
 
     def _patience_us(self, symbol: str) -> int:
-        """Wait longer for a silent symbol: REST knows only after minutes whether it is halted."""
+        """Return a longer wait for silent symbols: REST shows only after minutes whether one is
+        halted."""
         return HALT_IS_SURE_US if self._watchdog.is_silent(symbol) else 0
 
     def _repair(self, symbol: str, start_us: int, end_us: int) -> LoadCounts:

@@ -16,8 +16,7 @@ async def stream(
 ) -> None:
     """Run a streamer until SIGTERM or SIGINT.
 
-    SIGHUP reads the symbols file again; without a file it ends the process, as when a terminal is
-    closed.
+    SIGHUP reads the symbols file again; without a file it ends the process, like a closed terminal.
     """
     streamer = Streamer(settings, options, serving)
     loop = asyncio.get_running_loop()

@@ -9,8 +9,8 @@ out. Invariants:
   seeded from a kline that ends where the trades continue.
 - The closed kline verifies the candle. They are compared once the candle has reached the kline's
   last trade id, at most ``kline_timeout_us`` after the minute's close.
-- Minutes are emitted in order and none is skipped: minutes that no closed kline verified are
-  requested from REST.
+- Minutes are emitted in order and none is skipped: minutes without a closed kline are requested
+  from REST.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from streamer.candles.silence import SILENT_AFTER_MINUTES, Failures, Silence
 from streamer.candles.trade_ids import FOLLOWS, WAITING, IdOrder, SkippingTradeIds, TradeIds
 
 MINUTES_KEPT = 3
-"""Emitted minutes kept for late trades and late klines."""
+"""Emitted minutes held in memory for late trades and late klines."""
 
 
 class SymbolAggregator:
@@ -53,7 +53,7 @@ class SymbolAggregator:
         is_dirty: ``live_candles`` may have changed since the reader cleared this.
         on_change: called once with a minute that changed, until it is unmarked; None without
             listeners.
-        without_trades: minutes in a row whose klines show trades that did not arrive.
+        without_trades: consecutive minutes whose klines show trades that did not arrive.
     """
 
     def __init__(self, instrument: Instrument, timing: Timing, events: AggregatorEvents) -> None:
@@ -73,14 +73,14 @@ class SymbolAggregator:
         self._without_klines = Failures()
         self._delivers_since_us: int | None = None
         self._complete_since_us: int | None = None
-        """Exchange time since which no trade is missing: of the connection, or of the trade after
+        """Exchange time since which no trade is missing: the connection's start, or the trade after
         the last missing ones."""
         self._is_proven = True
 
     # --- the connection
 
     def resume_after(self, last_stored_us: int) -> None:
-        """Begin with the minute after the last stored one."""
+        """Continue with the minute after the last stored one."""
         self._next_minute = last_stored_us + MINUTE_US
 
     def connected(self, exchange_us: int) -> None:
@@ -95,10 +95,11 @@ class SymbolAggregator:
     def disconnected(self) -> None:
         """Treat no minute as whole until ids or a kline prove it."""
         self._stop_waiting()
-        self.ids.may_wait = False  # for at most a minute: later ones are missing
+        self.ids.may_wait = False  # until the minute closes: skipped ids are missing, not late
         self._is_proven = False
         if self._silence.minutes and self._complete_since_us is not None:
-            self._end_silence(None)  # without a frame since the last disconnect it continues
+            # Without a frame since the last disconnect, the silence continues.
+            self._end_silence(None)
         self._delivers_since_us = self._complete_since_us = None
         if not self._timing.has_contiguous_ids:
             self._break_minutes()
@@ -107,7 +108,8 @@ class SymbolAggregator:
 
     def on_trade(self, trade: AggTrade | Trade) -> None:
         """Aggregate a trade, once, into the minute of its trade time."""
-        trade_us = at if (at := trade.trade_time) >= FIRST_US else at * 1000  # a call costs more
+        # Inlined: a call costs more.
+        trade_us = at if (at := trade.trade_time) >= FIRST_US else at * 1000
         order = self.ids.add(trade, trade_us)
         if order is not FOLLOWS and not self._is_usable(order, trade, trade_us):
             return
@@ -120,7 +122,7 @@ class SymbolAggregator:
             self._collect_for_seed(self._seed, trade, trade_us)
 
     def _is_usable(self, order: IdOrder, trade: AggTrade | Trade, trade_us: int) -> bool:
-        """Handle a trade whose id is not the next one; returns whether to aggregate it now."""
+        """Handle a trade whose id is not the next one; return whether to aggregate it now."""
         if order is IdOrder.REPEATS:
             self.duplicates += 1
         elif order is IdOrder.VOID:
@@ -146,7 +148,7 @@ class SymbolAggregator:
             self.on_trade(trade)
 
     def _stop_waiting(self) -> None:
-        """Report the ids that held trades wait for as missing."""
+        """Report the ids before the held trades as missing."""
         could_wait, self.ids.may_wait = self.ids.may_wait, False
         self._add_again()
         self.ids.may_wait = could_wait
@@ -192,11 +194,11 @@ class SymbolAggregator:
             self._changed(minute)
         if minute.kline is not None or minute.is_emitted:
             self.late_trades += minute.is_emitted
-            if minute.is_whole or minute.kline is None:  # else the kline was emitted
+            if minute.is_whole or minute.kline is None:  # otherwise the kline was emitted
                 self._close_if_complete(minute)
 
     def _break_minutes(self) -> None:
-        """Handle missing trades: no minute is whole; the exchange's klines are shown instead."""
+        """Handle missing trades: no minute is whole, so klines are shown instead of candles."""
         for minute in self.minutes.values():
             minute.is_whole = False
             self._changed(minute)
@@ -212,7 +214,7 @@ class SymbolAggregator:
         if seed.joined_minute_is_over(trade_us) or (
             since_us is not None and minute_of(trade_us) > since_us
         ):
-            # The minute joined midway is over; its closed kline will be emitted.
+            # The minute joined midway has ended; its closed kline will be emitted.
             self._seed = None
             self._aggregate_all([*seed.trades, trade])
             return
@@ -254,7 +256,7 @@ class SymbolAggregator:
                 if not minute.is_newer(kline):
                     return
                 if minute.is_emitted:
-                    self._emit_kline(kline)  # its trades may be late, or never arrive
+                    self._emit_kline(kline)  # its trades may be late, or may never arrive
                 minute.kline, minute.frame = kline, None
                 self._close_if_complete(minute)
             else:
@@ -272,7 +274,7 @@ class SymbolAggregator:
             self._changed(minute)
 
     def _verify_open(self, kline: Kline, minute: Minute) -> None:
-        """Compare the open candle with a kline frame, which proves it or shows what is missing."""
+        """Compare the open candle with a kline, which proves it or shows missing values."""
         if minute.builder is None or minute.is_emitted:
             return
         builder, body = minute.builder, kline.body
@@ -296,7 +298,7 @@ class SymbolAggregator:
     # --- exchange time
 
     def on_clock(self, exchange_us: int) -> bool:
-        """Close minutes whose grace is over and end waits for klines.
+        """Close minutes whose grace has ended, and end waits for klines.
 
         Returns:
             whether a closed minute now waits for its kline.
@@ -330,18 +332,18 @@ class SymbolAggregator:
         return has_closed
 
     def next_deadline_us(self) -> int | None:
-        """Exchange time before which ``on_clock`` has nothing to do."""
+        """Return the exchange time before which ``on_clock`` has nothing to do."""
         if self._next_minute is None:
             return None
         return self._next_minute + MINUTE_US + self._timing.grace_us
 
     @property
     def unfinished_since_us(self) -> int | None:
-        """Open time of the first minute that is neither emitted nor requested from REST."""
+        """Return the open time of the first minute neither emitted nor requested from REST."""
         return self._silence.unrequested_since_us if self._silence.minutes else self._next_minute
 
     def _skip_unknown(self, exchange_us: int) -> None:
-        """Request the minutes of a long silence (a disconnect, a stop) in one range."""
+        """Request the minutes of a long silence (a disconnect, a stop) as one range."""
         if self._next_minute is None:
             return
         overdue_us = self._timing.grace_us + self._timing.kline_timeout_us + MINUTE_US
@@ -355,7 +357,7 @@ class SymbolAggregator:
     # --- readers
 
     def live_candles(self) -> list[tuple[Candle, bool]]:
-        """Candles not emitted yet, oldest first, each with whether its minute is closed."""
+        """Return candles not emitted yet, oldest first, each with whether its minute is closed."""
         return self.minutes.live_candles(self.symbol)
 
     def _changed(self, minute: Minute) -> None:
@@ -373,7 +375,7 @@ class SymbolAggregator:
             self._emit_aggregated(minute)  # a late trade revises the emitted candle
             return
         if minute.is_whole and minute.last_trade_id < kline.body.last_trade_id:
-            return  # klines arrive before their trades; on_clock ends the wait
+            return  # klines may arrive before their trades; on_clock ends the wait
         theirs = kline.candle(self.symbol)
         if minute.is_whole and builder is not None and builder.trade_count:
             self._verify(minute, builder, theirs)
@@ -394,7 +396,7 @@ class SymbolAggregator:
             self._events.kline_differs(self.symbol, ours.open_time_us, names)
         else:
             self.equal_klines += 1
-            minute.builder = CandleBuilder.from_candle(theirs)  # shares the kline's numbers
+            minute.builder = CandleBuilder.from_candle(theirs)  # reuses the kline's Decimals
 
     def _close_unverified(self, minute: Minute) -> None:
         """Emit the candle without a closed kline, and request the minute from REST."""
@@ -449,12 +451,12 @@ class SymbolAggregator:
         if not self._timing.expects_klines or not was_connected:
             return
         if self.minutes.have_klines_since(open_time_us):
-            self._without_klines = Failures()  # one frame was lost, the stream is alive
+            self._without_klines = Failures()  # only one frame was lost; the stream is alive
         elif self._without_klines.count():
             self._events.resubscribe_needed(self.symbol, "no closed kline in time")
 
     def _check_trade_stream(self, open_time_us: int) -> None:
-        """Detect a dead trade stream by the klines of a whole minute."""
+        """Detect a dead trade stream: klines of a whole minute count trades that did not arrive."""
         minute = self.minutes.get(open_time_us)
         if minute is None or minute.kline is None or not minute.kline.body.trade_count:
             return
@@ -464,11 +466,11 @@ class SymbolAggregator:
             self._events.resubscribe_needed(self.symbol, "klines count trades that did not arrive")
 
     def _was_connected(self, open_time_us: int) -> bool:
-        """Whether the connection delivered from before this minute on."""
+        """Whether the connection delivered since before this minute."""
         return self._delivers_since_us is not None and open_time_us > self._delivers_since_us
 
     def _end_silence(self, until_us: int | None) -> None:
-        """End a silence: by a frame of this time, or (None) by a disconnect."""
+        """End a silence at the time of a frame, or (None) by a disconnect."""
         since_us, minutes = self._silence.since_us, self._silence.minutes
         if (unrequested := self._silence.end()) is not None:
             self._events.rest_needed(self.symbol, *unrequested, NO_FRAMES)

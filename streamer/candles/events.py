@@ -32,7 +32,8 @@ class AggregatorEvents(Protocol):
         """Subscribe again: the symbol's streams do not deliver what they should."""
 
     def symbol_silent(self, symbol: str, since_us: int) -> None:
-        """Report that no frame has arrived since this minute, in spite of a new subscription."""
+        """Report that no frame has arrived since this minute, although the symbol was subscribed
+        again."""
 
     def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None:
         """Report that a silent symbol delivers again."""
@@ -49,4 +50,4 @@ class AggregatorEvents(Protocol):
         """Report the values in which a candle differs from its closed kline."""
 
     def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
-        """Report that a kline of the open minute showed these values of its candle to be wrong."""
+        """Report the values in which an open candle differed from its kline and was corrected."""

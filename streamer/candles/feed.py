@@ -35,10 +35,11 @@ log = structlog.get_logger(__name__)
 CLOSED_PER_TURN = 200
 """Symbols whose minutes are closed before other tasks run: about a millisecond."""
 MAX_AHEAD_US = 2 * MINUTE_US
-"""An event time further in the future needs a second symbol or frame: it would stop the
-connection's clock until the exchange's caught up, and no gap would be noticed meanwhile."""
+"""Maximum time by which one frame's event time may be in the future. Beyond it a second symbol or
+frame must confirm it: it would stop the connection's clock until the exchange's caught up, and no
+gap would be noticed in the meantime."""
 MAX_DOUBTED = 8
-"""Accept a future timestamp after this many frames of one symbol."""
+"""A future timestamp is accepted after this many frames of one symbol."""
 MAX_UNKNOWN = 1_000
 """Distinct unknown frames remembered, each logged once."""
 BATCH_FRAMES = 64
@@ -46,11 +47,11 @@ BATCH_FRAMES = 64
 """
 LAG_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 60)
 LAG_MASK = 63
-"""Measure the lag of every 64th frame: 1 % of a frame's time instead of 15 %."""
+"""The lag is measured for every 64th frame, which costs 1 % of a frame's time instead of 15 %."""
 
 
 def stream_kinds(trade_stream: str, *, klines: bool) -> tuple[str, ...]:
-    """Streams of each symbol: its trades, and the klines that verify them."""
+    """Return the stream kinds of each symbol: its trades, and the klines that verify them."""
     return (trade_stream, "kline_1m") if klines else (trade_stream,)
 
 
@@ -113,14 +114,14 @@ class CandleFeed(Feed):
         self._has_disconnected = False
         self._disconnected_us = -1  # exchange time of the last disconnect
         self._reported_us = 0
-        """First event time after the disconnect: the gap up to here has been reported for all
+        """First event time after the disconnect; the gap up to here has been reported for all
         symbols."""
-        # Without klines a minute must not wait for the next trade to close.
+        # Without klines, a minute must be closed even if no later trade arrives.
         self._clock = ExchangeClock(begin_us=begin_us, lag_s=CARRIED_LAG_S if klines else 0.0)
         self._plausible_us = 0  # event times before this one need no check
         self._doubted_ahead: list[str] = []  # symbols of frames too far in the future
         self._aggregators = dict(aggregators)
-        self._removed: set[str] = set()  # frames of these symbols may still arrive
+        self._removed: set[str] = set()  # removed symbols, of which frames may still arrive
         self._not_delivering: set[str] = set()
         self._to_resubscribe: list[str] = []
         self.connection = StreamConnection(
@@ -167,7 +168,7 @@ class CandleFeed(Feed):
 
     @property
     def now_us(self) -> int:
-        """Exchange time, carried on while no frame arrives; 0 before it is known."""
+        """Return the exchange time, carried on while no frame arrives; 0 before it is known."""
         return self._clock.now_us(self.exchange_us)
 
     def lacks_trades(self, symbol: str) -> bool:
@@ -179,7 +180,7 @@ class CandleFeed(Feed):
         return self._aggregators[exchange_symbol_of(symbol)].ids.last_trade_us
 
     def unfinished_us(self, symbol: str) -> tuple[int, int] | None:
-        """The ended minutes of a symbol that were neither emitted nor requested, half-open."""
+        """Return a symbol's ended minutes that were neither emitted nor requested, half-open."""
         start_us = self._aggregators[exchange_symbol_of(symbol)].unfinished_since_us
         end_us = minute_of(self.now_us)
         return None if start_us is None or start_us >= end_us else (start_us, end_us)
@@ -192,8 +193,7 @@ class CandleFeed(Feed):
             self._on_frames(decode_all(messages[first : first + BATCH_FRAMES]))
 
     def _on_frames(self, frames: Sequence[Frame | PermanentError]) -> None:
-        """Handle the messages. Inlined where no symbol's state is needed: a call costs a fortieth
-        of a frame."""
+        """Handle decoded messages. Common cases are inlined: a call costs 2.5 % of a frame."""
         aggregators, capture = self._aggregators, self._capture
         on_trade = self._trade_tap.on_trade
         numbered = enumerate(frames, self.frames)
@@ -228,8 +228,7 @@ class CandleFeed(Feed):
                     aggregator.on_kline(frame)  # type: ignore[arg-type]
 
     def _is_plausible(self, symbol: str, event_us: int) -> bool:
-        """Whether a frame may set the clock; an event time far ahead needs a second symbol to
-        confirm it."""
+        """Whether a frame may set the clock; a second symbol must confirm a time far ahead."""
         latest_us = self._clock.latest_us(self.exchange_us)
         if latest_us and event_us - latest_us > MAX_AHEAD_US:
             doubted = self._doubted_ahead
@@ -272,10 +271,10 @@ class CandleFeed(Feed):
     # --- exchange time
 
     def on_clock(self) -> bool:
-        """Close minutes that are over; returns whether some were, and others may remain.
+        """Close minutes that have ended; return whether some were closed, and others may remain.
 
-        All symbols close in the same instant, so they are taken in parts. A disconnected feed has
-        no current time: the next connection reports what was missed.
+        The minutes of all symbols end in the same instant, so they are closed in parts. A
+        disconnected feed has no current time: the next connection reports what was missed.
         """
         now_us = self.now_us if self.connection.is_open else self.exchange_us
         closed = 0
@@ -308,14 +307,14 @@ class CandleFeed(Feed):
         had_frames = self.exchange_us > self._disconnected_us
         self._disconnected_us = self.exchange_us
         for aggregator in self._aggregators.values():
-            if had_frames:  # else the gap is reported already
+            if had_frames:  # otherwise the gap is reported already
                 self._report_missed(aggregator, self.exchange_us)
             aggregator.disconnected()
 
     def _note_delivery(self, name: str, event_us: int) -> None:
-        """Record which symbols deliver: all of them once every subscription is acknowledged."""
+        """Record which symbols deliver: all, once every subscription is acknowledged."""
         if self._has_disconnected and not self._reported_us:
-            # Before the clock closes minutes of symbols that are not subscribed yet.
+            # Before the clock can close minutes of symbols that are not subscribed yet.
             self._reported_us = event_us
             for aggregator in self._aggregators.values():
                 self._report_missed(aggregator, event_us)
@@ -336,7 +335,8 @@ class CandleFeed(Feed):
     def _report_missed(self, aggregator: SymbolAggregator, until_us: int) -> None:
         """Report the minutes that are not closed yet as missed.
 
-        Before the first frame the time is unknown; they are reported once streams deliver again.
+        Before the first frame the time is unknown; minutes are then reported once streams deliver
+        again.
         """
         deadline_us = aggregator.next_deadline_us()
         if deadline_us is not None and until_us:

@@ -1,4 +1,4 @@
-"""The candle feeds of all symbols, and the exchange time that they measure together."""
+"""The candle feeds of all symbols, and the exchange time measured by them."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ class CandleFeeds:
 
     @property
     def feeds(self) -> Sequence[CandleFeed]:
-        """The present feeds; the list is never replaced, so readers may keep it."""
+        """The current feeds; the list object is never replaced, so readers may hold it."""
         return self._pool.feeds
 
     @property
     def now_us(self) -> int:
-        """Exchange time of the feed that is furthest ahead; 0 before it is known.
+        """Return the exchange time of the feed that is furthest ahead; 0 before it is known.
 
-        The clock of the last feed goes on when none is left: repairs of symbols that are no longer
-        streamed are due by this clock.
+        After the last feed has ended its clock continues, because repairs of symbols that are no
+        longer streamed are scheduled by this clock.
         """
         feeds = self._pool.feeds or ([] if self._last is None else [self._last])
         return max((feed.now_us for feed in feeds), default=0)
 
     def feed_of(self, symbol: str) -> CandleFeed:
-        """The feed of a symbol.
+        """Return the feed of a symbol.
 
         Raises:
             KeyError: the symbol is not streamed.
@@ -61,7 +61,7 @@ class CandleFeeds:
         return feed
 
     def last_trade_us(self, symbol: str) -> int:
-        """Time (µs) of a symbol's last trade; 0 without one."""
+        """Return the time (µs) of a symbol's last trade; 0 without one."""
         feed = self._pool.feed_of(market_of(symbol), exchange_symbol_of(symbol))
         return 0 if feed is None else feed.last_trade_us(symbol)
 
@@ -75,7 +75,7 @@ class CandleFeeds:
         self._last = closed or self._last
 
     async def close_minutes(self) -> bool:
-        """Close the minutes that are over, in parts between other tasks; returns whether any."""
+        """Close ended minutes, in parts between other tasks; return whether any were closed."""
         has_closed = False
         for feed in tuple(self._pool.feeds):
             while feed.on_clock():

@@ -18,9 +18,9 @@ class Minute:
         is_whole: every trade of the minute has been aggregated.
         frame: the newest kline of the open minute; None once it is closed.
         kline: the closed kline.
-        is_closed: the grace is over; no further trade is expected.
-        is_emitted: its candle, or a request to REST, has been handed on.
-        is_marked: a listener knows of a change that it has not read yet.
+        is_closed: the grace has ended; no further trade is expected.
+        is_emitted: its candle was emitted, or the minute was requested from REST.
+        is_marked: a listener has been notified of a change that it has not read yet.
     """
 
     open_time_us: int
@@ -34,7 +34,7 @@ class Minute:
 
     @property
     def last_trade_id(self) -> int:
-        """The last trade id aggregated; −1 without one."""
+        """Id of the last aggregated trade; −1 without one."""
         return -1 if self.builder is None else self.builder.last_trade_id
 
     def is_newer(self, kline: Kline) -> bool:
@@ -42,7 +42,8 @@ class Minute:
         return self.kline is None or self.kline.event_time < kline.event_time
 
     def shown(self, symbol: str) -> Candle | None:
-        """The present candle: aggregated where that is whole, else the exchange's newest kline."""
+        """Return the current candle: aggregated if that is whole, otherwise the exchange's newest
+        kline."""
         latest = self.kline or self.frame
         if self.builder is not None and (self.is_whole or latest is None):
             return self.builder.candle()
@@ -55,20 +56,20 @@ class Minutes(dict[int, Minute]):
     __slots__ = ()
 
     def get_or_add(self, open_time_us: int) -> Minute:
-        """The minute with this open time, added if missing."""
+        """Return the minute with this open time; add it if missing."""
         minute = self.get(open_time_us)
         if minute is None:
             minute = self[open_time_us] = Minute(open_time_us)
         return minute
 
     def include(self, trade: AggTrade | Trade, trade_us: int) -> bool:
-        """Whether the candle of a trade's minute starts with this trade, or before it."""
+        """Whether the candle of a trade's minute begins with this trade or an earlier one."""
         minute = self.get(minute_of(trade_us))
         builder = None if minute is None else minute.builder
         return builder is not None and 0 <= builder.first_trade_id <= trade.first_trade_id
 
     def live_candles(self, symbol: str) -> list[tuple[Candle, bool]]:
-        """Candles not emitted yet, oldest first, each with whether its minute is closed."""
+        """Return candles not emitted yet, oldest first, each with whether its minute is closed."""
         waiting = [one for _, one in sorted(self.items()) if not one.is_emitted]
         shown = [(one.shown(symbol), one.is_closed) for one in waiting]
         return [(candle, is_closed) for candle, is_closed in shown if candle is not None]
@@ -89,7 +90,7 @@ class Minutes(dict[int, Minute]):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Waits of a market's minutes in µs of exchange time, and what its streams guarantee.
+    """Waits of a market's minutes in µs of exchange time, and properties of its streams.
 
     Attributes:
         has_contiguous_ids: False for single trades of USD-M, whose ids skip by design.

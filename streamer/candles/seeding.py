@@ -1,9 +1,9 @@
 """Find where trades continue a kline, so that a candle joined in mid-minute becomes whole.
 
-A kline frame covers the minute's trades up to its last trade id. If that id ends an aggTrade
-received since connecting (or the first one follows it), every later aggTrade is aggregated onto the
-kline. Frames often arrive before their aggTrades; the search then waits for the trades. If the id
-lies inside an aggTrade, the search waits for the next frame.
+A kline covers the minute's trades up to its last trade id. If that id ends an aggTrade received
+since connecting (or the first one follows it), every later aggTrade is aggregated onto the kline.
+Klines often arrive before their aggTrades; the search then waits for the trades. If the id lies
+inside an aggTrade, the search waits for the next kline.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from include.binance.streams.messages import AggTrade, Kline, Trade, microsecond
 from include.domain.timeframes import minute_of
 
 SEED_BUFFER = 4_096
-"""Trades kept while waiting for a kline: more than a busy symbol makes between two frames."""
+"""Trades held while waiting for a kline: more than a busy symbol makes between two klines."""
 
 
 class SeedSearch:
@@ -31,12 +31,12 @@ class SeedSearch:
         self._kline: Kline | None = None
 
     def on_trade(self, trade: AggTrade | Trade) -> tuple[Kline, list[AggTrade | Trade]] | None:
-        """Add a trade; returns the seed and the trades that follow it once they are found."""
+        """Add a trade; return the seed and the trades that follow it once they are found."""
         self.trades.append(trade)
         return self._match()
 
     def on_kline(self, kline: Kline) -> tuple[Kline, list[AggTrade | Trade]] | None:
-        """Try a kline of the open minute; returns the same as ``on_trade``."""
+        """Try a kline of the open minute; return the same as ``on_trade``."""
         self._kline = kline
         return self._match()
 

@@ -1,4 +1,4 @@
-"""Trade ids of one symbol in order of arrival: which trade follows, repeats, or shows a gap."""
+"""Order one symbol's trades by id: detect which trade follows, repeats, or shows missing ids."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from include.domain.exact import ZERO
 from include.domain.instruments import REUSED_AFTER_US
 
 HELD_US = 250_000
-"""Exchange time for which a trade waits for smaller ids. Frames of one stream that change places do
-so within milliseconds; a longer wait delays the repair of trades that really are missing."""
+"""Exchange time for which a trade waits for smaller ids. Frames of one stream are reordered by
+milliseconds only; a longer wait would delay the repair of trades that are really missing."""
 MAX_OVERTAKEN = 64  # a larger skip of ids is missing trades, not reordering
-MAX_HELD = 256  # trades that wait; beyond this the wait ends
+MAX_HELD = 256  # maximum held trades; beyond this the wait ends
 WAITING = -2
 """Value of ``next_id`` while trades wait. No trade has this id, so every trade takes the slow path
 until the wait ends; the usual case, without waiting trades, needs no extra check."""
 REMEMBERED = 256
-"""Recent ids kept where ids skip by design; an older id counts as a repeat."""
+"""Recent ids remembered if ids skip by design; an older id counts as a repeat."""
 
 
 class IdOrder(enum.Enum):
-    """Relation of a trade to those received before it."""
+    """Relation of a trade to the trades received before it."""
 
     FIRST = enum.auto()
     FOLLOWS = enum.auto()
     SKIPS = enum.auto()
-    """Ids between this trade and the previous one are missing, except on streams that skip ids by
+    """Ids between the previous trade and this one are missing, except on streams that skip ids by
     design."""
     REPEATS = enum.auto()
     VOID = enum.auto()
@@ -36,14 +36,14 @@ class IdOrder(enum.Enum):
     WAITS = enum.auto()
     """Smaller ids may still arrive: the trade is held until they do or the wait times out."""
     OVERTAKEN = enum.auto()
-    """The trade that held trades wait for: add it again, then the released ones."""
+    """Held trades waited for this one: add it again, then the released trades."""
     PRECEDES = enum.auto()
-    """Overtaken by the first trade received; becomes ``first_id`` unless ids lie between."""
+    """Older than the first trade received; becomes ``first_id`` unless ids lie between."""
 
 
 FOLLOWS = IdOrder.FOLLOWS  # alias: enum lookup is slow on this path
 _LEAVE_NEXT_ID = frozenset({IdOrder.REPEATS, IdOrder.WAITS, IdOrder.OVERTAKEN, IdOrder.PRECEDES})
-"""Classifications that do not change ``next_id``; some of these trades are added again later."""
+"""Relations that do not change ``next_id``; some of these trades are added again later."""
 
 
 class TradeIds:
@@ -82,7 +82,7 @@ class TradeIds:
         self.first_id = 0
         self._last_fill_id = 0
         self._void_until = -1
-        self._expected_id = 0  # the next id, while trades wait for it
+        self._expected_id = 0  # the expected id, while trades wait for it
         self._held: dict[int, AggTrade | Trade] = {}
         self._behind: list[AggTrade | Trade] = []  # trades of a new instrument during a wait
         self._held_until_us = 0
@@ -135,7 +135,7 @@ class TradeIds:
         )
 
     def release(self) -> list[AggTrade | Trade]:
-        """Stop waiting; returns the held trades in order, to be added again."""
+        """Stop waiting; return the held trades in order, to be added again."""
         released = [*(trade for _, trade in sorted(self._held.items())), *self._behind]
         self._held.clear()
         self._behind.clear()
@@ -152,7 +152,7 @@ class TradeIds:
         if trade.id < self.next_id:
             return self._before(trade, trade_us)
         if trade.id == self._void_until and trade.first_trade_id == self._last_fill_id + 1:
-            return FOLLOWS  # only void ids lie between
+            return FOLLOWS  # only ids of void trades lie between
         return IdOrder.SKIPS
 
     def _before(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
@@ -198,21 +198,21 @@ class TradeIds:
 class SkippingTradeIds(TradeIds):
     """Ids of a stream that skips ids by design (single trades of USD-M).
 
-    A smaller id does not show whether the trade was received before, so the last ones are
-    remembered. A trade that was overtaken is classified as ``SKIPS``, once.
+    A smaller id does not show whether the trade was received before, so recent ids are remembered.
+    A trade that was overtaken is classified as ``SKIPS``, once.
     """
 
     __slots__ = ("_order", "_recent", "_until_id")
 
     def __init__(self) -> None:
         super().__init__()
-        self.may_wait = False  # a skipped id means nothing here
+        self.may_wait = False  # a skipped id proves nothing here
         self._recent: set[int] = set()
         self._order: deque[int] = deque()
         self._until_id = -1  # ids up to here are no longer remembered
 
     def add(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
-        """Add a trade and classify it; an overtaken one is ``SKIPS``."""
+        """Add a trade and classify it; an overtaken trade is ``SKIPS``."""
         order = super().add(trade, trade_us)
         if order is IdOrder.VOID:
             return order

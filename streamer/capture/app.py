@@ -151,7 +151,7 @@ class Capture:
         )
 
     def tap(self, market: Market) -> Tap | None:
-        """Return the function to which a candle feed of this market passes its trades; None if not
+        """Return the function that receives a candle feed's trades of this market; None if not
         captured."""
         wanted = any(STREAM_OF[name] == self._trade_stream for name in self._datasets)
         return partial(self.intake.on_trade, market) if wanted else None
@@ -181,8 +181,7 @@ class Capture:
                 self.trading_stopped(instrument.symbol, exchange_us=exchange_us)
 
     def add(self, symbols: Sequence[str]) -> None:
-        """Capture further symbols from their last stored rows on; captured symbols are not
-        affected."""
+        """Capture further symbols, continuing after their last stored rows."""
         if self._datasets:
             self._join(symbols)
 
@@ -219,8 +218,8 @@ class Capture:
         )
 
     async def stop(self, timeout_s: float) -> None:
-        """Write the remaining rows. Rows that PostgreSQL does not store and that cannot be
-        requested again go to disk."""
+        """Write the remaining rows. If PostgreSQL does not store rows that cannot be refetched,
+        they go to disk."""
         if self._lock is None:
             return
         try:
@@ -240,11 +239,11 @@ class Capture:
 
     @property
     def feeds(self) -> Sequence[CaptureFeed]:
-        """Present connections of raw capture; the list object is never replaced."""
+        """Current connections of raw capture; the list object is never replaced."""
         return self._feeds.feeds
 
     def report(self) -> Mapping[str, int]:
-        """Figures for logs and metrics; empty if nothing is captured."""
+        """Return figures for logs and metrics; empty if nothing is captured."""
         if not self._datasets:
             return {}
         return {
@@ -284,7 +283,7 @@ class Capture:
         self._captured.update(symbols)
 
     def _routes(self, market: Market) -> dict[str, list[str]]:
-        """Streams that no candle feed carries, by the URL that serves them."""
+        """Return the stream kinds that no candle feed carries, by the URL that serves them."""
         endpoints = endpoints_of(self._settings, market)
         routes: dict[str, list[str]] = {}
         for name in self._datasets:
@@ -319,8 +318,10 @@ class Capture:
         )
 
     def _delivers_since_us(self, dataset: str, symbol: str) -> int | None:
-        """Wall clock since which the exchange delivers a dataset of a symbol; 0 if a candle feed is
-        tapped, or nothing is subscribed."""
+        """Return the wall clock since which the exchange delivers a dataset of a symbol.
+
+        0 if a candle feed is tapped, or nothing is subscribed.
+        """
         try:
             return self._feeds.delivers_since_us(
                 market_of(symbol), STREAM_OF[dataset], exchange_symbol_of(symbol)
@@ -329,9 +330,9 @@ class Capture:
             return 0
 
     def _missed(self, feed: CaptureFeed, from_us: int, to_us: int) -> None:
-        """Record a disconnect: trades with ids will show as missing, other rows are lost.
+        """Record a disconnect: missing trades show by their ids, other rows are lost.
 
-        Trades have the exchange's time: those still in flight are older than the disconnect.
+        Trades have the exchange's time: trades still in flight are older than the disconnect.
         """
         trades_from_us = min(from_us, feed.disconnect_event_us or from_us)
         self.losses.add(
@@ -358,9 +359,9 @@ class Capture:
         )
 
     def _gone(self, behind: Sequence[Behind]) -> None:
-        """Handle rows that PostgreSQL lost: request those with ids, record the rest as lost.
+        """Handle rows that PostgreSQL lost: request rows with ids again, record the rest as lost.
 
-        Rows fetched by id were stored in between: a check of all rows finds them.
+        Rows fetched by id were stored in between; a check of all rows finds them.
         """
         now_s = time.monotonic()
         for one in behind:
@@ -395,7 +396,7 @@ class Capture:
         )
 
     def _give_up(self, dataset: str, symbol: str, missing_range: MissingRange, reason: str) -> None:
-        """Record a loss in the ledger; without a count if the count is unknown."""
+        """Record a loss in the ledger, with a count if it is known."""
         self.losses.add(
             [
                 Loss(

@@ -1,12 +1,12 @@
-"""Write captured rows to PostgreSQL, on its own connection and in its own tasks.
+"""Write captured rows to PostgreSQL, on a separate connection and in separate tasks.
 
-Two tasks share the queues. One writes, in batches by size and time. The other protects what the
-exchange cannot serve again: while writing fails, hangs or falls behind, it moves those rows to
+Two tasks share the queues. One writes, in batches by size and time. The other protects rows that
+the exchange cannot serve again: while writing fails, hangs or falls behind, it moves those rows to
 disk; they are replayed in order, before newer ones, once the database is back.
 
-Of rows that the exchange cannot serve again, none is stored before earlier ones, nor before the
-list of losses contains earlier losses: a process that is killed at any moment leaves no unrecorded
-loss.
+A row that the exchange cannot serve again is stored only after all earlier ones, and after the list
+of losses contains all earlier losses. So a process that is killed at any moment leaves no
+unrecorded loss.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BACKOFF = Backoff(first_s=0.4, max_s=10.0, min_s=0.05)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 60.0
 LAST_DISK_S = 1.5
-"""Seconds for the disk at a stop whose own time is over."""
+"""Seconds for the disk at a stop that has used up its time."""
 POLL_S = 0.05
 SPILL_INTERVAL_S = 0.25
 SPILL_SHARE = 0.5
@@ -77,7 +77,7 @@ class CaptureWriter:
         self.refused = 0
         self.replayed = 0
         self.is_spooling = not spool.is_empty
-        """Whether rows that cannot be requested again go to disk."""
+        """Whether rows that cannot be refetched go to disk."""
         self._url = database_url
         self._lanes = lanes
         self._spool = spool
@@ -89,8 +89,7 @@ class CaptureWriter:
         self._disk = Disk()
         self._replay_failures = 0
         self._replay_from_s = 0.0
-        """After the disk failed: time of the next attempt. The rows in memory do not wait for it.
-        """
+        """Time of the next attempt after the disk failed. Rows in memory do not wait for it."""
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._repeats_until_s: dict[str, float] = dict.fromkeys(RAW_TABLES, 0.0)
 
@@ -157,7 +156,8 @@ class CaptureWriter:
     async def _pause(self) -> None:
         """Wait until a batch is full, or its oldest row has waited long enough.
 
-        Polled, not signalled: adding a row must not cost the candles' path more.
+        Polled rather than signalled: a signal would make adding a row more expensive on the
+        candles' path.
         """
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self._flush_timeout_s
@@ -166,13 +166,14 @@ class CaptureWriter:
 
     @property
     def _is_behind(self) -> bool:
-        """Whether rows on disk are due, for which no batch has to fill."""
+        """Whether rows on disk are due; they do not wait for a full batch."""
         if self._spool.is_empty:
             return self.is_spooling
         return asyncio.get_running_loop().time() >= self._replay_from_s
 
     async def _write_round(self) -> None:
-        """Write a batch of each queue, and of the disk; each has its own turn and timeout."""
+        """Write a batch of each queue and of the disk, one after the other, each with its own
+        timeout."""
         if not (self._lanes.waiting or self._is_behind or len(self._losses)):
             return
         async with asyncio.timeout(WRITE_TIMEOUT_S):
@@ -251,7 +252,7 @@ class CaptureWriter:
                 )
         except PermanentError as error:
             if not isinstance(error.__cause__, (errors.DataError, errors.IntegrityError)):
-                raise  # the rows are fine: a grant or a table is missing
+                raise  # the rows are valid: a privilege or a table is missing
             if len(lines) == 1:
                 self.refused += 1
                 log.error(  # noqa: TRY400 - the message says it all
@@ -275,7 +276,7 @@ class CaptureWriter:
             await in_thread(
                 lambda: record_raw_gaps(database_url=self._url, gaps=gaps), name="losses"
             )
-        self._losses.forget(gaps)  # the file follows with the next look at the disk
+        self._losses.forget(gaps)  # the spiller updates the file
         for gap in gaps:
             log.warning(
                 "raw_rows_lost",
@@ -313,23 +314,23 @@ class CaptureWriter:
             log.error("spool_not_synced", error=str(error))  # noqa: TRY400
 
     async def _spill(self) -> bool:
-        """Move a batch of each queue that needs it to disk; returns whether there was one."""
+        """Move a batch of each queue that needs it to disk; return whether there was one."""
         moved = False
         for lane in self._lanes.lanes:
             if lane.can_be_asked or not lane.rows or not self.is_spooling:
                 continue
             moved = True
-            # If this is cancelled midway, the rows may be on disk too; the table stores them once.
+            # If cancelled midway, the rows may be on disk too; the table stores them once.
             with self._lanes.taken(lane, self._batch_rows) as lines:
                 await self._save_losses()
-                if lane.in_flight:  # older rows: a kill may end the write in progress
+                if lane.in_flight:  # these are older rows: a kill may end the write in progress
                     earlier, lane.in_flight = lane.in_flight, []
                     await self._append(Record(lane.table.name, earlier), is_in_memory=True)
                 await self._append(Record(lane.table.name, lines))
         return moved
 
     async def _append(self, record: Record, *, is_in_memory: bool = False) -> None:
-        """Put rows on disk; rows that the disk refuses and that exist nowhere else are lost."""
+        """Append rows to the spool; if the disk refuses, rows that exist nowhere else are lost."""
         try:
             dropped = await self._disk.call(
                 partial(self._spool.append, record), name="spool", on_late=self._losses.add

@@ -1,7 +1,7 @@
 """Exchange time: the newest frame's event time, carried on while no frame arrives.
 
-The wall clock decides nothing. But a market whose symbols are all halted sends no frames, and its
-minutes must be closed all the same.
+The wall clock is not used. But a market whose symbols are all halted sends no frames, and its
+minutes must be closed nevertheless, so the time is carried on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from include.domain.timeframes import MINUTE_US, SECOND_US
 
 CARRIED_LAG_S = 10.0
-"""Lag of carried-on time, which leaves room for late frames. A trading market sends klines every
-two seconds, and a connection without frames is replaced after fifteen."""
+"""Lag of carried-on time, for late frames. A trading market sends klines every two seconds, and a
+connection without frames is replaced after fifteen."""
 
 TICK_S = 0.02
 """Longest wait between checks for ended minutes: small compared with a grace of 250 ms."""
@@ -22,7 +22,7 @@ MIN_TICK_S = 0.004
 
 
 def next_tick_s(now_us: int, graces_us: Iterable[int]) -> float:
-    """Seconds until the next check for ended minutes: until one ends, at most a tick.
+    """Return the seconds until the next check for ended minutes: until one ends, at most a tick.
 
     Args:
         now_us: exchange time.
@@ -56,18 +56,18 @@ class ExchangeClock:
         self._frame_s = self._held_until_s = clock_s()
 
     def hold(self) -> None:
-        """Stop carrying time on for ``lag_s`` after a connect: frames on their way come first."""
+        """Stop carrying time on for ``lag_s`` after a connect: frames in flight come first."""
         self._held_until_s = self._clock_s() + self._lag_s
 
     def latest_us(self, event_us: int) -> int:
-        """The latest possible exchange time; 0 before it is known."""
+        """Return the latest possible exchange time; 0 before it is known."""
         self.now_us(event_us)
         if not self._frame_us:
             return 0
         return self._frame_us + int((self._clock_s() - self._frame_s) * SECOND_US)
 
     def now_us(self, event_us: int) -> int:
-        """Exchange time now. Call it often: it measures when a new frame arrived.
+        """Return the exchange time now. Call it often: it measures when a new frame arrived.
 
         Args:
             event_us: the greatest event time so far.

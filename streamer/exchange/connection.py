@@ -1,7 +1,7 @@
-"""Keep one stream connection up for as long as the streamer runs, over one socket after another.
+"""Keep one stream connection up while the streamer runs, over one socket after another.
 
 A socket that is about to end, by age or because the exchange announced it, is replaced before it
-ends, without missing a frame. A socket that ends by itself is replaced after a back-off.
+ends, without missing a frame. A socket that ends unexpectedly is replaced after a back-off.
 """
 
 from __future__ import annotations
@@ -31,13 +31,15 @@ log = structlog.get_logger(__name__)
 
 BACKOFF = Backoff(first_s=1.0, max_s=30.0, min_s=0.05)
 MAX_PATIENCE = 8
-"""Factor by which the silence timeout grows at most while new connections deliver nothing."""
+"""Maximum growth of the silence timeout while new connections deliver nothing."""
 ROTATE_AFTER_S = 23 * 3_600.0
-"""The exchange ends a connection after 24 hours."""
+"""Shorter than the 24 hours after which the exchange ends a connection."""
 CLOSED_TIMEOUT_S = CLOSE_TIMEOUT_S + 0.5
-"""A socket still open by then hangs and is left to the end of the process."""
+"""Maximum wait for a socket to close; a socket that hangs longer stays open until the process ends.
+"""
 ROTATION_JITTER = 0.1
-"""Share of ``ROTATE_AFTER_S`` by which a rotation may come earlier, so that they spread out."""
+"""Share of ``ROTATE_AFTER_S`` by which a rotation may come earlier, so that rotations spread out.
+"""
 
 
 class StreamConnection:
@@ -115,7 +117,7 @@ class StreamConnection:
 
     @property
     def session(self) -> StreamSession:
-        """Subscriptions of the present or the last socket."""
+        """Subscriptions of the current or the last socket."""
         return self._session
 
     @property
@@ -125,12 +127,12 @@ class StreamConnection:
 
     @property
     def is_rotating(self) -> bool:
-        """Whether a successor is being made."""
+        """Whether a successor is being connected."""
         return self._successor is not None
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Names that are or will be subscribed."""
+        """Names of streams that are subscribed or queued."""
         return tuple(self._streams)
 
     def subscribe(self, names: Iterable[str]) -> None:
@@ -149,12 +151,12 @@ class StreamConnection:
             socket.session.unsubscribe(old)
 
     def reconnect(self, reason: str) -> None:
-        """Close the present socket and open a new one."""
+        """Close the current socket and open a new one."""
         if self._socket is not None:
             self._socket.close(reason)
 
     def rotate(self, reason: str) -> None:
-        """Replace the present socket without missing a frame."""
+        """Replace the current socket without missing a frame."""
         if self._rotate_reason is None and not self.is_rotating:
             self._rotate_reason = reason
             self._next_rotation_s = 0.0
@@ -197,7 +199,7 @@ class StreamConnection:
             log.info("stream_connected", connection=self.name, streams=len(self._streams))
 
     def _take_over(self, socket: StreamSocket) -> None:
-        """Make a socket the present one."""
+        """Make a socket the current one."""
         self._socket = socket
         self._session = socket.session
         self._rotate_reason = None
@@ -207,7 +209,7 @@ class StreamConnection:
         self._rotate_at_s = opened_s + self._rotate_after_s * share
 
     async def _until_it_ends(self) -> None:
-        """Wait until the present socket ends, rotating when due."""
+        """Wait until the current socket ends, rotating when due."""
         loop = asyncio.get_running_loop()
         while self._socket is not None:
             self.heartbeat.beat(OPEN_TIMEOUT_S)
@@ -218,7 +220,7 @@ class StreamConnection:
             await asyncio.wait({self._tasks[self._socket]}, timeout=TICK_S)
 
     async def _replace(self, failures: int) -> int:
-        """Continue with the successor, or wait before a new socket; returns failures in a row."""
+        """Continue with the successor, or wait before a new socket; return consecutive failures."""
         socket, self._socket = self._socket, None
         if socket is None:
             return failures
@@ -294,7 +296,7 @@ class StreamConnection:
         self._successor, self._handover = successor, handover
 
     def _hand_over(self) -> None:
-        """Make the successor the present socket, starting with its held frames."""
+        """Make the successor the current socket, starting with its held frames."""
         successor, handover = self._successor, self._handover
         if successor is None or handover is None:
             raise RuntimeError(f"connection {self.name} has no successor")

@@ -1,4 +1,4 @@
-"""Spread the streams of symbols over connections, as many as they need at the moment."""
+"""Spread the streams of symbols over connections, as many as they currently need."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ FeedT = TypeVar("FeedT", bound=PooledFeed)
 
 
 class ConnectionPool(Generic[Route, FeedT]):
-    """Makes feeds, gives them symbols and runs their connections.
+    """Makes feeds, assigns symbols to them and runs their connections.
 
-    A route is what symbols of one connection have in common: their market, or their URL.
+    A route is what the symbols of one connection share: their market, or their URL.
 
     Args:
         make_feed: makes a feed of a route, with a unique number.
         max_symbols: symbols that one connection of a route may carry.
-        name: of what is streamed, for the log.
+        name: of the kind of streams, for the log.
 
     Attributes:
-        feeds: the present feeds; the list is never replaced, so readers may keep it.
+        feeds: the current feeds; the list object is never replaced, so readers may hold it.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class ConnectionPool(Generic[Route, FeedT]):
         self._supervisor: Supervisor | None = None
 
     def feed_of(self, route: Route, name: str) -> FeedT | None:
-        """The feed that carries a symbol, by the exchange's name; None without one."""
+        """Return the feed that carries a symbol, by the exchange's name; None without one."""
         return self._feed_of.get((route, name))
 
     def add(self, route: Route, members: Mapping[str, Any]) -> None:
         """Stream further symbols, on connections with room or on new ones.
 
         Args:
-            members: what feeds need of each symbol, by the exchange's name. Symbols that are
-                streamed already stay where they are.
+            members: data that feeds need for each symbol, by the exchange's name. Symbols that are
+                already streamed stay on their connection.
         """
         left = [name for name in members if (route, name) not in self._feed_of]
         capacity = self._max_symbols(route)

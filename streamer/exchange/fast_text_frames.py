@@ -1,7 +1,7 @@
 """A WebSocket that splits a read into text messages itself, many at a time.
 
 An exchange sends almost only unfragmented text frames, a thousand and more in one read of a busy
-socket. This module finds them by their headers. Everything else goes to the library, one whole
+socket. This module finds them by their headers. Everything else goes to the library, one complete
 frame at a time: handshake, pings, close, fragments, and protocol errors, which end the connection.
 """
 
@@ -17,7 +17,7 @@ from websockets.frames import Opcode
 from websockets.protocol import OPEN
 
 MAX_FRAME_BYTES = 4 * 1024 * 1024
-"""Guard against a broken peer; a normal frame has a few hundred bytes."""
+"""Limit against a broken peer; a normal frame has a few hundred bytes."""
 MAX_HEADERS_BYTES = 64 * 1024
 HEADERS_END = b"\r\n\r\n"
 TEXT = 0x81
@@ -69,7 +69,7 @@ class FastTextConnection(ClientConnection):
             super().data_received(data[at:])
 
     def _pass_texts(self, data: bytes, at: int) -> int:
-        """Pass on the text messages that start here; returns the position of the next frame."""
+        """Pass on the text messages that start here; return the position of the next frame."""
         if self._parts is not None:
             return at
         texts: list[bytes] = []
@@ -91,7 +91,7 @@ class FastTextConnection(ClientConnection):
         return at
 
     def _end_of_frame(self, data: bytes, at: int) -> int | None:
-        """The end of a frame for the library; None while it is incomplete.
+        """Return the end of a frame for the library; None while it is incomplete.
 
         A frame that the library will reject is passed on incomplete.
         """

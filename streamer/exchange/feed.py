@@ -1,4 +1,4 @@
-"""Base of all feeds: stream names, control frames and bad frames."""
+"""Base class of all feeds: stream names, control frames and bad frames."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Feed:
         self.bad_frames = 0
 
     def streams_of(self, names: Iterable[str]) -> list[str]:
-        """Stream names of symbols, given by the exchange's names."""
+        """Return the stream names of symbols, given by the exchange's names."""
         return [f"{name.lower()}@{kind}" for name in names for kind in self.kinds]
 
     def on_control(self, frame: ControlAnswer | ServerShutdown) -> None:
@@ -47,7 +47,7 @@ class Feed:
             self.connection.reconnect(refused)
 
     def on_bad_frame(self, error: PermanentError | str) -> None:
-        """Count a frame that cannot be used, and log the first ones."""
+        """Count an unusable frame, and log the first ones."""
         self.bad_frames += 1
         if self.bad_frames <= LOGGED_BAD_FRAMES:
             log.warning("bad_frame", connection=self.connection.name, error=str(error))

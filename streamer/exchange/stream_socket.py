@@ -88,11 +88,11 @@ class StreamSocket:
         return self._frames > self.session.sent
 
     def close(self, reason: str) -> None:
-        """Close the socket with the next tick."""
+        """Close the socket at the next tick."""
         self._close_reason = reason
 
     async def run(self) -> str:
-        """Connect and receive until the socket ends; returns the reason."""
+        """Connect and receive until the socket ends; return the reason."""
         try:
             await self._wait_for_turn()
             return await self._serve()
@@ -127,7 +127,7 @@ class StreamSocket:
             open_timeout=OPEN_TIMEOUT_S,
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=MAX_FRAME_BYTES,
-            ping_interval=None,  # the exchange pings; silence is watched here
+            ping_interval=None,  # the exchange pings; silence is detected below
             proxy=self._proxy,
             create_connection=FastTextConnection,
         ) as opened:

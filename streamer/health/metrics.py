@@ -175,10 +175,10 @@ CAPTURE_EVENTS = {
 
 
 class RunningTotals:
-    """Totals that never fall, of parts that come and go.
+    """Totals that never decrease, over parts that come and go.
 
-    A closed connection or a removed symbol takes its counters with it. Without these totals the sum
-    would fall, which Prometheus reads as a restart.
+    The counters of a closed connection or a removed symbol disappear with it. Without these totals
+    the sum would decrease, which Prometheus reads as a restart.
     """
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ class RunningTotals:
         self._seen: WeakKeyDictionary[object, Counts] = WeakKeyDictionary()
 
     def note(self, part: object, counts: Counts) -> None:
-        """Add what a part has counted since the last call."""
+        """Add a part's counts since the last call."""
         seen = self._seen.get(part, {})
         if counts == seen:
             return  # most symbols count nothing between two scrapes
@@ -195,7 +195,7 @@ class RunningTotals:
         self._seen[part] = counts
 
     def readings(self) -> Readings:
-        """All totals so far."""
+        """Return all totals so far."""
         for (name, labels), value in self._totals.items():
             yield name, labels, value
 
@@ -214,7 +214,7 @@ class StreamerCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics with their present values."""
+        """Yield all metrics with their current values."""
         families = {name: _family(name, declared) for name, declared in METRICS.items()}
         for name, labels, value in self._readings():
             _add(families[name], labels, value)
@@ -290,7 +290,7 @@ class StreamerCollector(Collector):
         )
 
     def _lag(self, market: Market, feeds: list[CandleFeed]) -> Histogram:
-        """The lags of a market, including those of closed connections."""
+        """Return the lags of a market, including those of closed connections."""
         present = [feed.lag_seconds for feed in feeds]
         past = self._past_lags[market]
         for lag in self._lags.get(market, ()):
@@ -323,7 +323,7 @@ def _of_connections(
 def _state_of(feed: CandleFeed | CaptureFeed) -> str:
     if not feed.connection.is_open:
         return "down"
-    if isinstance(feed, CaptureFeed):  # its symbols may be quiet: an acknowledgement suffices
+    if isinstance(feed, CaptureFeed):  # its symbols may be quiet, so an acknowledgement suffices
         delivers = feed.connection.session.is_subscribed
     else:
         delivers = feed.delivering_since_us is not None
@@ -422,7 +422,7 @@ _FAMILIES: dict[str, type[Family]] = {
 
 
 class Exposition:
-    """The metrics as text, including those of the process and its garbage collector."""
+    """The metrics as text, including the metrics of the process and its garbage collector."""
 
     def __init__(self, telemetry: TelemetrySources) -> None:
         self._registry = CollectorRegistry()
@@ -431,10 +431,10 @@ class Exposition:
         GCCollector(registry=self._registry)
 
     def text(self, accept: str) -> tuple[bytes, str]:
-        """The text and its content type, in the format that the client prefers.
+        """Return the text and its content type, in the format that the client prefers.
 
         Args:
-            accept: the client's header of that name.
+            accept: the client's Accept header.
         """
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type

@@ -16,13 +16,14 @@ from streamer.health.states import QUIET, SymbolState, SymbolStates
 from streamer.health.telemetry import TelemetrySources
 
 ANSWER_TIMEOUT_S = 15.0
-"""The database is queried at least every five seconds; after this it counts as hanging."""
+"""Age of the database's last answer beyond which it counts as hanging; it is queried at least every
+five seconds."""
 MAX_NAMES = 20  # symbols listed in an answer
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a probe fails: a code for machines, a sentence, and the first twenty symbols."""
+    """Why a probe fails: a stable code, a sentence, and the first twenty symbols."""
 
     code: str
     message: str
@@ -31,7 +32,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer of a probe: it passes without reasons against it."""
+    """The result of a probe, which passes if there are no reasons against it."""
 
     reasons: tuple[Reason, ...]
     facts: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +95,7 @@ def readiness(telemetry: TelemetrySources) -> Verdict:
 
 
 def condition(telemetry: TelemetrySources) -> dict[str, Any]:
-    """Readiness in the form that readers of candles get."""
+    """Return the readiness in the format for readers of candles."""
     verdict = readiness(telemetry)
     return {
         **_status(verdict.reasons),

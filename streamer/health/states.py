@@ -9,7 +9,7 @@ from include.domain.candles import CandleCandidate, Status
 from include.domain.timeframes import MINUTE_US
 
 BEHIND_AFTER_US = 3 * MINUTE_US
-"""A candle is emitted within seconds of its minute's end; this long without one is too long."""
+"""Time without an emitted candle after which a symbol is behind; normally it takes seconds."""
 
 
 class SymbolState(enum.StrEnum):
@@ -19,7 +19,7 @@ class SymbolState(enum.StrEnum):
     """No candle has been emitted yet."""
     LIVE = "live"
     SILENT = "silent"
-    """Without trades and klines, although the connection delivers other symbols."""
+    """No trades and klines arrive, although the connection delivers other symbols."""
     HALTED = "halted"
     """The exchange reports that it does not trade."""
     DEAD = "dead"
@@ -38,17 +38,17 @@ class SymbolStates:
         self._emitted_us: dict[str, int] = {}
 
     def remove(self, symbol: str) -> None:
-        """Forget a symbol."""
+        """Remove a symbol."""
         self._states.pop(symbol, None)
         self._emitted_us.pop(symbol, None)
 
     def enter(self, symbol: str, state: SymbolState) -> bool:
-        """Set a state; returns whether it changed."""
+        """Set a state; return whether it changed."""
         was, self._states[symbol] = self._states.get(symbol), state
         return was is not state
 
     def candle_closed(self, candidate: CandleCandidate) -> None:
-        """Note a candle from the streams; a verified one shows that they are alive."""
+        """Record a candle from the streams; a verified one shows that they are alive."""
         symbol, open_time_us = candidate.candle.symbol, candidate.candle.open_time_us
         if open_time_us > self._emitted_us.get(symbol, 0):
             self._emitted_us[symbol] = open_time_us
@@ -57,11 +57,11 @@ class SymbolStates:
             self._states[symbol] = SymbolState.LIVE
 
     def of(self, symbol: str) -> SymbolState:
-        """The state of a symbol."""
+        """Return the state of a symbol."""
         return self._states.get(symbol, SymbolState.CONNECTING)
 
     def counts(self, symbols: Iterable[str]) -> dict[SymbolState, int]:
-        """Number of symbols in each state, including states without any."""
+        """Return the number of symbols in each state, including states without any."""
         counts = dict.fromkeys(SymbolState, 0)
         for symbol in symbols:
             counts[self.of(symbol)] += 1

@@ -19,7 +19,7 @@ REPORT_INTERVAL_S = 60.0
 
 
 def statistics(telemetry: TelemetrySources) -> dict[str, Any]:
-    """Figures since the start; times are UTC, ``None`` before the first frame."""
+    """Return figures since the start; times are UTC, ``None`` before the first frame."""
     counts = telemetry.hub.counts
     return {
         "connections": [_of_candles(feed) for feed in telemetry.feeds],

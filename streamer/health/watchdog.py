@@ -1,8 +1,8 @@
 """Revive streams that do not deliver, and track the state of their symbols.
 
-Aggregators detect such streams (``streamer.candles.silence`` says when). The watchdog subscribes
-again once. If that does not help, it rotates the connection, without a gap for other symbols. A
-symbol that the exchange reports as halted is left alone.
+Aggregators detect such streams (``streamer.candles.silence`` defines when). The watchdog subscribes
+again once. If that does not help, it rotates the connection, without a gap for other symbols.
+Symbols that the exchange reports as halted are ignored.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from streamer.health.states import SymbolState, SymbolStates
 log = structlog.get_logger(__name__)
 
 ROTATE_INTERVAL_S = 300.0
-"""Shortest time between rotations of one connection because of dead streams."""
+"""Minimum interval between rotations of one connection because of dead streams."""
 
 
 class Watchdog:
     """Sets the states of symbols, and acts on dead streams.
 
     Args:
-        feed_of: the feed of a symbol.
-        rotate_interval_s: shortest time between rotations of one connection.
+        feed_of: returns the feed of a symbol.
+        rotate_interval_s: minimum interval between rotations of one connection.
         clock_s: a monotonic clock.
     """
 
@@ -68,14 +68,14 @@ class Watchdog:
             feed.resubscribe(exchange_symbol)
 
     def symbol_silent(self, symbol: str, since_us: int) -> None:
-        """Note a symbol without frames; called once for each silence."""
+        """Record a symbol without frames; called once for each silence."""
         self._silent.add(symbol)
         if self._states.of(symbol) is not SymbolState.HALTED:
             self._states.enter(symbol, SymbolState.SILENT)
         log.warning("symbol_silent", symbol=symbol, since=from_us(since_us).isoformat())
 
     def silence_ended(self, symbol: str, since_us: int, until_us: int) -> None:
-        """Note that a silent symbol delivers again."""
+        """Record that a silent symbol delivers again."""
         self._silent.discard(symbol)
         self._states.enter(symbol, SymbolState.LIVE)
         log.info(
@@ -86,7 +86,7 @@ class Watchdog:
         )
 
     def candle_closed(self, candidate: CandleCandidate) -> None:
-        """Note a candle from a symbol's streams."""
+        """Record a candle from a symbol's streams."""
         symbol = candidate.candle.symbol
         before = self._states.of(symbol)
         self._states.candle_closed(candidate)
@@ -104,18 +104,18 @@ class Watchdog:
     # --- news from the exchange
 
     def halted(self, symbol: str, status: str) -> None:
-        """Note that a symbol does not trade."""
+        """Record that a symbol does not trade."""
         self._states.enter(symbol, SymbolState.HALTED)
         log.warning("symbol_halted", symbol=symbol, status=status)
 
     def resumed(self, symbol: str) -> None:
-        """Note that a symbol trades again."""
+        """Record that a symbol trades again."""
         self._silent.discard(symbol)
         self._states.enter(symbol, SymbolState.LIVE)
         log.info("symbol_resumed", symbol=symbol)
 
     def removed(self, symbol: str, *, is_wanted: bool) -> None:
-        """Forget a symbol that stopped trading (still wanted) or is no longer wanted."""
+        """Remove a symbol that stopped trading (still wanted) or is no longer wanted."""
         self._silent.discard(symbol)
         self._resubscribed.discard(symbol)
         self._states.remove(symbol)

@@ -30,7 +30,7 @@ from streamer.runtime.supervisor import run_together
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_S = 10.0
-"""Interval of the search for quiet streams; a change of subscriptions is handled immediately."""
+"""Interval of the search for quiet streams; changes of subscriptions are handled immediately."""
 QUIET_S = 60.0
 """A book ticker unchanged for this long is subscribed again: its subscription may be dead on a live
 connection. The wait doubles each time."""
@@ -65,7 +65,8 @@ class BookTickerFeed(Feed):
         self._now_us = now_us
         self._clock_s = clock_s
         self._quiet: dict[str, tuple[float, float]] = {}
-        """Time of a name's last message or subscription, and how long it may then be quiet."""
+        """Time of a name's last message or subscription, and how long it may be quiet after that.
+        """
         self.connection = make_connection(self)
         self.add(names)
 
@@ -83,7 +84,7 @@ class BookTickerFeed(Feed):
         self.connection.unsubscribe(self.streams_of([name]))
 
     def resubscribe_quiet(self) -> None:
-        """Subscribe again to names that have been quiet for long."""
+        """Subscribe again to names that have been quiet for too long."""
         now_s = self._clock_s()
         if not self.connection.is_open:  # a new connection subscribes to everything
             self._quiet = dict.fromkeys(self.names, (now_s, QUIET_S))
@@ -106,7 +107,7 @@ class BookTickerFeed(Feed):
             self._on_text(data, received_us)
 
     def on_held(self, messages: Sequence[bytes], ages_s: Sequence[float]) -> None:
-        """Handle messages that a successor received beside the old socket: mostly repeats."""
+        """Handle messages that a successor received before taking over: mostly repeats."""
         now_us = self._now_us()
         for data, age_s in zip(messages, ages_s, strict=True):
             self._on_text(data, now_us - round(age_s * SECOND_US), is_held=True)
@@ -150,7 +151,7 @@ class BookTickerFeed(Feed):
 def connect_book_tickers(
     settings: Settings, market: Market, hub: BookTickerHub, names: Iterable[str]
 ) -> BookTickerFeed:
-    """Make a feed with a connection to the exchange of the settings."""
+    """Create a feed with a connection to the exchange configured in the settings."""
     # USD-M serves book tickers at the URL of single trades.
     url = endpoints_of(settings, market).stream_url_for("trade")
     return BookTickerFeed(
@@ -181,7 +182,7 @@ class BookTickers:
 
     Args:
         make_feed: makes a feed.
-        poll_interval_s: how often quiet streams are looked for.
+        poll_interval_s: interval of the search for quiet streams.
     """
 
     def __init__(
@@ -203,11 +204,11 @@ class BookTickers:
 
     @property
     def feeds(self) -> Sequence[BookTickerFeed]:
-        """The present feeds."""
+        """The current feeds."""
         return self._pool.feeds
 
     async def run(self) -> None:
-        """Stream what readers want until cancelled."""
+        """Stream the book tickers wanted by readers until cancelled."""
         await run_together(self._pool.run(), self._follow(), name="book_tickers")
 
     async def _follow(self) -> None:

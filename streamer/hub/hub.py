@@ -1,13 +1,13 @@
-"""Passes changes of live candles to readers in this process.
+"""Pass changes of live candles to readers in this process.
 
 A changed candle costs one mark, whatever the number of trades and readers. Marks reach the
 subscriptions once in each turn of the event loop, and the candle is built when a reader receives
 it. Guarantees:
 
 - States are conflated by symbol and minute: no state of a later minute replaces a closed candle.
-- Until a minute closes, its states only move forward. After that, only candidates that win
-  the merge (``include/domain/merge.py``) are published: the last one is the table's row, as far as
-  this process knows.
+- Until a minute closes, its states only advance. After that, only candidates that win the merge
+  (``include/domain/merge.py``) are published: the last one is the table's row, as far as this
+  process knows.
 - Mailboxes are bounded. Evicted minutes are reported, so that readers can read them from the table.
 
 Call it from the event loop's own thread.
@@ -27,9 +27,9 @@ from streamer.candles.minutes import Minute
 from streamer.hub.subscription import FORGOTTEN, ClosedCandle, DeliveryCounts, Subscription
 
 CLOSED_MINUTES = MINUTES_KEPT + 1
-"""Closed minutes remembered of each symbol: all that the aggregator may still publish."""
+"""Closed minutes remembered for each symbol: all that the aggregator may still publish."""
 MINUTES_PER_SYMBOL = 10
-"""Candles that may wait for a reader, for each symbol."""
+"""Candles that may wait for a reader, per symbol."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Hub:
 
     @property
     def subscribers(self) -> int:
-        """Subscriptions at present."""
+        """Current number of subscriptions."""
         return len(self._subscriptions)
 
     @property
@@ -76,7 +76,7 @@ class Hub:
         return list(self._listed)
 
     def newest(self, symbol: str) -> Candle | None:
-        """The newest minute of a symbol as it is now; None if none is in memory."""
+        """Return the current state of a symbol's newest minute; None if none is in memory."""
         listed = self._listed.get(symbol)
         if listed is None:
             return None
@@ -88,7 +88,7 @@ class Hub:
     # --- for the streamer
 
     def add(self, aggregator: SymbolAggregator) -> None:
-        """Publish a symbol from now on."""
+        """Start publishing a symbol."""
         listed = self._listed[aggregator.symbol] = _Listed(aggregator)
         for one in self._subscriptions:
             if one.symbols is None or aggregator.symbol in one.symbols:
@@ -97,14 +97,14 @@ class Hub:
         self._listen(listed)
 
     def remove(self, symbol: str) -> None:
-        """Stop publishing a symbol; what waits in mailboxes is still delivered."""
+        """Stop publishing a symbol; changes waiting in mailboxes are still delivered."""
         listed = self._listed.pop(symbol)
         listed.aggregator.on_change = None
         for one in self._subscriptions:
             one.report_streamed()
 
     def publish_closed(self, candidate: CandleCandidate) -> None:
-        """Publish a candidate: from the stream, or from REST."""
+        """Publish a candidate from the stream or from REST."""
         candle = candidate.candle
         listed = self._listed.get(candle.symbol)
         if listed is None:
@@ -128,7 +128,7 @@ class Hub:
             self.on_closed(candle)
 
     def close(self) -> None:
-        """End all subscriptions; readers still receive what waits."""
+        """End all subscriptions; readers still receive waiting changes."""
         self._hand_over()
         self._is_closed = True
         for one in self._subscriptions:
@@ -145,14 +145,13 @@ class Hub:
     ) -> Subscription:
         """Subscribe to some symbols, or to all.
 
-        The present states in memory come first: a reader that reads the table after subscribing has
-        every
-        candle from one or the other.
+        The current states in memory come first: a reader that reads the table after subscribing has
+        every candle from one or the other.
 
         Args:
             symbols: None for all. Unlisted ones are published once they are listed.
             max_waiting: candles that may wait for the reader; by default ten for each symbol.
-            reports_streamed: report also which symbols are streamed, first and on each change.
+            reports_streamed: also report which symbols are streamed, first and on each change.
         """
         wanted = None if symbols is None else frozenset(symbols)
         subscription = Subscription(

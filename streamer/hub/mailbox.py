@@ -1,8 +1,8 @@
 """Bounded queue of one subscriber, in which a newer state of a key replaces an older one.
 
-A subscriber that is slower than the market receives the newest state of each key instead of a
-queue of old ones, and learns which ranges were evicted. Pure asyncio, no threads: call it from the
-event loop's own thread.
+A subscriber that is slower than the market receives the newest state of each key instead of a queue
+of old ones, and is notified of the ranges that were evicted. Pure asyncio, no threads: call it from
+the event loop's own thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 
 class Missed(Protocol):
-    """Something that a subscriber did not receive; two of one topic become one."""
+    """Items that a subscriber did not receive; missed items of one topic are joined."""
 
     def union(self, other: Any, /) -> Self:
         """Cover both."""
@@ -43,16 +43,16 @@ MissedT = TypeVar("MissedT", bound=Missed)
 class Mailbox(Generic[Key, Item, Topic, MissedT]):
     """Items that wait for one subscriber, in the order in which their keys were first enqueued.
 
-    Subclasses give the items meaning. Leaving the context unsubscribes.
+    Subclasses define the items. Leaving the context unsubscribes.
 
     Attributes:
-        conflated: items that newer ones of the same key replaced before they were taken.
-        evicted: items that were dropped because the mailbox was full.
+        conflated: number of items that newer ones of the same key replaced before delivery.
+        evicted: number of items dropped because the mailbox was full.
 
     Args:
-        capacity: items that may wait; may change between calls. None: unbounded, for keys that are
-            bounded themselves.
-        on_unsubscribe: called with the mailbox when its subscriber wants nothing more.
+        capacity: items that may wait; may change between calls. None: unbounded, for bounded sets
+            of keys.
+        on_unsubscribe: called with the mailbox when its subscriber unsubscribes.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         self._items: dict[Key, Item] = {}
         self._missed: dict[Topic, MissedT] = {}
         self._oldest: deque[Key] = deque()
-        """Keys in their order, so that a run of evictions does not search the dict each time."""
+        """Keys in order, so that a run of evictions does not search the dict each time."""
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
         self._is_signalled = False
@@ -77,13 +77,13 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
 
     @property
     def waiting(self) -> int:
-        """Items that were not taken yet."""
+        """Number of waiting items."""
         return len(self._items)
 
     # --- for the publisher
 
     def enqueue(self, key: Key, item: Item) -> None:
-        """Add an item; it replaces a waiting one of its key, and takes over its place."""
+        """Add an item; it replaces a waiting one of its key, in the same place."""
         items = self._items
         if key in items:
             self.conflated += 1
@@ -93,7 +93,7 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         self._changed.set()
 
     def report_missed(self, topic: Topic, missed: MissedT) -> None:
-        """Add to what the subscriber did not receive."""
+        """Add to the items that the subscriber did not receive."""
         known = self._missed.get(topic)
         self._missed[topic] = missed if known is None else known.union(missed)
         self._changed.set()
@@ -105,12 +105,12 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         self._oldest.clear()
 
     def wake(self) -> None:
-        """Wake the subscriber although no item came."""
+        """Wake the subscriber although no item arrived."""
         self._is_signalled = True
         self._changed.set()
 
     def close(self) -> None:
-        """End the subscription; the subscriber still receives what waits, then the end."""
+        """End the subscription; the subscriber still receives waiting items, then the end."""
         self._is_closed = True
         self._changed.set()
         self._taken.set()
@@ -126,8 +126,8 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
     async def ready(self) -> bool:
         """Wait for items, missed ranges or a wake-up; False once closed and empty.
 
-        After a batch that left items behind, other tasks run first: a backlog of any length must
-        not block the event loop.
+        After a batch that did not empty the mailbox, other tasks run first: a backlog of any length
+        must not block the event loop.
         """
         if self._has_more:
             await asyncio.sleep(0)
@@ -144,7 +144,7 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         await self._changed.wait()
 
     def take(self, limit: int) -> list[tuple[Key, Item]]:
-        """Remove the oldest items, without waiting."""
+        """Remove and return the oldest items, without waiting."""
         items = self._items
         self._oldest.clear()
         self._is_signalled = False
@@ -160,7 +160,7 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         return taken
 
     def take_missed(self) -> dict[Topic, MissedT]:
-        """Remove what was missed, by topic."""
+        """Remove and return the missed items, by topic."""
         missed, self._missed = self._missed, {}
         return missed
 

@@ -14,7 +14,7 @@ from streamer.candles.minutes import Minute
 from streamer.hub.mailbox import Mailbox, TimeRange
 
 BATCH_UPDATES = 500
-"""Updates of one batch at most: built in a few ms, during which the event loop is blocked."""
+"""Maximum updates of one batch; building them blocks the event loop for a few ms."""
 
 Key = tuple[str, int]
 """Symbol and open time in µs."""
@@ -25,11 +25,11 @@ class CandleUpdate:
     """The state of one symbol's minute.
 
     Attributes:
-        is_closed: the minute is over by the exchange's clock.
+        is_closed: the minute has ended by the exchange's clock.
         status: None while late trades or the closed kline may still change the candle.
         source: None as long as the status.
-        is_revision: the reader received other values with a status before, or may have,
-            if the minute is older than the hub remembers.
+        is_revision: the reader has received other values with a status before, or may have, if the
+            minute is older than the hub remembers.
         has_quotes: False if the quote volumes cannot be aggregated and await the closed kline.
     """
 
@@ -47,9 +47,9 @@ class Batch:
 
     Attributes:
         missed: minutes whose states were evicted, by symbol.
-        streamed: all streamed symbols, if the reader wants them and they have changed; else
-            None. Updates of other symbols were made before those were dropped.
-        is_cut: more was waiting than the batch holds.
+        streamed: all streamed symbols, if the reader wants them and they have changed; otherwise
+            None. Updates of symbols not in it were made before those were dropped.
+        is_cut: more changes were waiting than the batch holds.
     """
 
     updates: list[CandleUpdate]
@@ -64,14 +64,14 @@ class Batch:
 Values = tuple[Decimal | int, ...]
 
 FORGOTTEN: Values = ()
-"""Stands for values that are no longer remembered; equal to no candle's."""
+"""Placeholder for values that are no longer remembered; equal to no candle's."""
 
 
 class Changes(Protocol):
     """Changes of minutes: a subscription of this process's hub, or of another process."""
 
     async def receive(self) -> Batch | None:
-        """Wait until something changed; None once nothing will."""
+        """Wait until something changes; None after the end."""
 
     def unsubscribe(self) -> None:
         """Unsubscribe."""
@@ -79,7 +79,7 @@ class Changes(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClosedCandle:
-    """A closed candle on its way to a reader.
+    """A closed candle to be delivered to a reader.
 
     Attributes:
         before: values of the closed candle that the reader received before; None for the first.
@@ -107,14 +107,14 @@ class DeliveryCounts:
 class Subscription(Mailbox[Key, "Minute | ClosedCandle", str, TimeRange]):
     """Candle changes of some symbols, or of all, for one reader. Iterate it, or call ``receive``.
 
-    ``Hub.subscribe`` makes it.
+    ``Hub.subscribe`` creates it.
 
     Args:
         capacity: candles that may wait for the reader.
         has_quotes: whether the quote volumes of a symbol can be aggregated.
-        on_unsubscribe: called when the reader wants nothing more.
-        streamed: the subscribed symbols that are streamed now; None where the reader does not
-            want to know.
+        on_unsubscribe: called when the reader unsubscribes.
+        streamed: the subscribed symbols that are streamed now; None if the reader does not want
+            them reported.
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class Subscription(Mailbox[Key, "Minute | ClosedCandle", str, TimeRange]):
         """Open time and last trade id of the last open state delivered, by symbol."""
 
     async def receive(self, limit: int = BATCH_UPDATES) -> Batch | None:
-        """Wait until something changed.
+        """Wait until something changes.
 
         Args:
-            limit: updates of the batch; the rest waits for the next.
+            limit: maximum updates of the batch; the rest waits for the next.
 
         Returns:
             The changes; None once everything was received and the streamer has stopped, or the
@@ -154,7 +154,7 @@ class Subscription(Mailbox[Key, "Minute | ClosedCandle", str, TimeRange]):
         return None
 
     def drain(self, limit: int = BATCH_UPDATES) -> Batch:
-        """Take the changes so far, without waiting; empty if there are none."""
+        """Return the changes so far, without waiting; empty if there are none."""
         updates = [
             update
             for (symbol, _), state in self.take(limit)
@@ -186,7 +186,7 @@ class Subscription(Mailbox[Key, "Minute | ClosedCandle", str, TimeRange]):
         return symbol, TimeRange(open_time_us, open_time_us + MINUTE_US)
 
     def _update(self, symbol: str, state: Minute | ClosedCandle) -> CandleUpdate | None:
-        """The state as it is now; None where the reader has it already."""
+        """Return the current state; None if the reader has received it already."""
         if isinstance(state, ClosedCandle):
             candidate = state.candidate
             return CandleUpdate(

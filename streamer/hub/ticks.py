@@ -1,7 +1,7 @@
 """Single trades and book tickers, and the subscriptions that deliver them to readers.
 
 A reader receives every trade; trades evicted because the reader is too slow are reported by their
-ids. Of book tickers it receives the newest of each symbol.
+ids. For book tickers, a reader receives the newest of each symbol.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from streamer.hub.mailbox import Mailbox
 
 BATCH_TICKS = 500
-"""Ticks of one batch at most: sent in a few ms, during which the event loop is blocked."""
+"""Maximum ticks of one batch; sending them blocks the event loop for a few ms."""
 MAX_TRADES_WAITING = 5_000
 """Trades that may wait for a reader, over all its symbols."""
 
@@ -111,25 +111,25 @@ class TickSubscription(Mailbox[tuple[str, int], Tick, str, MissedTrades]):
         self.symbols: set[str] = set()
 
     async def receive(self, limit: int = BATCH_TICKS) -> Ticks[Tick] | None:
-        """Wait until something comes; None once everything was received and nothing will come."""
+        """Wait for ticks; None once everything was received and the subscription has ended."""
         while await self.ready():
             if found := self.drain(limit):
                 return found
         return None
 
     def drain(self, limit: int = BATCH_TICKS) -> Ticks[Tick]:
-        """Take what came so far, without waiting; empty if nothing did."""
+        """Return the ticks so far, without waiting; empty if there are none."""
         ticks = [tick for _, tick in self.take(limit)]
         return Ticks(ticks, list(self.take_missed().values()))
 
     def remove(self, symbol: str) -> None:
-        """Discard what waits of a symbol."""
+        """Discard the waiting ticks of a symbol."""
         self.discard(lambda key: key[0] == symbol)
         self._missed.pop(symbol, None)
 
 
 class TradeSubscription(TickSubscription[TradeTick]):
-    """Each trade, in the order in which they came."""
+    """Each trade, in order of arrival."""
 
     def __init__(self, on_unsubscribe: Callable[[Any], None]) -> None:
         super().__init__(lambda: MAX_TRADES_WAITING, on_unsubscribe)

@@ -24,11 +24,11 @@ from streamer.hub.ticks import (
 MAX_BOOK_TICKER_SYMBOLS = 500
 """Symbols whose book tickers are streamed to readers, over one connection for each market."""
 BOOK_TICKER_LINGER_S = 30.0
-"""A symbol's book ticker stays subscribed this long after its last reader left."""
+"""Time for which a symbol's book ticker stays subscribed after its last reader has gone."""
 
 
 class FullError(Exception):
-    """More symbols than can be streamed to readers; the text says how many can."""
+    """More symbols than can be streamed to readers; the text states the limit."""
 
 
 SubscriptionT = TypeVar("SubscriptionT", TradeSubscription, BookTickerSubscription)
@@ -54,7 +54,7 @@ class _TickHub(Generic[SubscriptionT]):
 
     @property
     def subscribers(self) -> int:
-        """Subscriptions at present."""
+        """Current number of subscriptions."""
         return len(self._subscriptions)
 
     def subscribe(self, symbols: Iterable[str] = ()) -> SubscriptionT:
@@ -103,7 +103,7 @@ class _TickHub(Generic[SubscriptionT]):
         """Raise if this many further symbols cannot be streamed."""
 
     def _publish_newest(self, subscription: SubscriptionT, symbol: str) -> None:
-        """Give a new subscription the present state of a symbol."""
+        """Deliver the current state of a symbol to a new subscription."""
 
     def _on_idle(self, symbols: Iterable[str]) -> None:
         """Handle symbols that have lost their last reader."""
@@ -133,8 +133,8 @@ class BookTickerHub(_TickHub[BookTickerSubscription]):
     """Passes book tickers to the subscriptions of their symbols, and remembers the newest.
 
     Args:
-        max_symbols: streamed to readers.
-        linger_s: how long a symbol stays wanted after its last reader left.
+        max_symbols: maximum symbols streamed to readers.
+        linger_s: how long a symbol stays wanted after its last reader has gone.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class BookTickerHub(_TickHub[BookTickerSubscription]):
         self._newest: dict[str, BookTickerUpdate] = {}
 
     def newest(self, symbol: str) -> BookTickerUpdate | None:
-        """The newest book ticker; None if none came while the symbol was streamed."""
+        """Return the newest book ticker; None if none arrived while the symbol was streamed."""
         return self._newest.get(symbol)
 
     def publish(self, book_ticker: BookTickerUpdate) -> None:
@@ -162,7 +162,7 @@ class BookTickerHub(_TickHub[BookTickerSubscription]):
             subscription.publish(book_ticker)
 
     def forget(self, symbols: Iterable[str]) -> None:
-        """Forget the newest book tickers of symbols that are no longer streamed."""
+        """Drop the newest book tickers of symbols that are no longer streamed."""
         for symbol in symbols:
             self._newest.pop(symbol, None)
 

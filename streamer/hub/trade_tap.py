@@ -1,6 +1,6 @@
 """Pass trades from the candle feeds to readers while readers subscribe.
 
-A feed pays for one attribute lookup for each batch of frames while there are no readers.
+Without readers, the cost is one attribute look-up per batch of frames.
 """
 
 from __future__ import annotations

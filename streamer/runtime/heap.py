@@ -1,8 +1,8 @@
 """Settings of the C library's heap for a long-lived process.
 
-By default glibc raises the size from which blocks are mapped separately whenever a large block is
-freed. Freed blocks between used ones then stay in the heap: with 1,500 symbols, megabytes more each
-minute.
+By default, when a large block is freed, glibc raises the size from which blocks are mapped
+separately. Freed blocks between used ones then stay in the heap: with 1,500 symbols, megabytes more
+each minute.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Detect a stuck task: each beat says by when the next one is due."""
+"""Detect a stuck task: each beat states when the next one is due."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Heartbeat:
     """The heartbeat of one endless task.
 
     Each beat announces the next one, so that an intended wait (a back-off of half a minute, a write
-    of at most one) raises no alarm and any other does.
+    of at most one) raises no alarm, but any longer wait does.
 
     Args:
         clock_s: a monotonic clock.
@@ -31,7 +31,8 @@ class Heartbeat:
 
     @property
     def overdue_s(self) -> float:
-        """Seconds by which the next beat is late; 0 or less if it is not, or before the first."""
+        """Return the seconds by which the next beat is late; 0 or less if it is not, or before the
+        first."""
         return 0.0 if self._due_s is None else self._clock_s() - self._due_s
 
     @property

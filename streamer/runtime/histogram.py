@@ -38,7 +38,7 @@ class Histogram:
         self.total += value
 
     def cumulative(self) -> Iterator[int]:
-        """Number of values up to each bound, then of all."""
+        """Yield the number of values up to each bound, then of all."""
         return accumulate(self._counts)
 
     def add(self, other: Histogram) -> None:

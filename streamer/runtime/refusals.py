@@ -1,7 +1,7 @@
-"""Markets that refuse this address: all requests to them pause.
+"""Pause requests to markets that refuse this address.
 
-A firewall releases an address that has been quiet. Thousands of missing ids and trailing trades may
-be requested concurrently, so one refusal pauses all of them.
+A firewall releases an address after a pause. Thousands of missing ids and trailing trades may be
+requested concurrently, so one refusal pauses all of them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from include.domain.instruments import Market
 
 LASTING_AFTER = 10
-"""Refusals in succession, with a wait of about ten minutes before each further one: a firewall
-that lets an address go has done so by then."""
+"""Consecutive refusals, about ten minutes apart, after which a refusal counts as lasting: a
+temporary block would have ended by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ class Refusals:
         self._refusals: dict[Market, Refusal] = {}
 
     def note(self, market: Market, reason: str, *, now_s: float, wait_s: float) -> bool:
-        """Record a refusal by a market; returns whether it is the market's first.
+        """Record a refusal by a market; return whether it is the market's first.
 
         Args:
             now_s: monotonic clock.
-            wait_s: seconds for which the market is left alone.
+            wait_s: seconds without requests to the market.
         """
         before = self._refusals.get(market)
         times = 1 if before is None else before.times

@@ -1,12 +1,12 @@
-"""Queue REST requests and run them in threads: one timeout, one way to retry, one pause for markets
-that refuse us.
+"""Queue REST requests and run them in threads, with one policy for timeouts, retries and refusals.
 
-A source of work (candles to repair, missing trade ids, last trades of stopped symbols) hands out
-what is due; the queue calls, and reports to the source how each request ended.
+A source of work (candles to repair, missing trade ids, last trades of stopped symbols) returns the
+requests that are due. The queue calls them and reports to the source how each request ended.
 
-Failures are of three kinds. Those of PostgreSQL, to which a call writes, do not concern the request
-and are retried without end. A market that refuses this address pauses all its requests. Those of
-the exchange are counted: after some quick attempts they are retried slowly, or given up.
+Failures are of three kinds. Failures of PostgreSQL, to which a call writes, do not concern the
+request and are retried without limit. A market that refuses this address pauses all its requests.
+Failures of the exchange are counted: after some quick attempts they are retried slowly, or given
+up.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class RestCalls:
     refusals: Refusals | None = field(default=None)
 
     def refusal_by(self, market: Market, now_s: float) -> Refusal | None:
-        """Return why no request to a market may be made now; None if one may."""
+        """Return why no request to a market may be made now; None if requests are allowed."""
         return None if self.refusals is None else self.refusals.at(market, now_s)
 
     async def call(
@@ -180,13 +180,13 @@ class RestRequest(Generic[Value]):
 
 @dataclass(slots=True)
 class RestQueue:
-    """Runs the requests that a source hands out, a few at a time.
+    """Runs the requests of a source, a few at a time.
 
     Attributes:
         take_due: receives the time (monotonic, s) and returns a request; None if none is due.
-        poll_s: interval at which the source is polled while it has nothing due.
+        poll_s: interval at which the source is polled while nothing is due.
         pause_s: pause after each request.
-        max_calls: calls at a time.
+        max_calls: maximum concurrent calls.
         on_idle: awaited once after the last of some requests.
         heartbeat: beats while the queue advances, not while all calls hang.
     """

@@ -1,4 +1,4 @@
-"""Run tasks side by side until one of them ends, and end the others within a bounded time."""
+"""Run tasks concurrently until one of them ends, and end the others within a bounded time."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CANCEL_TIMEOUT_S = 3.0
 class Supervisor:
     """Owns endless tasks: the first one to end, or to fail, ends ``wait``.
 
-    Unlike ``asyncio.TaskGroup`` it raises the failure itself, may end single tasks, and does not
-    wait for ever for tasks that ignore a cancellation.
+    Unlike ``asyncio.TaskGroup`` it raises the failure itself, can end single tasks, and does not
+    wait forever for tasks that ignore a cancellation.
 
     Args:
-        name: of what the tasks do, for the log.
+        name: of the tasks' work, for the log.
         cancel_timeout_s: how long tasks may take to end once they are cancelled.
     """
 
@@ -70,7 +70,7 @@ class Supervisor:
             self._first_ended.result()
 
     async def close(self) -> None:
-        """Cancel all tasks and wait for their end, but not for ever."""
+        """Cancel all tasks and wait for their end, for a bounded time."""
         self._cancelled |= set(self._tasks.values())
         tasks = set(self._cancelled)
         for task in tasks:
@@ -85,7 +85,7 @@ class Supervisor:
         if task in self._cancelled:
             self._cancelled.discard(task)
             if not task.cancelled():
-                task.exception()  # retrieved: a task that was cancelled on purpose may fail
+                task.exception()  # retrieve the error: a task cancelled on purpose may fail
             return
         if self._first_ended is None:
             self._first_ended = task

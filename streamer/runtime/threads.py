@@ -14,8 +14,9 @@ Result = TypeVar("Result")
 async def in_thread(call: Callable[[], Result], *, name: str) -> Result:
     """Run a blocking call in a daemon thread and await its result.
 
-    ``asyncio.to_thread`` makes a process that ends wait for a request of minutes, but the streamer
-    has to stop within ten seconds. A call whose caller is cancelled continues in its thread.
+    With ``asyncio.to_thread``, a process that ends would wait for a request of minutes, but the
+    streamer has to stop within ten seconds. If the caller is cancelled, the call continues in its
+    thread.
     """
     work, future = _work_of(call)
     threading.Thread(target=work, name=name, daemon=True).start()
@@ -25,8 +26,8 @@ async def in_thread(call: Callable[[], Result], *, name: str) -> Result:
 class Threads:
     """A pool of daemon threads for short calls, started as needed; further calls wait.
 
-    ``ThreadPoolExecutor`` joins its threads when the process ends, daemons or not, so that a query
-    that hangs keeps the process alive.
+    ``ThreadPoolExecutor`` joins its threads when the process ends, daemons or not, so a query that
+    hangs would prevent the process from ending.
 
     Args:
         max_threads: number of threads.
@@ -38,7 +39,7 @@ class Threads:
         self._name = name
         self._works: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._unfinished = 0
-        """Waiting and running calls, including those whose caller was cancelled."""
+        """Number of waiting and running calls, including those whose caller was cancelled."""
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
@@ -73,7 +74,7 @@ class Threads:
 def _work_of(
     call: Callable[[], Result], *, ended: Callable[[], None] = lambda: None
 ) -> tuple[Callable[[], None], asyncio.Future[Result]]:
-    """The thread's function and the future of its result; ``ended`` is called first."""
+    """Return the thread's function and the future of its result; ``ended`` is called first."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 

@@ -2,8 +2,8 @@
 
 A standby that takes over lacks rows that its primary had acknowledged but not replicated, and a
 restored backup lacks more. Gaps between newer rows, and minutes that are no longer verified, are
-found as at a start. Missing first rows of a symbol show by the minute with which the symbol was
-begun. Missing rows before a halt, or before a symbol was removed, leave no trace in the table, so
+found as at a start. Missing first rows of a symbol show by the minute with which its streaming
+began. Missing rows before a halt, or before a symbol was removed, leave no trace in the table, so
 those minutes are requested from the exchange.
 """
 
@@ -28,7 +28,7 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 CHECK_DELAY_S = 150.0
-"""After this all symbols have newer rows, and waiting rows are stored."""
+"""Delay after which all symbols have newer rows, and waiting rows are stored."""
 RECENT_US = 2 * MINUTE_US
 """Newer minutes are not checked: they may wait for their kline or for REST."""
 CALL_TIMEOUT_S = 300.0
@@ -43,7 +43,7 @@ class FailoverCheck:
     """Requests minutes that the table no longer has.
 
     Args:
-        hub: has the streamed symbols.
+        hub: source of the streamed symbols.
         exchange_us: exchange time.
         request_repair: called with ranges that are missing or not verified.
     """
@@ -66,11 +66,11 @@ class FailoverCheck:
         """Symbols removed since the last check, each with the minute of its removal."""
 
     def begin(self, begins_us: Mapping[str, int]) -> None:
-        """Note streamed symbols, each with its first minute (µs)."""
+        """Record streamed symbols, each with its first minute (µs)."""
         self._begun_us.update(begins_us)
 
     def end(self, symbols: Iterable[str]) -> None:
-        """Note removed symbols; the next check still includes them."""
+        """Record removed symbols; the next check still includes them."""
         now_us = minute_of(self._exchange_us())
         since_us = now_us - self._lookback_us
         self._ended_us = {one: at for one, at in self._ended_us.items() if at >= since_us}
@@ -124,7 +124,7 @@ class FailoverCheck:
             if symbol in last_us:
                 next_us = last_us[symbol] + MINUTE_US
             elif symbol in begun_us:
-                next_us = begun_us[symbol]  # it has no row, or no longer
+                next_us = begun_us[symbol]  # the symbol has no row, or lost it
             else:
                 continue
             if (next_us := max(next_us, since_us)) < end_us:
@@ -134,7 +134,7 @@ class FailoverCheck:
     def _read(
         self, symbols: list[str], begun_us: Mapping[str, int], since_us: int
     ) -> tuple[dict[str, Ranges], dict[str, int]]:
-        """Missing and unverified minutes up to the newest rows, and the newest open times."""
+        """Return missing and unverified minutes up to the newest rows, and those rows' times."""
         with connect(self._url, application_name="candelabra-streamer") as connection:
             missing = minutes_to_ask(connection, symbols, since_us)
             for symbol, first_us in first_minutes(connection, begun_us, since_us).items():

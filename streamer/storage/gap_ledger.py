@@ -1,6 +1,6 @@
-"""Record what the stream missed in ``ops.gaps``, until every minute is proven complete.
+"""Record minutes that the stream missed in ``ops.gaps``, until every minute is proven complete.
 
-The ledger never blocks the stream: changes are kept in memory and written by a separate task on a
+The ledger never blocks the stream: changes are held in memory and written by a separate task on a
 separate connection. A gap is one row however often its bounds move before it is closed, so that a
 disconnect of 500 symbols makes 500 rows and not one for each minute.
 """
@@ -42,15 +42,15 @@ log = structlog.get_logger(__name__)
 WRITE_INTERVAL_S = 0.25
 """Changes within this time are written together."""
 MAX_GAPS_PER_SYMBOL = 16
-"""Open gaps kept apart; beyond this, missed minutes widen the last one."""
+"""Maximum open gaps of a symbol; beyond this, missed minutes widen the last one."""
 BATCH_ROWS = 2_000
 GROWS_FOR_S = 300.0
-"""A partly proven gap takes in new minutes for this long: a connection that is bad for hours makes
-a row every five minutes, not one a minute nor one that never closes."""
+"""Time for which a partly proven gap accepts new minutes. A connection that is bad for hours then
+makes a row every five minutes, instead of one a minute or one that never closes."""
 MAX_GIVEN_UP = 100_000
-"""Given-up gaps counted as open; further ones are only in the table."""
+"""Maximum given-up gaps that count as open; further ones are only in the table."""
 POLL_INTERVAL_S = 30.0
-"""Interval of the check whether others have filled open gaps."""
+"""Interval of the check whether other workers have filled open gaps."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
@@ -61,11 +61,12 @@ class OpenGap:
     """A gap of one symbol until it is closed in the table or given up.
 
     Attributes:
-        opened_s, proven_s: by the event loop's clock; the latter once all minutes are proven.
+        opened_s, proven_s: by the event loop's clock; ``proven_s`` is set once all minutes are
+            proven.
         unproven: minutes not proven yet, as half-open ranges, ascending.
-        rows: its rows of the table; several if another streamer opened the same range.
-        written: the range that its rows have.
-        changes: counts changes, to detect those made during a write.
+        rows: its rows in the table; several if another streamer opened the same range.
+        written: the range in the table's rows.
+        changes: counts changes, to detect changes made during a write.
     """
 
     symbol: str
@@ -90,7 +91,7 @@ class OpenGap:
         return now_s - self.opened_s < GROWS_FOR_S or not self.proofs
 
     def add(self, start_us: int, end_us: int) -> bool:
-        """Add a range; returns whether the row has to change."""
+        """Add a range; return whether the row has to change."""
         bounds = (min(self.start_us, start_us), max(self.end_us, end_us))
         is_known = self.proven_s is None and bounds == self.written
         self.start_us, self.end_us = bounds
@@ -134,25 +135,26 @@ class GapLedger:
         """End of the newest minute verified by the stream's klines, by symbol."""
         self._changed: dict[OpenGap, None] = {}
         self._given_up: Counter[GapRow] = Counter()
-        """Rows left to ``repair_gaps``, each with the number of our gaps that ended in it."""
+        """Rows given up for ``repair_gaps``, each with the number of our gaps joined in it."""
         self._wake = asyncio.Event()
         self._checked_s = 0.0
         self._connection: psycopg.AsyncConnection | None = None
 
     @property
     def open(self) -> int:
-        """Gaps not closed yet, including given-up ones."""
+        """Number of gaps not closed yet, including given-up ones."""
         return sum(map(len, self._gaps.values())) + self._given_up.total()
 
     @property
     def unwritten(self) -> int:
-        """Gaps with changes not written yet."""
+        """Number of gaps with changes not written yet."""
         return len(self._changed)
 
     # --- changes
 
     def missed(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """Open or widen a gap for minutes that may be incomplete; bounds (µs) are rounded out."""
+        """Open or widen a gap for minutes that may be incomplete; bounds (µs) are extended to full
+        minutes."""
         start_us, end_us = minute_of(start_us), minute_of(end_us - 1) + MINUTE_US
         now_s = _now_s()
         gaps = self._gaps.setdefault(symbol, [])
@@ -206,11 +208,11 @@ class GapLedger:
     def repaired(self, symbol: str, start_us: int, end_us: int, cause: str, rows: int) -> None:
         """Mark minutes as proven by REST, which returned this many rows."""
         if cause == NO_FRAMES and rows and self._expects_klines:
-            self.missed(symbol, start_us, end_us, cause)  # it traded: the stream was dead
+            self.missed(symbol, start_us, end_us, cause)  # it traded, so the stream was dead
         self.proven(symbol, start_us, end_us, "rest")
 
     def give_up(self, symbol: str, start_us: int, end_us: int, cause: str, reason: str) -> None:
-        """Leave the gap of these minutes to the DAG ``repair_gaps``."""
+        """Give up these minutes; the DAG ``repair_gaps`` repairs their gap."""
         self.missed(symbol, start_us, end_us, cause)
         for gap in self._gaps[symbol]:
             if gap.start_us < end_us and start_us < gap.end_us:
@@ -234,7 +236,7 @@ class GapLedger:
         ]
         taken_back = self._given_up & Counter(map(_row_of, new))
         self._given_up -= taken_back
-        self.opened += len(new) - taken_back.total()  # the latter are counted already
+        self.opened += len(new) - taken_back.total()  # gaps known by range are counted already
         for gap in new:
             bounds = (gap.start_us, gap.end_us)
             self._gaps.setdefault(gap.symbol, []).append(
@@ -324,9 +326,9 @@ class GapLedger:
             connection, [LeftGap(one, gap.detail) for gap in left for one in gap.rows]
         )
         for gap in batch:
-            if gap.changes != seen[gap]:  # changed meanwhile: the next round writes it
+            if gap.changes != seen[gap]:  # changed in the meantime: the next round writes it
                 if gap in proven:
-                    gap.written = None  # into a new row: this one is closed
+                    gap.written = None  # in a new row: this one is closed
                 continue
             del self._changed[gap]
             if gap.proven_s is not None:
@@ -337,7 +339,7 @@ class GapLedger:
                 self._leave(gap)
 
     async def _check_open(self) -> None:
-        """Drop gaps that others have filled, and open those again that a new server lacks."""
+        """Drop gaps that others have filled; open gaps again that a new server lacks."""
         open_gaps = [gap for gaps in self._gaps.values() for gap in gaps if gap.rows]
         seen = {gap: gap.changes for gap in open_gaps}
         given_up = list(self._given_up)[:BATCH_ROWS]
@@ -357,7 +359,7 @@ class GapLedger:
                 self._drop(gap)
                 self.closed += 1
         for one in given_up:
-            gaps = self._given_up.pop(one, 0)  # 0: adopted again meanwhile
+            gaps = self._given_up.pop(one, 0)  # 0: adopted again in the meantime
             if one in closed or one in gone:
                 self.closed += gaps
             elif gaps:
@@ -393,7 +395,7 @@ class GapLedger:
         wider = [WiderGap(gap.rows[-1], *bounds[gap], gap.detail) for gap in grown]
         done = await widen_gaps_async(connection, wider)
         for gap in grown:
-            # a row that could not be widened gets a second one of the whole range
+            # A row that could not be widened gets a second one with the whole range.
             gap.written = bounds[gap] if gap.rows[-1] in done else None
         await self._open(connection, [gap for gap in grown if gap.written is None])
 
@@ -404,7 +406,7 @@ class GapLedger:
             del self._gaps[gap.symbol]
 
     def _leave(self, gap: OpenGap) -> None:
-        """Count it as open until ``_check_open`` finds that others have closed it."""
+        """Count a given-up gap as open until ``_check_open`` finds that others have closed it."""
         if len(self._given_up) < MAX_GIVEN_UP:
             self._given_up[gap.rows[-1]] += 1
 

@@ -1,6 +1,7 @@
 """Queue minutes for repair by REST, and retry until they are repaired or given up.
 
-Kept as ranges for each symbol, so that a disconnect of hours for 1,500 symbols takes little memory.
+Minutes are stored as ranges per symbol, so that a disconnect of hours for 1,500 symbols takes
+little memory.
 """
 
 from __future__ import annotations
@@ -35,17 +36,18 @@ REST_DELAY_US = 30 * SECOND_US
 
 MAX_MINUTES_PER_CALL = 1_000
 MAX_CALLS = 4
-"""Calls at a time; more would slow the event loop down."""
+"""Maximum concurrent calls; more would slow the event loop down."""
 POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, max_s=60.0, min_s=0.1)
 CALL_TIMEOUT_S = 900.0
 """Timeout for all pages of a long range, which wait for request weight."""
 RELEASE_TIMEOUT_S = 30.0
 MAX_RANGES = 100
-"""Ranges of one symbol; beyond this the nearest two are joined, with the minutes between."""
+"""Maximum ranges of one symbol; beyond this the nearest two are joined, with the minutes between.
+"""
 MAX_ATTEMPTS = 20
-"""Failures of the exchange, with waits of fifteen minutes together at most; then the gap is left to
-the DAG ``repair_gaps``. Failures of PostgreSQL do not count."""
+"""Failures of the exchange, with waits of at most fifteen minutes in total, after which the DAG
+``repair_gaps`` repairs the gap. Failures of PostgreSQL do not count."""
 
 
 def _repair_calls() -> RestCalls:
@@ -133,7 +135,7 @@ class RepairQueue:
 
     @property
     def waiting_minutes(self) -> int:
-        """Minutes requested and not repaired yet."""
+        """Number of minutes requested and not repaired yet."""
         return sum(
             (request.end_us - request.start_us) // MINUTE_US
             for requests in self._requests.values()
@@ -170,7 +172,7 @@ class RepairQueue:
         )
 
     def _take_due(self, now_s: float) -> RepairRequest | None:
-        """The next range, or part of one, whose minutes are complete at REST."""
+        """Return the next range, or part of one, whose minutes are complete at REST."""
         exchange_us = self.exchange_us()
         for symbol, requests in self._requests.items():
             complete_us = exchange_us - REST_DELAY_US - self.patience_us(symbol)
@@ -207,7 +209,7 @@ class RepairQueue:
         )
 
     def _give_up(self, request: RepairRequest, reason: str) -> None:
-        """Leave the range to the gap ledger."""
+        """Report the range as given up, for the gap ledger."""
         self.given_up_minutes += (request.end_us - request.start_us) // MINUTE_US
         self.on_given_up(request, reason)
 

@@ -1,8 +1,8 @@
 """Store candles in PostgreSQL: batched, bounded in memory, and retried.
 
 Closed candles are never dropped silently. When the buffer is full because PostgreSQL is away, the
-oldest become requests to REST, which take two integers for each symbol instead of a row for each
-minute.
+oldest are replaced by requests to REST, which take two integers for each symbol instead of a row
+for each minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from streamer.runtime.histogram import Histogram
 log = structlog.get_logger(__name__)
 
 LIVE_INTERVAL_S = 0.25
-"""Shortest time between writes of open candles."""
+"""Minimum interval between writes of open candles."""
 LIVE_SYMBOLS = 50
 """Symbols of one write of open candles; preparing it blocks the event loop for 0.3 to 0.4 ms."""
 BACKOFF = Backoff(first_s=0.4, max_s=10.0, min_s=0.05)
@@ -66,7 +66,7 @@ class CandleWriter:
         aggregators: the aggregators whose open candles are written.
         batch_size: rows of one write.
         flush_timeout_s: longest wait before a write.
-        buffer_rows: rows kept while PostgreSQL is away.
+        buffer_rows: rows held while PostgreSQL is away.
         on_overflow: called with symbol, start, end (µs) and cause of minutes that were dropped.
         on_stored: called with the candidates of each successful write.
         on_reconnected: called when the database is back and all waiting rows are written.
@@ -104,7 +104,7 @@ class CandleWriter:
         self._writing = asyncio.Lock()
         self._was_connected = False
         self._was_cancelled = False
-        """A write was cancelled: its statement may still run on the connection."""
+        """Whether a write was cancelled: its statement may still run on the connection."""
         self._outage: DatabaseOutage | None = None
         self._connection: psycopg.AsyncConnection | None = None
         self._last_live_s = float("-inf")
@@ -112,7 +112,7 @@ class CandleWriter:
 
     @property
     def waiting(self) -> int:
-        """Closed candles not written yet."""
+        """Number of closed candles not written yet."""
         return len(self._candidates)
 
     @property
@@ -129,7 +129,7 @@ class CandleWriter:
         self._wake.set()
 
     def write_now(self) -> None:
-        """Write open candles without the usual interval: minutes have ended."""
+        """Write open candles before the usual interval, because minutes have ended."""
         self._last_live_s = float("-inf")
         self._wake.set()
 
@@ -147,7 +147,7 @@ class CandleWriter:
 
     async def _write_when_due(self) -> None:
         self.heartbeat.beat(self._flush_timeout_s + WRITE_TIMEOUT_S)
-        # asyncio.timeout instead of wait_for: in Python 3.11 wait_for loses a cancellation that
+        # asyncio.timeout rather than wait_for: in Python 3.11 wait_for loses a cancellation that
         # arrives when its call ends, and the streamer would never stop.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._flush_timeout_s):
@@ -177,12 +177,12 @@ class CandleWriter:
         self.heartbeat.beat(retry_in_s)
 
     async def wait_for_write(self) -> None:
-        """Wait until a running write is over: later ones do not include removed symbols."""
+        """Wait until a running write has ended; later writes do not include removed symbols."""
         async with self._writing:
             pass
 
     async def flush(self) -> None:
-        """Write everything that waits, for a clean stop.
+        """Write all waiting candles, for a clean stop.
 
         Raises:
             TransientError: the database is away; the next start fetches the rest.
@@ -208,7 +208,7 @@ class CandleWriter:
     async def _write_closed(self) -> None:
         loop = asyncio.get_running_loop()
         while self._candidates:
-            # Taken out first: an overflow during the write must not drop them a second time.
+            # Removed first: an overflow during the write must not drop them a second time.
             size = min(self._batch_size, len(self._candidates))
             batch = [self._candidates.popleft() for _ in range(size)]
             began_s = loop.time()
@@ -264,7 +264,7 @@ class CandleWriter:
         dirty = [aggregator for aggregator in self._aggregators() if aggregator.is_dirty]
         for first in range(0, len(dirty), LIVE_SYMBOLS):
             if len(self._candidates) >= LIVE_SYMBOLS:
-                await self._write_closed()  # many wait; a few wait until all open ones are written
+                await self._write_closed()  # if few wait, all open candles are written first
             await self._write_live_of(dirty[first : first + LIVE_SYMBOLS])
 
     async def _write_live_of(self, aggregators: Sequence[SymbolAggregator]) -> None:
@@ -287,7 +287,7 @@ class CandleWriter:
                 aggregator.is_dirty = True
             raise
         except PermanentError as error:
-            # Open candles are only shown: the next state follows soon.
+            # Open candles are only for display, and the next state follows soon.
             log.warning("live_candles_refused", rows=len(rows), error=str(error))
 
     # --- the connection
@@ -300,7 +300,7 @@ class CandleWriter:
         except PermanentError as error:
             if not self._was_connected:
                 raise
-            # The login worked before: a restore, a failover or a password change is going on.
+            # The login worked before, so a restore, a failover or a password change is in progress.
             raise TransientError(str(error)) from error
         self._was_connected = True
 

@@ -1,10 +1,10 @@
 """Find the first minute of symbols without stored rows, or without their first ones.
 
 Most of these symbols are new to the streamer, not to the exchange: they are streamed from now on,
-and earlier minutes are left to a backfill. There are three exceptions:
+and a backfill may load earlier minutes. There are three exceptions:
 
-- The process was killed before it wrote a row of the symbol. The gap ledger has it, though perhaps
-  only later minutes, because the first ones were not written yet.
+- The process was killed before it wrote a row of the symbol. The gap ledger has the symbol, though
+  perhaps only later minutes, because the first ones were not written yet.
 - The symbol was listed while no streamer ran.
 - The symbol has rows but lacks the first ones, because the process was killed before it recorded
   their gap.
@@ -31,17 +31,17 @@ from include.store.postgres.pools import connect
 log = structlog.get_logger(__name__)
 
 MAX_REQUESTS = 100
-"""Symbols of a market whose first minute is requested at the start, for a request weight of 2 each,
-or 6 without trades. If more symbols have no rows, the selection has changed: no market lists this
-many in a day."""
+"""Maximum symbols of a market whose first minute is requested at the start, for a request weight of
+2 each, or 6 without trades. If more symbols have no rows, the selection has changed: no market
+lists this many in a day."""
 ATTEMPTS = 3
 """Empty answers before a symbol counts as not traded yet: a lagging server lacks new symbols."""
 FIRST_ROWS = 10  # more than one, since a page may lack its last rows
 BACKOFF = Backoff(first_s=1.0, max_s=2.0, min_s=0.5)
 SEEN_BEFORE_US = 60 * MINUTE_US
-"""How long before the last stored minute of its market a symbol may have been listed: the streamer
-that stored that minute may have lost it when it was killed, or may not have seen it in a list that
-was cached or could not be read."""
+"""How long before the last stored minute of its market a symbol may have been listed. The streamer
+that stored that minute may have lost the symbol's rows when it was killed, or may not have seen the
+symbol in a list that was cached or could not be read."""
 
 
 def find_begins(
@@ -90,7 +90,7 @@ def find_begins(
             first_us = firsts_us.get(symbol)
             seen_us = (unlisted_us or {}).get(symbol) or max(lasts_us.values(), default=market_us)
             begin_us = begin_of(first_us, gaps_us.get(symbol), seen_us)
-            if begin_us is None and unlisted_us:  # it has not traded yet, or has traded for long
+            if begin_us is None and unlisted_us:  # it has not traded yet, or its history is long
                 begin_us = minute_of(market_us if first_us is None else seen_us)
             if begin_us is not None:
                 begins[symbol] = begin_us
@@ -102,20 +102,20 @@ def find_begins(
 def _asked_at_start(
     new: Sequence[Instrument], gaps_us: Mapping[str, int], has_rows: bool
 ) -> list[Instrument]:
-    """Symbols without rows whose first minute is worth a request; none of too many."""
+    """Return the symbols without rows whose first minute to request; none if they are too many."""
     with_gaps = [one for one in new if one.symbol in gaps_us]
     others = [one for one in new if has_rows and one.is_trading and one.symbol not in gaps_us]
     return [one for some in (with_gaps, others) if len(some) <= MAX_REQUESTS for one in some]
 
 
 def begin_of(first_us: int | None, gap_us: int | None, seen_us: int) -> int | None:
-    """The first minute (µs) of a symbol without rows; None if it begins now.
+    """Return the first minute (µs) of a symbol without rows; None if it begins now.
 
     Args:
         first_us: its first minute according to REST; None if unknown.
         gap_us: the first minute of its open gaps; None without gaps.
-        seen_us: when the symbol may not have been listed yet; a first minute long before is left to
-            a backfill.
+        seen_us: when the symbol may not have been listed yet; a backfill loads a history that began
+            long before.
     """
     gaps = [] if gap_us is None else [gap_us]
     if first_us is not None and first_us >= min([seen_us, *gaps]) - SEEN_BEFORE_US:
@@ -159,7 +159,7 @@ def find_missing_beginnings(
 
 
 def log_unknown(reasons: Mapping[str, str]) -> None:
-    """Log symbols whose first minute is unknown; they are streamed all the same."""
+    """Log symbols whose first minute is unknown; they are streamed nevertheless."""
     for symbol, reason in reasons.items():
         log.warning("first_minute_unknown", symbol=symbol, error=reason)
 
@@ -202,9 +202,9 @@ def _fetch_first_minutes(
 
 
 def _first_minute(rest: BinanceRest, one: Instrument) -> int | None:
-    """The first minute according to one answer, if it has any."""
+    """Return the first minute according to one answer, if it has any."""
     page = rest.klines(one.exchange_symbol, "1m", 0, limit=FIRST_ROWS)
     if page.candles:
         return page.candles[0].open_time_us
-    # the first minute is open, or has just ended
+    # The first minute is open, or has just ended.
     return minute_of(page.server_time_us) - MINUTE_US if page.not_final else None

@@ -33,9 +33,10 @@ from streamer.symbols.watchlists import follow_watchlists
 log = structlog.get_logger(__name__)
 
 LIVE_WRITE_TIMEOUT_S = 300.0
-"""Wait for a running write of open candles, which may include removed symbols."""
+"""Maximum wait for a running write of open candles, which may include removed symbols."""
 REFRESH_PAUSE_S = 1.0
-"""Pause after a requested refresh: a list costs request weight, and watchlists change by clicks."""
+"""Pause after a requested refresh: a list costs request weight, and each click changes a watchlist.
+"""
 MAX_REFUSED_SHOWN = 5
 """Refused new symbols whose reasons one error lists."""
 
@@ -93,7 +94,7 @@ class Listings:
         self._reload.set()
 
     def watch(self, symbols: frozenset[str]) -> None:
-        """Set the watched symbols, which are streamed beside those of the settings."""
+        """Set the watched symbols, which are streamed in addition to those of the settings."""
         for market in Market:
             of_market = {symbol for symbol in symbols if market_of(symbol) is market}
             if market not in self._selections and of_market:
@@ -113,7 +114,7 @@ class Listings:
                 await self._follow_file(self._file)
 
     def _begin(self, market: Market, selection: SymbolSelection) -> None:
-        """Follow another market."""
+        """Start following another market."""
         self._selections[market] = selection
         if self._tasks is not None:
             self._tasks.create_task(self._follow(market, selection))
@@ -133,7 +134,8 @@ class Listings:
                 log.error("symbols_file_refused", error=str(error))  # noqa: TRY400
 
     async def _apply(self, wanted: WantedSymbols) -> None:
-        """Stream the file's symbols instead: all of them, or none if one is wrong.
+        """Stream the file's symbols instead of the current ones: all of them, or none if one is
+        wrong.
 
         Raises:
             PermanentError: a symbol does not exist; the error has its line.
@@ -214,7 +216,7 @@ class Listings:
         seen_us: int,
         now_us: int,
     ) -> list[str]:
-        """Stream new symbols; returns the reasons why some could not be begun.
+        """Stream new symbols; return the reasons why some could not be added.
 
         Missing minutes of symbols with rows are found as at a start, since a streamer may have been
         killed. For a symbol streamed a moment ago this may request known minutes, which does no
@@ -264,7 +266,7 @@ class Listings:
     def _read(
         self, market: Market, selection: SymbolSelection | None
     ) -> tuple[list[Instrument], int, Mapping[str, Decimal] | None]:
-        """The list, exchange time before it, and volumes if they decide."""
+        """Return the list, the exchange time before it, and the volumes if they are needed."""
         with open_shared_rest(self._settings, market, self._url) as rest:
             now_us = rest.server_time_us()
             listed = rest.exchange_info()

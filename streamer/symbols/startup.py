@@ -1,4 +1,4 @@
-"""Find out what to stream, from which minutes, and what the table lacks."""
+"""Determine which symbols to stream, from which minutes, and what the table lacks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BACKOFF = Backoff(first_s=1.0, max_s=15.0, min_s=0.1)
 CALL_TIMEOUT_S = 300.0
 """Timeout for requests that wait for weight, and for reading the stored minutes of all symbols."""
 MAX_GAPS = 10_000
-"""Open gaps of ended streamers taken over at a start; the rest is left to ``repair_gaps``."""
+"""Maximum open gaps of ended streamers taken over at a start; ``repair_gaps`` repairs the rest."""
 
 
 class StoppedError(Exception):
@@ -63,7 +63,7 @@ class StreamOptions:
     symbols_file: WantedSymbols | None = None
 
     def place_of(self, name: str) -> str:
-        """The place of a name, as the prefix of an error."""
+        """Return the place of a name, as the prefix of an error."""
         return "" if self.symbols_file is None else self.symbols_file.place_of(name)
 
 
@@ -83,7 +83,7 @@ class StoredState:
     gaps: list[Gap]
 
     def of(self, symbols: Container[str]) -> StoredState:
-        """The part about these symbols."""
+        """Return the part that concerns these symbols."""
         return StoredState(
             {symbol: at_us for symbol, at_us in self.last_us.items() if symbol in symbols},
             {symbol: spans for symbol, spans in self.unsure_us.items() if symbol in symbols},
@@ -96,7 +96,7 @@ class StreamStart:
     """Where the streamer begins.
 
     Attributes:
-        begins_us: the minute with which each symbol begins that does not begin now.
+        begins_us: the first minute of each symbol that does not begin now.
         now_us: exchange time by market.
     """
 
@@ -245,7 +245,7 @@ async def _unless_stopped(
 def _request(
     settings: Settings, market: Market, ask: Callable[[BinanceRest], Result]
 ) -> Callable[[], Result]:
-    """A REST call with a new client, so that a retry does not use one that hangs."""
+    """Return a REST call with a new client, so that a retry does not use one that hangs."""
 
     def call() -> Result:
         with open_shared_rest(settings, market, settings.url_for("streamer")) as rest:
@@ -255,7 +255,7 @@ def _request(
 
 
 def _streamed_since(url: str, symbols: Sequence[str], since_us: int) -> list[str]:
-    """Symbols with a row since this time, or with a gap and no row."""
+    """Return symbols with a row since this time, or with a gap and no row."""
     with connect(url, application_name="candelabra-streamer") as connection:
         last_us = unknown_since(connection, symbols, since_us) | last_minutes(connection, symbols)
     return [symbol for symbol in symbols if last_us.get(symbol, 0) >= since_us]

@@ -1,8 +1,8 @@
-"""Select the streamed symbols as the exchange's list changes. Pure: lists and times go in.
+"""Select the streamed symbols as the exchange's list changes. Pure: lists and times are passed in.
 
-A symbol that stops trading keeps its streams: a halt ends with a trade, which must not be missed,
+A symbol that stops trading stays subscribed: a halt ends with a trade, which must not be missed,
 and looks the same as a delisting. The symbol counts as gone after an hour in which most others
-trade. Its streams then make room, and it is added again if it returns.
+trade. It is then unsubscribed to make room, and added again if it returns.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class SymbolSelection:
         self._wanted = wanted
 
     def watch(self, symbols: Iterable[str]) -> bool:
-        """Set the watched symbols, which do not count for ``top``; returns whether they changed.
+        """Set the watched symbols, which do not count for ``top``; return whether they changed.
 
         They apply from the next list on. A symbol that is no longer watched is dropped unless it is
         wanted as well.
@@ -81,7 +81,7 @@ class SymbolSelection:
         return before != self._watched
 
     def unlisted(self, listed: Sequence[Instrument]) -> list[str]:
-        """Watched symbols that do not exist, in order."""
+        """Return the watched symbols that do not exist, in order."""
         return sorted(self._watched - {one.symbol for one in listed})
 
     @property
@@ -171,9 +171,9 @@ class SymbolSelection:
     def _newly_chosen(
         self, trading: Mapping[str, Instrument], volumes: Mapping[str, Decimal] | None
     ) -> list[Instrument]:
-        """Symbols that get a place; watched ones may be streamed already."""
+        """Return the symbols that get a place; watched ones may be streamed already."""
         if self._top is not None and volumes is None:
-            return []  # a place that has just become free is filled by the next list
+            return []  # the next list fills a place that has just become free
         wanted = matching(self._wanted, list(trading.values()))
         new = [one for one in wanted if one.symbol not in self._chosen]
         if self._top is not None and volumes is not None:
@@ -184,14 +184,14 @@ class SymbolSelection:
 
 
 def names_of(market: Market, wanted: Sequence[str]) -> list[str]:
-    """The names and patterns of a market."""
+    """Return the names and patterns of a market."""
     return [name for name in wanted if markets_of([name]) == (market,)]
 
 
 def selections_of(
     options: StreamOptions, streamed: Sequence[Instrument]
 ) -> dict[Market, SymbolSelection]:
-    """A selection for each streamed market; each keeps its share of ``top`` from the start."""
+    """Return a selection for each streamed market; each keeps its initial share of ``top``."""
     selections = {}
     for market in markets_of(options.symbols):
         wanted = names_of(market, options.symbols)

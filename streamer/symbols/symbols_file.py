@@ -10,7 +10,7 @@ from pathlib import Path
 from include.errors import PermanentError
 
 MAX_BYTES = 1_048_576
-"""A list of all symbols of both markets is fifty times smaller."""
+"""A list of all symbols of both markets has a fiftieth of this."""
 NAME = re.compile(r"[A-Z0-9_*?\[\]!-]+(\.P)?")
 
 
@@ -31,7 +31,7 @@ class WantedSymbols:
         return tuple(self.lines)
 
     def place_of(self, name: str) -> str:
-        """The place of a name, as the prefix of an error."""
+        """Return the place of a name, as the prefix of an error."""
         return f"{self.path}:{self.lines[name]}: "
 
 

@@ -1,4 +1,4 @@
-"""Which symbols to stream: by name, by pattern, by rank of volume, or all."""
+"""Choose the symbols to stream: by name, by pattern, by rank of volume, or all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_pattern(wanted: str) -> bool:
 
 
 def markets_of(wanted: Sequence[str]) -> tuple[Market, ...]:
-    """The markets of names and patterns."""
+    """Return the markets of names and patterns."""
     markets = {Market.UM if name.endswith(UM_SUFFIX) else Market.SPOT for name in wanted}
     return tuple(market for market in Market if market in markets)
 
@@ -69,7 +69,7 @@ def choose(
 def matching(
     wanted: Sequence[str], instruments: Sequence[Instrument], *, streamed: Collection[str] = ()
 ) -> list[Instrument]:
-    """The instruments that match names and patterns, in their order; patterns match trading ones.
+    """Return the instruments that match names and patterns, in their order.
 
     Args:
         streamed: symbols that patterns match even if they do not trade.
@@ -94,7 +94,7 @@ def is_wanted(symbol: str, wanted: Sequence[str]) -> bool:
 
 
 def not_trading(wanted: Sequence[str], instruments: Sequence[Instrument]) -> list[str]:
-    """Symbols that patterns would match if they traded."""
+    """Return the symbols that patterns would match if they traded."""
     patterns = [name for name in wanted if is_pattern(name)]
     return [
         one.symbol

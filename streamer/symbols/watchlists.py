@@ -23,8 +23,8 @@ READ_TIMEOUT_S = 10.0
 async def follow_watchlists(url: str, on_watched: Callable[[frozenset[str]], None]) -> None:
     """Pass on all watched symbols, first and after each change, until cancelled.
 
-    While PostgreSQL is away the last symbols stay watched. Afterwards all are read again, because
-    notifications of that time are lost.
+    While PostgreSQL is away, the last known symbols stay watched. Afterwards all are read again,
+    because notifications of that time are lost.
 
     Args:
         url: of a role that may read ``accounts.watched``.

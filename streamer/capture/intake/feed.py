@@ -28,8 +28,8 @@ class CaptureFeed(Feed):
     Args:
         kinds: streams of each symbol, such as ``bookTicker``.
         names: the exchange's names of symbols.
-        on_missed: called with the feed and the times (µs, wall clock) between which frames may be
-            missing, with the first frame after a disconnect, before that frame is stored.
+        on_missed: called at the first frame after a disconnect, before that frame is stored, with
+            the feed and the times (µs, wall clock) between which frames may be missing.
         on_revived: called with the feed, kind of stream and name when a dead stream delivers.
         now_us: wall clock.
 
@@ -71,8 +71,8 @@ class CaptureFeed(Feed):
         self._on_missed = on_missed
         self._on_revived = on_revived
         self._now_us = now_us
-        self._received_us = now_us()  # of the last message
-        self._age_us = 0  # of the present message
+        self._received_us = now_us()  # time of the last message
+        self._age_us = 0  # time of the current message
         self._disconnected_us: int | None = None
         self._is_disconnect_reported = False
         self.connection = StreamConnection(
@@ -113,7 +113,7 @@ class CaptureFeed(Feed):
         self._note_receipt()
 
     def on_held(self, messages: Sequence[bytes], ages_s: Sequence[float]) -> None:
-        """Handle messages that a successor received beside the old socket, with their ages."""
+        """Handle messages that a successor received before taking over, with their ages."""
         for data, age_s in zip(messages, ages_s, strict=True):
             self._age_us = max(1, round(age_s * SECOND_US))
             self.on_text(data)
@@ -153,7 +153,7 @@ class CaptureFeed(Feed):
             self._on_revived(self, kind, name)
 
     def _report_disconnect(self, disconnected_us: int) -> None:
-        """Report what was missed: with the first frame, and again once all streams deliver."""
+        """Report a disconnect at the first frame, and again once all streams deliver."""
         is_over = self.connection.session.is_subscribed
         if is_over or not self._is_disconnect_reported:
             now_us = self._now_us()

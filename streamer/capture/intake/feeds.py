@@ -1,4 +1,4 @@
-"""Capture's own connections, as many as its symbols need at the moment."""
+"""Capture's own connections, as many as its symbols currently need."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CaptureFeeds:
 
     @property
     def feeds(self) -> Sequence[CaptureFeed]:
-        """The present feeds; the list is never replaced, so readers may keep it."""
+        """The current feeds; the list object is never replaced, so readers may hold it."""
         return self._pool.feeds
 
     def add(self, symbols: Sequence[str]) -> None:
@@ -59,7 +59,7 @@ class CaptureFeeds:
                 self._pool.remove((market, url), name)
 
     def delivers_since_us(self, market: Market, kind: str, name: str) -> int | None:
-        """Wall clock time since which a stream is delivered; None while it is not.
+        """Return the wall clock time since which a stream is delivered; None while it is not.
 
         Args:
             name: the exchange's name of a symbol.

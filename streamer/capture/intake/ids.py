@@ -4,8 +4,8 @@ Pure. Trades may arrive in any order and any number of times; each id counts onc
 missing ranges is bounded: beyond the bound the two nearest ranges are joined. The ids between them
 are then requested again, and the table stores them once.
 
-A ticker may be given to another instrument whose ids restart. Missing trades of the previous
-instrument are lost: their ids now belong to the new instrument, so they cannot be requested.
+A ticker may pass to another instrument whose ids restart. Missing trades of the previous instrument
+are lost: their ids now belong to the new instrument, so they cannot be requested.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from include.domain.instruments import REUSED_AFTER_US
 MAX_MISSING_RANGES = 64
 """Maximum number of missing ranges of a symbol."""
 OVERTAKING_IDS = 100
-"""Trades overtake each other on their way: the last one that was stored may not be the highest."""
+"""Trades may arrive out of order by this many ids: the last stored trade may not have the highest
+id."""
 
 
 @dataclass(slots=True)
 class MissingRange:
     """Missing ids, both ends included, between trades made at these times (µs).
 
-    A range whose last id is the one before its first stands for an unknown number of missing
-    trades.
+    If the last id is the one before the first, the number of missing trades is unknown.
 
     Attributes:
         not_before_s: earliest time of the next request; monotonic.
@@ -76,7 +76,7 @@ class IdSequence:
         """Missing ranges: disjoint, ascending."""
         self._first_us = 0
         self._anew_us = 0
-        """Time of the present instrument's first trade; set only if the ticker was reused."""
+        """Time of the current instrument's first trade; set only if the ticker was reused."""
         self._proven_id: int | None = None
         """Last id for which the exchange confirmed that there is no later trade."""
         self._lost: list[MissingRange] = []
@@ -84,7 +84,7 @@ class IdSequence:
         self._max_missing_ranges = max_missing_ranges
 
     def take(self, number: int, time_us: int, now_s: float) -> bool:
-        """Record an id; returns whether it is new.
+        """Record an id; return whether it is new.
 
         Args:
             now_s: monotonic clock.
@@ -115,7 +115,7 @@ class IdSequence:
         return True
 
     def resume(self, stored_id: int, stored_us: int, now_s: float) -> None:
-        """Set the last stored id from before this process began."""
+        """Set the last id stored before this process began."""
         if self.first_id is None:
             if self.highest is None or stored_id > self.highest:
                 self.highest, self.highest_us = stored_id, stored_us
@@ -127,7 +127,7 @@ class IdSequence:
             self._begin_anew(stored_id, stored_us, self._first_us)
 
     def miss(self, missing_range: MissingRange) -> None:
-        """Record ids as missing: the table lacks them, or they were lost on the way to it."""
+        """Record ids as missing: the table lacks them, or they were lost before it."""
         if missing_range.ids == 0:
             self._begin_anew(missing_range.last_id, missing_range.from_us, missing_range.to_us)
         elif missing_range.to_us < self._anew_us:
@@ -150,7 +150,7 @@ class IdSequence:
             self.miss(MissingRange(left_id + 1, last_id, from_us, self.highest_us, now_s))
 
     def advance(self, last_id: int, last_us: int) -> None:
-        """Record that all ids up to this one are in the table, by another way."""
+        """Record that all ids up to this one were stored by other means."""
         if self.highest is None or last_id > self.highest:
             self.highest, self.highest_us = last_id, max(last_us, self.highest_us)
 
@@ -160,11 +160,11 @@ class IdSequence:
 
     @property
     def missing(self) -> list[MissingRange]:
-        """Return the missing ranges, and the lost ones that are not reported yet."""
+        """Return the missing ranges, and lost ranges that are not reported yet."""
         return [*self.missing_ranges, *self._lost]
 
     def take_lost(self) -> list[MissingRange]:
-        """Remove and return the ranges that cannot be requested any more."""
+        """Remove and return the ranges that can no longer be requested."""
         lost, self._lost = self._lost, []
         return lost
 
@@ -229,7 +229,7 @@ class IdSequence:
             ]
 
     def _fill(self, number: int) -> bool:
-        """Remove an id from the missing ones; returns whether it was missing."""
+        """Remove an id from the missing ones; return whether it was missing."""
         missing_ranges = self.missing_ranges
         at = bisect_right(missing_ranges, number, key=lambda one: one.first_id) - 1
         if at < 0 or number > missing_ranges[at].last_id:

@@ -1,4 +1,4 @@
-"""Queues of captured rows on their way to PostgreSQL, with a common memory bound."""
+"""Queues of captured rows waiting for PostgreSQL, with a common memory bound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import islice
 from include.store.trades.captured import RawTable
 
 LEAVE_ROWS = 1_000
-"""Rows that leave together when the bound is reached."""
+"""Rows evicted together when the bound is reached."""
 
 
 @dataclass(slots=True)
@@ -19,8 +19,8 @@ class Lane:
     """Rows of one table that wait, as COPY lines.
 
     Attributes:
-        can_be_asked: whether the exchange serves these rows again by id.
-        in_flight: rows that are being written, and are still only in memory.
+        is_refetchable: whether the exchange serves these rows again by id.
+        in_flight: rows being written, which are still only in memory.
     """
 
     table: RawTable
@@ -35,7 +35,7 @@ class Lanes:
     Args:
         lanes: the queues.
         max_rows: maximum rows in all queues together.
-        on_leave: receives the lane and its oldest rows when they must leave.
+        on_leave: receives a lane and its oldest rows when they are evicted.
     """
 
     def __init__(
@@ -71,10 +71,9 @@ class Lanes:
 
     @contextmanager
     def taken(self, lane: Lane, most: int) -> Iterator[list[str]]:
-        """Yield the oldest rows of a lane; they return to it if the block fails.
+        """Remove and yield the oldest rows of a lane; they return to it if the block fails.
 
-        They are removed meanwhile: rows that leave because the queue is full must not be used
-        twice.
+        They are removed first so that rows evicted from a full queue are not used twice.
         """
         rows = self.take(lane, most)
         is_done = False
@@ -93,6 +92,6 @@ class Lanes:
             self._make_room()
 
     def _make_room(self) -> None:
-        """Drop rows that can be requested again; others only if there are none."""
+        """Evict rows that can be refetched; other rows only if there are none."""
         lane = max(self.lanes, key=lambda one: (one.can_be_asked and bool(one.rows), len(one.rows)))
         self._on_leave(lane, self.take(lane, LEAVE_ROWS))

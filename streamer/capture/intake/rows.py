@@ -34,7 +34,7 @@ from streamer.capture.spool.spool import losses_of, tally
 log = structlog.get_logger(__name__)
 
 LATE_S = 2.0
-"""Time for which missing ids may still arrive by themselves."""
+"""Time in which missing ids may still arrive."""
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
 
 DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
@@ -83,7 +83,7 @@ class Intake:
         self._monotonic_s = monotonic_s
         self._takes_agg_trades = self.takes(AGG_TRADES.name)
         self._takes_trades = self.takes(TRADES.name)
-        # By the exchange's name: one look-up finds all that a frame needs.
+        # By the exchange's name: one look-up finds everything for a frame.
         self._agg_ids: dict[Market, dict[str, tuple[str, IdSequence]]] = {m: {} for m in Market}
         self._spot_ids: dict[str, tuple[str, IdSequence]] = {}
         self._last_quotes: dict[Market, dict[str, tuple[str, int]]] = {m: {} for m in Market}
@@ -93,7 +93,7 @@ class Intake:
         return dataset in self.datasets
 
     def sequence(self, dataset: str, symbol: str) -> IdSequence:
-        """The ids of a symbol."""
+        """Return the id tracker of a symbol."""
         key = (dataset, symbol)
         found = self.sequences.get(key)
         if found is None:
@@ -139,9 +139,8 @@ class Intake:
         """Add a book ticker; the table removes duplicates of two processes.
 
         Args:
-            age_us: its age, if it was held during a handover. A message that the other connection
-                has delivered already is a repeat, even if its time of receipt falls on another
-                date.
+            age_us: its age, if it was held during a handover. A message that the old connection has
+                delivered already is a repeat, even if its time of receipt falls on another date.
         """
         known, name, number = self._last_quotes[market], quote.symbol, quote.update_id
         symbol, last = known.get(name) or (symbol_of(market, name), None)
@@ -157,7 +156,8 @@ class Intake:
         self.lanes.add(self._quotes, line)
 
     def last_update_id(self, market: Market, name: str) -> int | None:
-        """The last book ticker of an exchange's name; None before the first."""
+        """Return the update id of the last book ticker of an exchange's name; None before the
+        first."""
         known = self._last_quotes[market].get(name)
         return None if known is None else known[1]
 
@@ -173,7 +173,7 @@ class Intake:
         return found
 
     def _leave(self, lane: Lane, lines: list[str]) -> None:
-        """Handle rows that must leave memory: request them later if possible, otherwise record the
+        """Handle rows evicted from memory: request them later if possible, otherwise record the
         loss."""
         table = lane.table
         if not lane.can_be_asked:

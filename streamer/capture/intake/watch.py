@@ -1,9 +1,9 @@
 """Detect streams of raw capture that the exchange acknowledged but does not deliver.
 
 Other streams on the same connection deliver, and a quiet market looks the same, so the symbol's
-candle stream serves as evidence. If the candle stream brought trades repeatedly and this stream
-brought nothing, this stream is dead: every trade appears here too, or changes the best price. The
-watch resubscribes the stream. If that does not help, it replaces the connection.
+candle stream serves as evidence. Every trade should appear on the watched stream too, or change the
+best price. If the candle stream brought trades repeatedly and the watched stream brought nothing,
+it is dead. The watch resubscribes the stream. If that does not help, it replaces the connection.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_S = 5.0
 DEAD_AFTER_S = 30.0
-"""A stream is dead after this silence, counted from the first trade that it should have shown."""
+"""Silence after which a stream is dead, counted from the first trade that it should have shown."""
 MIN_LOOKS = 3
-"""Polls with new trades before a stream is dead: a single trade may leave the book ticker
+"""Polls with new trades before a stream counts as dead: a single trade may leave the book ticker
 unchanged."""
 LONGEST_PAUSE_S = 960.0
 ROTATE_EVERY_S = 300.0
-"""Minimum pause between replacements of one connection because of dead streams."""
+"""Minimum interval between replacements of one connection because of dead streams."""
 
 
 @dataclass(slots=True)
@@ -36,9 +36,9 @@ class _Stream:
     """State of one symbol's stream of one kind.
 
     Attributes:
-        told_us: everything before this time arrived or was recorded as lost; wall clock.
+        accounted_until_us: everything before this time arrived or was recorded as lost; wall clock.
         traded_us: time of the candle stream's last trade at the last poll.
-        looks: polls with new trades since this stream's last message.
+        polls: polls with new trades since this stream's last message.
         since_s: time of the first of these polls; monotonic.
         acted: number of actions; 0 while the stream is not known to be dead.
     """
@@ -54,7 +54,7 @@ class StreamWatch:
     """Polls the streams of capture's own connections.
 
     Args:
-        feeds: the present feeds.
+        feeds: the current feeds.
         traded_us: returns the time (µs) of the last trade on a symbol's candle stream; 0 if there
             is none.
         on_lost: receives feed, kind of stream, exchange's name and the times (µs, wall clock)

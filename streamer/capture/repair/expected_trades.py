@@ -53,12 +53,12 @@ class ExpectedTrades:
 
     Args:
         database_url: PostgreSQL with the candles and the trades.
-        sequences: ids by dataset and symbol, for rows that can be requested by id.
-        is_looked_at: whether a symbol is captured and its last stored row is known.
+        sequences: ids by dataset and symbol, for rows that can be refetched by id.
+        is_ready: whether a symbol is captured and its last stored row is known.
         since_us: candles before this time are ignored.
         on_beyond: receives dataset, symbol and the end (µs) of a minute with missing trades, which
             are to be requested from the exchange.
-        is_asked: whether a request for a symbol is pending already.
+        is_pending: whether a request for a symbol is pending already.
         on_given_up: receives dataset, symbol, the missing trades and the reason, if the exchange
             never returned them.
     """

@@ -30,7 +30,8 @@ ABSENT = "the exchange passes over these ids"
 REUSED = "the ticker was given to another instrument"
 NOT_RUNNING = "nobody captured"
 MAX_IDS_AT_ONCE = 50 * MAX_TRADES
-"""The last ids of a longer range are requested first: the exchange may not serve the older ones."""
+"""Maximum ids of one request. The last ids of a longer range are requested first: the exchange may
+not serve the older ones."""
 
 
 @dataclass
@@ -43,9 +44,9 @@ class MissingIdsQueue:
             blocking. Raises TransientError to retry later, PermanentError if the exchange does not
             serve the ids.
         on_given_up: receives dataset, symbol, the missing ids and the reason.
-        horizon_us: how far back a start looks. Older parts of a long range are not requested. If an
-            exchange fails or refuses for long, ids that a start at that time would skip are given
-            up as well.
+        horizon_us: how far back a start reads rows. Older parts of a long range are not requested.
+            If the exchange fails or refuses for long, ids that a start at that time would skip are
+            given up as well.
         calls: timeout, retries and refusals, shared by all requests.
     """
 
@@ -58,16 +59,18 @@ class MissingIdsQueue:
     given_up: int = 0
     _asked: tuple[str, str, MissingRange] | None = None
     _failures: Failures = field(default_factory=Failures)
-    """Of the current request; those of PostgreSQL count over all ranges."""
+    """Failures of the current request; those of PostgreSQL count over all ranges."""
     _round: Iterator[tuple[tuple[str, str], IdSequence]] = field(default_factory=lambda: iter(()))
-    """The sequences not visited yet, one request for each."""
+    """Sequences not visited yet in this round; each gets one request."""
     _began_s: float = 0.0
     """Monotonic time at which requests began."""
 
     @property
     def missing(self) -> list[tuple[str, str, MissingRange]]:
-        """Missing ids that are not given up, by dataset and symbol, including running requests and
-        losses not reported yet."""
+        """Return missing ids that are not given up, by dataset and symbol.
+
+        They include ids being requested and losses not reported yet.
+        """
         missing_ranges = [
             (dataset, symbol, missing_range)
             for (dataset, symbol), sequence in self.sequences.items()
@@ -77,7 +80,7 @@ class MissingIdsQueue:
 
     @property
     def waiting_ids(self) -> int:
-        """Missing ids, including those requested at the moment."""
+        """Number of missing ids, including ids being requested."""
         missing_ranges = [
             missing_range
             for sequence in self.sequences.values()
@@ -168,7 +171,7 @@ class MissingIdsQueue:
         first_id: int,
         first_us: int | None,
     ) -> None:
-        """Keep the ids before the fetched ones as missing, or give them up if they are too old.
+        """Record the ids before the fetched ones as missing, or give them up if they are too old.
 
         ``first_us`` is the time (µs) of the first fetched trade.
         """
@@ -212,12 +215,12 @@ class MissingIdsQueue:
         )
 
     def _let_go(self, dataset: str, symbol: str, sequence: IdSequence, reason: str) -> None:
-        """Give up ids that are too old, the oldest first, without a request for each."""
+        """Give up ids that are too old, oldest first, without a request for each."""
         while sequence.missing_ranges and self._is_past(sequence.missing_ranges[0]):
             self._give_up(dataset, symbol, sequence.missing_ranges.pop(0), reason)
 
     def _is_past(self, missing_range: MissingRange) -> bool:
-        """Whether a start at this moment would skip the range."""
+        """Whether a start now would skip the range."""
         now_s = asyncio.get_running_loop().time()
         return missing_range.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
 

@@ -1,4 +1,4 @@
-"""Continue from the stored rows: for the first symbols, and for those that join later."""
+"""Continue after the stored rows, for the first symbols and for symbols added later."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ MAX_CALL_S = 600.0
 
 
 def cannot_be_asked(dataset: str, market: Market) -> bool:
-    """Whether the exchange does not serve past rows of this dataset by id."""
+    """Whether the exchange cannot serve past rows of this dataset by id."""
     return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
 
 
 class Resumption:
-    """Reads the stored rows of symbols that join, once for each joining.
+    """Reads the stored rows of symbols when they join.
 
     Rows with ids show what is missing. Other rows are lost between the last row of an earlier
-    process and the first that arrives now; that is on disk as an open loss before the first row is
-    stored, because this process may be killed at any moment. It is closed once the table, and the
-    rows waiting on disk, can be read.
+    process and the first row that arrives now. This is recorded on disk as an open loss before the
+    first row is stored, because the process may be killed at any moment. The open loss is closed
+    once the table and the rows waiting on disk can be read.
 
     Args:
         delivers_since_us: since when (wall clock) the exchange delivers a dataset of a symbol; None
@@ -80,7 +80,7 @@ class Resumption:
         """
         self._has_joined = asyncio.Event()
         self._own: set[Loss] = set()
-        """Open losses that this process recorded; other open losses are of ended processes."""
+        """Open losses that this process recorded; others belong to ended processes."""
         self.since_us = 0
         """Time since which rows are read and missing ids are requested."""
         self._lookback_us = self._look_since_us = 0
@@ -101,9 +101,9 @@ class Resumption:
         Args:
             exchange_us: the exchange's time.
             lookback_us: how far back rows are read.
-            whole_until_us: up to when earlier processes knew all that is missing; None if unknown.
-                Rows of that day and of the next are read as well: the last such process ended soon
-                after.
+            complete_until_us: up to when earlier processes knew all that is missing; None if
+                unknown. Rows of that day and of the next are read as well, because the last such
+                process ended soon after.
         """
         self._began_us, self._exchange_began_us = self._now_us(), exchange_us
         self.since_us = min(self._began_us, exchange_us) - lookback_us
@@ -112,7 +112,7 @@ class Resumption:
         self._has_begun = True
 
     def join(self, symbols: Sequence[str]) -> None:
-        """Read the rows of these symbols."""
+        """Start reading the rows of these symbols."""
         after_us = self._now_us() - self._began_us
         self._joined |= dict.fromkeys(symbols, after_us)
         opened = [
@@ -150,7 +150,7 @@ class Resumption:
     # --- inside
 
     async def _look_back(self) -> None:
-        """Read the ids after the last stored ones, and the missing ids between."""
+        """Read the last stored ids, and the missing ids before them."""
         await self._has_joined.wait()
         loop = asyncio.get_running_loop()
         joined = dict(self._joined)
@@ -206,7 +206,7 @@ class Resumption:
             self._own.discard(loss)
 
     def _end_us(self, loss: Loss) -> int | None:
-        """Latest time at which rows arrive again; None while they do not."""
+        """Return the latest time at which rows arrive again; None while they do not."""
         if loss not in self._own:
             return loss.to_us
         since_us = self._delivers_since_us(loss.dataset, loss.symbol)
@@ -215,7 +215,7 @@ class Resumption:
         return max(loss.to_us, self._clock_us(loss.dataset, since_us - self._began_us))
 
     def _clock_us(self, dataset: str, after_us: int) -> int:
-        """Return a time (µs) after the start: the time of receipt for quotes, the exchange's for
+        """Return a time (µs) after the start: time of receipt for book tickers, the exchange's for
         trades."""
         is_quotes = dataset == BOOK_TICKERS.name
         return (self._began_us if is_quotes else self._exchange_began_us) + after_us
@@ -231,7 +231,7 @@ class Resumption:
             return last | last_rows(connection, table, others, None), missing_ranges
 
     def _missing_earlier(self, dataset: str, symbols: Sequence[str]) -> list[MissingIdRange]:
-        """Ids that earlier processes had not yet detected as missing when they ended."""
+        """Return ids that earlier processes had not yet detected as missing when they ended."""
         from_us = self._whole_until_us
         if from_us is None or from_us >= self._look_since_us:
             return []
@@ -239,8 +239,8 @@ class Resumption:
             return missing_ids(connection, RAW_TABLES[dataset], symbols, from_us, from_us + DAY_US)
 
     def _spans(self, losses: Mapping[Loss, int]) -> dict[Loss, tuple[int | None, int]]:
-        """Return the time from the last row before losses (None if there is none) to the first one
-        after them.
+        """Return the times of the last row before losses (None if there is none) and the first one
+        after.
 
         Args:
             losses: each with its latest end.
@@ -264,10 +264,11 @@ class Resumption:
 
 
 async def _retry(step: Callable[[], Awaitable[None]]) -> None:
-    """Run a step until cancelled, and wait after a failure."""
+    """Run a step until cancelled; wait after a failure."""
     loop = RetryLoop(
         BACKOFF,
-        retry_on=(TransientError, PermanentError, TimeoutError),  # a grant may follow
+        # Permanent errors too: an operator may grant the privilege later.
+        retry_on=(TransientError, PermanentError, TimeoutError),
         on_retry=partial(log.warning, "capture_resume_postponed"),
         timeout_text=f"no answer within {MAX_CALL_S:g} s",
     )

@@ -44,10 +44,10 @@ class Behind(NamedTuple):
 
 
 class StoredRowsCheck:
-    """The last stored row of each dataset and symbol.
+    """Tracks the last stored row of each dataset and symbol.
 
     Args:
-        database_url: where the rows are.
+        database_url: PostgreSQL with the rows.
         on_behind: receives the symbols whose last rows are gone.
     """
 
@@ -59,7 +59,7 @@ class StoredRowsCheck:
 
     def note(self, table: RawTable, lines: Sequence[str]) -> None:
         """Record stored rows, in the order in which they arrived."""
-        # The last line of a symbol wins: this costs a tenth of a microsecond a row.
+        # The last line of a symbol wins. This costs a tenth of a microsecond per row.
         self._lines[table.name].update({line.partition("\t")[0]: line for line in lines})
 
     async def check(self) -> None:
@@ -77,7 +77,7 @@ class StoredRowsCheck:
         if not behind:
             return
         for one in behind:
-            # Reported once: from here on it is known as requested or lost.
+            # Reported once: the rows are then requested or recorded as lost.
             del self._lines[one.dataset][one.symbol]
         log.error(
             "stored_rows_gone",
@@ -98,7 +98,7 @@ class StoredRowsCheck:
 def _behind_in(
     connection: Connection, table: RawTable, lines: Mapping[str, str]
 ) -> Iterator[Behind]:
-    """Symbols of one table, by their last lines."""
+    """Yield the symbols of one table that are behind, by their last lines."""
     own: dict[str, tuple[int, int]] = {}
     for symbol, line in lines.items():
         fields = line.rstrip("\n").split("\t")
@@ -109,7 +109,7 @@ def _behind_in(
     stored = last_rows(connection, table, list(lines), None)
     for symbol, (number, at_us) in own.items():
         last = stored.get(symbol)
-        # A smaller id that came later belongs to another instrument of the same ticker.
+        # A smaller id with a later time belongs to another instrument with the same ticker.
         is_behind = last is None or (last[0] < number and last[1] <= at_us)
         if is_behind and date.fromisoformat(lines[symbol].split("\t", 2)[1]) not in archived:
             yield Behind(table.name, symbol, number, at_us, last)

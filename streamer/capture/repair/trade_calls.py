@@ -1,4 +1,4 @@
-"""How raw capture requests trades: limits and waits, shared by all its requests."""
+"""Limits and retries of raw capture's requests for trades, shared by all of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ QUICK_ATTEMPTS = 10
 address do not count."""
 BACKOFF = Backoff(first_s=1.0, max_s=60.0, min_s=0.1)
 SLOW_BACKOFF = Backoff(first_s=660.0, max_s=660.0, min_s=540.0)
-"""Slow attempts every ten minutes or so: REST may be down for hours while streams work. A market
-that refuses this address is left alone for as long."""
+"""Slow attempts about every ten minutes: REST may be down for hours while streams work. A market
+that refuses this address is not requested for as long."""
 
 
 def trade_calls() -> RestCalls:

@@ -29,13 +29,14 @@ log = structlog.get_logger(__name__)
 
 POLL_S = 0.5
 REST_DELAY_S = 5.0
-"""Delay of the first request, after which REST has the last trades."""
+"""Delay of the first request; REST has the last trades by then."""
 PACE_S = 0.5
-"""Pause between two requests: a market may halt with all its symbols, and nothing is urgent."""
+"""Pause between two requests: all symbols of a market may halt together, and nothing is urgent."""
 MAX_S = 86_400.0
-"""Seconds of retries while the exchange fails; a start looks back as far by default."""
+"""Seconds of retries while the exchange fails; equals the default lookback of a start."""
 PROOFS = 2
-"""Answers without a further trade that end the requests: one may come from a lagging cache."""
+"""Answers without a further trade that end the requests: a single one may come from a lagging
+cache."""
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class TrailingTrades:
         self._calls = calls
         self._asked: dict[tuple[str, str], _Asked] = {}
         self._round: Iterator[tuple[tuple[str, str], _Asked]] = iter(())
-        """The symbols not visited yet, one request for each."""
+        """Symbols not visited yet in this round; each gets one request."""
 
     @property
     def waiting(self) -> int:
@@ -96,8 +97,7 @@ class TrailingTrades:
         return (dataset, symbol) in self._asked
 
     def stopped(self, dataset: str, symbol: str, stopped_us: int) -> None:
-        """Request the last trades of a symbol that was found not to trade at this exchange time
-        (µs)."""
+        """Request the last trades of a symbol that stopped trading by this exchange time (µs)."""
         now_s = asyncio.get_running_loop().time()
         self._asked[dataset, symbol] = _Asked(stopped_us, now_s + REST_DELAY_S, now_s + MAX_S)
 
@@ -111,7 +111,7 @@ class TrailingTrades:
                 continue
             sequence = self._sequences.get((dataset, symbol))
             if sequence is None or sequence.highest is None:
-                self._done(dataset, symbol, asked)  # no row of it was ever captured
+                self._done(dataset, symbol, asked)  # no row of the symbol was ever captured
                 continue
             after = sequence.highest, sequence.highest_us
             refusal = self._calls.refusal_by(market_of(symbol), now_s)
@@ -187,5 +187,5 @@ class TrailingTrades:
         self._on_given_up(dataset, symbol, missing_range, reason)
 
     def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
-        if self._asked.get((dataset, symbol)) is asked:  # else it has stopped again
+        if self._asked.get((dataset, symbol)) is asked:  # otherwise the symbol has stopped again
             del self._asked[dataset, symbol]

@@ -1,9 +1,9 @@
-"""Time up to which all ids are stored or known to be missing, saved on disk between starts.
+"""The checkpoint: all ids before a time are stored or known to be missing; saved between starts.
 
-A start looks for missing ids in the rows of the last day or so. Ids found earlier that still wait
-to be requested must survive the process. A killed process may have missed ids after the time up to
-which it had found everything, however long ago that was. A file that is too old only makes a start
-look further back.
+A start searches the rows of the last day or so for missing ids. Ids found earlier that still wait
+to be requested must survive the process. A killed process may have missed ids after its last
+checkpoint, however long ago that was, so a start searches from there. An outdated checkpoint only
+makes a start search further back.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def adopt_whole(other: Path, folder: Path) -> None:
 
 
 class WholeUntil:
-    """Writes the file while a process captures.
+    """Writes the checkpoint file while a process captures.
 
     Args:
         path: of the file.
@@ -84,7 +84,7 @@ class WholeUntil:
         self._disk = Disk()
 
     def load(self) -> Checkpoint | None:
-        """The state that an earlier process wrote; None if there is none."""
+        """Return the checkpoint of an earlier process; None if there is none."""
         return _read(self._path)
 
     async def run(self) -> None:
@@ -94,7 +94,7 @@ class WholeUntil:
             await self.save()
 
     async def save(self) -> None:
-        """Save the present state; if the disk refuses, the next save retries."""
+        """Save the current state; if the disk refuses, the next save retries."""
         whole = self._known()
         if whole is None:
             return

@@ -1,4 +1,4 @@
-"""Run disk calls that may hang beside the event loop, each with a timeout."""
+"""Run disk calls, which may hang, outside the event loop and with a timeout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders of the spool: one for each process; folders of ended processes are taken over."""
+"""Spool folders: one for each process; a new process takes over folders of ended ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamer.capture.spool.losses import adopt_losses
 from streamer.capture.spool.segments import SUFFIX, last_number, name_of
 
 MAX_SPOOLS = 64
-"""Processes that may spool below one folder."""
+"""Maximum processes that spool below one folder."""
 
 
 def claim_folder(root: Path) -> tuple[Path, BinaryIO]:

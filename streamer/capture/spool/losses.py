@@ -21,8 +21,8 @@ class Loss(msgspec.Struct, frozen=True):
     """Lost rows of one dataset and symbol, and approximately when they arrived (µs).
 
     Attributes:
-        from_us: None if the table has yet to be read: since the last row before the end.
-        rows: their number; None if unknown, as during a disconnect.
+        from_us: None if the start is unknown until the table is read: the last row before the end.
+        rows: number of lost rows; None if unknown, as after a disconnect.
     """
 
     dataset: str
@@ -37,7 +37,7 @@ _FILE = msgspec.json.Decoder(list[Loss])
 
 
 def adopted_files(folder: Path) -> list[Path]:
-    """Lists of losses from other folders."""
+    """Return lists of losses adopted from other folders."""
     return sorted(folder.glob(f"adopted-*-{LOSSES_FILE}"))
 
 
@@ -57,10 +57,11 @@ class Losses:
     The file is replaced by renaming a new one, so that it is complete at any moment.
 
     Args:
-        path: where they are stored.
+        path: of the file.
 
     Attributes:
-        open: those with an unknown start; they are on disk as well, but not part of ``take``.
+        open: losses with an unknown start; they are on disk as well, but ``take`` does not return
+            them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,12 +86,12 @@ class Losses:
         return self._saved_changes == self._changes
 
     def load(self) -> None:
-        """Load what earlier processes left, here or in folders of their own."""
+        """Load losses recorded by earlier processes, here or in adopted files."""
         self._read(self._path)
         self._adopted = adopted_files(self._path.parent)
         for path in self._adopted:
             self._read(path)
-            self._changes += 1  # the one file will list them all
+            self._changes += 1  # the main file will list them all
 
     def _read(self, path: Path) -> None:
         try:
@@ -118,7 +119,7 @@ class Losses:
             self.add([msgspec.structs.replace(loss, from_us=from_us, to_us=to_us)])
 
     def take(self) -> list[RawGap]:
-        """Return all losses as gaps of the ledger; call ``forget`` once they are stored."""
+        """Return all losses as gaps for the ledger; call ``forget`` once they are stored."""
         return [
             RawGap(
                 loss.dataset,
@@ -151,8 +152,8 @@ class Losses:
         Raises:
             OSError: the disk refuses the write.
         """
-        with self._saving:  # the writer and the spiller save, each in a thread
-            changes = self._changes  # taken before the write: later additions are not saved
+        with self._saving:  # the writer and the spiller both save, each in a thread
+            changes = self._changes  # read before the write: later additions are not saved
             if changes == self._saved_changes:
                 return
             self._write(msgspec.json.encode([*self._kept.values(), *self.open]))
@@ -160,7 +161,7 @@ class Losses:
 
     def _write(self, content: bytes) -> None:
         write_anew(self._path, content)
-        while self._adopted:  # a kill before this counts them twice, which hides nothing
+        while self._adopted:  # after a kill before this the losses count twice, which hides nothing
             self._adopted.pop().unlink(missing_ok=True)
 
     def _join(self, losses: Iterable[Loss]) -> None:

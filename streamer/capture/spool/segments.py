@@ -59,7 +59,7 @@ def last_number(folder: Path) -> int:
 
 
 def encoded(record: Record) -> bytes:
-    """A record as stored in a file."""
+    """Encode a record as stored in a file."""
     payload = _ENCODER.encode(record)
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
@@ -121,7 +121,7 @@ def _record_at(file: BinaryIO, offset: int, size: int) -> Piece:
         return Piece(None, size)
     length, checksum = _HEAD.unpack(head)
     end = offset + _HEAD.size + length
-    # Zeros are a length of 0 with the CRC-32 of nothing, and no record.
+    # Zeros would be a record of length 0 with a valid CRC-32.
     if not 0 < length <= MAX_RECORD_BYTES or end > size:
         return Piece(None, size)
     payload = file.read(length)

@@ -1,11 +1,11 @@
 """Rows that the exchange cannot serve again, on disk while PostgreSQL is away.
 
 A queue of records in segment files, first in, first out. A killed process loses nothing that was
-appended, because the kernel has it; a power cut loses at most ``SYNC_INTERVAL_S``, after which a
-growing segment is synced (and once more when it is full). A new process never appends to an old
-segment. The files are bounded in bytes: the oldest segment is dropped first, and its losses are
-returned. Damaged or missing data is skipped and returned as well: its rows are unknown, so each
-symbol of the spool is reported.
+appended, because the kernel has it. A power cut loses at most ``SYNC_INTERVAL_S``: a growing
+segment is synced at this interval, and once more when it is full. A new process never appends to an
+old segment. The total size is bounded: the oldest segment is dropped first, and its losses are
+returned. Damaged or missing data is skipped and its losses are returned too: its rows are unknown,
+so each symbol of the spool is reported.
 
 Blocking; thread-safe.
 """
@@ -50,7 +50,7 @@ GONE = "a file of the spool was deleted"
 
 
 class _Place(NamedTuple):
-    """Place of a record: its segment and the offset after it."""
+    """Position of a record: its segment and the offset after it."""
 
     segment: int
     end: int
@@ -61,7 +61,7 @@ class _Segment:
     """A segment file of the queue.
 
     Attributes:
-        size: bytes of whole records, as far as this process wrote the file.
+        size: bytes of complete records, as far as this process wrote the file.
         modified_us: when an earlier process last wrote it.
         times_us: times of the first and the last row of each dataset, if this process wrote them.
     """
@@ -75,7 +75,7 @@ class Spool:
     """A bounded queue of records on disk.
 
     Args:
-        folder: folder of this process alone.
+        folder: exclusive folder of this process.
         max_bytes: maximum bytes of all segments together.
         segment_bytes: size at which a segment is full.
         sync_interval_s: seconds between syncs of a growing segment.
@@ -100,7 +100,7 @@ class Spool:
             found = path.stat()
             self._segments[int(path.stem)] = _Segment(found.st_size, found.st_mtime_ns // 1000)
         self._left: dict[int, int] = {}
-        """Bytes of finished segments that the disk has not removed yet."""
+        """Bytes of replayed segments whose files could not be deleted yet."""
         self._number = last_number(folder)
         self._file: FileIO | None = None
         self._offset = 0
@@ -125,7 +125,7 @@ class Spool:
         return not self._segments
 
     def append(self, record: Record) -> list[Loss]:
-        """Append a record; returns the losses of segments that were dropped to keep the bound.
+        """Append a record; return the losses of segments dropped to stay within the bound.
 
         Raises:
             OSError: the disk refuses the write; the record is not in the spool.
@@ -175,7 +175,7 @@ class Spool:
                     self._remove(number)
                     return losses
                 except OSError as error:
-                    error.filename = self._path(number)  # a read's own error does not contain it
+                    error.filename = self._path(number)  # an error of read() has no file name
                     raise
                 if record is None:
                     losses = self._lost(number, end, DAMAGED)
@@ -241,7 +241,7 @@ class Spool:
                 file.close()
 
     def _undo(self, size: int) -> None:
-        """Truncate half a record after a refusal; the next one goes into a new file."""
+        """Truncate a partly written record after a refusal; the next one goes into a new file."""
         self._segments[self._number].size = size
         if not size:
             self._remove(self._number)
@@ -272,7 +272,7 @@ class Spool:
     def _keep_bound(self) -> list[Loss]:
         losses: list[Loss] = []
         while self._waiting_bytes > self._max_bytes:
-            # The record that is being stored now is not lost, so the next one is dropped.
+            # The record being stored now is not lost, so the next segment is dropped.
             held = self._reading.segment if self._reading is not None else None
             oldest = next((one for one in self._segments if one != held), None)
             if oldest is None or (oldest == self._number and self._file is not None):
@@ -301,10 +301,10 @@ class Spool:
         return losses + self._lost(number, size, cause) if cause else losses
 
     def _lost(self, number: int, end: int, cause: str) -> list[Loss]:
-        """Return what is missing up to an offset: rows between the last record before and the first
-        after them.
+        """Return the losses up to an offset: rows between the last record before and the first one
+        after.
 
-        If an earlier process wrote them and none has been read before, the last one before comes
+        If an earlier process wrote them and none has been read before, the last row before comes
         from the table. If there is none after them either, nothing is reported here: the table's
         last row shows what was missed while no process captured.
         """
@@ -326,7 +326,8 @@ class Spool:
         return losses
 
     def _first_behind(self, number: int, end: int) -> dict[str, int]:
-        """Times of each dataset's first row after a place, from the first file that has one."""
+        """Return the time of each dataset's first row after a place, from the first file that has
+        one."""
         found: dict[str, int] = {}
         for later, segment in self._segments.items():
             if later < number:
@@ -354,8 +355,8 @@ def _tell_unreadable(number: int, left_out: int, error: OSError) -> None:
 
 
 def _note(record: Record, into: dict[str, set[str]]) -> tuple[int, int]:
-    """Add a record's symbols to those known, by dataset; return its first and last row's times
-    (µs)."""
+    """Add a record's symbols to those known, by dataset; return the times (µs) of its first and
+    last row."""
     symbols = into.setdefault(record.dataset, set())
     symbols.update(line.partition("\t")[0] for line in record.lines)
     first, last = record.lines[0], record.lines[-1]
