@@ -9,7 +9,7 @@ from tests.chaos.scenario import BANNED, MAX_OF, STREAMS_A_CONNECTION, WANTED, d
 from tests.chaos.stage.strikes import LONGEST_DOWN_S, TARGETS
 
 
-def test_a_seed_draws_the_same_run_each_time() -> None:
+def test_seed_draws_the_same_run_each_time() -> None:
     assert draw(7, minutes=6, speed=60) == draw(7, minutes=6, speed=60)
     assert draw(7, minutes=6, speed=60) != draw(8, minutes=6, speed=60)
 

@@ -22,9 +22,7 @@ KEEPERS = {
 FEWEST_LEVELS = 300
 
 
-def test_a_local_book_equals_the_exchanges_at_every_checkpoint(
-    library: str, client: Client
-) -> None:
+def test_local_book_equals_the_exchange_at_every_checkpoint(library: str, client: Client) -> None:
     with ExchangeThread(config(speed=60)) as exchange:
         seen = client(exchange, "books", updates=UPDATES[library])
         assert set(seen) == KEEPERS[library]

@@ -58,7 +58,7 @@ def test_row_lists_the_commands_of_its_program(library: str) -> None:
 
 
 @pytest.mark.parametrize("command", row_of("ccxt")[2].split(", "))
-def test_a_command_is_called_by_a_test_and_explained(command: str) -> None:
+def test_every_command_is_tested_and_explained(command: str) -> None:
     tests = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
     assert f'"{command}"' in tests
     explained = re.findall(r"^- \*\*(.+?)\*\*:", SECTION, flags=re.MULTILINE)

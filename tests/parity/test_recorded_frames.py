@@ -63,7 +63,7 @@ def test_each_kline_frame_equals_the_aggregated_agg_trades(recorded_data: Path) 
 @pytest.mark.parametrize(
     "name", ["BINANCE-ee25be.0.8980a803.gz", "BINANCE_FUTURES.ws.1.0.79508fc5.gz"]
 )
-def test_a_frame_plus_the_trades_after_it_equals_each_later_frame(
+def test_frame_plus_the_trades_after_it_equals_each_later_frame(
     recorded_data: Path, name: str
 ) -> None:
     """The assumption behind seeding the open candle."""

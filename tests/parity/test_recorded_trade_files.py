@@ -73,7 +73,7 @@ def test_futures_file_in_ms_or_us_gives_the_official_minutes(
         assert candle.values == theirs[candle.open_time_us]
 
 
-def test_a_spot_file_and_its_twin_agree_and_prove_all_but_their_ends(
+def test_spot_file_and_its_twin_agree_and_prove_all_minutes_except_their_ends(
     recorded_data: Path, tmp_path: Path
 ) -> None:
     trades = recorded(recorded_data / "ws-spot-20240808" / "btcusdt_20240808.gz")

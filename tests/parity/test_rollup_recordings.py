@@ -133,7 +133,7 @@ def test_three_days_of_2025_equal_the_rest_bars(recorded_data: Path, name: str) 
     assert_equal(ours, theirs, at_least=2)
 
 
-def test_a_month_of_futures_rolls_up_to_every_recorded_5m_bar(recorded_data: Path) -> None:
+def test_month_of_futures_rolls_up_to_every_recorded_5m_bar(recorded_data: Path) -> None:
     folder = recorded_data / "dump-um-1m-5m-near-2025"
     minutes = dump_frame(folder / "NEARUSDT-1m-2025-02.zip", has_header=True)
     fives = dump_frame(folder / "NEARUSDT-5m-2025-02.zip", has_header=True)
@@ -170,7 +170,7 @@ def test_eight_years_of_rest_bars_roll_up_to_the_coarser_ones(
     assert_equal(ours, theirs, at_least=100)
 
 
-def test_the_silent_hour_of_2023_03_24_does_not_open_its_4h_bar(recorded_data: Path) -> None:
+def test_silent_hour_of_2023_03_24_does_not_open_its_4h_bar(recorded_data: Path) -> None:
     noon = to_us(datetime(2023, 3, 24, 12, tzinfo=UTC))
     hours = [
         row

@@ -204,7 +204,7 @@ def test_untouched_answers_have_the_same_order_of_fields_and_headers(
         assert headers[header][0].isdigit()
 
 
-def test_a_day_without_trades_has_the_recorded_zeros(recorded_data: Path) -> None:
+def test_day_without_trades_has_the_recorded_zeros(recorded_data: Path) -> None:
     _, every = answers_of_2019(recorded_data, "fetch_ticker")
     recorded = next(row for row in every if not row["count"])
     config = SimulatorConfig(

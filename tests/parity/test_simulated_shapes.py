@@ -276,7 +276,7 @@ async def test_simulated_frames_pass_the_checks_of_recorded_ones(
     check(await simulated_frames(exchange, stream.market, stream.simulated, 400))
 
 
-async def test_a_liquidation_has_the_same_shape_on_a_raw_connection(
+async def test_liquidation_has_the_same_shape_on_a_raw_connection(
     recorded_data: Path, exchange: Exchange
 ) -> None:
     lines = (recorded_data / "forceorder-frames" / "frames.jsonl").read_text().splitlines()

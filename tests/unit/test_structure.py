@@ -159,7 +159,7 @@ def untranslated_transactions(tree: ast.Module) -> Iterator[int]:
     return walk(tree, inside=False)
 
 
-def test_a_transaction_that_cannot_begin_is_an_error_of_ours() -> None:
+def test_failed_transaction_start_raises_our_error() -> None:
     """A driver's own error would escape the code that waits for PostgreSQL, and end the process."""
     of_ours = [
         path

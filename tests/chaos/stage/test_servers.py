@@ -35,14 +35,14 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "DROP_EVERY_S", 0.001)
 
 
-def test_a_database_in_use_is_dropped_once_its_sessions_are_gone() -> None:
+def test_database_in_use_is_dropped_once_its_sessions_are_gone() -> None:
     server = Server(refusals=3)
     with fresh_database(server, "one"):  # type: ignore[arg-type]
         assert server.dropped == []
     assert server.dropped == ["one"] * 4
 
 
-def test_a_database_in_use_for_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drop_of_a_database_in_use_for_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_DROP_S", 0.05)
     server = Server(refusals=10_000)
     with pytest.raises(errors.ObjectInUse), fresh_database(server, "one"):  # type: ignore[arg-type]

@@ -121,7 +121,7 @@ def test_backfill_survives_rest_faults(
     assert "piece_failed" not in events_of(log)
 
 
-def test_a_short_429_is_waited_out(
+def test_short_429_is_waited_out(
     exchange: ExchangeThread,
     settings: Settings,
     database_url: str,

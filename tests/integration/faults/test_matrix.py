@@ -86,7 +86,7 @@ def test_each_cell_is_run() -> None:
     assert run == {component: set(cells) for component, cells in MATRIX.items()}
 
 
-def test_the_documentation_shows_the_matrix() -> None:
+def test_documentation_shows_the_matrix() -> None:
     if os.environ.get("UPDATE_DOCS"):
         PAGE.write_text(page())
     assert PAGE.read_text() == page(), "run this test with UPDATE_DOCS=1 and look at the difference"

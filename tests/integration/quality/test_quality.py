@@ -64,7 +64,7 @@ def test_clean_minutes_pass_every_rule_and_the_run_is_recorded(
     ).fetchall() == [("window", False, START, END, True, 3, 720, 2 * 4 * 192)]
 
 
-def test_a_gap_is_named_by_its_first_minute_and_length(
+def test_gap_is_named_by_its_first_minute_and_length(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     delete(connection, AT, 12, "BTCUSDT.P")
@@ -73,7 +73,7 @@ def test_a_gap_is_named_by_its_first_minute_and_length(
     assert (row.symbol, row.minute, row.detail) == ("BTCUSDT.P", AT, "12 minutes missing")
 
 
-def test_a_gap_is_left_to_the_streamer_until_ten_minutes_after_its_end(
+def test_gap_is_reported_ten_minutes_after_its_end(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     delete(connection, AT, 5)
@@ -301,7 +301,7 @@ def test_unavailable_database_is_a_transient_error() -> None:
         (None, END, "needs its start"),
     ],
 )
-def test_a_wrong_window_is_refused(start: datetime | None, end: datetime, message: str) -> None:
+def test_wrong_window_is_refused(start: datetime | None, end: datetime, message: str) -> None:
     with pytest.raises(PermanentError, match=message):
         check("postgresql://127.0.0.1:1/nowhere", start=start, end=end)
 
@@ -313,7 +313,7 @@ def test_window_without_end_reaches_the_database_clock(
     assert abs(report.end - datetime.now(UTC)) < timedelta(minutes=2)
 
 
-def test_a_gap_of_trades_over_midnight_is_one(
+def test_gap_of_trades_over_midnight_is_reported_once(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     midnight = datetime(2025, 3, 2, tzinfo=UTC)

@@ -80,7 +80,7 @@ def test_run_checks_changed_rows_and_earlier_failures(
     )] == ["3", "4", "5"]  # fmt: skip
 
 
-def test_a_change_that_commits_late_is_not_missed(
+def test_change_that_commits_late_is_not_missed(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     changed(database_url, "1")

@@ -32,7 +32,7 @@ def test_every_table_and_column_has_a_comment(connection: psycopg.Connection[Any
     assert [name for (name,) in connection.execute(UNCOMMENTED)] == []
 
 
-def test_a_migration_writes_no_comment_on_a_relation_again(
+def test_second_migration_writes_no_comment_again(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
     written = (

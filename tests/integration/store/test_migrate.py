@@ -59,7 +59,7 @@ def schema_of(url: str) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
-def test_a_second_migration_changes_nothing_and_keeps_the_rows(empty_database_url: str) -> None:
+def test_second_migration_changes_nothing_and_keeps_the_rows(empty_database_url: str) -> None:
     migrate(empty_database_url)
     before = schema_of(empty_database_url)
     with connect(empty_database_url, application_name="test") as connection:
@@ -75,7 +75,7 @@ def test_a_second_migration_changes_nothing_and_keeps_the_rows(empty_database_ur
     assert rows == (1,)
 
 
-def test_a_second_migration_waits_for_no_reader_or_writer(
+def test_second_migration_waits_for_no_reader_or_writer(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migrate(empty_database_url)
@@ -90,7 +90,7 @@ def test_a_second_migration_waits_for_no_reader_or_writer(
         migrate(empty_database_url)
 
 
-def test_a_migration_restores_a_view_and_a_function_that_differ(empty_database_url: str) -> None:
+def test_migration_restores_a_view_and_a_function_that_differ(empty_database_url: str) -> None:
     migrate(empty_database_url)
     definitions = (
         "SELECT pg_get_viewdef('ops.verdicts'::regclass),"
@@ -114,7 +114,7 @@ def test_a_migration_restores_a_view_and_a_function_that_differ(empty_database_u
         assert connection.execute(definitions).fetchone() == before
 
 
-def test_a_schema_of_another_version_is_refused_and_kept(empty_database_url: str) -> None:
+def test_schema_of_another_version_is_refused_and_unchanged(empty_database_url: str) -> None:
     migrate(empty_database_url)
     with connect(empty_database_url, application_name="test") as connection:
         connection.execute("UPDATE ops.alembic_version SET version_num = '0021'")
@@ -147,7 +147,7 @@ def test_migration_reports_a_lock_timeout(
             migrate(empty_database_url)
 
 
-def test_a_failed_migration_leaves_nothing_behind(empty_database_url: str) -> None:
+def test_failed_migration_leaves_nothing_behind(empty_database_url: str) -> None:
     with pytest.raises(PermanentError, match="nobody_by_that_name"):
         migrate(
             empty_database_url,

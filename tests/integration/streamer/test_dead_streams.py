@@ -32,7 +32,7 @@ def lose(exchange: Exchange, stream: str) -> None:
     ("stream", "is_heard"),
     [("kline_1m", True), pytest.param("aggTrade", False, marks=pytest.mark.long)],
 )
-async def test_a_dead_stream_is_revived_without_a_gap_for_others(
+async def test_dead_stream_is_revived_without_a_gap_for_others(
     database_url: str, monkeypatch: pytest.MonkeyPatch, stream: str, is_heard: bool
 ) -> None:
     if not is_heard:  # the exchange acknowledges that as well, and nothing comes

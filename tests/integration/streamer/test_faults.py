@@ -103,7 +103,7 @@ async def test_start_waits_for_an_unavailable_database(
 # --- stops
 
 
-async def test_a_stop_soon_after_a_disconnect_leaves_no_missing_minute(
+async def test_stop_soon_after_a_disconnect_leaves_no_missing_minute(
     database_url: str, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Repairs that were waiting when the streamer stopped are requested at the next start."""

@@ -15,7 +15,7 @@ from simulator.streams.client_limits import MessageRate
 from streamer.exchange.connection import StreamConnection
 
 
-async def test_a_full_connection_resubscribes_within_the_rate_limit(
+async def test_full_connection_resubscribes_within_the_rate_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     most = 0

@@ -105,7 +105,7 @@ async def test_old_connections_are_rotated_without_a_gap(
 
 
 @pytest.mark.parametrize("market", ["spot", pytest.param("um", marks=pytest.mark.long)])
-async def test_a_socket_is_replaced_before_an_announced_shutdown(
+async def test_socket_is_replaced_before_an_announced_shutdown(
     database_url: str, noticed: Noticed, market: str
 ) -> None:
     async with (
@@ -122,7 +122,7 @@ async def test_a_socket_is_replaced_before_an_announced_shutdown(
         assert sorted(rotations(streamer)) == [0, 1]
 
 
-async def test_a_failed_rotation_is_retried_while_the_old_socket_serves(
+async def test_failed_rotation_is_retried_while_the_old_socket_serves(
     database_url: str, noticed: Noticed
 ) -> None:
     async with (

@@ -48,7 +48,7 @@ async def test_every_stored_minute_is_verified_and_equals_the_exchange(database_
         assert {row["source"] for row in rows.values()} == {"kline"}
 
 
-async def test_the_open_candle_is_shown_before_its_minute_is_over(database_url: str) -> None:
+async def test_open_candle_is_visible_before_its_minute_ends(database_url: str) -> None:
     async with Exchange(SimulatorConfig(speed=5)) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, "BTCUSDT", "ETHBTC"):
@@ -127,7 +127,7 @@ def command(exchange: ExchangeThread, database_url: str) -> dict[str, str]:
     }
 
 
-def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
+def test_process_stops_cleanly_on_sigterm(database_url: str) -> None:
     with ExchangeThread(FAST) as exchange:
         process = subprocess.Popen(
             [sys.executable, "-m", "cli", "stream", "--symbols", "BTCUSDT"],
@@ -155,7 +155,7 @@ def test_the_process_stops_cleanly_on_sigterm(database_url: str) -> None:
     ("symbols", "message"),
     [("NOPEUSDT", "no symbol 'NOPEUSDT'"), ("", "no symbols: give --symbols")],
 )
-def test_an_unknown_symbol_is_one_line_and_exit_code_1(
+def test_unknown_symbol_is_one_line_and_exit_code_1(
     database_url: str, symbols: str, message: str
 ) -> None:
     with ExchangeThread(FAST) as exchange:

@@ -72,7 +72,7 @@ def subscribed(exchange: Exchange) -> set[str]:
     }
 
 
-async def test_a_watched_symbol_is_streamed_within_seconds_and_dropped_when_unwatched(
+async def test_watched_symbol_is_streamed_within_seconds_and_dropped_when_unwatched(
     database_url: str, anna: int
 ) -> None:
     config = SimulatorConfig(
@@ -164,7 +164,7 @@ async def test_watchlists_can_be_switched_off(database_url: str, anna: int) -> N
             assert streamer.hub.symbols == ["BTCUSDT"]
 
 
-async def test_a_symbol_watched_by_rest_reaches_the_websocket_within_seconds(
+async def test_symbol_watched_by_rest_reaches_the_websocket_within_seconds(
     database_url: str, anna: int
 ) -> None:
     config = SimulatorConfig(speed=SPEED, spot_symbols=("BTCUSDT", "ETHUSDT"))

@@ -84,7 +84,7 @@ def test_configuration_page_names_only_existing_settings() -> None:
     assert shown == {name.upper() for name in Settings.model_fields}
 
 
-def test_the_example_environment_has_every_setting_with_its_default() -> None:
+def test_example_environment_has_every_setting_with_its_default() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
     found = [
         match.groups() for line in lines if (match := re.fullmatch(r"# ([A-Z_0-9]+)=(.*)", line))
@@ -95,7 +95,7 @@ def test_the_example_environment_has_every_setting_with_its_default() -> None:
     )
 
 
-def test_the_example_environment_sets_nothing() -> None:
+def test_example_environment_sets_nothing() -> None:
     lines = (ROOT / ".env.example").read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == []
 

@@ -7,7 +7,7 @@ from include.errors import RejectedInputError
 
 
 @pytest.mark.parametrize("name", ["anna", "a", "0", "anna.b-c_d", "a" * 63])
-def test_a_name_may_have_small_letters_digits_and_marks(name: str) -> None:
+def test_name_may_have_small_letters_digits_and_marks(name: str) -> None:
     assert checked_name(name) == name
 
 
@@ -19,7 +19,7 @@ def test_invalid_name_is_refused_with_the_allowed_characters(name: str) -> None:
         checked_name(name)
 
 
-def test_a_password_has_ten_characters_at_least_and_a_bound() -> None:
+def test_password_length_has_bounds() -> None:
     assert checked_password("ten chars!") == "ten chars!"
     for wrong in ("nine char", "x" * 1_001):
         with pytest.raises(RejectedInputError, match="10 to 1,000") as caught:
@@ -28,7 +28,7 @@ def test_a_password_has_ten_characters_at_least_and_a_bound() -> None:
 
 
 @pytest.mark.parametrize("label", ["", " x", "x\n", "x" * 65, "\x1b[2J"])
-def test_a_label_is_a_few_printable_characters(label: str) -> None:
+def test_label_has_few_printable_characters(label: str) -> None:
     assert checked_label("my notebook") == "my notebook"
     with pytest.raises(RejectedInputError, match="label"):
         checked_label(label)

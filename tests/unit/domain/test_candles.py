@@ -34,12 +34,12 @@ def test_only_the_exchange_verifies(status: Status, source: Source, evidence: in
         CandleCandidate(CANDLE, status, source, evidence)
 
 
-def test_a_partial_row_ranks_below_every_other() -> None:
+def test_partial_row_ranks_below_every_other() -> None:
     candidate = CandleCandidate(CANDLE, Status.PARTIAL, Source.STREAM)
     assert candidate.rank == PARTIAL_RANK < min(SOURCE_RANK.values())
 
 
-def test_an_open_time_inside_a_minute_is_refused() -> None:
+def test_open_time_inside_a_minute_is_refused() -> None:
     with pytest.raises(ValueError, match="full minute"):
         CandleCandidate(
             silent_candle("X", 61_000_000, Decimal(5)), Status.UNCONFIRMED, Source.STREAM

@@ -81,7 +81,7 @@ def test_day_without_minutes_has_no_prices() -> None:
     assert DayOfMinutes("X").prices() is None
 
 
-def test_a_day_without_trades_is_flat_at_the_last_price() -> None:
+def test_day_without_trades_is_flat_at_the_last_price() -> None:
     day = DayOfMinutes("X")
     day.put(silent_candle("X", T0, Decimal("1.5")))
     prices = day.prices()
@@ -101,7 +101,7 @@ def test_values_beyond_64_bits_stay_exact() -> None:
     assert prices.volume == Decimal("370370367037037034.370370367037037034")
 
 
-def test_a_day_takes_little_memory() -> None:
+def test_day_uses_little_memory() -> None:
     day = DayOfMinutes("X")
     rng = random.Random(1)
     for index in range(2 * MINUTES):

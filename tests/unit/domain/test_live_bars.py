@@ -124,7 +124,7 @@ def test_bars_continue_from_stored_days_hours_and_minutes() -> None:
     check(live, {one.open_time_us: one for one in known}, is_closed=False)
 
 
-def test_a_minute_before_those_in_memory_is_refused_and_changes_nothing() -> None:
+def test_minute_before_those_in_memory_is_refused_and_changes_nothing() -> None:
     rng = random.Random(2)
     newest = NEW_YEAR + 3 * HOUR_US
     live = SymbolBars(newest)
@@ -143,7 +143,7 @@ def test_bar_without_minutes_is_none_and_one_before_memory_an_error() -> None:
         live.bar(TIMEFRAMES["4h"], NEW_YEAR - DAY_US - MINUTE_US)
 
 
-def test_a_bar_is_closed_with_its_last_minute_or_by_a_later_one() -> None:
+def test_bar_is_closed_with_its_last_minute_or_by_a_later_one() -> None:
     rng = random.Random(3)
     live = SymbolBars(NEW_YEAR)
     five = TIMEFRAMES["5m"]

@@ -101,7 +101,7 @@ def test_no_candidates_or_two_minutes_are_refused() -> None:
         merge([candidate(), moved(candidate(), "ETHUSDT", 0)])
 
 
-def test_the_scale_of_a_number_makes_no_difference() -> None:
+def test_decimal_scale_does_not_affect_the_order() -> None:
     plain, padded = candidate(of=candle(price="10")), candidate(of=candle(price="10.000"))
 
     assert order_key(plain) == order_key(padded)

@@ -22,7 +22,7 @@ def bar(index: int, open_: str, high: str, low: str, close: str, *, first_id: in
     )  # fmt: skip
 
 
-def test_a_silent_bar_gives_no_open_high_or_low() -> None:
+def test_silent_bar_gives_no_open_high_or_low() -> None:
     silent = silent_candle("BTCUSDT", START, Decimal("28080.00"))
     rolled = roll_up([silent, bar(1, "28079.99", "28079.99", "28000", "28010")], timeframe("4h"))
     assert [one.values[:4] for one in rolled] == [
@@ -30,7 +30,7 @@ def test_a_silent_bar_gives_no_open_high_or_low() -> None:
     ]
 
 
-def test_a_silent_bar_behind_a_gap_gives_no_close() -> None:
+def test_silent_bar_after_a_gap_gives_no_close() -> None:
     """What was traded in the gap is not known, and no close lies above the high."""
     silent = silent_candle("BTCUSDT", START + 3 * MINUTE_US, Decimal(105))
     (joined,) = roll_up([bar(0, "100", "101", "99", "100.5"), silent], timeframe("5m"))
@@ -56,7 +56,7 @@ def test_sums_counts_and_ids_span_the_bars_with_trades() -> None:
     assert (joined.first_trade_id, joined.last_trade_id) == (5, 8)
 
 
-def test_a_sum_keeps_digits_beyond_the_default_context() -> None:
+def test_sum_keeps_digits_beyond_the_default_context() -> None:
     big = Candle(
         "X", START, *[Decimal(1)] * 4, Decimal(10**25), Decimal(10**25), 1, Decimal(0), Decimal(0)
     )
@@ -67,7 +67,7 @@ def test_a_sum_keeps_digits_beyond_the_default_context() -> None:
     assert str(join_bars([big, tiny], START).volume) == "1" + "0" * 25 + "." + "0" * 17 + "1"
 
 
-def test_each_bar_opens_where_the_timeframe_says() -> None:
+def test_each_bar_opens_at_the_start_of_its_timeframe() -> None:
     days = [
         silent_candle("X", to_us(datetime(2024, 2, 28, tzinfo=UTC)) + i * DAY_US, Decimal(1))
         for i in range(4)

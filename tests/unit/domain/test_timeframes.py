@@ -63,12 +63,12 @@ def test_microseconds_round_trip_through_datetime(moment: datetime) -> None:
     assert from_us(to_us(aware)) == aware
 
 
-def test_a_naive_time_is_refused() -> None:
+def test_naive_time_is_refused() -> None:
     with pytest.raises(ValueError, match="no time zone"):
         to_us(datetime(2024, 1, 1))  # noqa: DTZ001
 
 
-def test_an_unknown_timeframe_names_the_known_ones() -> None:
+def test_unknown_timeframe_names_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'7m'.*1m, 3m, 5m"):
         timeframe("7m")
 

@@ -124,7 +124,7 @@ def test_permanent_errors_and_long_waits_are_raised_immediately(error: Exception
     assert clock.slept == []
 
 
-async def test_an_awaited_call_is_retried_after_the_given_errors_only() -> None:
+async def test_async_call_is_retried_only_after_the_given_errors() -> None:
     clock, retries = Clock(), []
 
     async def sleep(seconds: float) -> None:

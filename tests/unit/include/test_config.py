@@ -21,7 +21,7 @@ def test_defaults_point_to_the_public_hosts() -> None:
     assert settings.binance_rest_url == "https://data-api.binance.vision"
 
 
-def test_the_testnet_is_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_testnet_is_one_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BINANCE_TESTNET", "true")
     assert load_settings().binance_rest_url == "https://testnet.binance.vision"
 
@@ -37,7 +37,7 @@ def test_symbols_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_settings().symbols == ("BTCUSDT", "ETHUSDT.P")
 
 
-def test_a_database_may_have_several_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_database_may_have_several_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     url = "postgresql://me:a,b@one:5432,two,[::1]:5434/candles?connect_timeout=3"
     monkeypatch.setenv("DATABASE_URL", url)
     assert load_settings().url_for("streamer") == url
@@ -181,7 +181,7 @@ def test_all_wrong_settings_are_reported_together(monkeypatch: pytest.MonkeyPatc
         load_settings()
 
 
-def test_a_wrong_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_database_url_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "mysql://me:secret@h/d")
     with pytest.raises(PermanentError, match=r"DATABASE_URL=.hidden.: should be") as caught:
         load_settings()

@@ -20,7 +20,7 @@ def kinds() -> list[type[CandelabraError]]:
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_every_error_but_the_root_says_whether_a_retry_can_help(
+def test_every_error_except_the_root_is_transient_or_permanent(
     kind: type[CandelabraError],
 ) -> None:
     is_transient, is_permanent = issubclass(kind, TransientError), issubclass(kind, PermanentError)
@@ -41,6 +41,6 @@ def test_docstring_shows_the_real_tree() -> None:
     assert drawn == {one.__name__: one.__bases__[0].__name__ for one in kinds()}
 
 
-def test_a_rate_limit_carries_how_long_to_wait_and_its_message() -> None:
+def test_rate_limit_error_has_its_wait_and_message() -> None:
     error = RateLimitedError("slow down", retry_after_s=37.0)
     assert (str(error), error.retry_after_s, error.banned) == ("slow down", 37.0, False)

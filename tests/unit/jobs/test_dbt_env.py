@@ -9,7 +9,7 @@ from include.errors import PermanentError
 from include.jobs.dbt_env import DBT_PROJECT, dbt_environment
 
 
-def test_a_url_becomes_the_variables_of_the_profile(tmp_path: Path) -> None:
+def test_url_becomes_the_variables_of_the_profile(tmp_path: Path) -> None:
     environment = dbt_environment(
         "postgresql://builder:p%40ss%2Fword@db.example:6543/candelabra?sslmode=require",
         home=tmp_path,
@@ -55,9 +55,7 @@ def test_manifest_and_logs_go_below_the_home_given(tmp_path: Path) -> None:
         ("postgresql:///", "names no user and no dbname"),
     ],
 )
-def test_a_wrong_url_is_refused_without_its_password(
-    url: str, message: str, tmp_path: Path
-) -> None:
+def test_wrong_url_is_refused_without_its_password(url: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match=message) as info:
         dbt_environment(url, home=tmp_path)
     assert "secret" not in str(info.value)

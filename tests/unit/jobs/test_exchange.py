@@ -118,7 +118,7 @@ def test_headers_reach_the_ledger_and_the_reserve(ledger: dict[str, Any]) -> Non
     assert reserve.reports == [(41, 1.5), (None, None)]
 
 
-def test_a_header_reaches_the_ledger_with_the_minute_of_its_request(ledger: dict[str, Any]) -> None:
+def test_header_reaches_the_ledger_with_the_minute_of_its_request(ledger: dict[str, Any]) -> None:
     minutes = [datetime(2026, 11, 21, 12, minute, tzinfo=UTC) for minute in (0, 1)]
     ledger["grants"] = [WeightGrant(True, 2, 0, minute) for minute in minutes]
     made, _, _ = budget(ledger)

@@ -127,6 +127,6 @@ def test_symbols_in_trouble_come_first_and_unstreamed_ones_last() -> None:
     assert [one.symbol for one in ranked] == ["E", "D", "C", "A", "B"]
 
 
-def test_a_window_of_months_is_refused() -> None:
+def test_window_of_months_is_refused() -> None:
     with pytest.raises(PermanentError, match="32 days back; it must be 1 minute to 31 days"):
         read_status(settings=load_settings(), window=timedelta(days=32))

@@ -55,13 +55,13 @@ def test_failed_rule_is_named_with_its_window_and_rows() -> None:
     )
 
 
-def test_a_message_names_five_rows_and_counts_the_rest() -> None:
+def test_message_names_five_rows_and_counts_the_rest() -> None:
     message = str(result("prices_are_positive", "prices are above zero", 300, rows(200)))
     assert message.count("BTCUSDT") == 5
     assert message.endswith("and 295 more")
 
 
-def test_a_row_without_a_time_can_be_named() -> None:
+def test_row_without_a_time_can_be_named() -> None:
     assert str(FailingRow(None, None, "symbol is null")) == "no time (symbol is null)"
 
 

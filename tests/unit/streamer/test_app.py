@@ -35,7 +35,7 @@ def streamer_of(home: Path, *symbols: str) -> Streamer:
     return Streamer(settings, StreamOptions(symbols))
 
 
-async def test_an_unfinished_minute_of_a_dropped_symbol_is_requested(
+async def test_unfinished_minute_of_a_dropped_symbol_is_requested(
     tmp_path: Path,
 ) -> None:
     streamer = streamer_of(tmp_path, "BTCUSDT", "ETHUSDT")
@@ -62,7 +62,7 @@ async def test_an_unfinished_minute_of_a_dropped_symbol_is_requested(
     [([], "NEWUSDT"), (["BTCUSDT"], "NEWUSDT"), ([], "NEWUSDT.P")],
     ids=["the first one is full", "the first one was closed", "of another market"],
 )
-async def test_a_later_connection_knows_the_exchange_time(
+async def test_later_connection_knows_the_exchange_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropped: list[str], added: str
 ) -> None:
     ours = Clock()

@@ -61,7 +61,7 @@ def candelabra(candelabra_environment: dict[str, str], tmp_path: Path) -> Run:
     return run
 
 
-def test_a_plan_is_shown_and_loads_nothing(candelabra: Run, connection: psycopg.Connection) -> None:
+def test_plan_is_shown_and_loads_nothing(candelabra: Run, connection: psycopg.Connection) -> None:
     done = candelabra(
         "backfill",
         "--symbols",

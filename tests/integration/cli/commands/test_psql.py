@@ -22,7 +22,7 @@ def environment(url: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "DATABASE_URL": url, "CANDELABRA_HOME": "/nonexistent"}
 
 
-def test_a_query_is_answered_and_its_failure_is_the_exit_code(database_url: str) -> None:
+def test_query_is_answered_and_a_failure_sets_the_exit_code(database_url: str) -> None:
     for query, code, shown in (
         ("SELECT current_setting('TimeZone')", 0, "UTC"),
         ("SELECT nonsense", 1, 'column "nonsense" does not exist'),

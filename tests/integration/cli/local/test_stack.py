@@ -113,7 +113,7 @@ def test_stack_streams_excludes_a_second_one_notices_a_death_and_cleans_up(home:
     assert running_environment(home.parent) is None
 
 
-def test_the_death_of_the_database_is_noticed(home: Path) -> None:
+def test_end_of_the_database_is_noticed(home: Path) -> None:
     with LocalStack(home) as stack:
         stack.start_database()
         stack.check()

@@ -92,7 +92,7 @@ def assert_replaced_by_rest(
     assert sources == [("rest",)]
 
 
-def test_a_file_with_a_wrong_checksum_is_recorded_and_replaced_by_rest(
+def test_file_with_a_wrong_checksum_is_recorded_and_replaced_by_rest(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection, oracle: Oracle
 ) -> None:
     host.changes[".CHECKSUM"] = lambda answer: replaced(answer, f"{'0' * 64}  {NAME}".encode())
@@ -163,7 +163,7 @@ def test_bad_rows_of_a_dump_are_recorded_with_their_lines_and_come_from_rest(
     assert sources == [("dump_daily", 1438), ("rest", 2)]
 
 
-def test_a_reissued_file_is_noticed_and_its_values_win(
+def test_reissued_file_is_noticed_and_its_values_win(
     through_host: Settings, host: FaultyHost, connection: psycopg.Connection
 ) -> None:
     load_dump_piece(settings=through_host, piece=PIECE)
@@ -257,7 +257,7 @@ def open_gaps(connection: psycopg.Connection) -> list[tuple[str, dict[str, str]]
     ).fetchall()
 
 
-def test_the_streamer_repairs_with_its_own_rights(
+def test_streamer_repairs_with_its_own_rights(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     url = settings.url_for("streamer")

@@ -135,7 +135,7 @@ def test_unknown_interval_is_refused(settings: Settings) -> None:
             compare(settings, interval)
 
 
-def test_the_command_shows_verdicts_and_exits_with_1_for_a_difference(
+def test_command_shows_verdicts_and_exits_with_1_for_a_difference(
     stored: Settings, exchange: ExchangeThread, database_url: str, tmp_path: Path
 ) -> None:
     def typed() -> subprocess.CompletedProcess[str]:

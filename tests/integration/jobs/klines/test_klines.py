@@ -146,6 +146,6 @@ def test_plan_starts_with_the_first_row_of_the_symbol(settings: Settings) -> Non
     assert min(piece.start_us for piece in plan.dumps) == to_us(datetime(2026, 11, 17, tzinfo=UTC))
 
 
-def test_an_unknown_symbol_is_named(settings: Settings) -> None:
+def test_unknown_symbol_is_named(settings: Settings) -> None:
     with pytest.raises(PermanentError, match="no symbol 'NOPEUSDT'"):
         plan_backfill(settings=settings, symbols="NOPEUSDT", market="spot", start=FIRST, end=LAST)

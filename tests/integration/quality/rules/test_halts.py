@@ -90,7 +90,7 @@ def test_halt_is_a_warning_of_every_run_until_fully_recorded(
     assert halts_of(changed(database_url, "8")) == halt(21, HALT + 10 * MINUTE)
 
 
-def test_an_outage_of_one_symbol_records_no_halt_of_the_market(
+def test_outage_of_one_symbol_records_no_halt_of_the_market(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silence(connection, HALT, 31)
@@ -124,7 +124,7 @@ def test_usual_silence_is_no_halt(database_url: str, connection: psycopg.Connect
     assert halts_of(changed(database_url, "2")) == []
 
 
-def test_a_recorded_halt_does_not_make_silence_usual(
+def test_recorded_halt_does_not_make_silence_usual(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     silence(connection, HALT, 31)

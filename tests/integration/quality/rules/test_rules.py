@@ -58,7 +58,7 @@ def report(url: str, market: psycopg.Connection[Any]) -> QualityReport:
 
 
 @pytest.mark.parametrize(("statement", "constraint"), REFUSED)
-def test_a_constraint_refuses_a_row_of_another_shape(
+def test_constraint_refuses_a_malformed_row(
     market: psycopg.Connection[Any], statement: sql.Composed, constraint: str
 ) -> None:
     arguments = {"symbol": "BTCUSDT", "at": AT, "until": AT + 4 * MINUTE}
@@ -82,7 +82,7 @@ def test_planted_fault_is_found_only_by_its_rule(
 
 
 @pytest.mark.parametrize("name", CLEAN)
-def test_a_symbol_without_a_fault_breaks_no_rule(report: QualityReport, name: str) -> None:
+def test_symbol_without_a_fault_breaks_no_rule(report: QualityReport, name: str) -> None:
     assert broken(report, name) == {}
 
 

@@ -294,7 +294,7 @@ async def test_sessions_are_listed_and_ended_one_by_one(accounts_url: str) -> No
         assert (await here.get("/api/v1/me")).status_code == 200
 
 
-async def test_a_session_expires(accounts_url: str) -> None:
+async def test_session_expires(accounts_url: str) -> None:
     serving_it = open_to(accounts_url, is_required=True, session_s=2)
     async with serving_it as address, browser(address) as client:
         begun = await client.post("/api/v1/login", json=ANNA)

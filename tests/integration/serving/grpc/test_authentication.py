@@ -114,7 +114,7 @@ async def test_every_call_except_probes_needs_a_token(database_url: str, token: 
         trades.cancel()
 
 
-async def test_a_stream_ends_with_its_token(database_url: str, token: str) -> None:
+async def test_stream_ends_with_its_token(database_url: str, token: str) -> None:
     async with guarded(database_url) as (address, _, _), grpc.aio.insecure_channel(address) as line:
         stub = services.MarketDataStub(line)
         call = stub.StreamCandles(pb.StreamCandlesRequest(), metadata=bearing(token), timeout=120)

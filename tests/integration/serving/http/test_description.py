@@ -53,7 +53,7 @@ async def test_each_answer_is_described(stored_url: str) -> None:
     assert "ProblemDetails" in told["components"]["schemas"]
 
 
-async def test_the_description_has_every_path(stored_url: str) -> None:
+async def test_description_has_every_path(stored_url: str) -> None:
     async with api_client(stored_url) as client:
         told = (await client.get("/api/v1/openapi.json")).raise_for_status().json()
         assert set(told["paths"]) == {

@@ -145,7 +145,7 @@ async def test_repairs_gaps_and_outages_are_marked_on_their_bars(
         assert (await udf_answer(client, "marks", **asked | {"symbol": "NONE"}))["time"] == []
 
 
-async def test_the_time_is_in_seconds(stored_url: str) -> None:
+async def test_time_is_in_seconds(stored_url: str) -> None:
     async with api_client(stored_url) as client:
         answer = await client.get("/udf/time")
         assert abs(int(answer.text) - time.time()) < 60

@@ -157,7 +157,7 @@ def test_klines_and_trades_lag_as_configured(
 
 
 @pytest.mark.parametrize("limit", [20, 21])
-def test_void_rows_precede_true_ones_and_hide_none_from_a_paging_client(
+def test_void_rows_precede_real_ones_and_hide_none_from_a_paging_client(
     exchange: ExchangeThread, client: httpx.Client, limit: int
 ) -> None:
     path, query = "/api/v3/aggTrades", {"symbol": "ETHBTC", "limit": str(limit)}

@@ -118,7 +118,7 @@ def test_minutes_have_status_and_source_and_are_ordered(database_url: str) -> No
     }
 
 
-def test_the_open_minute_is_the_last_one_and_is_not_closed(database_url: str) -> None:
+def test_open_minute_is_the_last_and_not_closed(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
         (row,) = stored(connection, NEWEST - MINUTE_US)
         connection.execute(

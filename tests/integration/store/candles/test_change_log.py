@@ -152,7 +152,7 @@ def test_deletes_and_moves_by_hand_are_logged(connection: Connection) -> None:
     assert [symbol for symbol, _ in truncated] == ["A", "B"]
 
 
-def test_an_outage_of_a_symbol_is_logged_for_it(connection: Connection) -> None:
+def test_outage_of_a_symbol_is_logged_for_that_symbol(connection: Connection) -> None:
     for end in (2, 2, 5):
         record_outage(
             connection,
@@ -184,7 +184,7 @@ def test_market_outage_is_logged_for_symbols_with_candles_nearby(
     assert take_changes(connection) == [("A", [(3, 4)]), ("B", [(3, 4)])]
 
 
-def test_a_transaction_that_commits_late_is_seen_by_the_next_build(
+def test_transaction_that_commits_late_is_seen_by_the_next_build(
     connection: Connection, connect_again: Callable[[str], Connection]
 ) -> None:
     late = connect_again("late")
@@ -203,7 +203,7 @@ def test_a_transaction_that_commits_late_is_seen_by_the_next_build(
     assert changes_since(connection, snapshot_of(connection)) == []
 
 
-def test_a_change_that_is_rolled_back_is_never_seen(connection: Connection) -> None:
+def test_change_that_is_rolled_back_is_never_seen(connection: Connection) -> None:
     cursor = snapshot_of(connection)
     with connection.transaction(force_rollback=True):
         merge_candidates(connection, [candidate()])

@@ -57,7 +57,7 @@ async def test_live_row_moves_to_higher_trade_ids_only(live: AsyncConnection) ->
     assert stored == [(14, 6, False)]
 
 
-async def test_a_row_closes_once_and_stays_closed(live: AsyncConnection) -> None:
+async def test_row_closes_once_and_stays_closed(live: AsyncConnection) -> None:
     moves = [
         await write_live_async(live, [each])
         for each in [at(5), at(5, closed=True), at(5), at(5, closed=True), at(6, price="11")]
@@ -202,14 +202,14 @@ async def test_batch_is_retried_after_a_lock_timeout(
     assert waits == [1]
 
 
-async def test_a_batch_can_be_part_of_a_callers_transaction(live: AsyncConnection) -> None:
+async def test_batch_can_be_part_of_a_callers_transaction(live: AsyncConnection) -> None:
     async with live.transaction():
         first = await store_async(live, [candidate(Source.STREAM, candle(ids=(1, 5)))])
         second = await store_async(live, [candidate(Source.KLINE, candle(ids=(1, 5)))])
     assert (first.inserted, second.offered, second.confirmed) == (1, 1, 1)
 
 
-async def test_the_view_shows_each_minute_once(live: AsyncConnection) -> None:
+async def test_view_shows_each_minute_once(live: AsyncConnection) -> None:
     await store_async(live, [candidate(Source.KLINE, candle(ids=(1, 5)))])
     open_one: Candle = moved(candidate(Source.STREAM, candle(ids=(6, 7))), "BTCUSDT", 1).candle
     await write_live_async(live, [LiveCandle(open_one, is_closed=False)])

@@ -41,7 +41,7 @@ def test_candles_are_read_exactly_in_order_from_a_half_open_range(connection: Co
     assert [str(each.open) for each in read] == ["10.00000002", "10.00000003"]
 
 
-def test_the_last_minute_is_found_over_partitions(connection: Connection) -> None:
+def test_last_minute_is_found_over_partitions(connection: Connection) -> None:
     merge_candidates(connection, [moved(candidate(), "A", n) for n in (-90_000, 0, 1)])
     merge_candidates(connection, [moved(candidate(), "B", -90_000)])
 

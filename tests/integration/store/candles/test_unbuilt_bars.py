@@ -72,7 +72,7 @@ def test_bars_are_the_roll_up_of_the_minutes_at_every_timeframe(database_url: st
                 ), (timeframe.name, newest)
 
 
-def test_a_page_has_the_bars_next_to_its_edge(database_url: str) -> None:
+def test_page_has_the_bars_next_to_its_edge(database_url: str) -> None:
     five = TIMEFRAMES["5m"]
     with connect(database_url, application_name="test") as connection:
         opens = [one.open_time_us for one in roll_up(stored(connection), five)]
@@ -89,7 +89,7 @@ def test_a_page_has_the_bars_next_to_its_edge(database_url: str) -> None:
     assert nothing == long_ago == unknown == []
 
 
-def test_the_newest_bar_is_over_when_its_last_minute_is(database_url: str) -> None:
+def test_newest_bar_closes_with_its_last_minute(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
         rng = random.Random(3)
         bar_us = START // DAY_US * DAY_US
@@ -142,7 +142,7 @@ def test_bars_begin_with_the_newest_listing_of_a_ticker(database_url: str) -> No
             assert [one.candle for one in found] == roll_up(later, TIMEFRAMES[name])
 
 
-def test_an_answer_has_a_bound(database_url: str) -> None:
+def test_answer_is_bounded(database_url: str) -> None:
     hour = TIMEFRAMES["1h"]
     with connect(database_url, application_name="test") as connection:
         stored(connection)

@@ -50,7 +50,7 @@ def count(connection: Connection, table: str) -> int:
     return int(row[0])
 
 
-def test_a_dump_file_is_found_as_it_was_recorded(connection: Connection) -> None:
+def test_recorded_dump_file_round_trips(connection: Connection) -> None:
     published = replace(FILE, published_at_us=DAY + 1)
 
     record_dump_file(connection, published)
@@ -92,7 +92,7 @@ def test_coverage_is_a_union_split_by_day(connection: Connection) -> None:
     assert days == [("kline", "2026-11-30"), ("kline", "2026-12-01"), ("rest", "2026-11-30")]
 
 
-def test_a_whole_day_without_discrepancy_agrees(connection: Connection) -> None:
+def test_full_day_without_discrepancy_agrees(connection: Connection) -> None:
     add_coverage(connection, "A", "dump_daily", [(DAY, DAY + DAY_US)])
     add_coverage(connection, "A", "kline", [(DAY, DAY + 5 * MINUTE_US)])
 
@@ -139,7 +139,7 @@ def test_outages_are_united_by_cause_and_found_for_the_symbols_they_touch(
     assert count(connection, "ops.outages") == 3
 
 
-def test_an_outage_must_belong_to_the_market_of_its_symbol(connection: Connection) -> None:
+def test_outage_must_belong_to_the_market_of_its_symbol(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="outages_market_fits_the_symbol"):
         record_outage(
             connection,
@@ -163,7 +163,7 @@ def test_rejected_rows_are_stored_once_with_any_content(connection: Connection) 
     assert kept == [(7, "1,0,3"), (8, "1,\\0,3")]
 
 
-def test_a_run_of_checks_recorded_again_replaces_its_results(connection: Connection) -> None:
+def test_repeated_check_run_replaces_its_results(connection: Connection) -> None:
     run_at = from_us(DAY)
     record_quality_results(connection, "run-1", run_at, [QualityResult("no_gaps", success=False)])
     record_quality_results(
@@ -186,6 +186,6 @@ def test_a_run_of_checks_recorded_again_replaces_its_results(connection: Connect
     ]
 
 
-def test_a_run_without_time_zone_is_refused(connection: Connection) -> None:
+def test_run_without_time_zone_is_refused(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="time zone"):
         record_quality_results(connection, "run-1", datetime(2026, 1, 1), [])  # noqa: DTZ001

@@ -77,7 +77,7 @@ async def test_gap_is_dated_by_its_event(connection: Connection) -> None:
     assert await cursor.fetchall() == [(60, 10)]
 
 
-async def test_a_gap_widens_unless_another_has_its_range_or_it_is_closed(
+async def test_open_gap_widens_unless_another_has_its_range(
     connection: Connection,
 ) -> None:
     a, b, c, _ = await open_gaps_async(connection, [new("A"), new("B"), new("C"), new("A", 0, 9)])

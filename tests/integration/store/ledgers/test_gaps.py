@@ -109,7 +109,7 @@ def test_young_gaps_are_left_to_the_streamer(connection: Connection) -> None:
     assert len(claim_gaps(connection, worker="dag", older_than_s=600)) == 1
 
 
-def test_a_claimed_gap_has_its_bounds(connection: Connection) -> None:
+def test_claimed_gap_has_its_bounds(connection: Connection) -> None:
     gap_id = opened(connection, "A", 3)
 
     (gap,) = claim_gaps(connection, worker="one")

@@ -268,7 +268,7 @@ def test_ledgers_are_counted(connection) -> None:
     assert [(one.host, one.blocked_until) for one in found.weights] == [("api.test", None)]
 
 
-def test_an_empty_database_has_no_schema(empty_database_url: str) -> None:
+def test_empty_database_has_no_schema(empty_database_url: str) -> None:
     with connect(empty_database_url, application_name="test") as connection:
         assert schema_revision(connection) is None
 
@@ -284,7 +284,7 @@ def rows_read(plan: Mapping[str, Any]) -> int:
     return own + sum(rows_read(part) for part in plan.get("Plans", ()))
 
 
-def test_a_long_history_is_not_read(connection) -> None:
+def test_long_history_is_not_read(connection) -> None:
     symbols = ["A", "B", "C"]
     for symbol in symbols:
         fill(connection, symbol, SINCE - timedelta(days=40), NEWEST)

@@ -55,7 +55,7 @@ def test_processes_together_never_use_more_than_the_limit(
     assert within_one_minute(connection, act) == 33
 
 
-def test_a_new_minute_starts_a_new_window(connection: Connection) -> None:
+def test_new_minute_starts_a_new_window(connection: Connection) -> None:
     acquire_weight(connection, HOST, 10, weight_limit=10)
     connection.execute(
         "UPDATE ops.weight_budget SET window_start = window_start - interval '1 min'"

@@ -21,7 +21,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_session_runs_in_utc_under_its_name(database_url: str) -> None:
+def test_session_runs_in_utc_under_its_name(database_url: str) -> None:
     with connect(database_url, application_name="candelabra-test") as connection:
         row = connection.execute(
             "SELECT current_setting('TimeZone'), current_setting('application_name')"
@@ -30,7 +30,7 @@ def test_a_session_runs_in_utc_under_its_name(database_url: str) -> None:
     assert row == ("UTC", "candelabra-test")
 
 
-async def test_an_async_session_runs_in_utc_as_well(database_url: str) -> None:
+async def test_async_session_runs_in_utc(database_url: str) -> None:
     connection = await connect_async(database_url, application_name="candelabra-test")
     async with connection:
         row = await (await connection.execute("SELECT current_setting('TimeZone')")).fetchone()

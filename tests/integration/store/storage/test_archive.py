@@ -148,7 +148,7 @@ def test_writer_recreates_a_dropped_partition(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("table", RAW_TABLES.values(), ids=RAW_TABLES)
-def test_an_empty_partition_needs_no_archive(connection: Connection, table: Any) -> None:
+def test_empty_partition_needs_no_archive(connection: Connection, table: Any) -> None:
     connection.execute(
         "SELECT ops.ensure_partition(%s::regclass, '2025-11-21')", (f"market.{table.name}",)
     )

@@ -36,7 +36,7 @@ def partitions(connection: Connection) -> list[tuple[str, str]]:
     ).fetchall()
 
 
-def test_the_last_and_the_first_minute_of_a_month_go_to_their_own_partitions(
+def test_last_and_first_minute_of_a_month_go_to_their_own_partitions(
     connection: Connection,
 ) -> None:
     connection.execute("SET TimeZone = 'America/New_York'")

@@ -61,7 +61,7 @@ async def writer(database_url: str) -> AsyncIterator[psycopg.AsyncConnection[Any
     await connection.close()
 
 
-async def test_values_are_kept_exactly(
+async def test_values_are_stored_exactly(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:
     await write_raw_async(writer, AGG_TRADES, [agg_line(7, symbol="Ж")])

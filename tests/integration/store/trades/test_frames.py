@@ -55,7 +55,7 @@ def test_each_row_goes_to_the_partition_of_its_day(connection: Connection) -> No
     ]
 
 
-def test_a_refused_row_stores_none(connection: Connection) -> None:
+def test_refused_row_rolls_back_the_whole_frame(connection: Connection) -> None:
     wrong = pl.concat([rows(1), rows(2, price="-1")])
     with pytest.raises(PermanentError):
         write_raw_frame(connection, AGG_TRADES, wrong, symbol="A")

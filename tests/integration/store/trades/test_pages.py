@@ -112,7 +112,7 @@ def test_ticker_reused_within_a_day_is_split_by_time(
     assert read_trades(connection, AGG_TRADES, "A", 0, limit=2, since_us=later_us) is None
 
 
-def test_a_page_reads_the_key_of_few_days_of_many(connection: Connection) -> None:
+def test_page_reads_the_index_of_only_a_few_days(connection: Connection) -> None:
     days, of_a_day = 40, 10
     lines = [
         agg_line(day * of_a_day + number, symbol=symbol, at_us=MIDNIGHT_US + day * DAY_US + number)
@@ -139,7 +139,7 @@ def test_a_page_reads_the_key_of_few_days_of_many(connection: Connection) -> Non
         }  # fmt: skip
 
 
-def test_a_page_locks_few_of_hundreds_of_days(connection: Connection) -> None:
+def test_page_locks_only_a_few_of_hundreds_of_days(connection: Connection) -> None:
     days = 240
     lines = [agg_line(day, at_us=MIDNIGHT_US + day * DAY_US) for day in range(days)]
     lines += [agg_line(7, symbol="B", at_us=MIDNIGHT_US + day * DAY_US) for day in (0, days - 1)]

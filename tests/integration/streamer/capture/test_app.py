@@ -204,7 +204,7 @@ async def test_captured_spot_trades_aggregate_to_the_candles(
         assert [row for row in await rows_of(aggregated) if not row[0]] == []
 
 
-async def test_a_disconnect_is_filled_by_id(
+async def test_trades_missed_in_a_disconnect_are_fetched_by_id(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
     async with Exchange(SimulatorConfig(speed=20)) as exchange:

@@ -117,7 +117,7 @@ async def test_rows_missing_on_a_standby_are_fetched_by_id_or_recorded_as_lost(
         assert from_time == quotes[-1][1] < to_time <= quotes[0][1]
 
 
-async def test_a_server_that_returns_with_all_rows_causes_no_loss(
+async def test_server_that_returns_with_all_rows_causes_no_loss(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     way = Way(monkeypatch)

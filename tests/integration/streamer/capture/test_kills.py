@@ -132,7 +132,7 @@ def assert_the_exchanges(database_url: str, exchange: ExchangeThread) -> None:
 
 
 @pytest.mark.long
-def test_a_streamer_killed_at_any_moment_misses_no_trade_after_its_restart(
+def test_streamer_killed_at_any_moment_misses_no_trade_after_its_restart(
     database_url: str, tmp_path: Path
 ) -> None:
     def stored() -> list[list[int]]:

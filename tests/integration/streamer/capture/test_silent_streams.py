@@ -16,7 +16,7 @@ from tests.integration.streamer.capture.queries import BOOK_TICKERS, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
 
-async def test_a_dead_book_ticker_stream_is_subscribed_again_and_recorded(
+async def test_dead_book_ticker_stream_is_subscribed_again_and_recorded(
     database_url: str,
     rows_of: Callable[..., Any],
     tmp_path: Path,

@@ -144,9 +144,7 @@ async def test_book_tickers_of_an_outage_are_spooled_and_replayed(
     assert bench.writer.replayed == 5_000
 
 
-async def test_a_killed_process_leaves_its_spool_to_the_next(
-    server: Server, tmp_path: Path
-) -> None:
+async def test_killed_process_leaves_its_spool_to_the_next(server: Server, tmp_path: Path) -> None:
     away = "postgresql://candelabra@127.0.0.1:1/capture"
     async with working(Bench(away, tmp_path)) as killed:
         for number in range(700):
@@ -219,7 +217,7 @@ async def test_rows_refused_by_a_full_disk_are_recorded_as_lost(
     assert rows == [("book_tickers", module.DISK_REFUSED, 1_000)]
 
 
-async def test_a_hanging_database_does_not_let_memory_grow(server: Server, tmp_path: Path) -> None:
+async def test_hanging_database_does_not_let_memory_grow(server: Server, tmp_path: Path) -> None:
     with psycopg.connect(server.url) as blocker:
         blocker.execute("LOCK TABLE market.book_tickers, market.agg_trades")
         async with working(Bench(server.url, tmp_path, max_rows=4_000)) as bench:

@@ -83,7 +83,7 @@ async def minutes_pass(exchange: Exchange, minutes: float) -> None:
 
 
 @pytest.mark.long
-async def test_a_primary_that_becomes_read_only_is_waited_out_and_no_row_is_refused(
+async def test_read_only_primary_is_waited_out_without_refusing_rows(
     postgres: EmbeddedPostgres, database_url: str, log: CapturingLogger
 ) -> None:
     name = database_url.rsplit("/", 1)[1]
@@ -115,7 +115,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION public.no_space();
 
 
 @pytest.mark.long
-async def test_a_full_disk_is_waited_out_in_bounded_memory(
+async def test_writer_waits_for_a_full_disk_in_bounded_memory(
     database_url: str, log: CapturingLogger
 ) -> None:
     async with (
@@ -142,7 +142,7 @@ async def test_a_full_disk_is_waited_out_in_bounded_memory(
 
 
 @pytest.mark.long
-async def test_a_statement_that_waits_too_long_is_cancelled_and_retried(
+async def test_statement_that_waits_for_a_lock_is_cancelled_and_retried(
     database_url: str, log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "WRITE_TIMEOUT_S", 0.5)

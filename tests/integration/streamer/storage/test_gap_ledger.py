@@ -81,7 +81,7 @@ async def test_complete_stream_has_no_gap(database_url: str) -> None:
     assert await broken_ids(database_url) == []
 
 
-async def test_a_disconnect_is_a_gap_of_each_symbol_until_its_minutes_are_proven(
+async def test_disconnect_is_a_gap_of_each_symbol_until_its_minutes_are_proven(
     database_url: str,
 ) -> None:
     async with Exchange(FAST) as exchange:

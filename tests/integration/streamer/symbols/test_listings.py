@@ -149,7 +149,7 @@ async def test_halt_is_logged_once_and_a_vanished_symbol_unsubscribed(
 
 
 @pytest.mark.long
-async def test_a_symbol_delisted_between_two_streamers_is_complete_to_its_last_minute(
+async def test_symbol_delisted_between_two_streamers_is_complete_to_its_last_minute(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=60, spot_symbols=(*KNOWN, "PEPEUSDT"))
@@ -175,7 +175,7 @@ async def test_a_symbol_delisted_between_two_streamers_is_complete_to_its_last_m
 
 
 @pytest.mark.long
-async def test_a_symbol_listed_between_two_streamers_is_complete_from_its_first_minute(
+async def test_symbol_listed_between_two_streamers_is_complete_from_its_first_minute(
     database_url: str,
 ) -> None:
     config = SimulatorConfig(speed=60, spot_symbols=KNOWN)

@@ -74,7 +74,7 @@ def test_names_inside_an_archive_are_never_used_as_paths(tmp_path: Path) -> None
     assert [one.name for one in tmp_path.iterdir()] == ["x.zip"]
 
 
-def test_an_archive_of_several_files_is_refused(tmp_path: Path) -> None:
+def test_archive_of_several_files_is_refused(tmp_path: Path) -> None:
     place = zipped(tmp_path / "x.zip", a=b"1\n", b=b"2\n")
     with pytest.raises(RejectedInputError, match="holds 2 files"):
         check_archive(place)

@@ -228,5 +228,5 @@ def test_unreadable_date_is_an_error(tmp_path: Path) -> None:
         site(served(files)).fetch(PATH, tmp_path)
 
 
-def test_the_folder_of_a_symbol_ends_with_its_interval() -> None:
+def test_folder_of_a_symbol_ends_with_its_interval() -> None:
     assert klines_prefix("X", "daily") == "data/spot/daily/klines/X/1m/"

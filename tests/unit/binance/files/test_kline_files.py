@@ -112,7 +112,7 @@ def test_bar_shortened_by_an_outage_is_accepted(tmp_path: Path) -> None:
     assert (block.rejections, len(block.candles)) == ([], 1)
 
 
-def test_a_silent_minute_is_a_row(tmp_path: Path) -> None:
+def test_silent_minute_is_a_row(tmp_path: Path) -> None:
     zeros = dict.fromkeys(
         ("volume", "quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume"), "0"
     )

@@ -181,7 +181,7 @@ def test_symbols_are_read_from_their_column(tmp_path: Path, klines: pl.DataFrame
     assert parquet_symbols(written(tmp_path, both)) == ["A", "B"]
 
 
-def test_a_damaged_file_is_refused_wherever_the_damage_is(tmp_path: Path) -> None:
+def test_file_damaged_anywhere_is_refused(tmp_path: Path) -> None:
     frame = trades(50_000)
     path = tmp_path / "file.parquet"
     frame.write_parquet(path, row_group_size=10_000, compression="zstd")

@@ -166,7 +166,7 @@ def test_both_readers_agree_on_any_file(
         assert fast == outcome_of(TradeReader(symbol, layout, keep_rows=True), lines, [])
 
 
-def test_a_negative_zero_is_rejected_like_any_negative_number() -> None:
+def test_negative_zero_is_rejected_like_any_negative_number() -> None:
     lines = [
         "1,1,1,-0.00,1735725600000000,True,True",
         "2,1,1,1.00,1735725600000000,True,True",

@@ -122,7 +122,7 @@ def test_bad_row_is_rejected_and_makes_its_minute_partial(
     assert out.rejected == [(8, reason)]
 
 
-def test_a_repeated_trade_counts_once(tmp_path: Path) -> None:
+def test_repeated_trade_counts_once(tmp_path: Path) -> None:
     out = read(tmp_path, *FIVE_MINUTES, FIVE_MINUTES[7])
     assert out.minutes("whole") == [1, 2, 3]
     assert out.rejected == [(16, "the id occurs earlier in this file")]
@@ -215,7 +215,7 @@ class _Fill:
     last_trade_id: int
 
 
-def test_a_file_larger_than_a_block_is_read_in_parts(tmp_path: Path) -> None:
+def test_file_larger_than_a_block_is_read_in_parts(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("\n".join([HEADER, *FIVE_MINUTES]) + "\n")
     blocks = list(TradeReader("BTCUSDT").read_file(path, block_bytes=200))

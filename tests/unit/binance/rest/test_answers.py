@@ -36,11 +36,11 @@ def test_418_is_a_ban() -> None:
     assert (told.retry_after_s, told.banned) == (120, True)
 
 
-def test_a_limit_without_retry_after_waits_for_the_next_window() -> None:
+def test_limit_without_retry_after_waits_for_the_next_window() -> None:
     assert retry_after_s({}) == retry_after_s({"retry-after": "soon"}) == 60
 
 
-def test_an_invalid_symbol_is_named() -> None:
+def test_invalid_symbol_is_named() -> None:
     told = error(400, b'{"code":-1121,"msg":"Invalid symbol."}')
     assert isinstance(told, PermanentError)
     assert "'NOPE'" in str(told)
@@ -93,7 +93,7 @@ def test_invalid_request_is_a_permanent_error() -> None:
     assert "-1120 Invalid interval." in str(told)
 
 
-def test_the_weight_of_the_minute_is_read_from_either_header() -> None:
+def test_weight_of_the_minute_is_read_from_either_header() -> None:
     assert used_weight({"X-MBX-USED-WEIGHT": "7", "x-mbx-used-weight-1m": "9"}) == 9
     assert used_weight({"X-MBX-USED-WEIGHT": "7"}) == 7
     assert used_weight({"X-MBX-USED-WEIGHT-1D": "70"}) is None

@@ -185,7 +185,7 @@ def test_429_is_not_retried_and_blocks_the_budget() -> None:
     assert budget.reports[-1] == (6001, 9)
 
 
-def test_the_used_weight_of_each_answer_is_reported() -> None:
+def test_used_weight_of_each_answer_is_reported() -> None:
     answer = httpx.Response(200, json=[], headers={"X-MBX-USED-WEIGHT-1M": "41"})
     rest, budget, _ = client(Exchange(klines=lambda _: answer))
     rest.klines("BTCUSDT", "1m", START, START + MINUTE_US)

@@ -28,7 +28,7 @@ def read(market: Market, *symbols: dict[str, Any]) -> list[Instrument]:
     return instruments_of(market, EXCHANGE_INFO.decode(msgspec.json.encode({"symbols": symbols})))
 
 
-def test_a_spot_symbol_becomes_an_instrument() -> None:
+def test_spot_symbol_becomes_an_instrument() -> None:
     assert read(Market.SPOT, symbol("BTCUSDT", permissions=["SPOT"])) == [
         Instrument(
             "BTCUSDT", Market.SPOT, "BTC", "USDT", "TRADING", Decimal("0.01"), Decimal("0.00001")

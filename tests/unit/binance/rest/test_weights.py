@@ -68,7 +68,7 @@ def test_late_header_of_the_former_minute_is_ignored() -> None:
     assert (clock.slept, budget.used) == ([], 10)
 
 
-def test_a_lower_header_does_not_give_weight_back() -> None:
+def test_lower_header_does_not_give_weight_back() -> None:
     budget, _ = budget_at(1_200_000_000, 10)
     budget.take(8)
     budget.report(3)
@@ -102,7 +102,7 @@ def test_klines_have_the_documented_weight(market: Market, limit: int, weight: i
 
 
 @pytest.mark.parametrize("market", list(Market))
-def test_the_usual_page_gives_most_rows_for_the_weight(market: Market) -> None:
+def test_default_page_size_gives_the_most_rows_per_weight(market: Market) -> None:
     best = BEST_KLINES[market]
     most = {Market.SPOT: 1_000, Market.UM: 1_500}[market]
     rate = best / klines_weight(market, best)

@@ -56,6 +56,6 @@ def test_invalid_book_ticker_is_refused_with_an_excerpt(old: bytes, new: bytes) 
         decode_captured(SPOT.replace(old, new))
 
 
-def test_a_name_may_be_escaped() -> None:
+def test_escaped_symbol_name_is_decoded() -> None:
     quote = decode_captured(SPOT.replace(b'"BTCUSDT"', b'"\\u5e01BTCUSDT"'))
     assert quote == BookTicker(400900217, "币BTCUSDT", *NUMBERS)

@@ -37,7 +37,7 @@ def combined(payload: object) -> bytes:
 
 
 @pytest.mark.parametrize("wrap", [combined, lambda payload: json.dumps(payload).encode()])
-def test_an_agg_trade_is_typed_in_both_forms(wrap: object) -> None:
+def test_agg_trade_is_typed_in_both_forms(wrap: object) -> None:
     frame = decode(wrap(AGG_TRADE))  # type: ignore[operator]
     assert isinstance(frame, AggTrade)
     assert frame.price == Decimal("0.001")
@@ -45,7 +45,7 @@ def test_an_agg_trade_is_typed_in_both_forms(wrap: object) -> None:
     assert frame.is_buyer_maker is True
 
 
-def test_a_trade_is_a_fill_of_one_id() -> None:
+def test_trade_is_a_fill_of_one_id() -> None:
     frame = decode(
         combined(
             {"e": "trade", "E": 1763700000002, "s": "A", "t": 7, "p": "1", "q": "2",
@@ -56,7 +56,7 @@ def test_a_trade_is_a_fill_of_one_id() -> None:
     assert frame.first_trade_id == frame.last_trade_id == 7
 
 
-def test_a_silent_kline_is_a_candle_without_ids() -> None:
+def test_silent_kline_is_a_candle_without_ids() -> None:
     frame = decode(combined(KLINE))
     assert isinstance(frame, Kline)
     candle = frame.candle("BNBBTC")
@@ -91,7 +91,7 @@ def test_control_answers_are_distinguished_from_data(text: bytes, answer: Contro
         b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1}}',
     ],
 )
-def test_a_shutdown_is_seen_in_both_forms(text: bytes) -> None:
+def test_shutdown_is_seen_in_both_forms(text: bytes) -> None:
     assert decode(text) == ServerShutdown(1)
 
 
@@ -103,7 +103,7 @@ def test_a_shutdown_is_seen_in_both_forms(text: bytes) -> None:
         (b'{"stream":"a@bookTicker","data":{"u":1,"s":"A"}}', "a@bookTicker"),
     ],
 )
-def test_an_unknown_event_is_named_not_raised(text: bytes, kind: str) -> None:
+def test_unknown_event_is_named_not_raised(text: bytes, kind: str) -> None:
     assert decode(text) == UnknownFrame(kind)
 
 
@@ -183,7 +183,7 @@ def test_non_text_event_type_is_unknown(kind: object) -> None:
 
 
 @pytest.mark.parametrize("code", ["abc", None, [1]])
-def test_an_error_without_a_code_is_still_an_error(code: object) -> None:
+def test_error_without_a_code_is_still_an_error(code: object) -> None:
     answer = decode(json.dumps({"error": {"code": code, "msg": "no"}, "id": 1}).encode())
     assert answer == ControlAnswer(1, error_code=-1, error_message="no")
 

@@ -64,7 +64,7 @@ def test_no_rolling_second_of_the_exchange_holds_more_than_three_messages(
         assert in_second <= MESSAGES_A_SECOND - 2  # pongs count as well
 
 
-def test_a_message_is_not_followed_by_another_before_its_answer() -> None:
+def test_next_message_waits_for_the_answer_to_the_previous_one() -> None:
     session = StreamSession(["a", "b"], names_per_message=1)
     assert session.next_message(0) is not None
     assert session.next_message(5) is None

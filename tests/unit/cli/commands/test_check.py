@@ -37,7 +37,7 @@ REPORT = QualityReport(
         ("2026-11-01T02:00:30+02:00", START),
     ],
 )
-def test_a_time_is_a_full_minute_of_utc(text: str, minute: datetime | None) -> None:
+def test_time_is_a_full_minute_of_utc(text: str, minute: datetime | None) -> None:
     assert minute_of(text, name="--from") == minute
 
 
@@ -71,6 +71,6 @@ def test_json_output_has_names_counts_and_rows() -> None:
     }  # fmt: skip
 
 
-def test_an_end_needs_a_start() -> None:
+def test_end_needs_a_start() -> None:
     with pytest.raises(PermanentError, match="--to needs --from"):
         _checked(everything=False, start="", end="2026-11-01", symbols="")

@@ -100,7 +100,7 @@ def test_json_has_the_verdict_and_plain_values() -> None:
     ("seconds", "shown"),
     [(None, "–"), (-0.4, "0 s"), (42.4, "42 s"), (1_020, "17 m"), (18_720, "5.2 h"), (1e6, "12 d")],
 )
-def test_a_duration_is_short(seconds: float | None, shown: str) -> None:
+def test_duration_is_shown_in_short_form(seconds: float | None, shown: str) -> None:
     assert duration(seconds) == shown
 
 

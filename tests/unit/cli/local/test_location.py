@@ -24,7 +24,7 @@ def run_something(home: Path) -> None:
     (home / "demo" / "environment.json").write_text(json.dumps(running))
 
 
-def test_a_running_stack_is_found(tmp_path: Path) -> None:
+def test_running_stack_is_found(tmp_path: Path) -> None:
     run_something(tmp_path)
     settings = settings_here()
     assert settings.url_for("jobs") == "postgresql://a@h/d"

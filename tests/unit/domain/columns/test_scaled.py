@@ -22,7 +22,7 @@ def test_trailing_zeros_need_no_decimals() -> None:
     assert decimals_needed(frame, ["a", "b"]) == 3
 
 
-def test_an_empty_frame_needs_no_decimals() -> None:
+def test_empty_frame_needs_no_decimals() -> None:
     assert decimals_needed(pl.DataFrame({"a": pl.Series([], dtype=pl.String)}), ["a"]) == 0
 
 
@@ -50,14 +50,14 @@ def test_text_other_than_a_128_bit_number_raises(text: str) -> None:
         pl.DataFrame({"a": [text]}).select(to_scaled("a", 4))
 
 
-def test_a_sum_that_would_wrap_around_raises() -> None:
+def test_sum_that_would_wrap_around_raises() -> None:
     frame = pl.DataFrame({"a": [2**126, 2**126]}, schema={"a": pl.Int128})
     with pytest.raises(OverflowError, match="a needs over 128 bits"):
         check_sums_fit(frame, ["a"])
     check_sums_fit(frame.head(1), ["a"])
 
 
-def test_a_product_that_would_wrap_around_raises() -> None:
+def test_product_that_would_wrap_around_raises() -> None:
     frame = pl.DataFrame({"a": [2**64], "b": [2**63]}, schema={"a": pl.Int128, "b": pl.Int128})
     with pytest.raises(OverflowError, match="a × b"):
         check_products_fit(frame, "a", "b")

@@ -38,7 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return begun
 
 
-def test_an_error_ends_the_wait_of_other_pieces(started: list[str]) -> None:
+def test_error_ends_the_wait_of_other_pieces(started: list[str]) -> None:
     started_s = time.monotonic()
     with pytest.raises(PermanentError, match="B is no symbol"):
         backfill.load_pieces(settings=Settings(jobs_database_url=""), plan=PLAN, workers=2)
@@ -46,7 +46,7 @@ def test_an_error_ends_the_wait_of_other_pieces(started: list[str]) -> None:
     assert started.count("A") == 1  # it is not requested again
 
 
-def test_an_interrupt_ends_the_wait_too(started: list[str]) -> None:
+def test_interrupt_ends_the_wait_too(started: list[str]) -> None:
     def interrupted(_: backfill.BackfillProgress) -> None:
         raise KeyboardInterrupt
 

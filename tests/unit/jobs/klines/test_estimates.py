@@ -28,7 +28,7 @@ def test_file_costs_two_requests_and_no_weight() -> None:
     assert (cost.requests, cost.weight, cost.size_bytes) == (6, 3, 150)
 
 
-def test_an_empty_plan_costs_nothing() -> None:
+def test_empty_plan_costs_nothing() -> None:
     assert estimate(BackfillPlan()).seconds == 0
 
 

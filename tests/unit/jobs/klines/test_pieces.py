@@ -39,11 +39,11 @@ NOON = to_us(datetime(2024, 2, 29, 12, tzinfo=UTC))
         NOON,
     ],
 )
-def test_a_time_is_read_in_all_its_forms(value: datetime | str | int) -> None:
+def test_time_is_parsed_in_all_forms(value: datetime | str | int) -> None:
     assert moment_us(value, name="start") == NOON
 
 
-def test_a_date_is_its_midnight_in_utc() -> None:
+def test_date_is_its_midnight_in_utc() -> None:
     assert moment_us(date(2024, 2, 29), name="x") == moment_us("2024-02-29", name="x")
 
 

@@ -111,7 +111,7 @@ def test_whole_months_come_from_monthly_files_then_days_then_rest(plan: Any) -> 
     assert made.pieces == (*made.dumps, *made.rest)
 
 
-def test_a_few_days_of_a_month_come_from_daily_files(plan: Any) -> None:
+def test_single_days_of_a_month_come_from_daily_files(plan: Any) -> None:
     start, end = JANUARY + 3 * DAY_US, JANUARY + 6 * DAY_US
     made = plan(Rest(0), ALL, [(start, end)], JANUARY, FEBRUARY)
     assert [piece.label for piece in made.dumps] == ["X 2024-01-04", "X 2024-01-05", "X 2024-01-06"]
@@ -141,7 +141,7 @@ def test_unpublished_minutes_come_from_rest_in_bounded_pieces(plan: Any) -> None
     assert max(end - start for start, end in spans) == REST_PART_MINUTES * MINUTE_US
 
 
-def test_a_plan_covers_every_missing_minute_once(plan: Any) -> None:
+def test_plan_covers_every_missing_minute_once(plan: Any) -> None:
     partly = Site((JANUARY,), days(FEBRUARY, FEBRUARY + 9 * DAY_US))
     made = plan(Rest(0), partly, None, JANUARY + 7 * MINUTE_US, FEBRUARY + 20 * DAY_US)
     spans = sorted((piece.start_us, piece.end_us) for piece in made.pieces)
@@ -158,7 +158,7 @@ def test_nothing_is_planned_before_the_first_row_or_after_the_last(plan: Any) ->
     assert max(piece.end_us for piece in made.pieces) == ended + MINUTE_US
 
 
-def test_a_symbol_without_rows_in_the_range_is_noted(plan: Any) -> None:
+def test_symbol_without_rows_in_the_range_is_noted(plan: Any) -> None:
     made = plan(Rest(FEBRUARY), Site((FEBRUARY,)), None, JANUARY, FEBRUARY - DAY_US)
     assert made == BackfillPlan(notes=("X: the exchange has no rows in this range",))
 

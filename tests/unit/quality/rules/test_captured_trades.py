@@ -16,7 +16,7 @@ def before_end(minutes: int) -> datetime:
     return END - timedelta(minutes=minutes)
 
 
-def test_the_newest_minutes_of_many_symbols_are_one_chunk() -> None:
+def test_newest_minutes_of_many_symbols_are_one_chunk() -> None:
     changed = [(DAY, f"S{number}", before_end(5)) for number in range(1_500)]
     (chunk,), left = packed(changed, END)
     assert (chunk.day, chunk.datasets, left) == (DAY, BOTH, 0)

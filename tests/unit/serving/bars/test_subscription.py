@@ -76,7 +76,7 @@ def test_bar_is_delivered_once_in_its_current_state() -> None:
     assert not subscription.drain()  # nothing about it is new
 
 
-def test_a_closed_bar_with_other_values_is_a_revision() -> None:
+def test_closed_bar_with_other_values_is_a_revision() -> None:
     bars = Bars()
     subscription, _ = subscription_of(FIVE, bars=bars)
     open_time_us = FIVE.open_time_us(T0)

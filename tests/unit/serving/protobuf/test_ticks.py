@@ -20,7 +20,7 @@ from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
 T0 = 1_700_000_040_000_123
 
 
-def test_a_trade_keeps_its_digits_and_its_microseconds() -> None:
+def test_trade_keeps_its_digits_and_its_microseconds() -> None:
     trade = TradeTick("BTCUSDT", 7, Decimal("1E-8"), Decimal("12.50"), 3, 4, T0, True)
     message = pb.Trade.FromString(trade_of(trade).SerializeToString())
     assert (message.price, message.quantity) == ("0.00000001", "12.50")

@@ -49,7 +49,7 @@ def test_binary_message_round_trips(prices: list[Decimal]) -> None:
 
 
 @given(some.binary(max_size=80), some.integers(0, 200))
-def test_a_changed_message_is_refused(noise: bytes, place: int) -> None:
+def test_changed_message_is_refused(noise: bytes, place: int) -> None:
     message = bytearray(binary_message([id_of(0) + values_of(update("A", Decimal(1)))]))
     message[place % len(message)] ^= 1
     with pytest.raises(ValueError, match=r"checksum|bytes"):

@@ -87,7 +87,7 @@ def test_kline_lag_keeps_order_and_does_not_hit_trades() -> None:
     assert _pass(faults, MINUTE) == [(MINUTE, TRADE)]
 
 
-def test_void_trade_has_the_id_of_the_true_one_after_it() -> None:
+def test_void_trade_has_the_id_of_the_real_one_after_it() -> None:
     void, true = _frames("void")
     assert true == TRADE
     fields = json.loads(void)
@@ -133,7 +133,7 @@ def test_malformed_frame_can_be_json_without_a_field(form: str, text: str) -> No
         assert any(type(wrong[name]) is not type(right[name]) for name in right)
 
 
-def test_unknown_frames_precede_true_ones_and_new_fields_are_added() -> None:
+def test_unknown_frames_precede_real_ones_and_new_fields_are_added() -> None:
     event, true = _frames("unknown")
     assert json.loads(event)["e"] == "solarEclipse"
     assert true == TRADE

@@ -108,7 +108,7 @@ def test_rest_rows_have_the_unit_of_the_request() -> None:
     }  # fmt: skip
 
 
-def test_a_kline_has_the_same_values_in_stream_and_rest() -> None:
+def test_kline_has_the_same_values_in_stream_and_rest() -> None:
     kline = Kline(
         open_time_us=TIME_US, close_time_us=TIME_US + 59_999_999, open=6180020, high=6180030,
         low=6180010, close=6180020, volume=3_000, quote_volume=0, trade_count=2,

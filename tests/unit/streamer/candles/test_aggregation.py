@@ -157,7 +157,7 @@ def test_differing_candle_takes_the_klines_quote_volume_if_fills_are_rounded(
     assert results.differing == [["volume"]]
 
 
-def test_a_later_closed_kline_is_emitted_without_waiting_for_trades(
+def test_later_closed_kline_is_emitted_without_waiting_for_trades(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -187,7 +187,7 @@ def test_earlier_and_repeated_closed_klines_are_ignored(results: Results) -> Non
     assert one.minutes[T0].kline is last
 
 
-def test_a_minute_without_kline_is_unconfirmed_and_requested(results: Results) -> None:
+def test_minute_without_kline_is_unconfirmed_and_requested(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     for each in minute_trades(0, 1):
@@ -203,7 +203,7 @@ def test_a_minute_without_kline_is_unconfirmed_and_requested(results: Results) -
     assert results.resubscribed == 1
 
 
-def test_a_late_kline_still_verifies(results: Results) -> None:
+def test_late_kline_still_verifies(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1)
@@ -214,7 +214,7 @@ def test_a_late_kline_still_verifies(results: Results) -> None:
     assert results.stored()[T0].status is Status.VERIFIED
 
 
-def test_a_late_kline_counts_once_if_trades_are_later_or_missing(results: Results) -> None:
+def test_late_kline_counts_once_if_trades_are_later_or_missing(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     trades = minute_trades(0, 1, count=50)
@@ -267,7 +267,7 @@ def test_late_trade_revises_its_own_candle(results: Results) -> None:
     assert one.late_trades == 1
 
 
-def test_the_minute_of_a_very_late_trade_is_requested(results: Results) -> None:
+def test_minute_of_a_very_late_trade_is_requested(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     one.on_trade(trade(1, T0 + 1))
@@ -302,7 +302,7 @@ def test_memory_stays_bounded_over_many_minutes(results: Results) -> None:
     assert len(one.minutes) <= MINUTES_KEPT + 3
 
 
-def test_a_verified_minute_is_in_memory_once_and_accepts_late_trades(results: Results) -> None:
+def test_verified_minute_is_in_memory_once_and_accepts_late_trades(results: Results) -> None:
     """Of 1,500 symbols, aggregated numbers beside the exchange's equal ones take megabytes."""
     one = aggregator(results)
     begin(one)

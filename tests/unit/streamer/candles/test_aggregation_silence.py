@@ -25,7 +25,7 @@ def pass_minutes(one: SymbolAggregator, first: int, count: int) -> None:
         one.on_clock(T0 + (minute + 1) * MINUTE_US + GRACE + TIMEOUT)
 
 
-def test_a_silent_symbol_is_reported_once_and_requested_ever_less_often(
+def test_silent_symbol_is_reported_once_and_requested_ever_less_often(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -51,7 +51,7 @@ def test_all_minutes_of_a_silence_are_requested_when_it_ends(results: Results) -
     assert results.silences == [(T0, None), (T0, back)]
 
 
-def test_a_disconnect_ends_a_silence_and_requests_its_minutes(results: Results) -> None:
+def test_disconnect_ends_a_silence_and_requests_its_minutes(results: Results) -> None:
     one = aggregator(results)
     begin(one)
     pass_minutes(one, 0, 11)
@@ -97,7 +97,7 @@ def test_unrequested_minutes_of_a_silence_count_as_unfinished(results: Results) 
     assert one.unfinished_since_us == T0 + 8 * MINUTE_US
 
 
-def test_a_dead_trade_stream_is_subscribed_again(
+def test_dead_trade_stream_is_subscribed_again(
     results: Results,
 ) -> None:
     one = aggregator(results)
@@ -115,7 +115,7 @@ def test_a_dead_trade_stream_is_subscribed_again(
     assert len(results.candidates) == 6
 
 
-def test_an_idle_new_connection_requests_ever_less_often(
+def test_idle_new_connection_requests_ever_less_often(
     results: Results,
 ) -> None:
     """All symbols are halted: each connection is replaced after a while, and gives nothing."""

@@ -160,7 +160,7 @@ def test_memory_of_unknown_frames_is_bounded(
     assert len(feed.unknown) <= 1_000
 
 
-def test_a_symbol_is_connected_once_its_delivery_is_proven(
+def test_symbol_is_connected_once_its_delivery_is_proven(
     feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", "BNBUSDT")
@@ -179,7 +179,7 @@ def test_a_symbol_is_connected_once_its_delivery_is_proven(
     assert [btc.connections, eth.connections, bnb.connections] == [[T0 + 1], [T0 + 3], [T0 + 3]]
 
 
-def test_a_disconnect_is_reported_and_the_next_connection_must_deliver(
+def test_disconnect_is_reported_and_the_next_connection_must_deliver(
     feed_of: MakeFeed,
 ) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT")
@@ -207,7 +207,7 @@ def test_missed_minutes_are_reported_once_the_time_is_known(feed_of: MakeFeed) -
     assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
-def test_the_first_frame_reports_what_all_symbols_missed(feed_of: MakeFeed) -> None:
+def test_first_frame_reports_what_all_symbols_missed(feed_of: MakeFeed) -> None:
     """The clock it sets closes minutes of symbols that are subscribed seconds later."""
     missed: list[tuple[str, int]] = []
     feed = feed_of("BTC", "ETH", on_missed=lambda *what: missed.append((what[0], what[2])))
@@ -223,7 +223,7 @@ def test_the_first_frame_reports_what_all_symbols_missed(feed_of: MakeFeed) -> N
     assert missed[2:] == [("ETH", T0 + HOUR_US + 6)]
 
 
-def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
+def test_refused_subscription_is_an_error_and_the_connection_is_replaced(
     feed_of: MakeFeed, log: CapturingLogger
 ) -> None:
     feed = feed_of("BTCUSDT")
@@ -237,7 +237,7 @@ def test_a_refused_subscription_is_an_error_and_the_connection_is_replaced(
     assert btc.connections == []
 
 
-def test_an_announced_shutdown_is_not_waited_for(feed_of: MakeFeed) -> None:
+def test_announced_shutdown_rotates_the_connection(feed_of: MakeFeed) -> None:
     feed = feed_of("BTCUSDT")
     connection, _ = parts(feed)
     connection.open()
@@ -303,7 +303,7 @@ def test_exchange_clock_advances_without_frames(
     assert feed.now_us == T0 + 2_500_000  # but it passes: REST may be asked
 
 
-def test_a_connection_without_frames_reports_no_further_gap(
+def test_connection_without_frames_reports_no_further_gap(
     feed_of: MakeFeed,
 ) -> None:
     missed: list[tuple[str, int, int, str]] = []
@@ -383,7 +383,7 @@ def test_one_frame_from_far_ahead_does_not_set_the_clock(
         (["BTCUSDT", "ETHUSDT"], ["BTCUSDT"] * (MAX_DOUBTED + 1)),
     ],
 )
-def test_a_confirmed_time_far_ahead_sets_the_clock(
+def test_confirmed_time_far_ahead_sets_the_clock(
     feed_of: MakeFeed, ours: Clock, carried: list[str], speaking: list[str]
 ) -> None:
     feed = feed_of(*carried, begin_us=T0)
@@ -393,9 +393,7 @@ def test_a_confirmed_time_far_ahead_sets_the_clock(
     assert feed.exchange_us == T0 + HOUR_US + len(speaking) - 1
 
 
-def test_the_first_frame_after_a_long_disconnect_sets_the_clock(
-    feed_of: MakeFeed, ours: Clock
-) -> None:
+def test_first_frame_after_a_long_disconnect_sets_the_clock(feed_of: MakeFeed, ours: Clock) -> None:
     feed = feed_of("BTCUSDT", "ETHUSDT", begin_us=T0)
     connection, _ = parts(feed)
     feed.on_texts([trade("BTCUSDT", 1, T0)])

@@ -65,7 +65,7 @@ def test_each_connection_carries_as_many_symbols_as_its_streams_allow(feeds: Can
     assert feeds.last_trade_us("D") == 0
 
 
-def test_the_clock_continues_after_the_last_feed_is_closed(feeds: CandleFeeds) -> None:
+def test_clock_continues_after_the_last_feed_is_closed(feeds: CandleFeeds) -> None:
     assert feeds.now_us == 0
     add(feeds, "A")
     add(feeds, "A.P", market=Market.UM)

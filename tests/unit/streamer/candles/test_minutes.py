@@ -23,7 +23,7 @@ def with_trades() -> Minutes:
     return minutes
 
 
-def test_a_minute_includes_trades_from_its_first_id_on() -> None:
+def test_minute_includes_trades_from_its_first_id_on() -> None:
     minutes = with_trades()
     assert minutes.include(FIRST, FIRST.trade_time)
     assert minutes.include(SECOND, SECOND.trade_time)

@@ -19,7 +19,7 @@ from tests.unit.streamer.played_exchange import (
 )
 
 
-def test_a_minute_joined_midway_without_a_seed_is_partial(results: Results) -> None:
+def test_minute_joined_midway_without_a_seed_is_partial(results: Results) -> None:
     one = aggregator(results, expects_klines=False)
     trades = minute_trades(0, 1) + minute_trades(1, 7)
     one.connected(T0 + 20 * SECOND_US)
@@ -31,7 +31,7 @@ def test_a_minute_joined_midway_without_a_seed_is_partial(results: Results) -> N
 
 @pytest.mark.parametrize("cut", range(6))
 @pytest.mark.parametrize("ahead", [0, 1, 2])
-def test_a_minute_joined_midway_is_seeded_from_a_kline(cut: int, ahead: int) -> None:
+def test_minute_joined_midway_is_seeded_from_a_kline(cut: int, ahead: int) -> None:
     """For any start of the connection and any lead of the kline over its trades."""
     results = Results()
     one = aggregator(results)
@@ -103,7 +103,7 @@ def test_missing_trades_are_reported_and_the_minute_is_seeded_again(
 
 
 @pytest.mark.parametrize(("known", "seen_by"), [(1, "first_trade_id"), (3, "trade_count")])
-def test_a_missing_first_trade_shows_by_the_klines_first_id(
+def test_missing_first_trade_is_detected_by_the_first_id_of_the_kline(
     results: Results, known: int, seen_by: str
 ) -> None:
     one = aggregator(results)

@@ -28,14 +28,14 @@ def test_ranges_of_a_silence_cover_each_minute_once() -> None:
     assert silence.minutes == 0
 
 
-def test_a_fully_requested_silence_leaves_nothing() -> None:
+def test_fully_requested_silence_leaves_no_minutes() -> None:
     silence = Silence()
     assert silence.count(0) == (0, MINUTE_US)
     assert silence.count(MINUTE_US) == (MINUTE_US, 2 * MINUTE_US)
     assert silence.end() is None
 
 
-def test_a_second_silence_starts_over() -> None:
+def test_second_silence_starts_over() -> None:
     silence = Silence()
     silence.count(0)
     silence.end()

@@ -39,7 +39,7 @@ def test_ids_in_a_row_follow() -> None:
     ]
 
 
-def test_a_larger_id_skips_and_a_smaller_one_repeats() -> None:
+def test_larger_id_skips_and_smaller_id_repeats() -> None:
     found = orders_of(trade(5), trade(88), trade(6), trade(88), trade(89))
     assert found == [
         IdOrder.FIRST,

@@ -34,7 +34,7 @@ def test_clock_without_frames_advances_behind_by_the_lag(ours: Clock) -> None:
     assert clock.now_us(T0 + 70 * SECOND_US) == T0 + 70 * SECOND_US
 
 
-def test_the_time_is_unknown_before_the_first_frame(ours: Clock) -> None:
+def test_time_is_unknown_before_the_first_frame(ours: Clock) -> None:
     clock = ExchangeClock(lag_s=0, clock_s=ours)
     ours.now_s += 100
     assert clock.now_us(0) == 0

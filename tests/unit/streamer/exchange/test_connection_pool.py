@@ -92,7 +92,7 @@ def test_symbols_fill_connections_before_new_ones_open(pool: Pool) -> None:
     assert pool.feed_of("spot", "E") is pool.feeds[1]
 
 
-def test_a_symbol_is_streamed_once(pool: Pool) -> None:
+def test_symbol_is_streamed_once(pool: Pool) -> None:
     add(pool, *"AB")
     add(pool, *"BC")
     assert carried(pool) == {"spot-1": ["A", "B", "C"]}
@@ -104,7 +104,7 @@ def test_routes_do_not_share_connections(pool: Pool) -> None:
     assert carried(pool) == {"spot-1": ["A"], "um-1": ["A", "B"]}
 
 
-def test_a_removed_symbol_makes_room_and_an_empty_connection_is_closed(pool: Pool) -> None:
+def test_removed_symbol_makes_room_and_an_empty_connection_is_closed(pool: Pool) -> None:
     add(pool, *"ABCD")
     assert pool.remove("spot", "B") is None
     second = pool.feeds[1]
@@ -127,7 +127,7 @@ async def test_connections_run_while_their_feeds_have_symbols(pool: Pool) -> Non
     assert not first.connection.is_running
 
 
-async def test_a_connection_that_fails_by_a_bug_ends_the_pool(pool: Pool) -> None:
+async def test_bug_in_a_connection_ends_the_pool(pool: Pool) -> None:
     add(pool, *"ABCD")
     first, second = pool.feeds
     async with running(pool) as task:

@@ -117,7 +117,7 @@ async def test_pings_of_the_exchange_are_answered() -> None:
         await Client(url).until(answered.is_set)
 
 
-async def test_a_closed_connection_is_replaced_and_subscribed_again(log: CapturingLogger) -> None:
+async def test_closed_connection_is_replaced_and_subscribed_again(log: CapturingLogger) -> None:
     asked: list[int] = []
 
     async def behaviour(socket: ServerConnection) -> None:
@@ -135,7 +135,7 @@ async def test_a_closed_connection_is_replaced_and_subscribed_again(log: Capturi
     assert client.connection.reconnects == 2
 
 
-async def test_a_silent_connection_is_replaced(log: CapturingLogger) -> None:
+async def test_silent_connection_is_replaced(log: CapturingLogger) -> None:
     connections: list[ServerConnection] = []
 
     async def behaviour(socket: ServerConnection) -> None:
@@ -149,7 +149,7 @@ async def test_a_silent_connection_is_replaced(log: CapturingLogger) -> None:
     assert [json.loads(text) for text in client.texts[:1]] == [{"result": None, "id": 1}]
 
 
-async def test_the_silence_timeout_grows_in_a_silent_market(
+async def test_silence_timeout_grows_in_a_silent_market(
     log: CapturingLogger,
 ) -> None:
     connections: list[ServerConnection] = []
@@ -168,7 +168,7 @@ async def test_the_silence_timeout_grows_in_a_silent_market(
     assert reasons(log) == [f"no frame for {s} s" for s in (0.05, 0.1, 0.2, 0.4, 0.05)]
 
 
-async def test_a_subscription_without_an_answer_is_a_dead_connection(
+async def test_subscription_without_an_answer_is_a_dead_connection(
     log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.StreamSession, "is_answer_overdue", overdue_after(0.1))
@@ -196,7 +196,7 @@ def overdue_after(answer_timeout_s: float) -> Callable[[object, float], bool]:
 
 
 @pytest.mark.parametrize("status", [403, 451])
-async def test_a_refused_region_is_logged_with_a_remedy(log: CapturingLogger, status: int) -> None:
+async def test_refused_region_is_logged_with_a_remedy(log: CapturingLogger, status: int) -> None:
     def answer(connection: ServerConnection, _: Request) -> Response:
         return connection.respond(http.HTTPStatus(status), "restricted location\n")
 

@@ -221,7 +221,7 @@ async def test_protocol_violation_closes_the_connection(
     assert sent.code == code
 
 
-async def test_an_endless_handshake_is_passed_to_the_library(played: Played) -> None:
+async def test_endless_handshake_is_left_to_the_library(played: Played) -> None:
     answer = b"HTTP/1.1 101 Switching Protocols\r\n" + b"X-Long: " + b"x" * 70_000
     played.connection.data_received(answer)
     assert played.connection.protocol.handshake_exc is not None

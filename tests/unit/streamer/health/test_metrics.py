@@ -78,7 +78,7 @@ async def test_every_frame_is_of_one_kind_and_every_trade_of_one_outcome(parts: 
     assert found["candelabra_connects_refused_total", ("spot-1",)] == 2
 
 
-async def test_the_lag_is_a_histogram_in_seconds(parts: Parts) -> None:
+async def test_lag_is_a_histogram_in_seconds(parts: Parts) -> None:
     found = read(Exposition(parts.telemetry))
     buckets = {
         labels[0]: count
@@ -148,7 +148,7 @@ async def test_metrics_include_connections_of_candles_and_raw_capture(parts: Par
     assert fallen(found, read(exposition)) == set()
 
 
-async def test_a_connection_of_raw_capture_delivers_once_its_streams_are_acknowledged(
+async def test_connection_of_raw_capture_delivers_once_its_streams_are_acknowledged(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     feed = parts.add_capture("um-capture-1", "BTCUSDT")

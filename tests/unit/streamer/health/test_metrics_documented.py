@@ -10,7 +10,7 @@ from streamer.health.metrics import METRICS
 ROOT = Path(__file__).parents[4]
 
 
-def test_the_operations_page_has_a_row_for_each_metric() -> None:
+def test_operations_page_has_a_row_for_each_metric() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

@@ -123,7 +123,7 @@ def test_tasks_with_a_heartbeat_are_alive_despite_other_failures(parts: Parts) -
 
 
 @pytest.mark.parametrize("work", ["writer", "repairs", "connection um-1"])
-def test_a_stuck_task_is_named(parts: Parts, work: str) -> None:
+def test_stuck_task_is_named(parts: Parts, work: str) -> None:
     pulses = {
         "writer": parts.writer.heartbeat,
         "repairs": parts.repairs.heartbeat,
@@ -136,7 +136,7 @@ def test_a_stuck_task_is_named(parts: Parts, work: str) -> None:
     assert reason.message == f"{work} should have made progress 32 s ago"
 
 
-def test_the_condition_includes_the_connection_to_nats(parts: Parts) -> None:
+def test_condition_includes_the_connection_to_nats(parts: Parts) -> None:
     parts.telemetry.publisher = publisher()
     told = condition(parts.telemetry)["components"]["nats"]
     assert told["status"] == "ailing"

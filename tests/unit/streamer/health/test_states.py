@@ -19,7 +19,7 @@ def candidate(minute: int, status: Status = Status.VERIFIED) -> CandleCandidate:
     return CandleCandidate(candle, status, source, T0 if status is Status.VERIFIED else None)
 
 
-def test_a_symbol_is_connecting_until_the_exchange_confirms_a_minute() -> None:
+def test_symbol_is_connecting_until_the_exchange_confirms_a_minute() -> None:
     states = SymbolStates()
     assert states.of("BTCUSDT") is SymbolState.CONNECTING
     states.candle_closed(candidate(0, Status.UNCONFIRMED))
@@ -29,7 +29,7 @@ def test_a_symbol_is_connecting_until_the_exchange_confirms_a_minute() -> None:
 
 
 @pytest.mark.parametrize("state", [SymbolState.DEAD, SymbolState.SILENT])
-def test_a_confirmed_minute_ends_silence_and_doubt(state: SymbolState) -> None:
+def test_confirmed_minute_ends_silent_and_dead_states(state: SymbolState) -> None:
     states = SymbolStates()
     assert states.enter("BTCUSDT", state)
     assert not states.enter("BTCUSDT", state)
@@ -54,7 +54,7 @@ def test_counts_include_states_without_symbols() -> None:
     assert counts == {"connecting": 1, "live": 1, "silent": 0, "halted": 0, "dead": 1}
 
 
-def test_a_symbol_is_behind_three_minutes_after_its_last_candle() -> None:
+def test_symbol_is_behind_three_minutes_after_its_last_candle() -> None:
     states = SymbolStates()
     states.candle_closed(candidate(5))
     states.candle_closed(candidate(2))  # revised late
@@ -87,7 +87,7 @@ def test_symbol_without_expected_minutes_is_never_behind(state: SymbolState) -> 
     assert not states.is_behind("BTCUSDT", T0 + 60 * MINUTE_US, T0)
 
 
-def test_a_removed_symbol_is_forgotten() -> None:
+def test_removed_symbol_is_forgotten() -> None:
     states = SymbolStates()
     states.candle_closed(candidate(0))
     states.remove("BTCUSDT")

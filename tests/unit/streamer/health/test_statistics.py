@@ -43,7 +43,7 @@ async def test_statistics_list_each_connection_with_its_counters() -> None:
     ]  # fmt: skip
 
 
-async def test_the_report_is_logged_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_report_is_logged_regularly(monkeypatch: pytest.MonkeyPatch) -> None:
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
     parts = Parts()

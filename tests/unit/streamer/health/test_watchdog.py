@@ -70,7 +70,7 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     return Harness(monkeypatch)
 
 
-def test_a_dead_stream_is_subscribed_again_and_then_its_connection_is_rotated(
+def test_dead_stream_is_subscribed_again_and_then_its_connection_is_rotated(
     harness: Harness,
 ) -> None:
     harness.revive()
@@ -83,7 +83,7 @@ def test_a_dead_stream_is_subscribed_again_and_then_its_connection_is_rotated(
     )
 
 
-def test_a_revived_stream_is_logged_and_subscribed_again_next_time(harness: Harness) -> None:
+def test_revived_stream_is_logged_and_subscribed_again_next_time(harness: Harness) -> None:
     harness.revive()
     harness.close(status=Status.UNCONFIRMED)
     assert harness.states.of("A") is SymbolState.DEAD  # the exchange's word is what was missed
@@ -119,7 +119,7 @@ def test_dead_streams_of_a_connection_share_one_rotation_per_interval(harness: H
     assert len(harness.feed.rotated) == 2
 
 
-def test_a_halted_symbol_is_not_revived(harness: Harness) -> None:
+def test_halted_symbol_is_not_revived(harness: Harness) -> None:
     harness.dog.halted("A", "HALT")
     harness.revive()
     harness.dog.symbol_silent("A", T0)
@@ -143,7 +143,7 @@ def test_silence_is_a_separate_state(harness: Harness) -> None:
     assert harness.events == ["stream_dead", "symbol_silent", "symbol_silence_ended"]
 
 
-def test_a_verified_minute_after_a_disconnect_ends_a_silence(harness: Harness) -> None:
+def test_verified_minute_after_a_disconnect_ends_a_silence(harness: Harness) -> None:
     harness.dog.symbol_silent("A", T0)
     harness.close(status=Status.UNCONFIRMED)
     assert harness.dog.is_silent("A")
@@ -153,7 +153,7 @@ def test_a_verified_minute_after_a_disconnect_ends_a_silence(harness: Harness) -
     assert harness.states.of("A") is SymbolState.DEAD
 
 
-def test_a_resumed_symbol_is_no_longer_silent(harness: Harness) -> None:
+def test_resumed_symbol_is_no_longer_silent(harness: Harness) -> None:
     harness.dog.symbol_silent("A", T0)
     harness.dog.halted("A", "HALT")
     harness.dog.resumed("A")
@@ -171,7 +171,7 @@ def test_removed_symbols_are_forgotten(harness: Harness) -> None:
     assert harness.feed.resubscribed == ["A", "A"]  # if it returns, it is first subscribed again
 
 
-def test_an_unwanted_symbol_is_removed_without_a_warning(harness: Harness) -> None:
+def test_unwanted_symbol_is_removed_without_a_warning(harness: Harness) -> None:
     harness.dog.removed("A", is_wanted=False)
     assert [(call.args[0], call.method_name) for call in harness.log.calls] == [
         ("symbol_removed", "info")

@@ -146,7 +146,7 @@ async def test_held_frames_do_not_go_back_in_time() -> None:
         assert watch.conflated == 1
 
 
-async def test_a_quiet_book_ticker_is_subscribed_again() -> None:
+async def test_quiet_book_ticker_is_subscribed_again() -> None:
     async with playing() as (played, fan, quotes):
         with fan.subscribe(["BTCUSDT", "ETHUSDT"]):
             await until(lambda: played.asked)

@@ -31,9 +31,7 @@ async def test_changes_are_not_tracked_without_subscribers(hub: Hub, hub_events:
     assert hub.subscribers == 0
 
 
-async def test_a_reader_waits_until_a_trade_changes_a_candle(
-    hub: Hub, hub_events: HubEvents
-) -> None:
+async def test_reader_waits_until_a_trade_changes_a_candle(hub: Hub, hub_events: HubEvents) -> None:
     (one,) = listed(hub, hub_events)
     with hub.subscribe() as subscription:
         reading = asyncio.create_task(subscription.receive())
@@ -49,9 +47,7 @@ async def test_a_reader_waits_until_a_trade_changes_a_candle(
     assert (update.is_closed, update.status, update.is_revision) == (False, None, False)
 
 
-async def test_a_repair_older_than_memory_may_be_a_revision(
-    hub: Hub, hub_events: HubEvents
-) -> None:
+async def test_repair_older_than_memory_may_be_a_revision(hub: Hub, hub_events: HubEvents) -> None:
     listed(hub, hub_events)
     with hub.subscribe() as subscription:
         hub.publish_closed(rest_candidate(minute_trades(50, 1), 50))
@@ -165,7 +161,7 @@ async def test_newest_minute_is_available_on_request(hub: Hub, hub_events: HubEv
     assert closed.open_time_us == T0
 
 
-async def test_the_closed_kline_is_newer_than_the_last_open_one(
+async def test_closed_kline_is_newer_than_the_last_open_one(
     hub: Hub, hub_events: HubEvents
 ) -> None:
     (one,) = listed(hub, hub_events)

@@ -43,7 +43,7 @@ async def test_trades_of_one_turn_are_one_update_with_all_of_them(
         assert subscription.drain().updates[0].candle.last_trade_id == 51
 
 
-async def test_a_slow_reader_gets_the_newest_state_of_each_minute(
+async def test_slow_reader_gets_the_newest_state_of_each_minute(
     hub: Hub, hub_events: HubEvents
 ) -> None:
     """The closed candle is not lost to the open one of the next minute."""

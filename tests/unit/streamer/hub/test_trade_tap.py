@@ -44,7 +44,7 @@ async def test_trades_are_passed_on_only_to_subscribers() -> None:
     assert tape.taps[Market.SPOT].on_trade is None
 
 
-async def test_a_trade_repeated_by_connections_is_published_once() -> None:
+async def test_trade_repeated_across_connections_is_published_once() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     with fan.subscribe(["BTCUSDT"]) as watch:
@@ -83,7 +83,7 @@ async def test_single_futures_trades_skip_ids_without_missing_any() -> None:
         assert not found.missed
 
 
-async def test_a_later_subscriber_starts_without_known_ids() -> None:
+async def test_later_subscriber_starts_without_known_ids() -> None:
     fan = TradeHub()
     tape = TradeTaps(fan)
     for begin in (5, 1_000):

@@ -27,7 +27,7 @@ def test_announced_wait_is_not_stuck() -> None:
     assert not pulse.is_stuck
 
 
-def test_a_late_beat_is_overdue_until_the_next_one() -> None:
+def test_late_beat_is_overdue_until_the_next_one() -> None:
     clock = Clock()
     pulse = Heartbeat(clock)
     pulse.beat(60)

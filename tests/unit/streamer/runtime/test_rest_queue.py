@@ -53,13 +53,13 @@ async def failure_of(
     return caught.value
 
 
-async def test_a_served_call_returns_its_value_and_ends_a_database_outage() -> None:
+async def test_successful_call_returns_its_value_and_ends_a_database_outage() -> None:
     failures = Failures(exchange=2, database=5)
     assert await calls().call(lambda: 7, failures, market=Market.SPOT) == 7
     assert failures == Failures(exchange=2, database=0)
 
 
-async def test_the_exchange_is_retried_quickly_then_slowly_and_overdue_is_reported_once() -> None:
+async def test_exchange_is_retried_quickly_then_slowly_and_overdue_is_reported_once() -> None:
     failures, one = Failures(), calls()
     found = [await failure_of(one, TransientError("503"), failures) for _ in range(5)]
     assert all(isinstance(retry, RetryLaterError) for retry in found)
@@ -89,7 +89,7 @@ async def test_failures_of_the_database_use_up_no_attempt() -> None:
     assert failures == Failures(exchange=2, database=20)
 
 
-async def test_a_refusal_pauses_the_market_and_is_final_without_a_gate() -> None:
+async def test_refusal_pauses_the_market_and_is_final_without_a_gate() -> None:
     refusals, failures = Refusals(), Failures()
     retry = await failure_of(calls(refusals=refusals), RefusedAddressError("403"), failures)
     assert isinstance(retry, RetryLaterError)
@@ -106,7 +106,7 @@ async def test_unserved_request_is_given_up_at_the_first_failure() -> None:
     assert isinstance(error, GiveUpError)
 
 
-async def test_a_call_that_hangs_counts_as_a_failure() -> None:
+async def test_hanging_call_counts_as_a_failure() -> None:
     ended, failures, one = threading.Event(), Failures(), calls()
     one.timeout_s = 0.02
     with pytest.raises(RetryLaterError, match=r"hangs for 0\.02 s"):

@@ -30,21 +30,21 @@ async def fail() -> None:
     raise ValueError("a bug")
 
 
-async def test_the_first_failure_is_raised_and_ends_the_others() -> None:
+async def test_first_failure_is_raised_and_ends_the_others() -> None:
     other = Task()
     with pytest.raises(ValueError, match="a bug"):
         await run_together(other.run(), fail(), name="test")
     assert not other.is_running
 
 
-async def test_the_first_task_that_ends_ends_the_others() -> None:
+async def test_first_task_that_ends_ends_the_others() -> None:
     one, other = Task(), Task()
     one.has_ended.set()
     await run_together(one.run(), other.run(), name="test")
     assert not other.is_running
 
 
-async def test_a_stop_ends_all_tasks() -> None:
+async def test_stop_ends_all_tasks() -> None:
     one, stop = Task(), asyncio.Event()
     running = asyncio.create_task(run_together(one.run(), name="test", stop=stop))
     await asyncio.sleep(0)
@@ -55,7 +55,7 @@ async def test_a_stop_ends_all_tasks() -> None:
     assert not one.is_running
 
 
-async def test_a_task_cancelled_alone_leaves_the_others_running() -> None:
+async def test_task_cancelled_alone_leaves_the_others_running() -> None:
     one, other = Task(), Task()
     async with Supervisor("test") as tasks:
         tasks.start(one.run(), key="one")
@@ -70,7 +70,7 @@ async def test_a_task_cancelled_alone_leaves_the_others_running() -> None:
     assert not other.is_running
 
 
-async def test_a_task_that_ignores_its_cancellation_delays_the_end_only_briefly(
+async def test_task_that_ignores_its_cancellation_delays_the_end_only_briefly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     log, released = CapturingLogger(), asyncio.Event()

@@ -16,7 +16,7 @@ async def test_result_and_error_of_a_call_are_returned() -> None:
         await in_thread(lambda: 1 // 0, name="work")
 
 
-async def test_a_cancelled_call_delays_nothing() -> None:
+async def test_cancelled_call_delays_nothing() -> None:
     release = threading.Event()
     task = asyncio.create_task(in_thread(lambda: release.wait(30), name="slow"))
     await asyncio.sleep(0)
@@ -63,7 +63,7 @@ async def test_calls_share_a_few_threads_created_on_demand() -> None:
     assert few() == []
 
 
-async def test_a_cancelled_call_that_hangs_does_not_block_the_next_one() -> None:
+async def test_cancelled_call_that_hangs_does_not_block_the_next_one() -> None:
     threads = Threads(2, name="few")
     release = threading.Event()
     hanging = asyncio.create_task(threads.run(release.wait))

@@ -158,7 +158,7 @@ async def test_failed_check_is_repeated(table: Table) -> None:
     assert len(table.asked) == 3
 
 
-async def test_a_removed_symbol_is_checked_once_up_to_its_removal(
+async def test_removed_symbol_is_checked_once_up_to_its_removal(
     table: Table,
 ) -> None:
     asked: list[tuple[str, int, int, str]] = []
@@ -182,7 +182,7 @@ async def test_a_removed_symbol_is_checked_once_up_to_its_removal(
     assert table.asked[-1][0] == ["A", "B"]
 
 
-async def test_a_symbol_removed_during_a_check_is_checked_again(table: Table) -> None:
+async def test_symbol_removed_during_a_check_is_checked_again(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = new_check(asked)
     table.lacking = {"GONE": [(900 * MINUTE_US, 901 * MINUTE_US)]}

@@ -109,7 +109,7 @@ async def test_repeated_gaps_start_a_new_row_after_five_minutes(
     assert [row.by for row in table.rows.values()] == ["kline", "kline", "kline", None]
 
 
-async def test_an_unproven_gap_of_hours_stays_one_row(
+async def test_unproven_gap_of_hours_stays_one_row(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = [0.0]
@@ -168,7 +168,7 @@ async def test_minute_missed_again_while_its_row_closes_gets_another_row(
     assert table.written() == [("A", 0, 1, "rest"), ("A", 0, 1, "rest")]
 
 
-async def test_a_given_up_gap_stays_open_with_the_reason(ledger: GapLedger, table: Table) -> None:
+async def test_given_up_gap_stays_open_with_the_reason(ledger: GapLedger, table: Table) -> None:
     ledger.give_up("A", at(0), at(1), "no frames received", "the exchange refuses it")
     await all_written(ledger)
     assert table.written() == [("A", 0, 1, None)]
@@ -188,7 +188,7 @@ async def test_gaps_of_an_ended_streamer_are_continued(ledger: GapLedger, table:
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
-async def test_a_known_gap_is_not_adopted_twice(ledger: GapLedger, table: Table) -> None:
+async def test_known_gap_is_not_adopted_twice(ledger: GapLedger, table: Table) -> None:
     """As of a symbol that was dropped and is streamed again."""
     ledger.missed("A", at(0), at(3), "connection lost")
     known = Gap(1, "A", at(0), at(3), "connection lost", table.opened + 1, 1, {})
@@ -204,9 +204,7 @@ async def test_a_known_gap_is_not_adopted_twice(ledger: GapLedger, table: Table)
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
-async def test_a_range_that_another_streamer_opened_is_shared(
-    ledger: GapLedger, table: Table
-) -> None:
+async def test_range_opened_by_another_streamer_is_shared(ledger: GapLedger, table: Table) -> None:
     ledger.missed("A", at(0), at(1), "connection lost")
     await all_written(ledger)
     table.rows[2] = Row("A", 0, 3, "connection lost")
@@ -228,7 +226,7 @@ async def test_gap_of_missing_trades_starts_after_the_last_proven_minute(
     assert table.written() == [("A", 5, 6, None), ("B", 2, 5, None)]
 
 
-async def test_a_stop_writes_the_remaining_changes(
+async def test_stop_writes_the_remaining_changes(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = CapturingLogger()
@@ -271,7 +269,7 @@ async def test_gap_filled_by_another_process_is_closed(
         ("not streamed", False, True),
     ],
 )
-async def test_a_request_to_rest_opens_a_gap_if_frames_were_missed(
+async def test_request_to_rest_opens_a_gap_if_frames_were_missed(
     table: Table, cause: str, expects_klines: bool, is_missed: bool
 ) -> None:
     ledger = GapLedger("postgresql://here/candles", expects_klines=expects_klines)

@@ -29,7 +29,7 @@ async def ledger(table: Table, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     await asyncio.wait({task})
 
 
-async def test_a_given_up_gap_counts_as_open_until_its_row_is_closed(
+async def test_given_up_gap_counts_as_open_until_its_row_is_closed(
     ledger: GapLedger, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_ROWS", 1)  # one row for each check
@@ -93,9 +93,7 @@ async def test_gap_without_its_row_is_opened_again(
     assert (ledger.opened, ledger.closed, ledger.open) == (1, 1, 0)
 
 
-async def test_a_given_up_gap_without_row_is_no_longer_open(
-    ledger: GapLedger, table: Table
-) -> None:
+async def test_given_up_gap_without_row_is_no_longer_open(ledger: GapLedger, table: Table) -> None:
     """Its minutes are found by the look at the table."""
     ledger.give_up("A", at(0), at(1), "no frames received", "refused")
     await all_written(ledger)
@@ -120,7 +118,7 @@ async def test_gaps_of_an_ended_streamer_are_counted_as_opened_too(
     assert [row.by for row in table.rows.values()] == ["rest", None, "rows"]
 
 
-async def test_a_given_up_gap_that_is_adopted_again_is_counted_once(
+async def test_given_up_gap_that_is_adopted_again_is_counted_once(
     ledger: GapLedger, table: Table
 ) -> None:
     ledger.give_up("A", at(0), at(1), "no frames received", "refused")

@@ -23,7 +23,7 @@ def test_ranges_are_sets_of_minutes(steps: list[tuple[bool, tuple[int, int]]]) -
         assert [one for bounds in ranges for one in range(*bounds)] == sorted(minutes)
 
 
-def test_a_gap_grows_until_it_is_old_and_partly_proven() -> None:
+def test_gap_grows_until_it_is_old_and_partly_proven() -> None:
     gap = OpenGap("A", 10, 20, "cut", 0.0, [(10, 20)])
     assert gap.takes(20, 30, 0.0)
     assert gap.takes(5, 10, GROWS_FOR_S + 1)
@@ -34,7 +34,7 @@ def test_a_gap_grows_until_it_is_old_and_partly_proven() -> None:
     assert gap.takes(12, 14, GROWS_FOR_S + 1)
 
 
-def test_a_proven_gap_opens_again_when_more_is_missed() -> None:
+def test_proven_gap_opens_again_when_more_is_missed() -> None:
     gap = OpenGap("A", 10, 20, "cut", 0.0, [(10, 20)])
     gap.prove(10, 15, "kline", 1.0)
     assert gap.proven_s is None

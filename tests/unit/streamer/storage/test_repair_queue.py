@@ -80,7 +80,7 @@ async def test_adjacent_minutes_are_requested_together() -> None:
     assert sorted(exchange.asked) == [("A", -10, -7), ("A", -5, -4)]
 
 
-async def test_a_minute_waits_until_rest_has_all_its_trades() -> None:
+async def test_minute_waits_until_rest_has_all_its_trades() -> None:
     exchange = Exchange()
     queue = exchange.queue()
     ask(queue, "A", -2, 0)
@@ -91,7 +91,7 @@ async def test_a_minute_waits_until_rest_has_all_its_trades() -> None:
     assert exchange.asked[1] == ("A", -1, 0)
 
 
-async def test_a_silent_symbol_waits_longer() -> None:
+async def test_silent_symbol_waits_longer() -> None:
     exchange = Exchange()
     queue = exchange.queue()
     patience = {"A": 5 * MINUTE_US}
@@ -105,7 +105,7 @@ async def test_a_silent_symbol_waits_longer() -> None:
     assert exchange.asked[2:] == [("A", -6, -1)]
 
 
-async def test_a_long_range_is_requested_in_parts() -> None:
+async def test_long_range_is_requested_in_parts() -> None:
     exchange = Exchange()
     queue = exchange.queue()
     ask(queue, "A", -2500, -10)
@@ -122,7 +122,7 @@ async def test_transient_failure_is_retried_while_others_continue() -> None:
     assert exchange.given_up == []
 
 
-async def test_a_failed_range_stays_queued_while_another_of_its_symbol_is_repaired(
+async def test_failed_range_stays_queued_while_another_of_its_symbol_is_repaired(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.3, max_s=0.3, min_s=0.3))
@@ -137,7 +137,7 @@ async def test_a_failed_range_stays_queued_while_another_of_its_symbol_is_repair
     assert exchange.asked[2:] == [("A", -10, -8)]
 
 
-async def test_a_range_that_fails_leaves_waiting_ranges_of_its_symbol_queued() -> None:
+async def test_range_that_fails_leaves_waiting_ranges_of_its_symbol_queued() -> None:
     exchange = Exchange(TransientError("away"))
     queue = exchange.queue()
     ask(queue, "A", -10, -8)
@@ -175,7 +175,7 @@ def test_every_requested_minute_is_repaired_despite_failing_calls(
     assert exchange.given_up == []
 
 
-async def test_a_permanent_failure_is_reported_and_not_repeated() -> None:
+async def test_permanent_failure_is_reported_and_not_repeated() -> None:
     exchange = Exchange(PermanentError("no such symbol"))
     queue = exchange.queue()
     ask(queue, "A", -10, -9)
@@ -207,7 +207,7 @@ async def test_unavailable_database_uses_up_no_attempt(
     assert (len(exchange.asked), queue.failures, exchange.given_up) == (8, 7, [])
 
 
-async def test_the_wait_for_a_database_grows_with_each_failure(
+async def test_wait_for_a_database_grows_with_each_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits: list[int] = []
@@ -225,7 +225,7 @@ async def test_the_wait_for_a_database_grows_with_each_failure(
     assert waits == [1, 2, 3]
 
 
-async def test_a_refused_value_is_given_up_without_retry() -> None:
+async def test_refused_value_is_given_up_without_retry() -> None:
     refused = PermanentError("out of range")
     refused.__cause__ = errors.NumericValueOutOfRange()
     exchange = Exchange(refused)
@@ -275,7 +275,7 @@ def test_ranges_of_a_symbol_are_bounded_without_losing_minutes(
     assert queue.waiting_minutes == 11 + 1 + 5 + 1
 
 
-async def test_calls_run_side_by_side_up_to_the_bound() -> None:
+async def test_concurrent_calls_are_bounded() -> None:
     at_once, inside, leave = [0], threading.Semaphore(0), threading.Event()
 
     def repair(symbol: str, start_us: int, end_us: int) -> LoadCounts:

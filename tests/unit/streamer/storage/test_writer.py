@@ -110,7 +110,7 @@ async def test_candidates_are_written_in_order_and_in_batches(
     assert (writer.waiting, handed_back) == (0, [])
 
 
-async def test_a_full_buffer_hands_back_the_oldest_minutes(
+async def test_full_buffer_hands_back_the_oldest_minutes(
     database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
     writer = writer_of(handed_back, buffer_rows=3)
@@ -124,7 +124,7 @@ async def test_a_full_buffer_hands_back_the_oldest_minutes(
     assert database.written == [2, 3, 4]
 
 
-async def test_a_refused_row_does_not_affect_other_rows(
+async def test_refused_row_does_not_affect_other_rows(
     database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
     writer = writer_of(handed_back)
@@ -177,7 +177,7 @@ async def test_connecting_is_retried(
     assert events(log) == [*["write_postponed"] * 2, "backlog_written"]
 
 
-async def test_a_write_that_hangs_is_cancelled_and_retried(
+async def test_hanging_write_is_cancelled_and_retried(
     database: Database,
     log: CapturingLogger,
     handed_back: list[tuple[int, str]],
@@ -194,7 +194,7 @@ async def test_a_write_that_hangs_is_cancelled_and_retried(
     assert database.written == [0]
 
 
-async def test_an_overflow_during_a_write_does_not_drop_rows_being_written(
+async def test_overflow_during_a_write_does_not_drop_rows_being_written(
     database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
     database.gate = asyncio.Event()
@@ -216,7 +216,7 @@ async def test_an_overflow_during_a_write_does_not_drop_rows_being_written(
     assert [minute for minute, _ in handed_back] == [2, 3]
 
 
-async def test_the_flush_repeats_a_cancelled_write(
+async def test_flush_repeats_a_cancelled_write(
     database: Database, handed_back: list[tuple[int, str]]
 ) -> None:
     database.gate = asyncio.Event()
@@ -366,7 +366,7 @@ async def test_refused_login_is_fatal_only_at_startup(
         await asyncio.wait_for(first.run(), 10)
 
 
-async def test_the_end_of_an_outage_is_logged_once_the_backlog_is_written(
+async def test_end_of_an_outage_is_logged_once_the_backlog_is_written(
     database: Database, log: CapturingLogger, handed_back: list[tuple[int, str]]
 ) -> None:
     database.failures = [TransientError("the server is away")] * 2

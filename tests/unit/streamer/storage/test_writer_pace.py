@@ -55,7 +55,7 @@ async def running(writer: CandleWriter) -> AsyncIterator[None]:
             await task
 
 
-async def test_a_slow_database_does_not_make_the_writer_stuck(
+async def test_slow_database_does_not_make_the_writer_stuck(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, clock = writer_of(*(Aggregator() for _ in range(3 * module.LIVE_SYMBOLS))), Clock()

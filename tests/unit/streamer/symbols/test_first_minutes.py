@@ -113,7 +113,7 @@ def begun(
     return {symbol: begins[symbol] for symbol in symbols if symbol in begins}
 
 
-def test_a_symbol_with_rows_continues_after_them_within_the_lookback(played: Played) -> None:
+def test_symbol_with_rows_continues_after_them_within_the_lookback(played: Played) -> None:
     old_us = MINUTE - 1_441 * MINUTE_US
     known = {"BTCUSDT": LAST_US, "ETHUSDT.P": old_us}
     begins, refused = find_begins(
@@ -126,7 +126,7 @@ def test_a_symbol_with_rows_continues_after_them_within_the_lookback(played: Pla
     assert (refused, played.asked) == ({}, [])
 
 
-def test_a_symbol_listed_between_two_streamers_begins_with_its_first_minute(
+def test_symbol_listed_between_two_streamers_begins_with_its_first_minute(
     played: Played,
 ) -> None:
     played.firsts_us = {"NEWUSDT": LAST_US + 7 * MINUTE_US, "LATEUSDT": None}
@@ -146,7 +146,7 @@ def test_long_listed_symbol_new_to_the_streamer_begins_now(played: Played) -> No
     assert begun("OLDUSDT", "LOSTUSDT") == {"LOSTUSDT": earliest_us}
 
 
-def test_a_symbol_listed_long_ago_begins_at_the_lookback(
+def test_symbol_listed_long_ago_begins_at_the_lookback(
     played: Played,
 ) -> None:
     days_us = 3 * 1_440 * MINUTE_US
@@ -156,7 +156,7 @@ def test_a_symbol_listed_long_ago_begins_at_the_lookback(
     }
 
 
-def test_a_symbol_with_gaps_begins_at_its_gap_or_its_first_minute_shortly_before(
+def test_symbol_with_gaps_begins_at_its_gap_or_its_first_minute_shortly_before(
     played: Played,
 ) -> None:
     """Its first minutes still waited to be written when a gap behind them was."""
@@ -198,7 +198,7 @@ def test_first_minute_that_just_ended_is_requested(played: Played) -> None:
     assert begun("NEWUSDT") == {"NEWUSDT": MINUTE - MINUTE_US}
 
 
-def test_the_first_start_of_a_market_requests_nothing(played: Played) -> None:
+def test_first_start_of_a_market_requests_nothing(played: Played) -> None:
     assert begun("ETHUSDT", "XRPUSDT", stored_us={}) == {}
     assert begun("ETHUSDT.P") == {}
     assert played.asked == []
@@ -211,7 +211,7 @@ def test_nothing_is_requested_if_many_symbols_have_no_rows(played: Played) -> No
     assert len(begun(*names[1:])) == MAX_REQUESTS
 
 
-def test_a_refused_symbol_is_reported_and_delays_no_other(played: Played) -> None:
+def test_refused_symbol_is_reported_and_delays_no_other(played: Played) -> None:
     played.firsts_us, played.refused = {"NEWUSDT": LAST_US}, {"ODDUSDT"}
     known = {"BTCUSDT": LAST_US}
     added = [*map(instrument, [*known, "ODDUSDT", "NEWUSDT"])]
@@ -221,7 +221,7 @@ def test_a_refused_symbol_is_reported_and_delays_no_other(played: Played) -> Non
     assert refused == {"ODDUSDT": "HTTP 400: Invalid symbol"}
 
 
-def test_the_first_minutes_of_a_listing_that_were_not_written_are_missed(
+def test_first_minutes_of_a_listing_that_were_not_written_are_missed(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The streamer was killed when it had written later rows, and not yet what it lacked."""

@@ -233,7 +233,7 @@ async def test_symbol_with_only_a_stored_gap_begins_at_or_shortly_before_it(
     }
 
 
-async def test_a_lagging_server_does_not_postpone_a_new_listing(
+async def test_lagging_server_does_not_postpone_a_new_listing(
     played: Played,
 ) -> None:
     """The list came minutes after the listing."""
@@ -296,7 +296,7 @@ async def test_watched_symbol_is_streamed_immediately_and_dropped_when_unwatched
         assert [one for changes, _ in played.told for one in changes.dropped] == ["BUSDT"]
 
 
-async def test_a_market_is_followed_once_a_symbol_of_it_is_watched(
+async def test_market_is_followed_once_a_symbol_of_it_is_watched(
     played: Played, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Settings, "symbols_refresh_s", 3_600.0)

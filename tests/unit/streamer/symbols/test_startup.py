@@ -68,7 +68,7 @@ def hanging() -> Iterator[threading.Event]:
     release.set()
 
 
-async def test_a_transient_failure_is_retried(log: CapturingLogger) -> None:
+async def test_transient_failure_is_retried(log: CapturingLogger) -> None:
     call = Answers(TransientError("refused"), TransientError("502"))
     assert (
         await asyncio.wait_for(retry_until_stopped("server_time", call, asyncio.Event()), 10) == 42
@@ -80,21 +80,21 @@ async def test_a_transient_failure_is_retried(log: CapturingLogger) -> None:
     ]
 
 
-async def test_a_permanent_failure_is_not_retried() -> None:
+async def test_permanent_failure_is_not_retried() -> None:
     call = Answers(PermanentError("no such host"))
     with pytest.raises(PermanentError, match="no such host"):
         await asyncio.wait_for(retry_until_stopped("server_time", call, asyncio.Event()), 10)
     assert call.calls == 1
 
 
-async def test_a_rate_limit_is_waited_out() -> None:
+async def test_rate_limit_is_waited_out() -> None:
     call = Answers(RateLimitedError("429", retry_after_s=0.4))
     started_s = time.monotonic()
     await asyncio.wait_for(retry_until_stopped("exchange_info", call, asyncio.Event()), 10)
     assert time.monotonic() - started_s >= 0.4
 
 
-async def test_a_stop_ends_the_wait_between_two_attempts() -> None:
+async def test_stop_ends_the_wait_between_two_attempts() -> None:
     stop = asyncio.Event()
     call = Answers(RateLimitedError("429", retry_after_s=600))
     task = asyncio.create_task(retry_until_stopped("exchange_info", call, stop))
@@ -123,7 +123,7 @@ async def test_stop_does_not_wait_for_a_hanging_call(hanging: threading.Event) -
             await task
 
 
-async def test_an_earlier_stop_prevents_the_call(hanging: threading.Event) -> None:
+async def test_earlier_stop_prevents_the_call(hanging: threading.Event) -> None:
     stop = asyncio.Event()
     stop.set()
     with pytest.raises(StoppedError):

@@ -28,7 +28,7 @@ def test_new_listing_that_is_wanted_is_added_once() -> None:
     assert selection.symbols == {"AUSDT", "NUSDT"}
 
 
-def test_a_named_symbol_that_trades_again_is_added_again() -> None:
+def test_named_symbol_that_trades_again_is_added_again() -> None:
     selection = SymbolSelection(["AUSDT"], [A], gone_after_us=MINUTE_US)
     assert selection.update([one("AUSDT", "BREAK"), B, C], T0).halted == {"AUSDT": "BREAK"}
     assert selection.update([one("AUSDT", "BREAK"), B, C], T0 + MINUTE_US).removed == ["AUSDT"]
@@ -99,7 +99,7 @@ def test_unwanted_symbols_are_dropped_and_the_rest_stays() -> None:
     assert selection.is_idle
 
 
-def test_a_halted_symbol_that_still_matches_a_pattern_is_kept() -> None:
+def test_halted_symbol_that_still_matches_a_pattern_is_kept() -> None:
     selection = SymbolSelection(["AUSDT"], [A])
     selection.want(["*USDT"])
     changes = selection.update([one("AUSDT", "HALT"), B], T0)
@@ -118,7 +118,7 @@ def test_watched_symbols_are_added_and_unwatched_ones_dropped() -> None:
     assert selection.symbols == {"AUSDT", "CBTC"}
 
 
-def test_a_wanted_symbol_stays_when_it_is_no_longer_watched() -> None:
+def test_wanted_symbol_stays_when_it_is_no_longer_watched() -> None:
     selection = SymbolSelection(["*USDT"], [A])
     selection.watch(["AUSDT", "BUSDT"])
     assert symbols(selection.update([A, B, C], T0).added) == ["BUSDT"]
@@ -143,7 +143,7 @@ def test_watched_symbols_do_not_count_for_top() -> None:
     assert selection.update([A, B, small], T0).dropped == ["SUSDT"]
 
 
-def test_a_watched_symbol_that_gets_a_place_keeps_it() -> None:
+def test_watched_symbol_that_gets_a_place_keeps_it() -> None:
     selection = SymbolSelection(["*USDT"], [A], top=2)
     selection.watch(["BUSDT"])
     assert symbols(selection.update([A, B], T0).added) == ["BUSDT"]

@@ -39,7 +39,7 @@ def test_byte_order_mark_is_not_part_of_the_first_name(file: Path) -> None:
         ("# nothing yet\n", ": names no symbol; put one symbol or pattern on each line"),
     ],
 )
-def test_a_wrong_line_is_an_error_with_its_number(file: Path, text: str, message: str) -> None:
+def test_wrong_line_is_an_error_with_its_number(file: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(PermanentError) as raised:
         read_symbols(file)
@@ -52,7 +52,7 @@ def test_bytes_that_are_not_text_are_an_error_with_their_line(file: Path) -> Non
         read_symbols(file)
 
 
-def test_a_missing_file_is_an_error_with_its_path(file: Path) -> None:
+def test_missing_file_is_an_error_with_its_path(file: Path) -> None:
     with pytest.raises(
         PermanentError, match=r"symbols\.txt: No such file or directory; a symbols file"
     ):

@@ -32,7 +32,7 @@ def test_names_select_their_symbols() -> None:
     assert symbols("ETHUSDT", "BTCUSDT.P") == ["ETHUSDT", "BTCUSDT.P"]
 
 
-def test_a_pattern_matches_trading_symbols_of_its_market() -> None:
+def test_pattern_matches_trading_symbols_of_its_market() -> None:
     assert symbols("*USDT") == ["BTCUSDT", "ETHUSDT"]
     assert symbols("*USDT.P") == ["BTCUSDT.P"]
     assert symbols("*", "*.P") == ["BTCUSDT", "ETHUSDT", "ETHBTC", "BTCUSDT.P"]
@@ -45,7 +45,7 @@ def test_pattern_matches_recently_streamed_symbols_that_do_not_trade() -> None:
     assert symbols("OLD*", streamed=["OLDUSDT"]) == ["OLDUSDT"]
 
 
-def test_a_name_and_a_pattern_that_overlap_give_one_symbol() -> None:
+def test_overlapping_name_and_pattern_give_one_symbol() -> None:
     assert symbols("ETHUSDT", "*USDT") == ["ETHUSDT", "BTCUSDT"]
 
 

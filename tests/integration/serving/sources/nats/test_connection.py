@@ -139,7 +139,7 @@ async def test_user_and_password_are_sent_and_never_shown(
         assert secret not in said
 
 
-async def test_a_token_is_sent() -> None:
+async def test_token_is_sent() -> None:
     async with nats_server(["--auth", "s3cret"]) as server:
         nats = NatsConnection(server.url.replace("//", "//s3cret@"), name="a test")
         async with connected(nats, nothing):

@@ -150,7 +150,7 @@ def test_equal_values_raise_the_provenance_but_not_the_revision(connection: Conn
     assert connection.execute("SELECT updated_at FROM market.candles_1m").fetchone() == before
 
 
-def test_replaced_values_are_kept_with_the_time_they_were_stored(
+def test_replaced_values_are_recorded_with_the_time_they_were_stored(
     connection: Connection,
 ) -> None:
     merge_candidates(connection, [candidate(Source.KLINE, candle(price="10", ids=(1, 3)))])
@@ -168,7 +168,7 @@ def test_replaced_values_are_kept_with_the_time_they_were_stored(
     assert found == [("rest", "kline", 10, 3, True, 1)]
 
 
-def test_values_that_lose_on_arrival_are_kept_once(connection: Connection) -> None:
+def test_losing_values_are_recorded_once(connection: Connection) -> None:
     merge_candidates(connection, [candidate(Source.REST, candle(price="11"))])
     loser = candidate(Source.KLINE, candle(price="10"))
 
@@ -182,7 +182,7 @@ def test_values_that_lose_on_arrival_are_kept_once(connection: Connection) -> No
     assert found == [("kline", 10, True)]
 
 
-def test_losers_within_one_batch_are_kept_as_well(connection: Connection) -> None:
+def test_losers_within_one_batch_are_recorded(connection: Connection) -> None:
     counts = merge_candidates(
         connection,
         [
@@ -298,7 +298,7 @@ def frame_of(given: list[CandleCandidate]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides=times, infer_schema_length=None)
 
 
-def test_a_frame_is_merged_in_chunks_and_reports_progress(connection: Connection) -> None:
+def test_frame_is_merged_in_chunks_and_reports_progress(connection: Connection) -> None:
     price = "0.12345678901234567890123456789"
     at_us = EVIDENCE_US[1]
     of = [
@@ -351,7 +351,7 @@ def test_frame_with_floats_or_times_without_zone_is_refused(
         merge_frame(connection, frame)
 
 
-def test_a_frame_without_a_column_is_refused_by_name(connection: Connection) -> None:
+def test_frame_without_a_column_is_refused_by_name(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="quote_volume"):
         merge_frame(connection, frame_of([candidate()]).drop("quote_volume"))
 

@@ -99,7 +99,7 @@ async def test_heartbeats_add_and_remove_symbols() -> None:
     assert market.statistics()["symbols"] == 1
 
 
-async def test_a_symbol_is_streamed_until_the_last_of_its_streamers_drops_it() -> None:
+async def test_symbol_is_streamed_until_the_last_of_its_streamers_drops_it() -> None:
     market = market_of()
     one, other = MessageEncoder("a", 1, ["1m"]), MessageEncoder("b", 1, ["1m"])
     beat(market, one, "BTCUSDT")

@@ -80,7 +80,7 @@ def test_frames_of_unrequested_symbols_are_ignored(intake: Intake, clock: Clock)
     assert intake.lanes.waiting == 0
 
 
-def test_a_disconnect_is_reported_once_all_streams_deliver(intake: Intake, clock: Clock) -> None:
+def test_disconnect_is_reported_once_all_streams_deliver(intake: Intake, clock: Clock) -> None:
     missed: list[tuple[int, int]] = []
     feed = feed_of(intake, clock, missed)
     session = feed.connection.session
@@ -97,9 +97,7 @@ def test_a_disconnect_is_reported_once_all_streams_deliver(intake: Intake, clock
     assert missed == [(100, 200)]
 
 
-def test_a_disconnect_is_reported_before_the_first_row_and_when_all_streams_deliver(
-    intake: Intake, clock: Clock
-) -> None:
+def test_open_disconnect_is_reported_before_the_first_row(intake: Intake, clock: Clock) -> None:
     missed: list[tuple[int, int]] = []
     feed = feed_of(intake, clock, missed)
     session = feed.connection.session
@@ -117,7 +115,7 @@ def test_a_disconnect_is_reported_before_the_first_row_and_when_all_streams_deli
     assert missed[1:] == [(200, 400)]
 
 
-def test_a_disconnect_has_the_time_of_the_last_trade(intake: Intake, clock: Clock) -> None:
+def test_disconnect_has_the_time_of_the_last_trade(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed._closed()
     assert feed.disconnect_event_us == 0
@@ -151,7 +149,7 @@ def test_streams_count_as_delivered_from_their_acknowledgement_on(
     assert feed.since_us == {"ETHUSDT": 140}
 
 
-def test_a_successor_waits_for_the_old_socket_to_catch_up(intake: Intake, clock: Clock) -> None:
+def test_successor_waits_for_the_old_socket_to_catch_up(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     quote, trade = decode_captured(BOOK_TICKER), decode_captured(TRADE)
     answer = decode_captured(b'{"result":null,"id":1}')
@@ -164,7 +162,7 @@ def test_a_successor_waits_for_the_old_socket_to_catch_up(intake: Intake, clock:
     assert [feed._has_delivered(one) for one in (quote, trade)] == [True, True]
 
 
-def test_a_disconnect_starts_with_the_last_message(intake: Intake, clock: Clock) -> None:
+def test_disconnect_starts_with_the_last_message(intake: Intake, clock: Clock) -> None:
     missed: list[tuple[int, int]] = []
     feed = feed_of(intake, clock, missed)
     feed.connection.session.next_message(0.0)

@@ -62,7 +62,7 @@ def test_new_symbols_fill_connections_with_room_and_are_added_once(feeds: Captur
     assert len(feeds.feeds[0].connection.streams) == 6
 
 
-def test_a_connection_without_symbols_is_closed(feeds: CaptureFeeds) -> None:
+def test_connection_without_symbols_is_closed(feeds: CaptureFeeds) -> None:
     feeds.add(["A", "B", "C", "D"])
     feeds.remove("D")
     feeds.remove("D")  # a symbol that is not captured is ignored

@@ -112,7 +112,7 @@ def bench() -> Bench:
 POLLS_UNTIL_DEAD = int(DEAD_AFTER_S / POLL_INTERVAL_S) + 1
 
 
-def test_a_dead_capture_stream_is_subscribed_again_and_its_loss_recorded(bench: Bench) -> None:
+def test_dead_capture_stream_is_subscribed_again_and_its_loss_recorded(bench: Bench) -> None:
     bench.pass_by(2, is_quoted=True)
     bench.pass_by(POLLS_UNTIL_DEAD)
     assert bench.connection.session.asked_again == [["btcusdt@bookTicker"]]
