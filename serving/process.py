@@ -132,11 +132,11 @@ def run(settings: Settings, address: str) -> None:
     """Run on uvloop until SIGTERM or SIGINT; blocking."""
     import uvloop
 
-    async def until_told() -> None:
+    async def until_stopped() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         await serve(settings, address, stop)
 
-    uvloop.run(until_told())
+    uvloop.run(until_stopped())

@@ -58,7 +58,7 @@ def check(
 def _checked(*, everything: bool, start: str, end: str, symbols: str) -> QualityReport:
     from cli.local.location import settings_here
     from include.errors import PermanentError
-    from include.jobs.quality import hold_to_rules
+    from include.jobs.quality import check_rules
     from include.logs import configure_logging
 
     if everything and start:
@@ -68,7 +68,7 @@ def _checked(*, everything: bool, start: str, end: str, symbols: str) -> Quality
     settings = settings_here()
     configure_logging("ERROR", settings.log_format)  # the report is shown below
     now = datetime.now(UTC)
-    return hold_to_rules(
+    return check_rules(
         settings=settings,
         run_id=f"cli__{now:%Y-%m-%dT%H:%M:%S.%fZ}",
         scope="all" if everything else "window" if start else "changed",
@@ -131,7 +131,7 @@ def show(report: QualityReport, console: Console) -> None:
         if more:
             console.print(f"  and {more} more rows")
     console.print(
-        f"{len(report.results)} rules over {report.looked_at}: {report.candles} candles of "
+        f"{len(report.results)} rules over {report.checked_period}: {report.candles} candles of "
         f"{report.symbols} symbols, {report.trades} trades; {len(report.failures)} errors, "
         f"{len(report.warnings)} warnings",
         markup=False,

@@ -116,7 +116,7 @@ class LocalStack:
             self.environment[variable] = role_url
         self.environment["CANDELABRA_HOME"] = str(self.home)
         self._exit.callback((self.home / ENVIRONMENT_FILE).unlink, missing_ok=True)
-        self._tell_commands()
+        self._print_commands()
 
     def start_simulator(self, arguments: Sequence[str]) -> Mapping[str, str]:
         """Start a simulated exchange; returns its URLs by name."""
@@ -135,7 +135,7 @@ class LocalStack:
                         "BINANCE_DUMP_URL": urls["dump_url"],
                         "BINANCE_DUMP_LIST_URL": urls["dump_url"],
                     }
-                    self._tell_commands()
+                    self._print_commands()
                     return urls
             time.sleep(0.05)
         raise TransientError(
@@ -237,7 +237,7 @@ class LocalStack:
         # Kill only this child: later children have the same marker.
         stop_all([child], marker=f"{self._marker}-none", term_timeout_s=stop_s)
 
-    def _tell_commands(self) -> None:
+    def _print_commands(self) -> None:
         """Write the settings for commands in other terminals (``settings_here``)."""
         _write_secret(self.home / ENVIRONMENT_FILE, json.dumps(self.environment))
 

@@ -168,7 +168,7 @@ class _Chooser:
     files: Sequence[PublishedFile]
     rest_span: tuple[int, int] | None
     parts: list[Part] = field(default_factory=list)
-    left_to_rest: Ranges = field(default_factory=list)
+    deferred_to_rest: Ranges = field(default_factory=list)
     months: dict[int, PublishedFile] = field(init=False)
     days: dict[int, PublishedFile] = field(init=False)
 
@@ -194,12 +194,12 @@ class _Chooser:
             if file is not None and not file.fault and self._is_for(file, day):
                 self._assign(file, day, f"{minutes_in(day):,} minutes of the day are missing")
             else:
-                self.left_to_rest += day
+                self.deferred_to_rest += day
 
     def rest_parts(self) -> list[Part]:
         """Return the parts from REST: near gaps joined, long ranges split."""
         joined: Ranges = []
-        for start_us, end_us in self.left_to_rest:
+        for start_us, end_us in self.deferred_to_rest:
             if joined and start_us - joined[-1][1] < JOINED_GAPS_MINUTES * MINUTE_US:
                 joined[-1] = (joined[-1][0], end_us)
             else:
@@ -208,7 +208,7 @@ class _Chooser:
         parts = []
         for start_us, end_us in joined:
             for cursor in range(start_us, end_us, longest_us):
-                held = common(self.left_to_rest, [(cursor, min(end_us, cursor + longest_us))])
+                held = common(self.deferred_to_rest, [(cursor, min(end_us, cursor + longest_us))])
                 if held:
                     first_us, last_us = held[0][0], held[-1][1]
                     why = self._why_rest(held)

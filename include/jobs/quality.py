@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class Scope(TypedDict):
-    """Arguments of ``hold_to_rules``."""
+    """Arguments of ``check_rules``."""
 
     settings: Settings
     run_id: str
@@ -27,7 +27,7 @@ class Scope(TypedDict):
     symbols: NotRequired[Sequence[str] | None]
 
 
-def hold_to_rules(
+def check_rules(
     *,
     settings: Settings,
     run_id: str,
@@ -84,12 +84,12 @@ def hold_to_rules(
 
 
 def check_quality(**arguments: Unpack[Scope]) -> QualityReport:
-    """Check like ``hold_to_rules``, and raise if a rule of severity error fails.
+    """Check like ``check_rules``, and raise if a rule of severity error fails.
 
     Raises:
         PermanentError: rules failed; the message names them and failing rows.
         TransientError: the database is away.
     """
-    report = hold_to_rules(**arguments)
+    report = check_rules(**arguments)
     report.raise_for_failures()
     return report

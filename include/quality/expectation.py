@@ -204,8 +204,8 @@ def _unexpected_row(suite: Suite, check: Check, row: dict[str, Any]) -> FailingR
     names = [
         str(row[name]) for name in suite.key if name != "symbol" and not _is_time(row.get(name))
     ]
-    looked_at = [name for key, name in check.arguments.items() if key.startswith("column")]
-    detail = ", ".join(f"{name} is {row.get(name)}" for name in looked_at)
+    columns = [name for key, name in check.arguments.items() if key.startswith("column")]
+    detail = ", ".join(f"{name} is {row.get(name)}" for name in columns)
     return FailingRow(
         row.get("symbol"), moments[0] if moments else None, detail, " ".join(names) or None
     )

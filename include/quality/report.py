@@ -118,7 +118,7 @@ class QualityReport:
         )
 
     @property
-    def looked_at(self) -> str:
+    def checked_period(self) -> str:
         """Describe what was checked."""
         end = f"{self.end:%Y-%m-%d %H:%M} UTC"
         if self.scope is ScopeKind.ALL or self.start is None:
@@ -133,7 +133,7 @@ class QualityReport:
         """Return counts and names for JSON; the rows are in the database."""
         return {
             "run_id": self.run_id,
-            "looked_at": self.looked_at,
+            "checked_period": self.checked_period,
             "symbols": self.symbols,
             "candles": self.candles,
             "trades": self.trades,
@@ -151,6 +151,7 @@ class QualityReport:
         if not self.success:
             broken = "\n  ".join(map(str, self.failures))
             raise PermanentError(
-                f"{self.looked_at} {len(self.failures)} of {len(self.results)} rules are broken; "
-                f"all rows are in ops.quality_failures under run_id {self.run_id!r}:\n  {broken}"
+                f"{self.checked_period} {len(self.failures)} of {len(self.results)} rules are "
+                "broken; all rows are in ops.quality_failures under "
+                f"run_id {self.run_id!r}:\n  {broken}"
             )

@@ -25,7 +25,7 @@ from include.domain.accounts import MAX_PASSWORD, Identity, is_name
 from include.domain.timeframes import SECOND_US
 from include.errors import PermanentError, TransientError
 from include.store.accounts.credentials import is_password, new_session_secret, secret_hash
-from include.store.accounts.notifications import heard
+from include.store.accounts.notifications import notified_channels
 from include.store.accounts.users import begin_session, identities, password_of
 from include.store.accounts.watchlists import (
     ACCESS_CHANNEL,
@@ -312,7 +312,9 @@ class AuthService:
         channels = (ACCESS_CHANNEL, WATCHLISTS_CHANNEL)
 
         async def follow() -> None:
-            notifications = heard(self._url, channels, application_name="candelabra-access")
+            notifications = notified_channels(
+                self._url, channels, application_name="candelabra-access"
+            )
             async with contextlib.aclosing(notifications):
                 async for connection, notified in notifications:
                     await self._take(connection, notified)
@@ -331,7 +333,7 @@ class AuthService:
     ) -> None:
         if ACCESS_CHANNEL in channels:
             self.forget()
-            await self._look_at_guests()
+            await self._recheck_guests()
         if WATCHLISTS_CHANNEL in channels and self._followers:
             user_ids = {one.user_id for one in self._followers}
             read = self._next_reading()
@@ -341,7 +343,7 @@ class AuthService:
                 if one.user_id in lists:
                     one.take(lists[one.user_id], read)
 
-    async def _look_at_guests(self) -> None:
+    async def _recheck_guests(self) -> None:
         guests = list(self._open_connections)
         if not guests:
             return

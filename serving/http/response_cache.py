@@ -33,11 +33,11 @@ class CachedResponse:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """A cached response; ``looked_s`` is when its version was last checked."""
+    """A cached response; ``checked_s`` is when its version was last checked."""
 
     made: CachedResponse
     version: Hashable
-    looked_s: float
+    checked_s: float
 
 
 class ResponseCache:
@@ -71,7 +71,7 @@ class ResponseCache:
         """The cached response of a request, if its version was checked just now."""
         with self._lock:
             known = self._answers.get(key)
-            if known is None or self._clock() - known.looked_s >= VERSION_TTL_S:
+            if known is None or self._clock() - known.checked_s >= VERSION_TTL_S:
                 return None
             self._answers.move_to_end(key)
             return known.made
@@ -97,12 +97,12 @@ class ResponseCache:
                 self._note(key)
         if is_first:
             return make()
-        looked_s = self._clock()
+        checked_s = self._clock()
         found = version()  # read first: the response is at least as new
         made = known.made if known is not None and known.version == found else make()
         if made is not None:
             with self._lock:
-                self._keep(key, _Answer(made, found, looked_s))
+                self._keep(key, _Answer(made, found, checked_s))
         return made
 
     def _note(self, key: Hashable) -> None:
@@ -112,7 +112,7 @@ class ResponseCache:
 
     def _keep(self, key: Hashable, answer: _Answer) -> None:
         known = self._answers.get(key)
-        if known is not None and known.looked_s > answer.looked_s:
+        if known is not None and known.checked_s > answer.checked_s:
             return  # a later check finished first
         self._drop(self._answers.pop(key, None))
         size = len(answer.made.body)

@@ -204,16 +204,16 @@ class BarBroadcaster:
         """Run rounds until there are no readers or the live bars end."""
         loop = asyncio.get_running_loop()
         while (bars := await self._next(subscription)) is not None:
-            began_s = looked_s = loop.time()
+            began_s = checked_s = loop.time()
             self._begin_round(bars)
             while waiting := list(islice(self._waiting, READERS_PER_TURN)):
                 for listener in waiting:
                     del self._waiting[listener]
                     self._send(listener)
                 await asyncio.sleep(0)  # lets the loop write to sockets
-                if self._waiting and loop.time() - looked_s >= POLL_INTERVAL_S:
+                if self._waiting and loop.time() - checked_s >= POLL_INTERVAL_S:
                     self._add_changes(subscription.drain())
-                    looked_s = loop.time()
+                    checked_s = loop.time()
             took_s = loop.time() - began_s
             await asyncio.sleep(min(took_s, MAX_PAUSE_S))
         if subscription is self._subscription:  # the live bars have ended

@@ -23,7 +23,7 @@ from include.domain.instruments import (
 from include.domain.timeframes import MINUTE_US, to_us
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import endpoints_of
-from include.jobs.trades.by_id import FetchCounts, Tail, fetch_tail, fetch_trades
+from include.jobs.trades.by_id import FetchCounts, Tail, fetch_trades, fetch_trailing
 from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, RAW_TABLES, TRADES
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.capture.intake.feeds import CaptureFeeds
@@ -32,7 +32,7 @@ from streamer.capture.intake.rows import Intake
 from streamer.capture.intake.watch import StreamWatch
 from streamer.capture.repair.expected_trades import ExpectedTrades
 from streamer.capture.repair.missing_ids import MissingIdsQueue
-from streamer.capture.repair.resumption import Resumption, cannot_be_asked
+from streamer.capture.repair.resumption import Resumption, cannot_be_requested
 from streamer.capture.repair.stored_rows_check import LOST, Behind, StoredRowsCheck
 from streamer.capture.repair.trade_calls import trade_calls
 from streamer.capture.repair.trailing_trades import TrailingTrades
@@ -40,8 +40,8 @@ from streamer.capture.spool.checkpoint import (
     MARGIN_US,
     WHOLE_FILE,
     Checkpoint,
+    CompleteUntil,
     MissingIds,
-    WholeUntil,
 )
 from streamer.capture.spool.folders import claim_folder
 from streamer.capture.spool.losses import LOSSES_FILE, Loss, Losses
@@ -97,8 +97,8 @@ class Capture:
         self.spool = Spool(folder, max_bytes=settings.capture_spool_bytes)
         self.losses = Losses(folder / LOSSES_FILE)
         self.losses.load()
-        self.whole = WholeUntil(folder / WHOLE_FILE, self._whole)
-        self._whole_before = self.whole.load()
+        self.whole = CompleteUntil(folder / WHOLE_FILE, self._whole)
+        self._complete_before = self.whole.load()
         self._began: tuple[int, float] | None = None
         """The exchange's time at the start (µs), and the monotonic clock's."""
         self.intake = Intake(
@@ -136,17 +136,17 @@ class Capture:
         self.tails = TrailingTrades(
             self.intake.sequences,
             self._resumption.is_done,
-            self._fetch_tail,
+            self._fetch_trailing,
             self._give_up,
             calls,
         )
         self.evidence = ExpectedTrades(
             self._url,
             self.intake.sequences,
-            is_looked_at=lambda one: one in self._captured and self._resumption.is_done(one),
+            is_checked=lambda one: one in self._captured and self._resumption.is_done(one),
             since_us=lambda: self._resumption.since_us,
             on_beyond=self.tails.stopped,
-            is_asked=self.tails.is_asked,
+            is_pending=self.tails.is_pending,
             on_given_up=self._give_up,
         )
 
@@ -164,12 +164,12 @@ class Capture:
         """
         if not self._datasets:
             return
-        whole, now_s = self._whole_before, time.monotonic()
+        whole, now_s = self._complete_before, time.monotonic()
         self._began = (exchange_us, now_s)
         self._resumption.begin(
             exchange_us=exchange_us,
             lookback_us=self._settings.fill_lookback_minutes * MINUTE_US,
-            whole_until_us=None if whole is None else whole.until_us,
+            complete_until_us=None if whole is None else whole.until_us,
         )
         for one in () if whole is None else whole.missing:
             self.intake.sequence(one.dataset, one.symbol).miss(
@@ -192,7 +192,7 @@ class Capture:
             exchange_us: the exchange's time.
         """
         for dataset in self._datasets:
-            if not cannot_be_asked(dataset, market_of(symbol)):
+            if not cannot_be_requested(dataset, market_of(symbol)):
                 self.tails.stopped(dataset, symbol, exchange_us)
 
     def remove(self, symbol: str) -> None:
@@ -268,7 +268,7 @@ class Capture:
         exchange_us, began_s = self._began
         until_us = exchange_us + int((time.monotonic() - began_s) * 1e6)
         for lane in self.intake.lanes.lanes:
-            if lane.can_be_asked and lane.rows:
+            if lane.can_be_requested and lane.rows:
                 moment = lane.rows[0].split("\t")[lane.table.time_index]
                 until_us = min(until_us, to_us(datetime.fromisoformat(moment)))
         missing = [
@@ -345,7 +345,7 @@ class Capture:
             )
             for name in sorted(feed.names)
             for dataset in self._datasets
-            if STREAM_OF[dataset] in feed.kinds and cannot_be_asked(dataset, feed.market)
+            if STREAM_OF[dataset] in feed.kinds and cannot_be_requested(dataset, feed.market)
         )
 
     def _stayed_silent(
@@ -355,7 +355,7 @@ class Capture:
         self.losses.add(
             Loss(dataset, symbol_of(feed.market, name), SILENT, from_us, to_us)
             for dataset in self._datasets
-            if STREAM_OF[dataset] == kind and cannot_be_asked(dataset, feed.market)
+            if STREAM_OF[dataset] == kind and cannot_be_requested(dataset, feed.market)
         )
 
     def _gone(self, behind: Sequence[Behind]) -> None:
@@ -365,12 +365,12 @@ class Capture:
         """
         now_s = time.monotonic()
         for one in behind:
-            if cannot_be_asked(one.dataset, market_of(one.symbol)):
+            if cannot_be_requested(one.dataset, market_of(one.symbol)):
                 from_us = one.time_us if one.stored is None else one.stored[1]
                 self.losses.add([Loss(one.dataset, one.symbol, LOST, from_us, one.time_us)])
             else:
                 self.intake.sequence(one.dataset, one.symbol).unstore(one.stored, one.id, now_s)
-        self._resumption.look_again(sorted(self._captured))
+        self._resumption.check_again(sorted(self._captured))
 
     def _fetch(
         self, dataset: str, symbol: str, first_id: int, last_id: int, until_us: int
@@ -385,8 +385,8 @@ class Capture:
             until_us=until_us,
         )
 
-    def _fetch_tail(self, dataset: str, symbol: str, after_id: int, after_us: int) -> Tail:
-        return fetch_tail(
+    def _fetch_trailing(self, dataset: str, symbol: str, after_id: int, after_us: int) -> Tail:
+        return fetch_trailing(
             settings=self._settings,
             database_url=self._url,
             dataset=dataset,

@@ -192,7 +192,7 @@ class CaptureWriter:
 
     def _is_due(self, lane: Lane) -> bool:
         """Whether a lane has rows for the database; while spooling, some go to the disk."""
-        return bool(lane.rows) and (lane.can_be_asked or not self.is_spooling)
+        return bool(lane.rows) and (lane.can_be_requested or not self.is_spooling)
 
     async def _write_lanes(self) -> None:
         for lane in self._lanes.lanes:
@@ -201,7 +201,7 @@ class CaptureWriter:
 
     async def _write_lane(self, lane: Lane) -> None:
         with self._lanes.taken(lane, self._batch_rows) as lines:
-            if lane.can_be_asked:
+            if lane.can_be_requested:
                 await self._write(lane.table, lines)
                 return
             lane.in_flight = lines
@@ -292,7 +292,7 @@ class CaptureWriter:
         spill_rows = int(SPILL_SHARE * self._lanes.max_rows)
         while True:
             await asyncio.sleep(self._spill_interval_s)
-            held = sum(len(lane.rows) for lane in self._lanes.lanes if not lane.can_be_asked)
+            held = sum(len(lane.rows) for lane in self._lanes.lanes if not lane.can_be_requested)
             if held > spill_rows and not self.is_spooling:
                 log.warning("capture_falls_behind", rows=held)
                 self.is_spooling = True
@@ -317,7 +317,7 @@ class CaptureWriter:
         """Move a batch of each queue that needs it to disk; return whether there was one."""
         moved = False
         for lane in self._lanes.lanes:
-            if lane.can_be_asked or not lane.rows or not self.is_spooling:
+            if lane.can_be_requested or not lane.rows or not self.is_spooling:
                 continue
             moved = True
             # If cancelled midway, the rows may be on disk too; the table stores them once.

@@ -19,7 +19,7 @@ from include.config import Settings
 from include.domain.ranges import Ranges
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import PermanentError, TransientError
-from include.store.candles.minutes import first_minutes, last_minutes, minutes_to_ask
+from include.store.candles.minutes import first_minutes, last_minutes, minutes_to_request
 from include.store.postgres.pools import connect
 from streamer.candles.events import AFTER_DATABASE_OUTAGE, NO_FRAMES
 from streamer.hub.hub import Hub
@@ -136,7 +136,7 @@ class FailoverCheck:
     ) -> tuple[dict[str, Ranges], dict[str, int]]:
         """Return missing and unverified minutes up to the newest rows, and those rows' times."""
         with connect(self._url, application_name="candelabra-streamer") as connection:
-            missing = minutes_to_ask(connection, symbols, since_us)
+            missing = minutes_to_request(connection, symbols, since_us)
             for symbol, first_us in first_minutes(connection, begun_us, since_us).items():
                 begin_us = max(begun_us[symbol], since_us)
                 if begin_us < first_us:

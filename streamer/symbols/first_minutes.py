@@ -83,7 +83,9 @@ def find_begins(
         lasts_us = {symbol: last_us[symbol] for symbol in symbols if symbol in last_us}
         begins |= {symbol: at_us + MINUTE_US for symbol, at_us in lasts_us.items()}
         of_market = [one for one in new if one.market is market]
-        asked = of_market if unlisted_us else _asked_at_start(of_market, gaps_us, bool(lasts_us))
+        asked = (
+            of_market if unlisted_us else _requested_at_start(of_market, gaps_us, bool(lasts_us))
+        )
         firsts_us, unknown = _fetch_first_minutes(settings, market, asked)
         refused |= unknown
         for symbol in (one.symbol for one in of_market):
@@ -99,7 +101,7 @@ def find_begins(
     return begins, refused
 
 
-def _asked_at_start(
+def _requested_at_start(
     new: Sequence[Instrument], gaps_us: Mapping[str, int], has_rows: bool
 ) -> list[Instrument]:
     """Return the symbols without rows whose first minute to request; none if they are too many."""

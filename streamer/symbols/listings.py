@@ -16,7 +16,7 @@ from include.config import Settings
 from include.domain.instruments import Instrument, Market, market_of, unknown_symbol
 from include.errors import PermanentError
 from include.jobs.exchange import open_shared_rest
-from include.store.candles.live import remove_left_live
+from include.store.candles.live import remove_stale_live
 from include.store.postgres.pools import connect
 from streamer.symbols.first_minutes import find_begins
 from streamer.symbols.startup import (
@@ -261,7 +261,7 @@ class Listings:
     def _remove_live(self, symbols: Sequence[str]) -> None:
         """Remove open candles that will never close."""
         with connect(self._url, application_name="candelabra-streamer") as connection:
-            remove_left_live(connection, symbols)
+            remove_stale_live(connection, symbols)
 
     def _read(
         self, market: Market, selection: SymbolSelection | None

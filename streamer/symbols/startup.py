@@ -17,8 +17,8 @@ from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import open_shared_rest
-from include.store.candles.live import remove_left_live
-from include.store.candles.minutes import last_minutes, minutes_to_ask
+from include.store.candles.live import remove_stale_live
+from include.store.candles.minutes import last_minutes, minutes_to_request
 from include.store.ledgers.gaps import Gap, claim_gaps, close_proven_gaps, unknown_since
 from include.store.postgres.pools import connect
 from streamer.candles.minutes import Timing
@@ -268,8 +268,8 @@ def _stored_minutes(url: str, symbols: Sequence[str], since_us: int) -> StoredSt
     are requested again, never skipped.
     """
     with connect(url, application_name="candelabra-streamer") as connection:
-        remove_left_live(connection, symbols)
+        remove_stale_live(connection, symbols)
         close_proven_gaps(connection, symbols=symbols)
         gaps = claim_gaps(connection, worker="streamer", limit=MAX_GAPS, symbols=symbols)
         last_us = last_minutes(connection, symbols)
-        return StoredState(last_us, minutes_to_ask(connection, symbols, since_us), gaps)
+        return StoredState(last_us, minutes_to_request(connection, symbols, since_us), gaps)

@@ -11,7 +11,7 @@ import structlog
 
 from include.backoff import Backoff, RetryLoop
 from include.errors import PermanentError, TransientError
-from include.store.accounts.notifications import heard
+from include.store.accounts.notifications import notified_channels
 from include.store.accounts.watchlists import WATCHLISTS_CHANNEL, watched_async
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,9 @@ async def follow_watchlists(url: str, on_watched: Callable[[frozenset[str]], Non
     """
 
     async def follow() -> None:
-        notifications = heard(url, (WATCHLISTS_CHANNEL,), application_name="candelabra-watch")
+        notifications = notified_channels(
+            url, (WATCHLISTS_CHANNEL,), application_name="candelabra-watch"
+        )
         async with contextlib.aclosing(notifications):
             async for connection, _ in notifications:
                 async with asyncio.timeout(READ_TIMEOUT_S):

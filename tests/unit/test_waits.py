@@ -26,7 +26,7 @@ ENDED_BY_CALLER = {
     ("streamer/app.py", "_no_readers"): CANCELLED_AT_STOP,
     ("streamer/app.py", "_follow_listings"): CANCELLED_AT_STOP,
     ("streamer/capture/app.py", "run"): CANCELLED_AT_STOP,
-    ("streamer/capture/repair/resumption.py", "_look_back"): CANCELLED_AT_STOP,
+    ("streamer/capture/repair/resumption.py", "_check_back"): CANCELLED_AT_STOP,
     ("streamer/capture/spool/disk.py", "call"): IN_TIMED_WAIT,
     ("streamer/exchange/connection_pool.py", "run"): CANCELLED_AT_STOP,
     ("streamer/hub/mailbox.py", "changed"): READER_WAITS,

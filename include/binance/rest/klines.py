@@ -66,8 +66,8 @@ class KlinePage:
         not_final: number of rows left out because their bar was open or closed too recently.
         next_start_us: start of the next page; None if this page was not full.
         is_followed: whether rows follow ``candles`` in this answer, final or not.
-        is_last_sure: whether the bar of the last of ``candles`` was closed on the answering server:
-            a row follows it, or it ended long ago.
+        is_last_final: whether the bar of the last candle was closed when the server answered: a row
+            follows it, or it ended long ago.
     """
 
     candles: list[Candle]
@@ -75,12 +75,12 @@ class KlinePage:
     not_final: int
     next_start_us: int | None
     is_followed: bool = False
-    is_last_sure: bool = False
+    is_last_final: bool = False
 
     @property
     def sure(self) -> list[Candle]:
         """The candles that were closed for sure, even if the server lags."""
-        return self.candles if self.is_last_sure else self.candles[:-1]
+        return self.candles if self.is_last_final else self.candles[:-1]
 
 
 def final_until(server_time_us: int) -> int:
@@ -117,5 +117,5 @@ def page_of(
         len(candles) - len(final),
         last_end_us if is_full else None,
         is_followed=is_followed,
-        is_last_sure=is_followed or last_end_us <= server_time_us - LAG_IS_OVER_US,
+        is_last_final=is_followed or last_end_us <= server_time_us - LAG_IS_OVER_US,
     )

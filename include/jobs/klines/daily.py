@@ -23,7 +23,7 @@ from include.jobs.klines.pieces import (
     symbols_of,
 )
 from include.store.candles.merging import Connection
-from include.store.ledgers.reconciliation import has_rows, held_symbols
+from include.store.ledgers.reconciliation import expected_symbols, has_rows
 from include.store.ledgers.verdicts import find_loaded, read_verdicts
 from include.store.postgres.pools import connect
 
@@ -68,7 +68,7 @@ def plan_day(
     with connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection:
         since_us = first_us if named else first_us - CATCH_UP_DAYS * DAY_US
         for day_us in range(since_us, end_us, DAY_US):
-            wanted = named or held_symbols(connection, day_us, day_us + DAY_US)
+            wanted = named or expected_symbols(connection, day_us, day_us + DAY_US)
             if day_us < first_us:
                 verdicts = read_verdicts(connection, wanted, day_us, day_us + DAY_US)
                 done = {one.symbol for one in verdicts if one.is_complete}

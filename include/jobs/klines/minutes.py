@@ -66,7 +66,7 @@ class _Answers:
 
     def doubt(self, page: KlinePage) -> None:
         """Remember a page's last row if it is not proven final."""
-        if not page.is_last_sure and page.candles:
+        if not page.is_last_final and page.candles:
             self.unsure_us = page.candles[-1].open_time_us
 
     def sure_until_us(self, end_us: int) -> int:
@@ -192,7 +192,7 @@ def _fetch_beyond(
             return beyond
         is_agreed = is_agreed and beyond.candles == page.candles
         if attempt > retries:
-            return replace(beyond, is_last_sure=is_agreed)
+            return replace(beyond, is_last_final=is_agreed)
         time.sleep(BACKOFF.wait_s(attempt))
 
 

@@ -161,7 +161,7 @@ def _reconcile(
     start_us, end_us = piece.day_us, piece.day_us + DAY_US
     note_live(connection, piece.symbol, start_us, end_us)
     counts = LoadCounts()
-    counts += _ask_rest(connection, rest, piece.symbol, start_us, end_us)
+    counts += _request_rest(connection, rest, piece.symbol, start_us, end_us)
     dump = piece.dump
     if _is_new_issue(connection, dump, _listed(site, dump.path)):
         counts += load_dump_piece(settings=settings, piece=dump)
@@ -181,7 +181,7 @@ def _reconcile(
     return counts, rows[0].verdict if rows else "incomplete"
 
 
-def _ask_rest(
+def _request_rest(
     connection: Connection, rest: BinanceRest, symbol: str, start_us: int, end_us: int
 ) -> LoadCounts:
     """Fetch by REST the minutes that REST has not confirmed yet, if it still knows the symbol.

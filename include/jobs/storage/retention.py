@@ -67,10 +67,10 @@ def oldest_kept(settings: Settings, now: datetime) -> date:
     in any case: if their rows were archived, the streamer would fetch them again.
     """
     today = now.astimezone(UTC).date()
-    looked_at = (now.astimezone(UTC) - timedelta(minutes=settings.fill_lookback_minutes)).date()
+    lookback_day = (now.astimezone(UTC) - timedelta(minutes=settings.fill_lookback_minutes)).date()
     if settings.raw_retention_days is None:
         return date.min
-    return min(today - timedelta(days=settings.raw_retention_days), looked_at)
+    return min(today - timedelta(days=settings.raw_retention_days), lookback_day)
 
 
 def prune_ledgers(*, settings: Settings, now: datetime) -> PruneSummary:

@@ -115,7 +115,7 @@ def fetch_trades(
     return FetchCounts(pages, void, written, last_id - first_id + 1 - served, first_us)
 
 
-def fetch_tail(
+def fetch_trailing(
     *,
     settings: Settings,
     dataset: str,

@@ -102,8 +102,8 @@ HALTS = Suite(
                     least(open_time + {silence_before}, {end} - {min_age})
                 )) AS spans
                 FROM silent
-            ) AS looked_at
-            CROSS JOIN LATERAL unnest(looked_at.spans) AS near (span)
+            ) AS nearby
+            CROSS JOIN LATERAL unnest(nearby.spans) AS near (span)
             CROSS JOIN LATERAL ops.suspected_outages(lower(near.span), upper(near.span)) AS found
         ),
 

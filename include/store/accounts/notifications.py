@@ -19,7 +19,7 @@ QUIET_S = 30.0
 ANSWER_S = 10.0
 
 
-async def heard(
+async def notified_channels(
     url: str, channels: Collection[str], *, application_name: str
 ) -> AsyncGenerator[tuple[psycopg.AsyncConnection[Any], frozenset[str]], None]:
     """For each round of notifications, yield a connection to read with and the channels notified.

@@ -131,7 +131,7 @@ def remove_closed_live(connection: Connection, symbol: str, start_us: int, end_u
         ).rowcount
 
 
-def remove_left_live(connection: Connection, symbols: Sequence[str]) -> int:
+def remove_stale_live(connection: Connection, symbols: Sequence[str]) -> int:
     """Remove open candles that an ended streamer left.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import PermanentError
-from include.store.candles.live import LiveCandle, remove_left_live, write_live_async
+from include.store.candles.live import LiveCandle, remove_stale_live, write_live_async
 from include.store.candles.merging import (
     CANDIDATE_COLUMNS,
     Connection,
@@ -25,10 +25,10 @@ __all__ = [
     "last_minutes",
     "merge_candidates",
     "merge_frame",
-    "minutes_to_ask",
+    "minutes_to_request",
     "missing_minutes",
     "read_candles",
-    "remove_left_live",
+    "remove_stale_live",
     "store_async",
     "write_live_async",
 ]
@@ -208,7 +208,7 @@ def last_traded_minute(
     return None if row is None else to_us(row[0])
 
 
-def minutes_to_ask(
+def minutes_to_request(
     connection: Connection, symbols: Sequence[str], start_us: int
 ) -> dict[str, list[tuple[int, int]]]:
     """Return the minutes up to each symbol's newest row without a verified row.

@@ -27,7 +27,7 @@ ORDER BY c.symbol, c.open_time
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class MinutesRequest:
     """Minutes of a symbol to read; times in µs.
 
     Attributes:
@@ -49,7 +49,7 @@ class StoredMinute:
 
 
 def read_minutes_since(
-    connection: Connection, asked: Mapping[str, Asked], *, first_us: int
+    connection: Connection, asked: Mapping[str, MinutesRequest], *, first_us: int
 ) -> list[StoredMinute]:
     """Read minutes, ordered by symbol and time.
 

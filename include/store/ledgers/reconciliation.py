@@ -214,7 +214,7 @@ GROUP BY i.symbol
 ORDER BY i.symbol
 """
 
-_TOLD_BY_REST = """
+_ANSWERED_BY_REST = """
 SELECT lower(m.span), upper(m.span)
 FROM unnest(
     tstzmultirange(tstzrange(%(start)s, %(end)s))
@@ -288,11 +288,11 @@ def answered_by_rest(connection: Connection, symbol: str, start_us: int, end_us:
     """
     arguments = {"symbol": symbol, "start": from_us(start_us), "end": from_us(end_us)}
     with translated(connection):
-        rows = connection.execute(_TOLD_BY_REST, arguments).fetchall()
+        rows = connection.execute(_ANSWERED_BY_REST, arguments).fetchall()
     return [(to_us(start), to_us(end)) for start, end in rows]
 
 
-def held_symbols(connection: Connection, start_us: int, end_us: int) -> list[str]:
+def expected_symbols(connection: Connection, start_us: int, end_us: int) -> list[str]:
     """Return the symbols for which the table should have rows in a range (µs).
 
     These are symbols with rows in the range, and trading symbols with rows in the week before.

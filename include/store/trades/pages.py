@@ -43,7 +43,7 @@ ORDER BY days.day
 """
 
 
-class KeptTrade(NamedTuple):
+class StoredTrade(NamedTuple):
     """A row; a single trade's first and last id are its own."""
 
     id: int
@@ -65,7 +65,7 @@ class TradePage:
         first_id, last_id: the ends of the stored range, with their days.
     """
 
-    trades: list[KeptTrade]
+    trades: list[StoredTrade]
     further_id: int | None
     first_id: int
     first_day: date
@@ -105,7 +105,7 @@ def read_trades(
     last = None if first is None else captured.end(days, newest=True)
     if first is None or last is None:
         return None
-    trades: list[KeptTrade] = []
+    trades: list[StoredTrade] = []
     if from_id <= last.id:
         days = [day for day in days if first.day <= day <= last.day]
         # Ids are unique, so there are no more rows between these.
@@ -156,7 +156,7 @@ class _Captured:
                 return _End(*row)
         return None
 
-    def rows(self, days: Sequence[date], from_id: int, *, limit: int) -> list[KeptTrade]:
+    def rows(self, days: Sequence[date], from_id: int, *, limit: int) -> list[StoredTrade]:
         """Return trades from an id on, in the order of the key."""
         # The index begins with this pair; the days alone select the partitions.
         query = sql.SQL(
@@ -169,13 +169,13 @@ class _Captured:
             first=self._column("first_trade_id"),
             last=self._column("last_trade_id"),
         )
-        found: list[KeptTrade] = []
+        found: list[StoredTrade] = []
         for low, high in _runs(days, newest=False):
             left = limit - len(found)
             if not left:
                 break
             found += [
-                KeptTrade(*row)
+                StoredTrade(*row)
                 for row in self._read(
                     query, self.symbol, low, high, low, from_id, from_id, self.since, left
                 )

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from include.store.candles.merging import Connection
 from include.store.candles.unbuilt_bars import listed_from_us
 from include.store.trades.captured import RAW_TABLES
-from include.store.trades.pages import KeptTrade, TradePage, read_trades
+from include.store.trades.pages import StoredTrade, TradePage, read_trades
 from serving.http import parameters
 from serving.http.context import context_of
 from serving.http.formats import Format, table
@@ -158,7 +158,7 @@ def _not_kept(name: str, kind: Kind, from_id: int, to_id: int, page: TradePage) 
     )
 
 
-def _row(symbol: str, one: KeptTrade) -> tuple[Any, ...]:
+def _row(symbol: str, one: StoredTrade) -> tuple[Any, ...]:
     return (
         symbol, one.id, one.price, one.quantity, one.time, one.is_buyer_maker,
         one.first_trade_id, one.last_trade_id,

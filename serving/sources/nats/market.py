@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US
-from include.store.candles.resumed_minutes import Asked, StoredMinute, read_minutes_since
+from include.store.candles.resumed_minutes import MinutesRequest, StoredMinute, read_minutes_since
 from include.store.postgres.pools import connect
 from serving.protobuf.bars import microseconds_of
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
@@ -359,7 +359,7 @@ def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMark
     """
     url = settings.url_for("reader")
 
-    def read(requests: Mapping[str, Asked], first_us: int) -> list[StoredMinute]:
+    def read(requests: Mapping[str, MinutesRequest], first_us: int) -> list[StoredMinute]:
         with connect(url, application_name="candelabra-resumption") as connection:
             return read_minutes_since(connection, requests, first_us=first_us)
 

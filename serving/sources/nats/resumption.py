@@ -18,7 +18,7 @@ import structlog
 from include.backoff import Backoff, RetryLoop
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us_text
 from include.errors import PermanentError, TransientError
-from include.store.candles.resumed_minutes import Asked, StoredMinute
+from include.store.candles.resumed_minutes import MinutesRequest, StoredMinute
 from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats.minute_states import MinuteStates
 from streamer.hub.subscription import CandleUpdate
@@ -41,7 +41,7 @@ POLL_INTERVAL_S = 60.0
 """Fallback poll; requests normally wake us."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.05)
 
-Read = Callable[[Mapping[str, Asked], int], list[StoredMinute]]
+Read = Callable[[Mapping[str, MinutesRequest], int], list[StoredMinute]]
 """Reads minutes of symbols that open at or after a time (µs); blocking."""
 
 
@@ -58,7 +58,7 @@ class _Wanted:
         absent_s: when the first of them ended.
     """
 
-    requested: Asked
+    requested: MinutesRequest
     newest_us: int
     oldest_us: int
     times: int = 1
@@ -110,13 +110,18 @@ class Resumption:
         newest_us, oldest_us = self._states.newest_us_of(symbol), self._states.oldest_us_of(symbol)
         if newest_us is None or oldest_us is None:
             return  # no reader has received anything
-        requested = Asked(newest_us - OVERLAP_US, self._received_us[symbol] - WRITTEN_BEFORE_US)
+        requested = MinutesRequest(
+            newest_us - OVERLAP_US, self._received_us[symbol] - WRITTEN_BEFORE_US
+        )
         known, wanted = self._requests.get(symbol), _Wanted(requested, newest_us, oldest_us)
         if known is not None:
             start_us = min(requested.start_us, known.requested.start_us)
             changed_us = min(requested.changed_us, known.requested.changed_us)
             wanted = replace(
-                known, requested=Asked(start_us, changed_us), times=known.times + 1, due_s=0.0
+                known,
+                requested=MinutesRequest(start_us, changed_us),
+                times=known.times + 1,
+                due_s=0.0,
             )
         self._requests[symbol] = wanted
         self._states.hold(symbol)

@@ -55,12 +55,12 @@ class IdSequence:
     """
 
     __slots__ = (
-        "_anew_us",
         "_first_us",
         "_late_s",
         "_lost",
         "_max_missing_ranges",
         "_proven_id",
+        "_restarted_us",
         "first_id",
         "highest",
         "highest_us",
@@ -75,7 +75,7 @@ class IdSequence:
         self.missing_ranges: list[MissingRange] = []
         """Missing ranges: disjoint, ascending."""
         self._first_us = 0
-        self._anew_us = 0
+        self._restarted_us = 0
         """Time of the current instrument's first trade; set only if the ticker was reused."""
         self._proven_id: int | None = None
         """Last id for which the exchange confirmed that there is no later trade."""
@@ -106,7 +106,7 @@ class IdSequence:
         elif time_us < self.highest_us + REUSED_AFTER_US:
             return False
         else:
-            self._begin_anew(highest, self.highest_us, time_us)
+            self._restart(highest, self.highest_us, time_us)
         if self.first_id is None:
             self.first_id, self._first_us = number, time_us
         self.highest = number
@@ -124,13 +124,13 @@ class IdSequence:
                 MissingRange(stored_id + 1, self.first_id - 1, stored_us, self._first_us, now_s)
             )
         elif stored_id >= self.first_id and stored_us + REUSED_AFTER_US <= self._first_us:
-            self._begin_anew(stored_id, stored_us, self._first_us)
+            self._restart(stored_id, stored_us, self._first_us)
 
     def miss(self, missing_range: MissingRange) -> None:
         """Record ids as missing: the table lacks them, or they were lost before it."""
         if missing_range.ids == 0:
-            self._begin_anew(missing_range.last_id, missing_range.from_us, missing_range.to_us)
-        elif missing_range.to_us < self._anew_us:
+            self._restart(missing_range.last_id, missing_range.from_us, missing_range.to_us)
+        elif missing_range.to_us < self._restarted_us:
             self._lost.append(missing_range)
         else:
             self._insert(missing_range)
@@ -188,14 +188,14 @@ class IdSequence:
 
     # --- inside
 
-    def _begin_anew(self, last_id: int, last_us: int, first_us: int) -> None:
+    def _restart(self, last_id: int, last_us: int, first_us: int) -> None:
         """Handle a reused ticker: missing trades of the previous instrument are lost.
 
         Args:
             last_id, last_us: the previous instrument's last known trade.
             first_us: time of the new instrument's first trade.
         """
-        self._anew_us = max(self._anew_us, first_us)
+        self._restarted_us = max(self._restarted_us, first_us)
         self._lost += [
             missing_range for missing_range in self.missing_ranges if missing_range.to_us < first_us
         ]

@@ -24,7 +24,7 @@ class Lane:
     """
 
     table: RawTable
-    can_be_asked: bool
+    can_be_requested: bool
     rows: deque[str] = field(default_factory=deque)
     in_flight: list[str] = field(default_factory=list)
 
@@ -93,5 +93,7 @@ class Lanes:
 
     def _make_room(self) -> None:
         """Evict rows that can be refetched; other rows only if there are none."""
-        lane = max(self.lanes, key=lambda one: (one.can_be_asked and bool(one.rows), len(one.rows)))
+        lane = max(
+            self.lanes, key=lambda one: (one.can_be_requested and bool(one.rows), len(one.rows))
+        )
         self._on_leave(lane, self.take(lane, LEAVE_ROWS))

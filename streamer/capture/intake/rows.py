@@ -68,10 +68,10 @@ class Intake:
         self.void_trades = 0
         self.sequences: dict[tuple[str, str], IdSequence] = {}
         """Id trackers by dataset and symbol, for rows that can be requested by id."""
-        self._agg_trades = Lane(AGG_TRADES, can_be_asked=True)
-        self._spot_trades = Lane(TRADES, can_be_asked=True)
-        self._um_trades = Lane(TRADES, can_be_asked=False)
-        self._quotes = Lane(BOOK_TICKERS, can_be_asked=False)
+        self._agg_trades = Lane(AGG_TRADES, can_be_requested=True)
+        self._spot_trades = Lane(TRADES, can_be_requested=True)
+        self._um_trades = Lane(TRADES, can_be_requested=False)
+        self._quotes = Lane(BOOK_TICKERS, can_be_requested=False)
         self.lanes = Lanes(
             [self._agg_trades, self._spot_trades, self._um_trades, self._quotes],
             max_rows=max_rows,
@@ -176,7 +176,7 @@ class Intake:
         """Handle rows evicted from memory: request them later if possible, otherwise record the
         loss."""
         table = lane.table
-        if not lane.can_be_asked:
+        if not lane.can_be_requested:
             counted: dict[tuple[str, str], list[int]] = {}
             tally(table.name, lines, counted)
             self._on_losses(losses_of(counted, BUFFER_FULL))

@@ -43,7 +43,7 @@ class _Stream:
         acted: number of actions; 0 while the stream is not known to be dead.
     """
 
-    told_us: int
+    complete_until_us: int
     traded_us: int
     looks: int = 0
     since_s: float = 0.0
@@ -78,7 +78,7 @@ class StreamWatch:
         self._now_us = now_us
         self._streams: dict[tuple[CaptureFeed, str, str], _Stream] = {}
         self._rotated_s: dict[CaptureFeed, float] = {}
-        self._looked_us = now_us()
+        self._checked_us = now_us()
 
     async def run(self) -> None:
         """Poll until cancelled."""
@@ -102,10 +102,10 @@ class StreamWatch:
                     stream = before.get((feed, kind, name))
                     traded_us = self._traded_us(symbol_of(feed.market, name))
                     if stream is None:
-                        stream = _Stream(self._looked_us, traded_us)
+                        stream = _Stream(self._checked_us, traded_us)
                     self._streams[feed, kind, name] = stream
                     if name in spoken:  # since the last poll; the exact time is unknown
-                        self._streams[feed, kind, name] = _Stream(self._looked_us, traded_us)
+                        self._streams[feed, kind, name] = _Stream(self._checked_us, traded_us)
                     elif not is_delivering:  # the connection reports disconnects itself
                         stream.looks, stream.traded_us = 0, traded_us
                     elif self._is_dead(stream, traded_us, now_s):
@@ -114,7 +114,7 @@ class StreamWatch:
                 spoken.clear()
             if dead:
                 self._revive(feed, dead, now_s)
-        self._looked_us = self._now_us()
+        self._checked_us = self._now_us()
         self._rotated_s = {feed: at for feed, at in self._rotated_s.items() if feed in self._feeds}
 
     def revived(self, feed: CaptureFeed, kind: str, name: str) -> None:
@@ -122,7 +122,7 @@ class StreamWatch:
         feed.dead[kind].discard(name)
         stream = self._streams.get((feed, kind, name))
         if stream is not None:
-            self._on_lost(feed, kind, name, stream.told_us, self._now_us())
+            self._on_lost(feed, kind, name, stream.complete_until_us, self._now_us())
             log.info("capture_stream_revived", stream=f"{name.lower()}@{kind}")
 
     # --- inside
@@ -138,8 +138,8 @@ class StreamWatch:
 
     def _tell(self, feed: CaptureFeed, kind: str, name: str, stream: _Stream) -> None:
         """Record the loss so far immediately: the process may end before the stream delivers."""
-        since_us, stream.told_us = stream.told_us, self._now_us()
-        self._on_lost(feed, kind, name, since_us, stream.told_us)
+        since_us, stream.complete_until_us = stream.complete_until_us, self._now_us()
+        self._on_lost(feed, kind, name, since_us, stream.complete_until_us)
         feed.dead[kind].add(name)
         if not stream.acted:
             self.dead += 1

@@ -33,7 +33,7 @@ POLL_INTERVAL_S = 30.0
 """Interval of the check. A symbol with new trades since the last check is not quiet."""
 MAX_CALL_S = 300.0
 """Timeout for reading the last candles of all symbols; beyond it PostgreSQL hangs."""
-LAST_LOOK = {Market.SPOT: 65, Market.UM: 3}
+MAX_CHECKS = {Market.SPOT: 65, Market.UM: 3}
 """Checks of one candle before requests end; a gap is then recorded for spot, after half an hour.
 USD-M candles include fills of the insurance fund and of liquidations, which no aggTrade has, so
 they prove nothing."""
@@ -41,11 +41,11 @@ NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
 
 
 @dataclass(slots=True)
-class _Standing:
+class _Contradiction:
     """A candle that extends beyond the trades, and the number of checks that found it."""
 
     candle: CandleBeyond
-    looks: int = 0
+    checks: int = 0
 
 
 class ExpectedTrades:
@@ -68,33 +68,33 @@ class ExpectedTrades:
         database_url: str,
         sequences: Mapping[tuple[str, str], IdSequence],
         *,
-        is_looked_at: Callable[[str], bool],
+        is_checked: Callable[[str], bool],
         since_us: Callable[[], int],
         on_beyond: Callable[[str, str, int], None],
-        is_asked: Callable[[str, str], bool],
+        is_pending: Callable[[str, str], bool],
         on_given_up: Callable[[str, str, MissingRange, str], None],
     ) -> None:
         self._url = database_url
         self._sequences = sequences
-        self._is_looked_at = is_looked_at
+        self._is_checked = is_checked
         self._since_us = since_us
         self._on_beyond = on_beyond
-        self._is_asked = is_asked
+        self._is_pending = is_pending
         self._on_given_up = on_given_up
         self._before: dict[tuple[str, str], int] = {}
         """Highest ids at the last check."""
-        self._standing: dict[tuple[str, str], _Standing] = {}
+        self._contradictions: dict[tuple[str, str], _Contradiction] = {}
 
     async def run(self) -> None:
         """Check until cancelled."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
             try:
-                await self.look()
+                await self.check()
             except (TransientError, PermanentError, TimeoutError) as error:
                 log.info("candles_not_checked", error=str(error) or f"hangs for {MAX_CALL_S:g} s")
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Check once; report symbols without new trades since the last check.
 
         Raises:
@@ -103,7 +103,7 @@ class ExpectedTrades:
         before, self._before = self._before, {}
         quiet: dict[str, list[Reached]] = {}
         for (dataset, symbol), sequence in self._sequences.items():
-            if sequence.highest is None or not self._is_looked_at(symbol):
+            if sequence.highest is None or not self._is_checked(symbol):
                 continue
             self._before[dataset, symbol] = sequence.highest
             if before.get((dataset, symbol)) == sequence.highest:
@@ -116,22 +116,22 @@ class ExpectedTrades:
                 )
             for one in reached:
                 if (candle := beyond.get(one.symbol)) is None:
-                    self._standing.pop((dataset, one.symbol), None)
-                elif not self._is_asked(dataset, one.symbol):
-                    self._hold_against(dataset, one, candle)
+                    self._contradictions.pop((dataset, one.symbol), None)
+                elif not self._is_pending(dataset, one.symbol):
+                    self._request_later(dataset, one, candle)
 
-    def _hold_against(self, dataset: str, last: Reached, candle: CandleBeyond) -> None:
+    def _request_later(self, dataset: str, last: Reached, candle: CandleBeyond) -> None:
         """Request later trades of a symbol if the next request is due."""
         symbol, end_us = last.symbol, candle.open_us + MINUTE_US
-        standing = self._standing.get((dataset, symbol))
-        if standing is None or standing.candle != candle:
-            standing = self._standing[dataset, symbol] = _Standing(candle)
-        standing.looks += 1
+        contradiction = self._contradictions.get((dataset, symbol))
+        if contradiction is None or contradiction.candle != candle:
+            contradiction = self._contradictions[dataset, symbol] = _Contradiction(candle)
+        contradiction.checks += 1
         market = market_of(symbol)
-        if standing.looks == LAST_LOOK[market] and market is Market.SPOT:
+        if contradiction.checks == MAX_CHECKS[market] and market is Market.SPOT:
             missing_range = MissingRange(last.last_id + 1, last.last_id, last.last_us, end_us)
             self._on_given_up(dataset, symbol, missing_range, NOT_SERVED)
-        elif standing.looks < LAST_LOOK[market] and is_due(standing.looks):
+        elif contradiction.checks < MAX_CHECKS[market] and is_due(contradiction.checks):
             minute = from_us(candle.open_us).isoformat()
             log.info("trades_unseen", table=dataset, symbol=symbol, minute=minute)
             self._on_beyond(dataset, symbol, end_us)

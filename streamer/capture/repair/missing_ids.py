@@ -57,7 +57,7 @@ class MissingIdsQueue:
     calls: RestCalls = field(default_factory=trade_calls)
     filled_rows: int = 0
     given_up: int = 0
-    _asked: tuple[str, str, MissingRange] | None = None
+    _in_flight: tuple[str, str, MissingRange] | None = None
     _failures: Failures = field(default_factory=Failures)
     """Failures of the current request; those of PostgreSQL count over all ranges."""
     _round: Iterator[tuple[tuple[str, str], IdSequence]] = field(default_factory=lambda: iter(()))
@@ -76,7 +76,7 @@ class MissingIdsQueue:
             for (dataset, symbol), sequence in self.sequences.items()
             for missing_range in sequence.missing
         ]
-        return missing_ranges if self._asked is None else [*missing_ranges, self._asked]
+        return missing_ranges if self._in_flight is None else [*missing_ranges, self._in_flight]
 
     @property
     def waiting_ids(self) -> int:
@@ -86,8 +86,8 @@ class MissingIdsQueue:
             for sequence in self.sequences.values()
             for missing_range in sequence.missing_ranges
         ]
-        if self._asked is not None:
-            missing_ranges.append(self._asked[2])
+        if self._in_flight is not None:
+            missing_ranges.append(self._in_flight[2])
         return sum(missing_range.ids for missing_range in missing_ranges)
 
     async def run(self) -> None:
@@ -115,7 +115,7 @@ class MissingIdsQueue:
     def _request(
         self, dataset: str, symbol: str, sequence: IdSequence, missing_range: MissingRange
     ) -> RestRequest[FetchCounts]:
-        self._asked = (dataset, symbol, missing_range)
+        self._in_flight = (dataset, symbol, missing_range)
         self._failures.exchange = missing_range.attempts
         first_id = max(missing_range.first_id, missing_range.last_id + 1 - MAX_IDS_AT_ONCE)
         source = dataset, symbol, sequence, missing_range
@@ -133,7 +133,7 @@ class MissingIdsQueue:
         )
 
     def _put_back(self, sequence: IdSequence, missing_range: MissingRange) -> None:
-        self._asked = None
+        self._in_flight = None
         sequence.miss(missing_range)
 
     def _fetched(
@@ -145,7 +145,7 @@ class MissingIdsQueue:
         first_id: int,
         counts: FetchCounts,
     ) -> None:
-        self._asked = None
+        self._in_flight = None
         self.filled_rows += counts.written
         log.info(
             "trades_fetched",
@@ -225,8 +225,8 @@ class MissingIdsQueue:
         return missing_range.to_us < self.horizon_us() + (now_s - self._began_s) * 1e6
 
     def _give_up(self, dataset: str, symbol: str, missing_range: MissingRange, reason: str) -> None:
-        if self._asked is not None and self._asked[2] is missing_range:
-            self._asked = None
+        if self._in_flight is not None and self._in_flight[2] is missing_range:
+            self._in_flight = None
         self.given_up += missing_range.ids
         log.error(
             "trades_not_fetched",

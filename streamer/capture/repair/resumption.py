@@ -38,7 +38,7 @@ MAX_CALL_S = 600.0
 """Timeout for reading a day's ids of all symbols; beyond it PostgreSQL hangs."""
 
 
-def cannot_be_asked(dataset: str, market: Market) -> bool:
+def cannot_be_requested(dataset: str, market: Market) -> bool:
     """Whether the exchange cannot serve past rows of this dataset by id."""
     return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
 
@@ -83,8 +83,8 @@ class Resumption:
         """Open losses that this process recorded; others belong to ended processes."""
         self.since_us = 0
         """Time since which rows are read and missing ids are requested."""
-        self._lookback_us = self._look_since_us = 0
-        self._whole_until_us: int | None = None
+        self._lookback_us = self._check_since_us = 0
+        self._complete_until_us: int | None = None
         self._began_us = self._exchange_began_us = 0
         self._has_begun = self._is_cut_short = False
 
@@ -94,7 +94,7 @@ class Resumption:
         return self._has_begun and not self._joined and not self._is_cut_short
 
     def begin(
-        self, *, exchange_us: int, lookback_us: int, whole_until_us: int | None = None
+        self, *, exchange_us: int, lookback_us: int, complete_until_us: int | None = None
     ) -> None:
         """Record the time of the start.
 
@@ -107,8 +107,8 @@ class Resumption:
         """
         self._began_us, self._exchange_began_us = self._now_us(), exchange_us
         self.since_us = min(self._began_us, exchange_us) - lookback_us
-        self._lookback_us, self._look_since_us = lookback_us, self.since_us
-        self._whole_until_us = whole_until_us
+        self._lookback_us, self._check_since_us = lookback_us, self.since_us
+        self._complete_until_us = complete_until_us
         self._has_begun = True
 
     def join(self, symbols: Sequence[str]) -> None:
@@ -119,23 +119,23 @@ class Resumption:
             Loss(dataset, symbol, NOT_RUNNING, None, self._clock_us(dataset, after_us))
             for dataset in self._datasets
             for symbol in symbols
-            if cannot_be_asked(dataset, market_of(symbol))
+            if cannot_be_requested(dataset, market_of(symbol))
         ]
         self._losses.add(opened)
         self._own.update(opened)
         self._has_joined.set()
 
-    def look_again(self, symbols: Sequence[str]) -> None:
+    def check_again(self, symbols: Sequence[str]) -> None:
         """Read the rows of these symbols again as a start would: PostgreSQL may have lost some.
 
         If all rows since then were read before, the ids that earlier processes missed are known.
         Reading those days again would only find ids that wait to be requested or were given up.
         """
         if self.is_complete:
-            self._whole_until_us = None
+            self._complete_until_us = None
         after_us = self._now_us() - self._began_us
         now_us = min(self._began_us, self._exchange_began_us) + after_us
-        self._look_since_us = now_us - self._lookback_us
+        self._check_since_us = now_us - self._lookback_us
         self._joined |= dict.fromkeys(symbols, after_us)
         self._has_joined.set()
 
@@ -145,17 +145,17 @@ class Resumption:
 
     async def run(self) -> None:
         """Read until cancelled."""
-        await run_together(_retry(self._look_back), _retry(self._close), name="capture_resumption")
+        await run_together(_retry(self._check_back), _retry(self._close), name="capture_resumption")
 
     # --- inside
 
-    async def _look_back(self) -> None:
+    async def _check_back(self) -> None:
         """Read the last stored ids, and the missing ids before them."""
         await self._has_joined.wait()
         loop = asyncio.get_running_loop()
         joined = dict(self._joined)
         for dataset in self._datasets:
-            asked = [name for name in joined if not cannot_be_asked(dataset, market_of(name))]
+            asked = [name for name in joined if not cannot_be_requested(dataset, market_of(name))]
             if not asked:
                 continue
             async with asyncio.timeout(MAX_CALL_S):
@@ -226,14 +226,14 @@ class Resumption:
         """Read the last rows of symbols, however old, and the ids that are missing before them."""
         table = RAW_TABLES[dataset]
         with connect(self._url, application_name="candelabra-capture") as connection:
-            last, missing_ranges = stored_ids(connection, table, symbols, self._look_since_us)
+            last, missing_ranges = stored_ids(connection, table, symbols, self._check_since_us)
             others = [symbol for symbol in symbols if symbol not in last]
             return last | last_rows(connection, table, others, None), missing_ranges
 
     def _missing_earlier(self, dataset: str, symbols: Sequence[str]) -> list[MissingIdRange]:
         """Return ids that earlier processes had not yet detected as missing when they ended."""
-        from_us = self._whole_until_us
-        if from_us is None or from_us >= self._look_since_us:
+        from_us = self._complete_until_us
+        if from_us is None or from_us >= self._check_since_us:
             return []
         with connect(self._url, application_name="candelabra-capture") as connection:
             return missing_ids(connection, RAW_TABLES[dataset], symbols, from_us, from_us + DAY_US)

@@ -40,7 +40,7 @@ cache."""
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Pending:
     """A symbol whose later trades are to be requested.
 
     Attributes:
@@ -83,62 +83,62 @@ class TrailingTrades:
         self._fetch = fetch
         self._on_given_up = on_given_up
         self._calls = calls
-        self._asked: dict[tuple[str, str], _Asked] = {}
-        self._round: Iterator[tuple[tuple[str, str], _Asked]] = iter(())
+        self._pending: dict[tuple[str, str], _Pending] = {}
+        self._round: Iterator[tuple[tuple[str, str], _Pending]] = iter(())
         """Symbols not visited yet in this round; each gets one request."""
 
     @property
     def waiting(self) -> int:
         """Number of symbols and datasets with pending requests."""
-        return len(self._asked)
+        return len(self._pending)
 
-    def is_asked(self, dataset: str, symbol: str) -> bool:
+    def is_pending(self, dataset: str, symbol: str) -> bool:
         """Whether requests for a symbol are pending."""
-        return (dataset, symbol) in self._asked
+        return (dataset, symbol) in self._pending
 
     def stopped(self, dataset: str, symbol: str, stopped_us: int) -> None:
         """Request the last trades of a symbol that stopped trading by this exchange time (µs)."""
         now_s = asyncio.get_running_loop().time()
-        self._asked[dataset, symbol] = _Asked(stopped_us, now_s + REST_DELAY_S, now_s + MAX_S)
+        self._pending[dataset, symbol] = _Pending(stopped_us, now_s + REST_DELAY_S, now_s + MAX_S)
 
     async def run(self) -> None:
         """Request trades until cancelled."""
         await RestQueue(self._calls, self._request_due, poll_s=POLL_S, pause_s=PACE_S).run()
 
     def _request_due(self, now_s: float) -> RestRequest[Tail] | None:
-        for (dataset, symbol), asked in self._round:
-            if asked.due_s > now_s or not self._is_known(symbol):
+        for (dataset, symbol), pending in self._round:
+            if pending.due_s > now_s or not self._is_known(symbol):
                 continue
             sequence = self._sequences.get((dataset, symbol))
             if sequence is None or sequence.highest is None:
-                self._done(dataset, symbol, asked)  # no row of the symbol was ever captured
+                self._done(dataset, symbol, pending)  # no row of the symbol was ever captured
                 continue
             after = sequence.highest, sequence.highest_us
             refusal = self._calls.refusal_by(market_of(symbol), now_s)
             if refusal is None:
-                return self._request(dataset, symbol, asked, after)
-            if now_s >= asked.until_s:
-                self._give_up(dataset, symbol, asked, after, refusal.reason)
-        self._round = iter(list(self._asked.items()))
+                return self._request(dataset, symbol, pending, after)
+            if now_s >= pending.until_s:
+                self._give_up(dataset, symbol, pending, after, refusal.reason)
+        self._round = iter(list(self._pending.items()))
         return None
 
     def _request(
-        self, dataset: str, symbol: str, asked: _Asked, after: tuple[int, int]
+        self, dataset: str, symbol: str, pending: _Pending, after: tuple[int, int]
     ) -> RestRequest[Tail]:
         loop = asyncio.get_running_loop()
-        source = dataset, symbol, asked
+        source = dataset, symbol, pending
         return RestRequest(
             market_of(symbol),
-            asked.failures,
+            pending.failures,
             fetch=lambda: self._fetch(dataset, symbol, *after),
-            is_past=lambda: loop.time() >= asked.until_s,
+            is_past=lambda: loop.time() >= pending.until_s,
             on_fetched=partial(self._fetched, *source, after[0]),
             on_retry=partial(self._postpone, *source, after[0]),
             on_given_up=partial(self._give_up, *source, after),
         )
 
     def _postpone(
-        self, dataset: str, symbol: str, asked: _Asked, after_id: int, retry: RetryLaterError
+        self, dataset: str, symbol: str, pending: _Pending, after_id: int, retry: RetryLaterError
     ) -> None:
         if retry.is_overdue:
             log.warning(
@@ -149,17 +149,19 @@ class TrailingTrades:
                 error=str(retry),
             )
         if not retry.is_refused:  # a refusal pauses the market, not this symbol
-            asked.due_s = asyncio.get_running_loop().time() + retry.wait_s
+            pending.due_s = asyncio.get_running_loop().time() + retry.wait_s
         log.info(
             "tail_postponed",
             table=dataset,
             symbol=symbol,
             error=str(retry),
-            attempt=asked.failures.exchange,
+            attempt=pending.failures.exchange,
             retry_in_s=round(retry.wait_s, 1),
         )
 
-    def _fetched(self, dataset: str, symbol: str, asked: _Asked, after_id: int, tail: Tail) -> None:
+    def _fetched(
+        self, dataset: str, symbol: str, pending: _Pending, after_id: int, tail: Tail
+    ) -> None:
         self.filled_rows += tail.counts.written
         sequence = self._sequences[dataset, symbol]
         sequence.advance(tail.last_id, tail.last_us)
@@ -171,21 +173,25 @@ class TrailingTrades:
             written=tail.counts.written,
             void=tail.counts.void,
         )
-        asked.proofs = asked.proofs + 1 if tail.last_id == after_id else 0
-        if asked.proofs >= PROOFS:
+        pending.proofs = pending.proofs + 1 if tail.last_id == after_id else 0
+        if pending.proofs >= PROOFS:
             sequence.prove(tail.last_id)
-            self._done(dataset, symbol, asked)
+            self._done(dataset, symbol, pending)
         else:
-            asked.due_s = asyncio.get_running_loop().time() + REST_DELAY_S
+            pending.due_s = asyncio.get_running_loop().time() + REST_DELAY_S
 
     def _give_up(
-        self, dataset: str, symbol: str, asked: _Asked, after: tuple[int, int], reason: str
+        self, dataset: str, symbol: str, pending: _Pending, after: tuple[int, int], reason: str
     ) -> None:
-        self._done(dataset, symbol, asked)
+        self._done(dataset, symbol, pending)
         last_id, last_us = after
-        missing_range = MissingRange(last_id + 1, last_id, last_us, max(last_us, asked.stopped_us))
+        missing_range = MissingRange(
+            last_id + 1, last_id, last_us, max(last_us, pending.stopped_us)
+        )
         self._on_given_up(dataset, symbol, missing_range, reason)
 
-    def _done(self, dataset: str, symbol: str, asked: _Asked) -> None:
-        if self._asked.get((dataset, symbol)) is asked:  # otherwise the symbol has stopped again
-            del self._asked[dataset, symbol]
+    def _done(self, dataset: str, symbol: str, pending: _Pending) -> None:
+        if (
+            self._pending.get((dataset, symbol)) is pending
+        ):  # otherwise the symbol has stopped again
+            del self._pending[dataset, symbol]

@@ -18,7 +18,7 @@ import structlog
 
 from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
-from streamer.capture.spool.disk import Disk, write_anew
+from streamer.capture.spool.disk import Disk, replace_file
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 _FILE = msgspec.json.Decoder(Checkpoint)
 
 
-def adopt_whole(other: Path, folder: Path) -> None:
+def adopt_complete(other: Path, folder: Path) -> None:
     """Merge an ended process's checkpoint, in its folder, into another one.
 
     Raises:
@@ -70,7 +70,7 @@ def adopt_whole(other: Path, folder: Path) -> None:
     (other / WHOLE_FILE).unlink(missing_ok=True)
 
 
-class WholeUntil:
+class CompleteUntil:
     """Writes the checkpoint file while a process captures.
 
     Args:
@@ -118,4 +118,4 @@ def _read(path: Path) -> Checkpoint | None:
 
 
 def _write(path: Path, whole: Checkpoint) -> None:
-    write_anew(path, msgspec.json.encode(whole))
+    replace_file(path, msgspec.json.encode(whole))

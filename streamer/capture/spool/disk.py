@@ -16,7 +16,7 @@ MAX_CALL_S = 30.0
 Result = TypeVar("Result")
 
 
-def write_anew(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Replace a file by writing a new one and renaming it, so that it is complete at any moment.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from include.errors import PermanentError
-from streamer.capture.spool.checkpoint import adopt_whole
+from streamer.capture.spool.checkpoint import adopt_complete
 from streamer.capture.spool.losses import adopt_losses
 from streamer.capture.spool.segments import SUFFIX, last_number, name_of
 
@@ -62,4 +62,4 @@ def _adopt(folder: Path, root: Path) -> None:
                 number += 1
                 segment.rename(folder / name_of(number))
             adopt_losses(other, folder)
-            adopt_whole(other, folder)
+            adopt_complete(other, folder)

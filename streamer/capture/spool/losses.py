@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from include.jobs.trades.by_id import RawGap
-from streamer.capture.spool.disk import write_anew
+from streamer.capture.spool.disk import replace_file
 
 LOSSES_FILE = "losses.json"
 
@@ -160,7 +160,7 @@ class Losses:
             self._saved_changes = changes
 
     def _write(self, content: bytes) -> None:
-        write_anew(self._path, content)
+        replace_file(self._path, content)
         while self._adopted:  # after a kill before this the losses count twice, which hides nothing
             self._adopted.pop().unlink(missing_ok=True)
 

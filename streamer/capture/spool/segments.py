@@ -64,7 +64,7 @@ def encoded(record: Record) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def write_whole(file: FileIO, data: bytes) -> None:
+def write_complete(file: FileIO, data: bytes) -> None:
     """Write all bytes; a full disk accepts some of them and fails the next write.
 
     Raises:

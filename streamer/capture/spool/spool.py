@@ -37,7 +37,7 @@ from streamer.capture.spool.segments import (
     name_of,
     piece_at,
     pieces,
-    write_whole,
+    write_complete,
 )
 
 log = structlog.get_logger(__name__)
@@ -136,7 +136,7 @@ class Spool:
             segment = self._segments[self._number]
             size = segment.size
             try:
-                write_whole(file, data)
+                write_complete(file, data)
                 segment.size += len(data)
                 now_s = time.monotonic()
                 if now_s - self._synced_s >= self._sync_interval_s:
@@ -171,7 +171,7 @@ class Spool:
                     record, end = piece_at(self._path(number), self._offset, segment.size)
                 except FileNotFoundError as error:
                     losses = self._lost(number, segment.size, GONE)
-                    _tell_unreadable(number, segment.size - self._offset, error)
+                    _log_unreadable(number, segment.size - self._offset, error)
                     self._remove(number)
                     return losses
                 except OSError as error:
@@ -179,7 +179,7 @@ class Spool:
                     raise
                 if record is None:
                     losses = self._lost(number, end, DAMAGED)
-                    _tell_torn(number, self._offset, end)
+                    _log_torn(number, self._offset, end)
                     self._offset = end
                     return losses
                 self._reading = _Place(number, end)
@@ -290,13 +290,13 @@ class Spool:
             for record, end in pieces(self._path(number), offset, size):
                 if record is None:
                     cause = DAMAGED
-                    _tell_torn(number, offset, end)
+                    _log_torn(number, offset, end)
                 else:
                     tally(record.dataset, record.lines, found)
                 offset = end
         except OSError as error:
             cause = GONE if isinstance(error, FileNotFoundError) else DAMAGED
-            _tell_unreadable(number, size - offset, error)
+            _log_unreadable(number, size - offset, error)
         losses = losses_of(found, FULL)
         return losses + self._lost(number, size, cause) if cause else losses
 
@@ -342,13 +342,13 @@ class Spool:
         return found
 
 
-def _tell_torn(number: int, offset: int, end: int) -> None:
+def _log_torn(number: int, offset: int, end: int) -> None:
     log.warning(
         "spool_record_torn", segment=name_of(number), offset=offset, bytes_left_out=end - offset
     )
 
 
-def _tell_unreadable(number: int, left_out: int, error: OSError) -> None:
+def _log_unreadable(number: int, left_out: int, error: OSError) -> None:
     log.warning(
         "spool_file_lost", segment=name_of(number), bytes_left_out=left_out, error=str(error)
     )

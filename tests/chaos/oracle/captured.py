@@ -13,7 +13,7 @@ from psycopg import sql
 from include.domain.instruments import market_of
 from include.domain.timeframes import from_us, to_us
 from simulator.server import ExchangeThread
-from streamer.capture.repair.resumption import cannot_be_asked
+from streamer.capture.repair.resumption import cannot_be_requested
 from tests.chaos.oracle.exchanged import (
     Quote,
     Row,
@@ -133,7 +133,7 @@ class Judge:
                 found.append(f"{where}: {key[1]} is {ours[key]}, must be {theirs[key]}")
         held = _held(listings_of(self._exchange, symbol), ours)
         missing = sorted(key for key in theirs if key not in ours and _lies_in(key, held))
-        if not cannot_be_asked(dataset, market_of(symbol)):
+        if not cannot_be_requested(dataset, market_of(symbol)):
             return found + _missing_report(
                 where, [key[1] for key in missing if not _lies_in(key[0], gaps)]
             )

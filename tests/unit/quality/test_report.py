@@ -97,4 +97,4 @@ def test_row_in_two_parts_counts_once() -> None:
     ],
 )
 def test_report_describes_its_scope(scope: ScopeKind, start: datetime | None, words: str) -> None:
-    assert QualityReport("r", scope, start, START + timedelta(hours=1), ()).looked_at == words
+    assert QualityReport("r", scope, start, START + timedelta(hours=1), ()).checked_period == words

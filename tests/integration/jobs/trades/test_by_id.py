@@ -18,8 +18,8 @@ from include.jobs.trades.by_id import (
     FetchCounts,
     RawGap,
     Tail,
-    fetch_tail,
     fetch_trades,
+    fetch_trailing,
     record_raw_gaps,
 )
 from include.store.ledgers.gaps import claim_gaps
@@ -153,7 +153,7 @@ def test_all_trades_after_one_are_stored(
     ((before_us, _),) = served(base, last_id - 1_200)
 
     def tail_of(after_id: int, after_us: int) -> Tail:
-        return fetch_tail(
+        return fetch_trailing(
             settings=settings, dataset="agg_trades", symbol="ETHUSDT", after_id=after_id,
             after_us=after_us,
         )  # fmt: skip
@@ -264,7 +264,7 @@ def test_void_row_at_the_end_of_the_newest_trades_does_not_hide_its_trade(
                     | told,
                 ]
             )
-        return fetch_tail(
+        return fetch_trailing(
             settings=settings, dataset="agg_trades", symbol="BTCUSDT", after_id=number,
             after_us=time_us,
         )  # fmt: skip

@@ -12,7 +12,7 @@ import pytest
 from include.store.accounts import users as accounts
 from include.store.accounts import watchlists
 from include.store.accounts.credentials import secret_hash
-from include.store.accounts.notifications import heard
+from include.store.accounts.notifications import notified_channels
 from include.store.accounts.watchlists import ACCESS_CHANNEL, WATCHLISTS_CHANNEL
 from tests.integration.store.accounts.test_watchlists import HASH, Connection, user
 
@@ -21,7 +21,9 @@ from tests.integration.store.accounts.test_watchlists import HASH, Connection, u
 async def listening(url: str) -> AsyncIterator[Callable[[], Any]]:
     """The next notification, within a timeout; all channels are yielded at the start."""
     channels = (WATCHLISTS_CHANNEL, ACCESS_CHANNEL)
-    async with contextlib.aclosing(heard(url, channels, application_name="test")) as told:
+    async with contextlib.aclosing(
+        notified_channels(url, channels, application_name="test")
+    ) as told:
 
         async def next_told() -> frozenset[str]:
             async with asyncio.timeout(30):
@@ -66,7 +68,9 @@ async def test_notifications_during_a_query_are_not_lost(
     anna = user(connection, "anna")
     channels = (WATCHLISTS_CHANNEL,)
     async with (
-        contextlib.aclosing(heard(database_url, channels, application_name="test")) as told,
+        contextlib.aclosing(
+            notified_channels(database_url, channels, application_name="test")
+        ) as told,
         asyncio.timeout(10),
     ):
         reading, _ = await anext(told)

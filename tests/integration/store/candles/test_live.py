@@ -19,7 +19,7 @@ from include.store.candles import merging
 from include.store.candles.minutes import (
     LiveCandle,
     MergeCounts,
-    remove_left_live,
+    remove_stale_live,
     store_async,
     write_live_async,
 )
@@ -239,7 +239,7 @@ async def test_live_rows_of_an_ended_streamer_are_removed(live: AsyncConnection)
     )
 
     with psycopg.connect(live.info.dsn, password=live.info.password, autocommit=True) as other:
-        assert remove_left_live(other, ["A"]) == 2
+        assert remove_stale_live(other, ["A"]) == 2
 
     assert await rows(live, "SELECT symbol FROM market.live_candles") == [("C",)]
 

@@ -15,7 +15,7 @@ from include.store.candles.minutes import (
     first_minutes,
     last_minutes,
     merge_candidates,
-    minutes_to_ask,
+    minutes_to_request,
     missing_minutes,
     read_candles,
 )
@@ -129,14 +129,14 @@ def test_unverified_minutes_end_at_the_newest_row_of_each_symbol(connection: Con
     merge_candidates(connection, [unsure(5, "YOUNG.P"), unsure(7, "YOUNG.P", Status.PARTIAL)])
     merge_candidates(connection, [unsure(2, "MISSING"), unsure(-2, "MISSING")])
 
-    asked = minutes_to_ask(connection, [*known, "NEW"], minute(0))
+    asked = minutes_to_request(connection, [*known, "NEW"], minute(0))
 
     assert {symbol: numbers(ranges) for symbol, ranges in asked.items()} == {
         "MISSING": [(2, 4), (6, 9)],
         "YOUNG.P": [(4, 6), (7, 8)],
         "OLD": [(0, 2)],
     }
-    assert minutes_to_ask(connection, [], minute(0)) == {}
+    assert minutes_to_request(connection, [], minute(0)) == {}
 
 
 def test_outages_are_not_requested(connection: Connection) -> None:
@@ -152,7 +152,7 @@ def test_outages_are_not_requested(connection: Connection) -> None:
             cause="halt",
         )
 
-    asked = minutes_to_ask(connection, ["A.P", "B.P", "C"], minute(0))
+    asked = minutes_to_request(connection, ["A.P", "B.P", "C"], minute(0))
 
     assert {symbol: numbers(ranges) for symbol, ranges in asked.items()} == {
         "A.P": [(1, 2), (6, 9)],
@@ -163,4 +163,4 @@ def test_outages_are_not_requested(connection: Connection) -> None:
 
 def test_start_must_be_a_full_minute(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="open time"):
-        minutes_to_ask(connection, ["A"], minute(0) + 1)
+        minutes_to_request(connection, ["A"], minute(0) + 1)

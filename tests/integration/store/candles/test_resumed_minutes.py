@@ -6,7 +6,7 @@ from decimal import Decimal
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.store.candles.minutes import merge_candidates
-from include.store.candles.resumed_minutes import Asked, read_minutes_since
+from include.store.candles.resumed_minutes import MinutesRequest, read_minutes_since
 from include.store.postgres.pools import connect
 
 T0 = 1_700_000_040_000_000
@@ -34,9 +34,9 @@ def test_minutes_from_a_time_and_earlier_ones_updated_since_are_read(database_ur
         merge_candidates(connection, [candidate("A", 2, close=2), candidate("A", 0, close=2)])
         since_us = now_us() - 600 * SECOND_US
         asked = {
-            "A": Asked(T0 + 7 * MINUTE_US, since_us),
-            "B.P": Asked(T0 + 9 * MINUTE_US, since_us),
-            "NONE": Asked(T0, since_us),
+            "A": MinutesRequest(T0 + 7 * MINUTE_US, since_us),
+            "B.P": MinutesRequest(T0 + 9 * MINUTE_US, since_us),
+            "NONE": MinutesRequest(T0, since_us),
         }
         found = read_minutes_since(connection, asked, first_us=T0 + MINUTE_US)
         assert [

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
-from include.store.trades.pages import DAYS_AT_ONCE, SWAPPED, KeptTrade, TradePage, read_trades
+from include.store.trades.pages import DAYS_AT_ONCE, SWAPPED, StoredTrade, TradePage, read_trades
 from tests.integration.store.trades.test_ids import AT_US, agg_line, one_line
 
 Connection = psycopg.Connection[Any]
@@ -57,10 +57,10 @@ def test_rows_are_returned_as_stored(connection: Connection) -> None:
     price, quantity = Decimal("2.5"), Decimal("1E-8")
     page = read_trades(connection, AGG_TRADES, "A", 0, limit=3, since_us=0)
     assert page is not None
-    assert page.trades == [KeptTrade(10, price, quantity, 10, 10, from_us(AT_US + 10), True)]
+    assert page.trades == [StoredTrade(10, price, quantity, 10, 10, from_us(AT_US + 10), True)]
     page = read_trades(connection, TRADES, "A", 0, limit=3, since_us=0)
     assert page is not None
-    assert page.trades == [KeptTrade(7, price, quantity, 7, 7, from_us(AT_US + 7), True)]
+    assert page.trades == [StoredTrade(7, price, quantity, 7, 7, from_us(AT_US + 7), True)]
 
 
 def test_ids_out_of_order_at_midnight_are_sorted(

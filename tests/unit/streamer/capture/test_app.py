@@ -91,7 +91,7 @@ def test_waiting_missing_ids_survive_a_restart(tmp_path: Path, moments: list[int
     asyncio.run(one.stop(1.0))  # which is worth less: PostgreSQL is away
     again = capturing(tmp_path, moments)
     again.begin([], exchange_us=TRADED_US + SECOND_US)
-    assert again._resumption._whole_until_us == known.until_us
+    assert again._resumption._complete_until_us == known.until_us
     known = again._whole()
     assert known is not None
     assert known.missing == [missing_range]
@@ -147,7 +147,7 @@ def test_lost_rows_cause_a_check_of_all_rows(capture: Capture, moments: list[int
     moments.append(moments[-1] + SECOND_US)
     capture._gone([])
     assert not capture._resumption.is_done("BTCUSDT")
-    assert capture._resumption._look_since_us == began_us + SECOND_US
+    assert capture._resumption._check_since_us == began_us + SECOND_US
 
 
 def test_all_callers_share_the_refusals_of_a_market(

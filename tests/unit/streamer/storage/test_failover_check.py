@@ -53,7 +53,7 @@ class Table:
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     played = Table()
     monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
-    monkeypatch.setattr(module, "minutes_to_ask", played.to_ask)
+    monkeypatch.setattr(module, "minutes_to_request", played.to_ask)
     monkeypatch.setattr(module, "first_minutes", played.first)
     monkeypatch.setattr(module, "last_minutes", played.last)
     monkeypatch.setattr(module, "CHECK_DELAY_S", 0.05)

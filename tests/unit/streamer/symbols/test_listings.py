@@ -86,7 +86,7 @@ class Played:
             raise error
         if self.database_refuses is not None:
             raise self.database_refuses
-        self.remove_left_live(None, symbols)
+        self.remove_stale_live(None, symbols)
         return self.stored.of(symbols)
 
     def unknown_since(
@@ -95,7 +95,7 @@ class Played:
         assert since_us >= T0 - 1_440 * MINUTE_US
         return {symbol: at for symbol, at in self.unknown_us.items() if symbol in symbols}
 
-    def remove_left_live(self, _connection: None, symbols: Sequence[str]) -> int:
+    def remove_stale_live(self, _connection: None, symbols: Sequence[str]) -> int:
         self.done.append(f"open candles of {', '.join(symbols)} removed")
         return 1
 
@@ -141,7 +141,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(first_minutes, "open_shared_rest", played.open_rest)
     monkeypatch.setattr(first_minutes, "connect", played.connect)
     monkeypatch.setattr(first_minutes, "unknown_since", played.unknown_since)
-    monkeypatch.setattr(module, "remove_left_live", played.remove_left_live)
+    monkeypatch.setattr(module, "remove_stale_live", played.remove_stale_live)
     monkeypatch.setattr(first_minutes, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
     return played
 

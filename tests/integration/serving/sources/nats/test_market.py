@@ -72,7 +72,7 @@ class Reader:
 
     def has(self, symbols: list[str], minutes: int, since_us: int = 0) -> bool:
         return all(
-            len([one for one in self.candle_closed(symbol) if one >= since_us]) >= minutes
+            len([one for one in self.closed(symbol) if one >= since_us]) >= minutes
             for symbol in symbols
         )
 

@@ -44,7 +44,7 @@ async def find_losses(
     *symbols: str,
     delivers_since_us: Callable[[str, str], int | None] = lambda _dataset, _symbol: 0,
     is_done: Callable[[Losses], bool] = lambda losses: not losses.open,
-    whole_until_us: int | None = None,
+    complete_until_us: int | None = None,
 ) -> Losses:
     losses = Losses(folder / "losses.json")
     losses.load()
@@ -53,7 +53,9 @@ async def find_losses(
         database_url, DATASETS, intake, spool, losses,
         delivers_since_us=delivers_since_us, now_us=lambda: NOW_US,
     )  # fmt: skip
-    resumption.begin(exchange_us=NOW_US, lookback_us=60 * MINUTE_US, whole_until_us=whole_until_us)
+    resumption.begin(
+        exchange_us=NOW_US, lookback_us=60 * MINUTE_US, complete_until_us=complete_until_us
+    )
     resumption.join(symbols)
     task = asyncio.create_task(resumption.run())
     try:
@@ -162,7 +164,7 @@ async def test_missing_ids_not_found_by_an_ended_process_are_found(
 ) -> None:
     later_us = LAST_US + 60 * MINUTE_US
     store_trades(database_url, {100: LAST_US, 900: later_us})
-    await find_losses(database_url, intake, tmp_path, "BTCUSDT", whole_until_us=LAST_US)
+    await find_losses(database_url, intake, tmp_path, "BTCUSDT", complete_until_us=LAST_US)
     assert missing(intake) == [(101, 899, LAST_US, later_us)]
 
 
@@ -188,7 +190,7 @@ async def test_rows_lost_since_the_start_are_found_by_a_recheck(
     resumption.begin(exchange_us=NOW_US, lookback_us=60 * MINUTE_US)
     assert resumption.is_complete
     now_us = later_us + MINUTE_US
-    resumption.look_again(["BTCUSDT"])
+    resumption.check_again(["BTCUSDT"])
     assert not resumption.is_complete
     task = asyncio.create_task(resumption.run())
     async with asyncio.timeout(30):

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from include.store.trades.captured import RAW_TABLES, RawTable
-from include.store.trades.pages import KeptTrade, TradePage
+from include.store.trades.pages import StoredTrade, TradePage
 from serving.app import create_app
 from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
@@ -22,8 +22,10 @@ AT = datetime(2026, 11, 21, 17, 0, 0, 123_000, tzinfo=UTC)
 DAY = AT.date()
 
 
-def trade(number: int) -> KeptTrade:
-    return KeptTrade(number, Decimal("1E-8"), Decimal("0.10"), number * 2, number * 2 + 1, AT, True)
+def trade(number: int) -> StoredTrade:
+    return StoredTrade(
+        number, Decimal("1E-8"), Decimal("0.10"), number * 2, number * 2 + 1, AT, True
+    )
 
 
 class Table:

@@ -10,7 +10,7 @@ import pytest
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.errors import TransientError
-from include.store.candles.resumed_minutes import Asked, StoredMinute
+from include.store.candles.resumed_minutes import MinutesRequest, StoredMinute
 from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats import resumption as module
 from serving.sources.nats.minute_states import MinuteStates
@@ -30,11 +30,11 @@ class Table:
     def __init__(self, *rows: StoredMinute, failures: int = 0) -> None:
         self.rows = list(rows)
         self.failures = failures
-        self.asked: list[tuple[dict[str, Asked], int]] = []
+        self.asked: list[tuple[dict[str, MinutesRequest], int]] = []
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def __call__(self, asked: Mapping[str, Asked], first_us: int) -> list[StoredMinute]:
+    def __call__(self, asked: Mapping[str, MinutesRequest], first_us: int) -> list[StoredMinute]:
         self.asked.append((dict(asked), first_us))
         if len(self.asked) <= self.failures:
             raise TransientError("PostgreSQL is away")
@@ -89,7 +89,7 @@ async def test_minutes_from_before_the_newest_are_delivered_and_changed_ones_mar
         await until(lambda: not played.resumption.waiting)
         assert played.resumption.resumed == 30
     newest_us = T0 + MINUTE_US
-    asked = Asked(newest_us - OVERLAP_US, WALL_US - WRITTEN_BEFORE_US)
+    asked = MinutesRequest(newest_us - OVERLAP_US, WALL_US - WRITTEN_BEFORE_US)
     assert table.asked == [({"BTCUSDT": asked}, T0 + 30 * MINUTE_US - MAX_BACK_US)]
     found = [
         ((one.candle.open_time_us - T0) // MINUTE_US, one.is_revision) for one in played.told[3:]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US
-from include.store.candles.resumed_minutes import Asked, StoredMinute
+from include.store.candles.resumed_minutes import MinutesRequest, StoredMinute
 from serving.bars.subscription import Bars, BarUpdate
 from serving.sources.nats.connection import NatsConnection
 from serving.sources.nats.market import NatsMarket
@@ -60,7 +60,7 @@ def test_symbols_of_a_silent_streamer_expire_late() -> None:
 def market_of(*stored: int) -> NatsMarket:
     """A server, and the minutes that are in its table."""
 
-    def read(_requests: Mapping[str, Asked], _first_us: int) -> list[StoredMinute]:
+    def read(_requests: Mapping[str, MinutesRequest], _first_us: int) -> list[StoredMinute]:
         return [StoredMinute(minute(one), Status.VERIFIED, Source.KLINE) for one in stored]
 
     return NatsMarket(NatsConnection("nats://127.0.0.1:1", name="test"), read, clock=lambda: 0.0)

@@ -11,7 +11,10 @@ from streamer.capture.intake.lanes import LEAVE_ROWS, Lane, Lanes
 
 
 def new_lanes(max_rows: int) -> tuple[Lanes, Lane, Lane, list[tuple[Lane, list[Any]]]]:
-    trades, quotes = Lane(AGG_TRADES, can_be_asked=True), Lane(BOOK_TICKERS, can_be_asked=False)
+    trades, quotes = (
+        Lane(AGG_TRADES, can_be_requested=True),
+        Lane(BOOK_TICKERS, can_be_requested=False),
+    )
     left: list[tuple[Lane, list[Any]]] = []
     lanes = Lanes(
         [trades, quotes], max_rows=max_rows, on_leave=lambda lane, rows: left.append((lane, rows))
@@ -57,7 +60,7 @@ def test_returned_rows_count_towards_the_bound() -> None:
 
 
 def test_rows_return_in_order_after_a_failed_write() -> None:
-    trades = Lane(AGG_TRADES, can_be_asked=True)
+    trades = Lane(AGG_TRADES, can_be_requested=True)
     lanes = Lanes([trades], max_rows=100, on_leave=lambda _lane, _rows: None)
     for number in range(4):
         lanes.add(trades, (number,))

@@ -66,21 +66,23 @@ async def run_until_complete(resumption: Resumption) -> None:
         await task
 
 
-@pytest.mark.parametrize("whole_until_us", [NOW_US - 5 * MINUTE_US, NOW_US - 9 * DAY_US])
+@pytest.mark.parametrize("complete_until_us", [NOW_US - 5 * MINUTE_US, NOW_US - 9 * DAY_US])
 async def test_late_recheck_does_not_search_days_before_the_start(
-    searches: list[tuple[str, int]], tmp_path: Path, whole_until_us: int
+    searches: list[tuple[str, int]], tmp_path: Path, complete_until_us: int
 ) -> None:
     moments = [NOW_US]
     resumption = resuming(tmp_path, moments)
-    resumption.begin(exchange_us=NOW_US, lookback_us=LOOKBACK_US, whole_until_us=whole_until_us)
+    resumption.begin(
+        exchange_us=NOW_US, lookback_us=LOOKBACK_US, complete_until_us=complete_until_us
+    )
     resumption.join(["BTCUSDT"])
     await run_until_complete(resumption)
-    is_old = whole_until_us < NOW_US - LOOKBACK_US
-    earlier = [("earlier", whole_until_us)] if is_old else []
+    is_old = complete_until_us < NOW_US - LOOKBACK_US
+    earlier = [("earlier", complete_until_us)] if is_old else []
     assert searches == [("start", NOW_US - LOOKBACK_US), *earlier]
     searches.clear()
     moments.append(NOW_US + 3 * DAY_US)
-    resumption.look_again(["BTCUSDT"])
+    resumption.check_again(["BTCUSDT"])
     await run_until_complete(resumption)
     resumption.join(["ETHUSDT"])
     await run_until_complete(resumption)
@@ -91,9 +93,11 @@ async def test_recheck_during_the_first_check_still_searches_earlier_days(
     searches: list[tuple[str, int]], tmp_path: Path
 ) -> None:
     resumption = resuming(tmp_path, [NOW_US])
-    whole_until_us = NOW_US - 9 * DAY_US
-    resumption.begin(exchange_us=NOW_US, lookback_us=LOOKBACK_US, whole_until_us=whole_until_us)
+    complete_until_us = NOW_US - 9 * DAY_US
+    resumption.begin(
+        exchange_us=NOW_US, lookback_us=LOOKBACK_US, complete_until_us=complete_until_us
+    )
     resumption.join(["BTCUSDT"])
-    resumption.look_again(["BTCUSDT"])
+    resumption.check_again(["BTCUSDT"])
     await run_until_complete(resumption)
-    assert searches == [("start", NOW_US - LOOKBACK_US), ("earlier", whole_until_us)]
+    assert searches == [("start", NOW_US - LOOKBACK_US), ("earlier", complete_until_us)]

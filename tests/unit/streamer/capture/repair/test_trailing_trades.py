@@ -176,7 +176,7 @@ class Firewall:
     async def go_round(self) -> None:
         """Until all symbols were polled some more times."""
         self.tails.stopped("agg_trades", "A.P", 50)
-        await run_until(self.tails, lambda: not self.tails.is_asked("agg_trades", "A.P"))
+        await run_until(self.tails, lambda: not self.tails.is_pending("agg_trades", "A.P"))
 
     @property
     def asked_for_spot(self) -> int:

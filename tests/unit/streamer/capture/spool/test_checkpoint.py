@@ -13,9 +13,9 @@ from streamer.capture.spool import checkpoint as module
 from streamer.capture.spool.checkpoint import (
     WHOLE_FILE,
     Checkpoint,
+    CompleteUntil,
     MissingIds,
-    WholeUntil,
-    adopt_whole,
+    adopt_complete,
 )
 
 ONE = MissingIds("agg_trades", "A", 3, 7, 10, 20)
@@ -23,11 +23,11 @@ OTHER = MissingIds("trades", "B", 1, 2, 5, 6)
 
 
 def save(path: Path, whole: Checkpoint | None) -> None:
-    asyncio.run(WholeUntil(path, lambda: whole).save())
+    asyncio.run(CompleteUntil(path, lambda: whole).save())
 
 
 def load(path: Path) -> Checkpoint | None:
-    return WholeUntil(path, lambda: None).load()
+    return CompleteUntil(path, lambda: None).load()
 
 
 def test_saved_checkpoint_is_loaded_and_leaves_no_other_file(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ async def test_checkpoint_is_saved_periodically(
 ) -> None:
     monkeypatch.setattr(module, "SAVE_INTERVAL_S", 0.005)
     known = Checkpoint(100, [])
-    one = WholeUntil(tmp_path / WHOLE_FILE, lambda: known)
+    one = CompleteUntil(tmp_path / WHOLE_FILE, lambda: known)
     task = asyncio.create_task(one.run())
     async with asyncio.timeout(30):
         while one.load() != known:
@@ -79,13 +79,13 @@ def test_merged_checkpoints_have_the_earlier_time_and_all_missing_ids(tmp_path: 
     for folder in (mine, theirs):
         folder.mkdir()
     save(theirs / WHOLE_FILE, Checkpoint(100, [ONE]))
-    adopt_whole(theirs, mine)
+    adopt_complete(theirs, mine)
     assert load(mine / WHOLE_FILE) == Checkpoint(100, [ONE])
     assert load(theirs / WHOLE_FILE) is None
-    adopt_whole(theirs, mine)
+    adopt_complete(theirs, mine)
     save(theirs / WHOLE_FILE, Checkpoint(200, [OTHER, ONE]))
-    adopt_whole(theirs, mine)
+    adopt_complete(theirs, mine)
     assert load(mine / WHOLE_FILE) == Checkpoint(100, [ONE, OTHER])
     save(theirs / WHOLE_FILE, Checkpoint(50, []))
-    adopt_whole(theirs, mine)
+    adopt_complete(theirs, mine)
     assert load(mine / WHOLE_FILE) == Checkpoint(50, [ONE, OTHER])

@@ -9,7 +9,7 @@ import pytest
 
 from include.errors import TransientError
 from streamer.capture.spool import disk as module
-from streamer.capture.spool.disk import Disk, write_anew
+from streamer.capture.spool.disk import Disk, replace_file
 
 
 class Played:
@@ -64,7 +64,7 @@ async def test_disk_error_is_raised_to_the_caller() -> None:
 
 def test_failed_rewrite_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "kept.json"
-    write_anew(path, b"old")
+    replace_file(path, b"old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
@@ -72,8 +72,8 @@ def test_failed_rewrite_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space"):
-            write_anew(path, b"new")
+            replace_file(path, b"new")
     assert path.read_bytes() == b"old"
-    write_anew(path, b"new")
+    replace_file(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]

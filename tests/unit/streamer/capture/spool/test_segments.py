@@ -18,7 +18,7 @@ from streamer.capture.spool.segments import (
     name_of,
     piece_at,
     pieces,
-    write_whole,
+    write_complete,
 )
 
 RECORDS = [Record("book_tickers", [f"row {n} {'x' * n}\n"]) for n in range(6)]
@@ -105,7 +105,7 @@ def test_partial_writes_are_completed(tmp_path: Path) -> None:
             return super().write(data[:5])
 
     with Slow(tmp_path / "one", "w") as file:
-        write_whole(file, WHOLE)
+        write_complete(file, WHOLE)
     assert (tmp_path / "one").read_bytes() == WHOLE
 
 
@@ -115,7 +115,7 @@ def test_disk_that_accepts_no_bytes_is_an_error(tmp_path: Path) -> None:
             return 0
 
     with Stuck(tmp_path / "one", "w") as file, pytest.raises(OSError, match="takes nothing"):
-        write_whole(file, WHOLE)
+        write_complete(file, WHOLE)
 
 
 def test_files_are_numbered_in_their_order(tmp_path: Path) -> None:
