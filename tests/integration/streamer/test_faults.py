@@ -117,11 +117,16 @@ async def test_stop_soon_after_a_disconnect_leaves_no_missing_minute(
                 await wait_for_rows(
                     database_url, lambda rows: all(minutes_of(rows, s) for s in symbols)
                 )
-                cut_us = minute_of(exchange.clock.now_us() + 20 * SECOND_US)
-                await passed(exchange, cut_us + MINUTE_US - 2 * SECOND_US)
-                while exchange.clock.now_us() < cut_us + MINUTE_US + 4 * SECOND_US:
-                    exchange.stream_servers["spot"].cut()  # its closed kline does not come
-                    await asyncio.sleep(0.005)
+                now_us = exchange.clock.now_us()
+                cut_us = minute_of(now_us + 20 * SECOND_US)
+                at = f"+{(cut_us + MINUTE_US - now_us) / SECOND_US - 2:.1f}s"
+                exchange.faults.add(  # the minute's closed kline does not arrive
+                    [
+                        {"kind": "refuse", "market": "spot", "at": at, "duration_s": 6},
+                        {"kind": "cut", "market": "spot", "at": at},
+                    ]
+                )
+                await passed(exchange, cut_us + MINUTE_US + 4 * SECOND_US)
                 rows = await wait_for_rows(
                     database_url,
                     lambda rows: all(minutes_of(rows, s)[-1] > cut_us for s in symbols),

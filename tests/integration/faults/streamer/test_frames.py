@@ -12,7 +12,7 @@ MINUTES = 3
 
 FAULTS: dict[str, dict[str, object]] = {
     "BTCUSDT": {"kind": "duplicate", "share": 0.5, "copies": 2, "delay_ms": 40},
-    "ETHUSDT": {"kind": "reorder", "share": 0.1, "delay_ms": 300},
+    "ETHUSDT": {"kind": "reorder", "share": 0.2, "delay_ms": 1_000},
     "OPUSDT": {"kind": "late", "within_ms": 10_000},
     "PEPEUSDT": {"kind": "drop", "share": 0.2, "streams": "*@aggTrade"},
     "ETHBTC": {"kind": "drop", "streams": "*@kline_1m"},

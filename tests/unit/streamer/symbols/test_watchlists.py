@@ -48,7 +48,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
 async def watchlists_read(
     played: Played, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> list[set[str]]:
-    monkeypatch.setattr(module, "heard", played.heard)
+    monkeypatch.setattr(module, "notified_channels", played.heard)
     monkeypatch.setattr(module, "watched_async", played.read)
     found: list[Any] = []
     enough = asyncio.Event()
