@@ -92,7 +92,7 @@ def test_token_is_shown_once_and_only_its_hash_stored(database_url: str) -> None
         (["role", "nobody", "admin"], "", "no account 'nobody'"),
         (["remove", "nobody"], "", "no account 'nobody'"),
         (["token", "add", "nobody", "x"], "", "no account 'nobody'"),
-        (["token", "add", "nobody", "\n"], "", "no label"),
+        (["token", "add", "nobody", "\n"], "", "is not a label"),
         (["watch", "list", "nobody"], "", "no account 'nobody'"),
     ],
 )
