@@ -95,7 +95,7 @@ class SymbolAggregator:
     def disconnected(self) -> None:
         """Treat no minute as whole until ids or a kline prove it."""
         self._stop_waiting()
-        self.ids.may_wait = False  # until the minute closes: skipped ids are missing, not late
+        self.ids.may_wait = False  # until ``on_clock``: skipped ids are missing, not late
         self._is_proven = False
         if self._silence.minutes and self._complete_since_us is not None:
             # Without a frame since the last disconnect, the silence continues.

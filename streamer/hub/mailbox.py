@@ -150,14 +150,14 @@ class Mailbox(Generic[Key, Item, Topic, MissedT]):
         self._is_signalled = False
         self._has_more = len(items) > limit
         if self._has_more:
-            taken = list(islice(items.items(), limit))
-            for key, _ in taken:
+            oldest = list(islice(items.items(), limit))
+            for key, _ in oldest:
                 del items[key]
         else:
-            taken = list(items.items())
+            oldest = list(items.items())
             items.clear()
         self._taken.set()
-        return taken
+        return oldest
 
     def take_missed(self) -> dict[Topic, MissedT]:
         """Remove and return the missed items, by topic."""

@@ -83,10 +83,10 @@ def find_begins(
         lasts_us = {symbol: last_us[symbol] for symbol in symbols if symbol in last_us}
         begins |= {symbol: at_us + MINUTE_US for symbol, at_us in lasts_us.items()}
         of_market = [one for one in new if one.market is market]
-        asked = (
+        candidates = (
             of_market if unlisted_us else _requested_at_start(of_market, gaps_us, bool(lasts_us))
         )
-        firsts_us, unknown = _fetch_first_minutes(settings, market, asked)
+        firsts_us, unknown = _fetch_first_minutes(settings, market, candidates)
         refused |= unknown
         for symbol in (one.symbol for one in of_market):
             first_us = firsts_us.get(symbol)

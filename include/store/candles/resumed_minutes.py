@@ -16,12 +16,12 @@ SELECT
     c.trade_count, c.taker_buy_volume, c.taker_buy_quote_volume, c.first_trade_id,
     c.last_trade_id, c.status, c.source
 FROM unnest(%(symbols)s::text[], %(starts)s::timestamptz[], %(changes)s::timestamptz[])
-    AS asked (symbol, open_time, updated_at)
+    AS requests (symbol, open_time, updated_at)
 JOIN market.candles_1m AS c
     ON
-        c.symbol = asked.symbol
+        c.symbol = requests.symbol
         AND c.open_time >= %(first)s
-        AND (c.open_time >= asked.open_time OR c.updated_at >= asked.updated_at)
+        AND (c.open_time >= requests.open_time OR c.updated_at >= requests.updated_at)
 ORDER BY c.symbol, c.open_time
 """
 
@@ -49,21 +49,21 @@ class StoredMinute:
 
 
 def read_minutes_since(
-    connection: Connection, asked: Mapping[str, MinutesRequest], *, first_us: int
+    connection: Connection, requests: Mapping[str, MinutesRequest], *, first_us: int
 ) -> list[StoredMinute]:
     """Read minutes, ordered by symbol and time.
 
     Args:
-        asked: by symbol.
+        requests: by symbol.
         first_us: earliest open time.
 
     Raises:
         TransientError: PostgreSQL is away.
     """
     arguments = {
-        "symbols": list(asked),
-        "starts": [from_us(one.start_us) for one in asked.values()],
-        "changes": [from_us(one.changed_us) for one in asked.values()],
+        "symbols": list(requests),
+        "starts": [from_us(one.start_us) for one in requests.values()],
+        "changes": [from_us(one.changed_us) for one in requests.values()],
         "first": from_us(first_us),
     }
     with translated(connection):

@@ -19,7 +19,7 @@ class Lane:
     """Rows of one table that wait, as COPY lines.
 
     Attributes:
-        is_refetchable: whether the exchange serves these rows again by id.
+        can_be_requested: whether the exchange serves these rows again by id.
         in_flight: rows being written, which are still only in memory.
     """
 

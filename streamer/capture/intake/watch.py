@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 POLL_INTERVAL_S = 5.0
 DEAD_AFTER_S = 30.0
 """Silence after which a stream is dead, counted from the first trade that it should have shown."""
-MIN_LOOKS = 3
+MIN_POLLS = 3
 """Polls with new trades before a stream counts as dead: a single trade may leave the book ticker
 unchanged."""
 LONGEST_PAUSE_S = 960.0
@@ -36,7 +36,7 @@ class _Stream:
     """State of one symbol's stream of one kind.
 
     Attributes:
-        accounted_until_us: everything before this time arrived or was recorded as lost; wall clock.
+        complete_until_us: everything before this time arrived or was recorded as lost; wall clock.
         traded_us: time of the candle stream's last trade at the last poll.
         polls: polls with new trades since this stream's last message.
         since_s: time of the first of these polls; monotonic.
@@ -45,7 +45,7 @@ class _Stream:
 
     complete_until_us: int
     traded_us: int
-    looks: int = 0
+    polls: int = 0
     since_s: float = 0.0
     acted: int = 0
 
@@ -84,9 +84,9 @@ class StreamWatch:
         """Poll until cancelled."""
         while True:
             await asyncio.sleep(POLL_INTERVAL_S)
-            self.look(asyncio.get_running_loop().time())
+            self.poll(asyncio.get_running_loop().time())
 
-    def look(self, now_s: float) -> None:
+    def poll(self, now_s: float) -> None:
         """Check all streams once.
 
         Args:
@@ -107,9 +107,9 @@ class StreamWatch:
                     if name in spoken:  # since the last poll; the exact time is unknown
                         self._streams[feed, kind, name] = _Stream(self._checked_us, traded_us)
                     elif not is_delivering:  # the connection reports disconnects itself
-                        stream.looks, stream.traded_us = 0, traded_us
+                        stream.polls, stream.traded_us = 0, traded_us
                     elif self._is_dead(stream, traded_us, now_s):
-                        self._tell(feed, kind, name, stream)
+                        self._record_loss(feed, kind, name, stream)
                         dead.append((kind, name))
                 spoken.clear()
             if dead:
@@ -130,13 +130,13 @@ class StreamWatch:
     def _is_dead(self, stream: _Stream, traded_us: int, now_s: float) -> bool:
         if traded_us > stream.traded_us:
             stream.traded_us = traded_us
-            stream.looks += 1
-            if stream.looks == 1:
+            stream.polls += 1
+            if stream.polls == 1:
                 stream.since_s = now_s
         pause_s = min(DEAD_AFTER_S * 2**stream.acted, LONGEST_PAUSE_S)
-        return stream.looks >= MIN_LOOKS and now_s - stream.since_s >= pause_s
+        return stream.polls >= MIN_POLLS and now_s - stream.since_s >= pause_s
 
-    def _tell(self, feed: CaptureFeed, kind: str, name: str, stream: _Stream) -> None:
+    def _record_loss(self, feed: CaptureFeed, kind: str, name: str, stream: _Stream) -> None:
         """Record the loss so far immediately: the process may end before the stream delivers."""
         since_us, stream.complete_until_us = stream.complete_until_us, self._now_us()
         self._on_lost(feed, kind, name, since_us, stream.complete_until_us)
@@ -158,7 +158,7 @@ class StreamWatch:
                 feed.connection.rotate(f"{name.lower()}@{kind} stays dead")
             again.append(f"{name.lower()}@{kind}")
             stream.acted += 1
-            stream.looks = 0
+            stream.polls = 0
         if not feed.connection.is_rotating:
             feed.connection.session.resubscribe(again)
 

@@ -155,16 +155,18 @@ class Resumption:
         loop = asyncio.get_running_loop()
         joined = dict(self._joined)
         for dataset in self._datasets:
-            asked = [name for name in joined if not cannot_be_requested(dataset, market_of(name))]
-            if not asked:
+            requestable = [
+                name for name in joined if not cannot_be_requested(dataset, market_of(name))
+            ]
+            if not requestable:
                 continue
             async with asyncio.timeout(MAX_CALL_S):
                 last, missing = await in_thread(
-                    partial(self._stored, dataset, asked), name="capture_start"
+                    partial(self._stored, dataset, requestable), name="capture_start"
                 )
             async with asyncio.timeout(MAX_CALL_S):
                 missing += await in_thread(
-                    partial(self._missing_earlier, dataset, asked), name="capture_start"
+                    partial(self._missing_earlier, dataset, requestable), name="capture_start"
                 )
             if len(missing) >= MAX_MISSING_RANGES:
                 self._is_cut_short = True  # the next start finds more

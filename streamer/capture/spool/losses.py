@@ -43,8 +43,8 @@ def adopted_files(folder: Path) -> list[Path]:
 
 def adopt_losses(other: Path, folder: Path) -> None:
     """Move an ended process's lists of losses from its folder into another one."""
-    taken = [int(path.name.split("-")[1]) for path in adopted_files(folder)]
-    number = max(taken, default=0)
+    numbers = [int(path.name.split("-")[1]) for path in adopted_files(folder)]
+    number = max(numbers, default=0)
     for left in (other / LOSSES_FILE, *adopted_files(other)):
         if left.exists():
             number += 1

@@ -102,7 +102,7 @@ CREATE TABLE ops.candle_candidates (
 );
 
 -- Unlogged: logged, the open candles of 1,500 symbols cost about 100 GB of WAL a day. Quote
--- volumes are null where the exchange rounds fills, which trades do not show.
+-- volumes are null where the exchange rounds fills: trades do not show the rounding.
 CREATE UNLOGGED TABLE market.live_candles (
     symbol text COLLATE "C" NOT NULL,
     open_time timestamptz NOT NULL,

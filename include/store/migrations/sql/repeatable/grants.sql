@@ -1,4 +1,4 @@
--- Rights of the roles. Applied on every migration: new tables and functions get their grants, and a
+-- Privileges of the roles. Applied on every migration: new tables and functions get their grants, and a
 -- restored database gets them back.
 DO $$
 BEGIN

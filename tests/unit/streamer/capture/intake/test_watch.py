@@ -91,7 +91,7 @@ class Bench:
     def poll(self) -> None:
         self.now_s += POLL_INTERVAL_S
         self.now_us += int(POLL_INTERVAL_S * 1_000_000)
-        self.watch.look(self.now_s)
+        self.watch.poll(self.now_s)
 
     def pass_by(self, looks: int, *, is_quoted: bool = False, trades: bool = True) -> None:
         """The neighbour delivers, the symbol trades, book tickers come as configured."""

@@ -1,5 +1,5 @@
 -- Change log. Statement-level triggers write one row per symbol and statement. They run with the
--- owner's rights: writers have no rights on the log and cannot bypass it.
+-- owner's privileges: writers have none on the log and cannot bypass it.
 
 CREATE OR REPLACE FUNCTION ops.log_inserted_candles() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -263,7 +263,7 @@ $$;
 COMMENT ON FUNCTION ops.changed_trades(pg_snapshot) IS
 'Minutes, by symbol and UTC day, whose captured trades were inserted, deleted or updated since a snapshot.';
 
--- In the table of the marts' cursors, so that pruning the log keeps what the checks have not read. The
+-- In the table of the marts' cursors, so that pruning keeps changes that the checks have not read. The
 -- jobs may advance this cursor only, hence a function.
 CREATE OR REPLACE FUNCTION ops.advance_quality_cursor(seen pg_snapshot) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

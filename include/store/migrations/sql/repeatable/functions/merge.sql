@@ -1,4 +1,4 @@
--- The merge keeps the greatest candidate of each minute. Candidates have a total order, so neither
+-- The merge stores the greatest candidate of each minute. Candidates have a total order, so neither
 -- the order of writes nor repeats matter. include/domain/merge.py is the same rule in Python; tests
 -- compare the two. The order, from the most significant:
 --   source_rank, evidence_at (null lowest), trade_count and last_trade_id (sources stream and trades
@@ -193,7 +193,7 @@ BEGIN
             RETURNING c.updated_at
         )
 
-        -- An update keeps updated_at, so the present moment marks an insert.
+        -- An update keeps updated_at, so the current time marks an insert.
         SELECT
             count(*) FILTER (WHERE w.updated_at = moment),
             count(*) FILTER (WHERE w.updated_at <> moment)
@@ -275,7 +275,7 @@ BEGIN
                 )
         ),
 
-        -- Trade ids belong to the values: values that win again get the ids they lost with.
+        -- Trade ids depend on the values: values that win again get the ids that they lost with.
         stored AS (
             INSERT INTO market.candles_1m AS c (
                 symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,

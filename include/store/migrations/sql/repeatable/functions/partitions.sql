@@ -47,7 +47,7 @@ BEGIN
     END IF;
 
     -- ATTACH needs this lock anyway. Taken before the check, it makes a second writer wait until the
-    -- first has committed. An advisory lock would not do: only a table lock refreshes the cache of
+    -- first has committed. An advisory lock is not enough: only a table lock refreshes the cache of
     -- to_regclass().
     EXECUTE format('LOCK TABLE %s IN SHARE UPDATE EXCLUSIVE MODE', relation);
     IF to_regclass(format('market.%I', partition)) IS NOT NULL THEN

@@ -49,7 +49,7 @@ COMMENT ON FUNCTION ops.acquire_weight(text, integer, integer) IS
 'Reserves request weight of a host in the present clock minute. granted: whether it was available; wait_ms: how long to wait otherwise; granted_window: the minute, for ops.report_weight().';
 
 -- The used-weight header refers to the minute in which the request was granted. If that is not the
--- present minute, the header is ignored.
+-- current minute, the header is ignored.
 CREATE OR REPLACE FUNCTION ops.report_weight(
     budget_host text, weight_used integer, retry_after_ms integer DEFAULT NULL,
     granted_window timestamptz DEFAULT NULL
