@@ -125,7 +125,7 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
         try:
             outcome = run_.all()
         except (AssertionError, CandelabraError, psycopg.Error) as error:
-            raise ChaosError(run_.told(error)) from error
+            raise ChaosError(run_.failure_report(error)) from error
     outcome.seconds = time.monotonic() - began_s
     return outcome
 
@@ -187,7 +187,7 @@ class _Run:
         """No longer watch the exchange."""
         self._exchange.call(self._serving.cancel)
 
-    def told(self, error: Exception) -> str:
+    def failure_report(self, error: Exception) -> str:
         """What went wrong, with all that is needed to see it again."""
         scenario = self._scenario
         strikes = ", ".join(f"{one.kind} at +{one.at_us / 1e6:.0f}s" for one in scenario.strikes)

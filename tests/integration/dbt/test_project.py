@@ -73,7 +73,7 @@ def selected(manifest: Manifest, *arguments: str) -> set[str]:
     return {name for name in ids if name.split(".")[0] in ("model", "snapshot", "test")}
 
 
-def test_each_node_is_in_one_layer_and_after_what_it_reads(
+def test_each_node_is_in_one_layer_after_its_sources(
     manifest: Manifest,
 ) -> None:
     layers = [selected(manifest, "--selector", layer) for layer in LAYERS]

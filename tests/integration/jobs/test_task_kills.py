@@ -98,15 +98,15 @@ def empty(connection: psycopg.Connection) -> None:
 def streamed(connection: psycopg.Connection) -> Callable[[], None]:
     """Empty the tables and store a wrong minute from the stream."""
 
-    def anew() -> None:
+    def rebuild() -> None:
         empty(connection)
         candle = silent_candle("COSUSDT", WRONG, Decimal(1))
         merge_candidates(
             connection, [CandleCandidate(candle, Status.VERIFIED, Source.KLINE, WRONG + MINUTE_US)]
         )
 
-    anew()
-    return anew
+    rebuild()
+    return rebuild
 
 
 @pytest.mark.parametrize(

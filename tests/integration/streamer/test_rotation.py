@@ -45,13 +45,13 @@ class Noticed:
             self.asked.append((symbol, cause))
             rest_needed(streamer, symbol, first, last, cause)
 
-        def note_hole(streamer: Streamer, *what: object) -> None:
+        def note_gap(streamer: Streamer, *what: object) -> None:
             self.holes += 1
             hole(streamer, *what)  # type: ignore[arg-type]
 
         monkeypatch.setattr(SymbolAggregator, "disconnected", note_disconnected)
         monkeypatch.setattr(Streamer, "rest_needed", note_ask)
-        monkeypatch.setattr(Streamer, "trades_missing", note_hole)
+        monkeypatch.setattr(Streamer, "trades_missing", note_gap)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def written(market: Any) -> dict[tuple[Any, ...], Any]:
 
 
 @pytest.mark.long
-def test_changes_rebuild_what_they_reach_with_the_bits_of_a_full_build(
+def test_incremental_rebuild_equals_a_full_build_bit_for_bit(
     market: Any, build: Callable[..., None]
 ) -> None:
     bars = walk("AUSDT", 3_600, HOUR)

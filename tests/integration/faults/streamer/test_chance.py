@@ -69,7 +69,7 @@ async def test_table_equals_the_exchange_after_random_faults(seed: int, database
         settings = settings_for(one.exchange, database_url)
         rows: Rows = {}
 
-        def is_whole() -> bool:
+        def is_complete() -> bool:
             repair_gaps(settings=settings, worker="test", older_than_s=0)
             rows.clear()
             rows.update(read_rows(database_url))
@@ -87,7 +87,7 @@ async def test_table_equals_the_exchange_after_random_faults(seed: int, database
             are_sure = all(rows[symbol, at]["status"] == "verified" for at in stored)
             return stored == has.keys() and are_sure and lacks <= outages
 
-        await one.until(is_whole, "the exchange's minutes, verified, and outages for the others")
+        await one.until(is_complete, "the exchange's minutes, verified, and outages for the others")
         for symbol in SYMBOLS:
             assert_equal(one.exchange, rows, symbol, began_us, until_us)
             has = oracle(one.exchange, symbol, began_us, until_us)

@@ -20,7 +20,7 @@ PATHS = {"spot": "/api/v3/depth", "um": "/fapi/v1/depth"}
     [{"symbol": "NOSUCH"}, {"symbol": "BTCUSDT", "interval": "7m"}, {"market": "cm", "symbol": "X"},
      {}, {"symbol": "BTCUSDT", "limit": 3}],
 )  # fmt: skip
-def test_bad_requests_to_the_oracle_say_what_is_wrong(
+def test_bad_requests_to_the_oracle_get_an_explanation(
     client: httpx.Client, query: dict[str, Any]
 ) -> None:
     answer = client.get("/sim/klines", params=query)
@@ -92,7 +92,7 @@ def test_earlier_book_is_available_by_its_update_id(client: httpx.Client) -> Non
     [{}, {"symbol": "NOSUCH"}, {"symbol": "BTCUSDT", "market": "cm"},
      {"symbol": "BTCUSDT", "updateId": "x"}, {"symbol": "BTCUSDT", "updateId": 10**18}],
 )  # fmt: skip
-def test_bad_requests_for_a_book_say_what_is_wrong(
+def test_bad_requests_for_a_book_get_an_explanation(
     client: httpx.Client, query: dict[str, Any]
 ) -> None:
     answer = client.get("/sim/depth", params=query)

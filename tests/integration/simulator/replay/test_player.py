@@ -132,7 +132,7 @@ async def test_nothing_is_played_before_the_first_subscription(tmp_path: Path) -
         assert sum("u" in frame for frame in received) == 14
 
 
-async def test_rest_answers_from_what_was_played(tmp_path: Path) -> None:
+async def test_rest_answers_from_played_frames(tmp_path: Path) -> None:
     frames = _frames()
     path = _write(tmp_path / "frames.txt", frames)
     config = SimulatorConfig(replay_files=(path,), replay_speed=None)

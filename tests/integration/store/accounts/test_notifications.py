@@ -25,12 +25,12 @@ async def listening(url: str) -> AsyncIterator[Callable[[], Any]]:
         notified_channels(url, channels, application_name="test")
     ) as told:
 
-        async def next_told() -> frozenset[str]:
+        async def next_notification() -> frozenset[str]:
             async with asyncio.timeout(30):
                 return (await anext(told))[1]
 
-        assert await next_told() == set(channels)
-        yield next_told
+        assert await next_notification() == set(channels)
+        yield next_notification
 
 
 BOTH = {WATCHLISTS_CHANNEL, ACCESS_CHANNEL}

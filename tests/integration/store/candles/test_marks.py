@@ -14,7 +14,9 @@ T0 = 1_700_000_040_000_000
 
 
 def test_repaired_and_partial_minutes_and_gaps_are_marked(database_url: str) -> None:
-    def offer(index: int, close: int, source: Source, evidence_us: int | None) -> CandleCandidate:
+    def candidate(
+        index: int, close: int, source: Source, evidence_us: int | None
+    ) -> CandleCandidate:
         status = Status.PARTIAL if source is Source.STREAM else Status.VERIFIED
         candle = silent_candle("BTCUSDT", T0 + index * MINUTE_US, Decimal(close))
         return CandleCandidate(candle, status, source, evidence_at_us=evidence_us)
@@ -23,12 +25,12 @@ def test_repaired_and_partial_minutes_and_gaps_are_marked(database_url: str) -> 
         merge_candidates(
             connection,
             [
-                offer(0, 1, Source.REST, 5),
-                offer(1, 1, Source.STREAM, None),
-                offer(2, 1, Source.REST, 5),
+                candidate(0, 1, Source.REST, 5),
+                candidate(1, 1, Source.STREAM, None),
+                candidate(2, 1, Source.REST, 5),
             ],
         )
-        merge_candidates(connection, [offer(2, 2, Source.REST, 6)])
+        merge_candidates(connection, [candidate(2, 2, Source.REST, 6)])
         for start, repaired in ((1, None), (3, from_us(T0 + 9 * MINUTE_US))):
             connection.execute(
                 "INSERT INTO ops.gaps (symbol, dataset, from_time, to_time, cause, repaired_at)"

@@ -330,12 +330,12 @@ async def test_ids_missed_between_two_starts_are_fetched(
             )
         async with streaming(settings, "BTCUSDT", capture=("agg_trades",)) as streamer:
 
-            async def whole() -> bool:
+            async def is_complete() -> bool:
                 ids = [row[0] for row in await rows_of(AGG_TRADES, "BTCUSDT")]
                 is_whole = ids == list(range(before[0][0], ids[-1] + 1))
                 return is_whole and ids[-1] > before[-1][0] + 50
 
-            await wait_until(whole)
+            await wait_until(is_complete)
             assert streamer._capture.missing_ranges.filled_rows >= 10
         rows = await rows_of(AGG_TRADES, "BTCUSDT")
         theirs = await served(exchange, "aggTrades", "BTCUSDT", rows[0][0], rows[-1][0])
@@ -371,11 +371,11 @@ async def test_added_symbol_continues_from_stored_rows(
 
             await wait_until(went_on)
 
-            async def told() -> bool:
+            async def is_recorded() -> bool:
                 gaps = await rows_of(
                     "SELECT symbol, cause FROM ops.gaps "
                     "WHERE dataset = 'book_tickers' AND symbol = 'BTCUSDT'"
                 )
                 return gaps == [("BTCUSDT", "nobody captured")]
 
-            await wait_until(told)
+            await wait_until(is_recorded)

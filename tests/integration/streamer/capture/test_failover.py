@@ -98,18 +98,18 @@ async def test_rows_missing_on_a_standby_are_fetched_by_id_or_recorded_as_lost(
             way.is_cut = False
             goal = trades[-1][0] + 50
 
-            async def whole() -> bool:
+            async def is_complete() -> bool:
                 rows = await asyncio.to_thread(query_rows, server.url, AGG_TRADES, SYMBOL)
                 ids = [row[0] for row in rows]
                 return ids[-1] > goal and ids == list(range(trades[0][0], ids[-1] + 1))
 
-            await wait_until(whole)
+            await wait_until(is_complete)
 
-            async def told() -> bool:
+            async def is_recorded() -> bool:
                 gaps = await asyncio.to_thread(query_rows, server.url, GAPS, SYMBOL)
                 return any(cause == LOST for cause, _ in gaps)
 
-            await wait_until(told)
+            await wait_until(is_recorded)
         ((_, detail),) = [gap for gap in query_rows(server.url, GAPS, SYMBOL) if gap[0] == LOST]
         (stretch,) = [name for name in detail if "/" in name]
         from_time, to_time = map(datetime.fromisoformat, stretch.split("/"))

@@ -43,7 +43,7 @@ async def test_last_trades_of_a_delisted_symbol_are_fetched(
             (row,) = agg_trade_rows(rows, unit_us=1)
             return [row["a"], row["l"]]
 
-        async def whole(symbol: str) -> bool:
+        async def is_complete(symbol: str) -> bool:
             last = await last_ids(symbol)
             stored = [[row[0] for row in await rows_of(query, symbol)] for query, _, _ in tables]
             return all(
@@ -59,7 +59,7 @@ async def test_last_trades_of_a_delisted_symbol_are_fetched(
                 {"kind": "delisting", "symbols": "ETHUSDT", "at": "+60s"},
             ):
                 exchange.faults.add({"market": "spot", **entry})
-            await wait_until(lambda: whole("ETHUSDT"))
+            await wait_until(lambda: is_complete("ETHUSDT"))
             assert streamer._capture.tails.filled_rows > 0
             await wait_until(lambda: grown("BTCUSDT", 200))
         # Another one is delisted while no streamer runs.
@@ -68,7 +68,7 @@ async def test_last_trades_of_a_delisted_symbol_are_fetched(
         )
         await last_ids("BTCUSDT")
         async with streaming(settings, *symbols, capture=("agg_trades", "trades")):
-            await wait_until(lambda: whole("BTCUSDT"))
+            await wait_until(lambda: is_complete("BTCUSDT"))
         assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
 
 
@@ -89,7 +89,7 @@ async def test_reused_ticker_mixes_no_ids_and_records_its_loss(
 
         gaps = "SELECT symbol, cause, detail FROM ops.gaps WHERE dataset = 'agg_trades'"
 
-        async def anew() -> bool:
+        async def has_restarted() -> bool:
             found = await ids()
             return sum(one < before for before, one in pairwise(found)) == 1 and found[-1] < 3_000
 
@@ -113,15 +113,15 @@ async def test_reused_ticker_mixes_no_ids_and_records_its_loss(
             async with streaming(
                 settings, "BTCUSDT", "ETHUSDT", capture=("agg_trades",)
             ) as streamer:
-                await wait_until(anew)
+                await wait_until(has_restarted)
 
-                async def looked_back(capture: Any = streamer._capture) -> bool:
+                async def is_checked(capture: Any = streamer._capture) -> bool:
                     return (
                         capture._resumption.is_done("ETHUSDT")
                         and not capture.missing_ranges.waiting_ids
                     )
 
-                await wait_until(looked_back)
+                await wait_until(is_checked)
                 await wait_until(lambda: rows_of(gaps))
         found = await ids()
         (restart,) = [n for n, (before, one) in enumerate(pairwise(found), 1) if one < before]

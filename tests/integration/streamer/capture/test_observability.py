@@ -63,7 +63,7 @@ async def test_refused_capture_connection_is_down_while_candles_are_delivered(
         )
         async with streaming(settings, "BTCUSDT", capture=BOOK_TICKERS) as streamer:
 
-            async def is_told() -> bool:
+            async def is_reported() -> bool:
                 if not streamer.telemetry.http_url:
                     return False
                 found = await scrape(streamer)
@@ -76,7 +76,7 @@ async def test_refused_capture_connection_is_down_while_candles_are_delivered(
                 )
                 return down == [1, 1] and refused > 0
 
-            await wait_until(is_told)
+            await wait_until(is_reported)
 
 
 async def test_book_tickers_lost_by_a_disconnect_are_counted(

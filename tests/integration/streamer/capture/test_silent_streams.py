@@ -29,22 +29,22 @@ async def test_dead_book_ticker_stream_is_subscribed_again_and_recorded(
         symbols = ("BTCUSDT", "ETHUSDT")
         async with streaming(settings, *symbols, capture=("book_tickers",)) as streamer:
 
-            async def quoted() -> bool:
+            async def has_book_tickers() -> bool:
                 return all([len(await rows_of(BOOK_TICKERS, one)) > 20 for one in symbols])
 
-            await wait_until(quoted)
+            await wait_until(has_book_tickers)
             spot = exchange.stream_servers["spot"]
             for connection in spot.connections:
                 spot.hub.unsubscribe(connection, ["btcusdt@bookTicker"])
             before = len(await rows_of(BOOK_TICKERS, "BTCUSDT"))
 
-            async def told() -> bool:
+            async def is_recorded() -> bool:
                 gaps = await rows_of(
                     "SELECT symbol, cause FROM ops.gaps WHERE dataset <> 'candles'"
                 )
                 return ("BTCUSDT", SILENT) in gaps
 
-            await wait_until(told)
+            await wait_until(is_recorded)
 
             async def revived() -> bool:
                 return len(await rows_of(BOOK_TICKERS, "BTCUSDT")) > before + 50

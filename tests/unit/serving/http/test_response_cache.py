@@ -58,7 +58,7 @@ def test_version_is_cached_briefly_from_the_start_of_its_lookup() -> None:
     table, kept = Table(), ResponseCache(clock=lambda: now_s)
     ask = requests_of(kept, table)
 
-    def look_slowly() -> int:
+    def read_version_slowly() -> int:
         nonlocal now_s
         found = table.read_version()
         now_s += VERSION_TTL_S / 2
@@ -67,7 +67,7 @@ def test_version_is_cached_briefly_from_the_start_of_its_lookup() -> None:
     assert kept.at_hand("a") is None
     ask("a")
     assert kept.at_hand("a") is None  # nothing is kept of a first request
-    kept.answer("a", look_slowly, table.make)
+    kept.answer("a", read_version_slowly, table.make)
     table.change(b"other")
     now_s = 0.9 * VERSION_TTL_S
     made = kept.at_hand("a")
@@ -87,7 +87,7 @@ def test_slow_lookup_does_not_replace_a_later_one() -> None:
     ask = requests_of(kept, table)
     ask("a")
 
-    def look_while_it_changes() -> int:
+    def read_version_during_a_change() -> int:
         nonlocal now_s
         found = table.read_version()
         made = table.make()
@@ -97,7 +97,7 @@ def test_slow_lookup_does_not_replace_a_later_one() -> None:
         table.make = lambda: made  # type: ignore[method-assign]
         return found
 
-    kept.answer("a", look_while_it_changes, lambda: table.make())
+    kept.answer("a", read_version_during_a_change, lambda: table.make())
     made = kept.at_hand("a")
     assert made is not None
     assert made.body == b"other"

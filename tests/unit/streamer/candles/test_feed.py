@@ -207,7 +207,7 @@ def test_missed_minutes_are_reported_once_the_time_is_known(feed_of: MakeFeed) -
     assert missed == [("BTCUSDT", T0, T0 + 5 * MINUTE_US + 1, "connection lost")]
 
 
-def test_first_frame_reports_what_all_symbols_missed(feed_of: MakeFeed) -> None:
+def test_first_frame_reports_missed_minutes_of_all_symbols(feed_of: MakeFeed) -> None:
     """The clock it sets closes minutes of symbols that are subscribed seconds later."""
     missed: list[tuple[str, int]] = []
     feed = feed_of("BTC", "ETH", on_missed=lambda *what: missed.append((what[0], what[2])))

@@ -70,11 +70,11 @@ async def test_ids_refused_until_a_stop_are_fetched_after_a_start_on_another_day
         exchange.faults.remove("refused")
         async with streaming(settings, SYMBOL, capture=("agg_trades",)):
 
-            async def whole() -> bool:
+            async def is_complete() -> bool:
                 rows = await rows_of(AGG_TRADES, SYMBOL)
                 ids = [row[0] for row in rows]
                 is_whole = ids == list(range(ids[0], ids[-1] + 1))
                 return is_whole and to_us(rows[-1][5]) > midnight_us + 2 * MINUTE_US
 
-            await wait_until(whole)
+            await wait_until(is_complete)
         assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
