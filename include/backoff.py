@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from include.errors import RateLimitedError, TransientError
 
@@ -89,11 +89,12 @@ class RetryLoop:
         """Forget failures before an endless step has ended."""
         self._failures = 0
 
-    async def run(self, step: Callable[[], Awaitable[None]]) -> NoReturn:
-        """Run the step until cancelled."""
+    async def run(self, step: Callable[[], Awaitable[bool | None]]) -> None:
+        """Run the step until it returns true, or until cancelled."""
         while True:
             try:
-                await step()
+                if await step():
+                    return
                 self._failures = 0
             except self._retry_on as error:
                 self._failures += 1

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.binance.rest.client import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
@@ -204,18 +205,25 @@ async def find_stored(
 
 async def retry_until_stopped(what: str, call: Callable[[], Result], stop: asyncio.Event) -> Result:
     """Run a blocking call in a thread, and retry while its failure is transient."""
-    failures = 0
-    while True:
-        try:
-            return await _unless_stopped(what, in_thread(call, name=what), stop)
-        except TransientError as error:
-            failures += 1
-            wait_s = BACKOFF.wait_s(failures, error)
-            log.warning("start_postponed", what=what, error=str(error), retry_in_s=round(wait_s, 1))
+    results: list[Result] = []
+
+    async def attempt() -> bool:
+        results.append(await _unless_stopped(what, in_thread(call, name=what), stop))
+        return True
+
+    async def wait(wait_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await stop.wait()
                 raise StoppedError(what)
+
+    await RetryLoop(
+        BACKOFF,
+        retry_on=(TransientError,),
+        on_retry=partial(log.warning, "start_postponed", what=what),
+        sleep=wait,
+    ).run(attempt)
+    return results[0]
 
 
 async def _unless_stopped(

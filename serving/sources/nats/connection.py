@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.errors import PermanentError, TransientError
 
 log = structlog.get_logger(__name__)
@@ -75,30 +76,28 @@ class NatsConnection:
 
     async def run(self, session: Session) -> None:
         """Connect, and run a session for each connection, until cancelled or one returns."""
-        failures = 0
         loop = asyncio.get_running_loop()
-        while True:
+        retries = RetryLoop(
+            BACKOFF, on_retry=partial(log.warning, "nats_unreachable", servers=self.hosts)
+        )
+
+        async def connect() -> bool:
             began_s = loop.time()
             try:
                 if await self._connection(session):
-                    return
+                    return True
                 error: BaseException = TransientError("the server ended the connection")
             except _ENDED as found:
                 error = found
             finally:
                 was_connected, self.is_connected = self.is_connected, False
                 self.disconnects += was_connected
-            lived_s = loop.time() - began_s if was_connected else 0.0
-            failures = 1 if lived_s > BACKOFF.max_s else failures + 1
+            if was_connected and loop.time() - began_s > BACKOFF.max_s:
+                retries.succeeded()
             self.reason = self._reason(error)
-            wait_s = BACKOFF.wait_s(failures)
-            log.warning(
-                "nats_unreachable",
-                servers=self.hosts,
-                error=self.reason,
-                retry_in_s=round(wait_s, 2),
-            )
-            await asyncio.sleep(wait_s)
+            raise TransientError(self.reason) from error
+
+        await retries.run(connect)
 
     async def _connection(self, session: Session) -> bool:
         """Run one connection; returns whether the session ended by itself."""

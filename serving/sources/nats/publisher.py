@@ -18,7 +18,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
 from include.config import Settings
 from include.domain.timeframes import Timeframe, timeframe
 from serving.bars.live_bars import LiveBars
@@ -111,25 +111,31 @@ class NatsPublisher:
 
         An error of our own is logged, and publishing restarts; streaming continues.
         """
-        loop, in_a_row = asyncio.get_running_loop(), 0
-        while True:
+        loop = asyncio.get_running_loop()
+        retries = RetryLoop(BACKOFF, retry_on=(Exception,), on_retry=self._log_failure)
+
+        async def publish() -> bool:
             began_s = loop.time()
             try:
                 await self._nats.run(self._session)
             except Exception as error:
                 self.failures += 1
-                in_a_row = 1 if loop.time() - began_s > BACKOFF.max_s else in_a_row + 1
-                wait_s = BACKOFF.wait_s(in_a_row)
                 self._nats.reason = f"{type(error).__name__}: {error}"
-                log.exception(
-                    "nats_publisher_failed",
-                    error=self._nats.reason,
-                    so_far=self.failures,
-                    retry_in_s=round(wait_s, 2),
-                )
-                await asyncio.sleep(wait_s)
-            else:
-                return
+                if loop.time() - began_s > BACKOFF.max_s:
+                    retries.succeeded()
+                raise
+            return True
+
+        await retries.run(publish)
+
+    def _log_failure(self, *, attempt: int, retry_in_s: float, error: str) -> None:
+        log.exception(
+            "nats_publisher_failed",
+            error=self._nats.reason,
+            so_far=self.failures,
+            attempt=attempt,
+            retry_in_s=retry_in_s,
+        )
 
     def condition(self) -> dict[str, Any]:
         """Health of the connection."""

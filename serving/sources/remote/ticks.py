@@ -14,7 +14,8 @@ from typing import Any
 import grpc
 import structlog
 
-from include.backoff import Backoff
+from include.backoff import Backoff, RetryLoop
+from include.errors import TransientError
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.sources.received_ticks import ReceivedTicks
 
@@ -86,12 +87,18 @@ class RemoteTicks:
         handle: Callable[[Any], None],
     ) -> None:
         """Make one call after another while symbols are wanted."""
-        failures = 0
-        while True:
+        retries = RetryLoop(
+            BACKOFF,
+            on_retry=partial(
+                log.warning, "ticks_interrupted", what=request.__name__.removesuffix("Request")
+            ),
+        )
+
+        async def make_call() -> None:
             if not wanted():
                 changed.clear()
                 await changed.wait()
-                continue
+                return
             call = method()
             sending = asyncio.create_task(
                 self._send_requests(call, changed, wanted, request), name="ticks_asked"
@@ -114,21 +121,15 @@ class RemoteTicks:
                     one.cancel()
                 await asyncio.wait([sending, receiving], timeout=CANCEL_TIMEOUT_S)
             if not wanted():
-                failures = 0
-                continue
+                return
             if error is not None and not isinstance(error, grpc.aio.AioRpcError):
                 raise error
-            lived_s = asyncio.get_running_loop().time() - began_s
-            failures = 1 if lived_s > BACKOFF.max_s else failures + 1
-            wait_s = BACKOFF.wait_s(failures)
+            if asyncio.get_running_loop().time() - began_s > BACKOFF.max_s:
+                retries.succeeded()
             self.disconnects += 1
-            log.warning(
-                "ticks_interrupted",
-                what=request.__name__.removesuffix("Request"),
-                error=_reason(error),
-                retry_in_s=round(wait_s, 2),
-            )
-            await asyncio.sleep(wait_s)
+            raise TransientError(_reason(error)) from error
+
+        await retries.run(make_call)
 
     async def _send_requests(
         self,
