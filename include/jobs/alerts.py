@@ -166,4 +166,4 @@ def _post(transport: httpx.BaseTransport, url: str, payload: dict[str, object]) 
         if retry_after.isdigit():
             raise RateLimitedError(message, retry_after_s=float(retry_after))
         raise TransientError(message)
-    raise PermanentError(f"{message}; ALERT_WEBHOOK_URL should take a POST of JSON")
+    raise PermanentError(f"{message}; ALERT_WEBHOOK_URL must accept a POST of JSON")

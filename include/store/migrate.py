@@ -197,8 +197,8 @@ def _admit(owner: Owner, role: str, url: str) -> None:
         return  # the owner has all privileges already
     if not _has_roles(owner, {*FIRST_ROLES, role}):
         raise PermanentError(
-            f"there is no role {role}, and the owner may not make it: let an administrator make "
-            "the roles (docs/operations.md), or give the owner's login in every URL"
+            f"there is no role {role}, and the owner may not create it: let an administrator "
+            "create the roles (docs/operations.md), or give the owner's login in every URL"
         )
     if user == role:
         if parts.password:

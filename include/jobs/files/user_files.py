@@ -203,7 +203,7 @@ def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
         market = Market.UM if is_um else Market.SPOT
     named = symbols_of([symbol], market_from(market))[0]
     if named.startswith(".") or any(mark in named for mark in "/\\"):
-        raise PermanentError(f"{named!r} is no symbol; it should be like BTCUSDT or BTCUSDT.P")
+        raise PermanentError(f"{named!r} is not a symbol; it should be like BTCUSDT or BTCUSDT.P")
     exchange_symbol = exchange_symbol_of(named)
     if inside and inside[0].upper() not in (
         exchange_symbol,

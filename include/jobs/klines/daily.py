@@ -160,7 +160,7 @@ def _days_of(start: Moment, end: Moment) -> tuple[int, int]:
     first_us, until_us = DAY.open_time_us(start_us + DAY_US - 1), DAY.open_time_us(end_us)
     if first_us >= until_us:
         raise PermanentError(
-            f"{from_us(start_us).isoformat()} to {from_us(end_us).isoformat()} holds no whole day "
-            "of UTC"
+            f"{from_us(start_us).isoformat()} to {from_us(end_us).isoformat()} contains no whole "
+            "UTC day"
         )
     return first_us, until_us

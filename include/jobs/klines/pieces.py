@@ -239,7 +239,7 @@ def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
         clean = name.strip().upper()
         if any(character in clean for character in "*?["):
             raise PermanentError(
-                f"{name!r} is a pattern, which only `candelabra stream` and `up` take: name the "
+                f"{name!r} is a pattern, which only `candelabra stream` and `up` accept: list the "
                 "symbols, such as BTCUSDT"
             )
         if clean:

@@ -225,9 +225,8 @@ def _write(
     final = folder / path
     if former is None and final.exists():
         raise PermanentError(
-            f"{final} exists, and the ledger does not know it. After restoring an "
-            "older backup, `candelabra archive adopt` records it; remove a file of "
-            "another origin"
+            f"{final} exists, but the ledger has no entry for it. After restoring an "
+            "older backup, record it by `candelabra archive adopt`; otherwise remove the file"
         )
     final.parent.mkdir(parents=True, exist_ok=True)
     for left_over in final.parent.glob("*.part"):
@@ -240,13 +239,13 @@ def _write(
         if former is not None and written.rows < former.rows:
             raise PermanentError(
                 f"market.{one.table.name} of {one.day} has {written.rows} rows and its archive "
-                f"{former.rows}: restore the day (`candelabra archive restore`), then look why"
+                f"{former.rows}: restore the day (`candelabra archive restore`), then find out why"
             )
         read = content_of(one.table, part)
         if read != written or read.rows != fingerprint.rows:
             raise RejectedInputError(
-                f"{part} holds {read.rows} rows ({read.sha256}), the table {fingerprint.rows} "
-                f"({written.sha256}): the disk returns other bytes than it was given"
+                f"{part} has {read.rows} rows ({read.sha256}), the table {fingerprint.rows} "
+                f"({written.sha256}): the disk does not return the bytes that were written"
             )
         size = part.stat().st_size
         record_archived(
@@ -286,9 +285,9 @@ def _verified(path: Path, archived: ArchivedDay) -> Content:
     found = content_of(archived.table, path)
     if found != Content(archived.rows, archived.sha256):
         raise RejectedInputError(
-            f"{path} holds {found.rows} rows ({found.sha256}), the ledger says {archived.rows} "
-            f"({archived.sha256}): it was changed or damaged: put the file back that was "
-            "written (`candelabra archive adopt`, if an older backup was restored)"
+            f"{path} has {found.rows} rows ({found.sha256}), the ledger records {archived.rows} "
+            f"({archived.sha256}): the file was changed or damaged. Put the original file back "
+            "(`candelabra archive adopt`, if an older backup was restored)"
         )
     return found
 

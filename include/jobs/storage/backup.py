@@ -129,7 +129,7 @@ def find_program(name: str, *, server: int, folders: Sequence[Path]) -> Program:
         shown = ", ".join(f"{one.path} ({one.major})" for one in found) or "none"
         raise PermanentError(
             f"no {name} of PostgreSQL {server} or newer; found: {shown}. Install the client "
-            "programs of your server, or the packages of requirements.txt, which bring them"
+            "programs of your server, or the packages of requirements.txt, which include them"
         )
     return min(fitting, key=lambda one: one.major)
 

@@ -144,8 +144,8 @@ def fetch_trailing(
             found = _proven(rows)
             if not found:
                 raise TransientError(
-                    f"{symbol} {dataset}: the exchange does not serve id {last_id}, which came "
-                    "before"
+                    f"{symbol} {dataset}: the exchange does not serve id {last_id}, which was "
+                    "received before"
                 )
             if found[0].number != last_id or abs(found[0].time_us - last_us) > REUSED_AFTER_US:
                 raise PermanentError(_of_another(symbol, dataset, last_id))
@@ -161,8 +161,8 @@ def fetch_trailing(
 
 def _of_another(symbol: str, dataset: str, first_id: int) -> str:
     return (
-        f"{symbol}: the exchange's {dataset} from id {first_id} on are those of another "
-        "instrument, which has the name by now"
+        f"{symbol}: the exchange's {dataset} from id {first_id} on belong to another "
+        "instrument, which has taken over the name"
     )
 
 
@@ -257,7 +257,7 @@ def _pages(page: _Page, what: str, first_id: int, last_id: int) -> Iterator[list
         found = _proven(page(next_id, min(MAX_TRADES, 2 * (last_id - next_id + 1) + 1)))
         if not found:
             raise TransientError(
-                f"{what}: the exchange serves none from id {next_id} on yet; wanted up to {last_id}"
+                f"{what}: the exchange serves none from id {next_id} on yet; last wanted {last_id}"
             )
         yield [one for one in found if one.number <= last_id]
         next_id = found[-1].number + 1

@@ -91,7 +91,7 @@ def aggregate_blocks(
                 )
     except OverflowError as error:
         raise RejectedInputError(
-            f"{piece.path} holds numbers beyond any market's: {error}"
+            f"{piece.path} contains numbers that no market has: {error}"
         ) from error
     content.whole, content.partial = pl.concat(whole), pl.concat(partial)
     return content
@@ -101,7 +101,7 @@ def _check_hope(path: str, rejections: Sequence[Rejection]) -> None:
     if len(rejections) > MAX_REJECTIONS:
         first = rejections[0]
         raise RejectedInputError(
-            f"{path} has more than {MAX_REJECTIONS} rows that cannot be used; line "
+            f"{path} has more than {MAX_REJECTIONS} unusable rows; line "
             f"{first.line}: {first.reason}"
         )
 

@@ -104,7 +104,9 @@ class RestTrades:
         """
         answered_us = rest.server_time_us()
         if window[1] + FINAL_AFTER_US > answered_us:
-            raise PermanentError(f"{symbol}: the day is not over; its trades can be had then")
+            raise PermanentError(
+                f"{symbol}: the day has not ended; its trades are served afterwards"
+            )
         is_aggregate = kind == AGG_TRADES
         found = rest.agg_trades(exchange_symbol_of(symbol), start_us=window[0])
         first = next((row for row in found if is_aggregate or not row.is_void), None)

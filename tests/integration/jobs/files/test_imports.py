@@ -246,7 +246,7 @@ def test_rejected_rows_of_equal_names_are_separated_by_market(
 def test_symbol_that_escapes_its_folder_is_refused(
     settings: Settings, write: Callable[[str, str], Path], symbol: str
 ) -> None:
-    with pytest.raises(PermanentError, match="is no symbol"):
+    with pytest.raises(PermanentError, match="is not a symbol"):
         import_file(settings=settings, path=write("mine.csv", row(0)), symbol=symbol)
 
 

@@ -99,7 +99,7 @@ def test_named_symbols_are_planned_only_for_the_runs_days(settings: Settings) ->
 
 
 def test_range_without_a_full_day_is_refused(settings: Settings) -> None:
-    with pytest.raises(PermanentError, match="holds no whole day"):
+    with pytest.raises(PermanentError, match="contains no whole UTC day"):
         plan_day(settings=settings, start=DAY + 1, end=DAY + DAY_US)
 
 

@@ -1,5 +1,5 @@
--- Privileges of the roles. Applied on every migration: new tables and functions get their grants, and a
--- restored database gets them back.
+-- Privileges of the roles. Applied on every migration: new tables and functions get their grants,
+-- and a restored database gets them back.
 DO $$
 BEGIN
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());

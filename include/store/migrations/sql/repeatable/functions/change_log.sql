@@ -263,8 +263,8 @@ $$;
 COMMENT ON FUNCTION ops.changed_trades(pg_snapshot) IS
 'Minutes, by symbol and UTC day, whose captured trades were inserted, deleted or updated since a snapshot.';
 
--- In the table of the marts' cursors, so that pruning keeps changes that the checks have not read. The
--- jobs may advance this cursor only, hence a function.
+-- In the table of the marts' cursors, so that pruning keeps changes that the checks have not read.
+-- A function, because the jobs may advance only this cursor.
 CREATE OR REPLACE FUNCTION ops.advance_quality_cursor(seen pg_snapshot) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
