@@ -212,3 +212,14 @@ def test_very_late_spot_trades_do_not_change_the_exchanges_candle(
         assert differing_values(offer.candle, true) == []
     assert results.missing or one.ids.overtaken or order == sorted(order)
     assert results.differing == []  # what is not whole claims nothing
+
+
+def test_minute_with_missing_trades_is_partial_without_its_kline(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    one.on_trade(trade(1, T0 + 1))
+    one.on_trade(trade(2, T0 + MINUTE_US + 1))
+    one.on_trade(trade(4, T0 + MINUTE_US + 2, first=4))
+    one.on_clock(T0 + 2 * MINUTE_US + GRACE + TIMEOUT)
+    assert results.missing == [(3, 3)]
+    assert [o.status for o in results.candidates] == [Status.PARTIAL] * 2
