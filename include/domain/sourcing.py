@@ -249,7 +249,7 @@ class _Chooser:
 
 
 def _in(file: PublishedFile, missing: Ranges) -> Ranges:
-    """Missing minutes of the file's period that the file may contain."""
+    """Return the missing minutes of the file's period that the file may contain."""
     return without(common(missing, [(file.start_us, file.end_us)]), united(file.lacks))
 
 

@@ -247,7 +247,7 @@ def values_of(
 
 
 def array(texts: list[str]) -> sql.Composable:
-    """A text array without braces, which Great Expectations would read as placeholders."""
+    """Return a text array without braces, which Great Expectations would read as placeholders."""
     items = sql.SQL(", ").join(map(sql.Literal, texts))
     return sql.SQL("ARRAY[{}]::text[]").format(items)
 

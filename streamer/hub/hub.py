@@ -202,7 +202,7 @@ class Hub:
     # --- marks
 
     def _listen(self, listed: _Listed) -> None:
-        """Have an aggregator mark its changes only while it has readers."""
+        """Make an aggregator mark its changes only while it has readers."""
         listed.aggregator.on_change = self._mark if listed.listeners else None
 
     def _mark(self, symbol: str, minute: Minute) -> None:

@@ -177,7 +177,7 @@ def _fetch_beyond(
     """
     answered_us = page.candles[-1].open_time_us + MINUTE_US if page.candles else end_us
     is_old = answered_us <= page.server_time_us - HALT_IS_SURE_US
-    # A halt recorded before goes on: no need to prove it retries.
+    # A halt recorded before goes on: no need to prove it again.
     is_new = is_old and (
         bool(page.candles) or not read_outages(connection, symbol, start_us - MINUTE_US, start_us)
     )

@@ -159,7 +159,7 @@ class _Planner:
         )
 
     def _listed(self, symbol: str, month_us: int) -> dict[str, DumpEntry]:
-        """Published files of a month, by path."""
+        """Return the published files of a month, by path."""
         month = f"{from_us(month_us):%Y-%m}"
         found: dict[str, DumpEntry] = {}
         for period in ("daily", "monthly"):

@@ -83,7 +83,7 @@ def redact(url: str) -> str:
 def connection_arguments(
     url: str, *, application_name: str, timeout_s: float = CONNECT_TIMEOUT_S
 ) -> dict[str, Any]:
-    """Arguments for ``psycopg.connect`` and its async twin, checked.
+    """Return checked arguments for ``psycopg.connect`` and its asynchronous counterpart.
 
     Raises:
         PermanentError: the URL is not a PostgreSQL URL.
@@ -165,7 +165,7 @@ async def connect_async(
 
 
 async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Have the server answer.
+    """Check that the server answers.
 
     Raises:
         TransientError: it is away.

@@ -96,7 +96,7 @@ def write_day(connection: Connection, table: RawTable, day: str, path: Path) -> 
 
 
 def read_day(table: RawTable, path: Path) -> Iterator[pl.DataFrame]:
-    """The rows of a file, in blocks.
+    """Yield the rows of a file, in blocks.
 
     Raises:
         RejectedInputError: it is missing, or no file of this table.
