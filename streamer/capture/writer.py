@@ -200,7 +200,7 @@ class CaptureWriter:
                 await self._write_lane(lane)
 
     async def _write_lane(self, lane: Lane) -> None:
-        with self._lanes.taken(lane, self._batch_rows) as lines:
+        with self._lanes.removed(lane, self._batch_rows) as lines:
             if lane.can_be_requested:
                 await self._write(lane.table, lines)
                 return
@@ -321,7 +321,7 @@ class CaptureWriter:
                 continue
             moved = True
             # If cancelled midway, the rows may be on disk too; the table stores them once.
-            with self._lanes.taken(lane, self._batch_rows) as lines:
+            with self._lanes.removed(lane, self._batch_rows) as lines:
                 await self._save_losses()
                 if lane.in_flight:  # these are older rows: a kill may end the write in progress
                     earlier, lane.in_flight = lane.in_flight, []

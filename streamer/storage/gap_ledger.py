@@ -24,12 +24,12 @@ from include.errors import PermanentError, TransientError
 from include.store.ledgers.gap_batches import (
     ClosedGap,
     GapRow,
-    LeftGap,
+    GivenUpGap,
     NewGap,
     WiderGap,
     close_gaps_async,
     close_proven_gaps_async,
-    leave_gaps_async,
+    give_up_gaps_async,
     open_gaps_async,
     widen_gaps_async,
 )
@@ -102,12 +102,12 @@ class OpenGap:
 
     def prove(self, start_us: int, end_us: int, by: str, now_s: float) -> None:
         """Mark a range as proven."""
-        left = without(self.unproven, [(start_us, end_us)])
-        if left == self.unproven:
+        unproven = without(self.unproven, [(start_us, end_us)])
+        if unproven == self.unproven:
             return
-        self.unproven = left
+        self.unproven = unproven
         self.proofs.add(by)
-        if not left:
+        if not unproven:
             self.proven_s = now_s
             self.changes += 1
 
@@ -321,9 +321,9 @@ class GapLedger:
                 for one in gap.rows
             ],
         )
-        left = [gap for gap in batch if gap.given_up is not None and gap not in proven]
-        await leave_gaps_async(
-            connection, [LeftGap(one, gap.detail) for gap in left for one in gap.rows]
+        given_up = [gap for gap in batch if gap.given_up is not None and gap not in proven]
+        await give_up_gaps_async(
+            connection, [GivenUpGap(one, gap.detail) for gap in given_up for one in gap.rows]
         )
         for gap in batch:
             if gap.changes != seen[gap]:  # changed in the meantime: the next round writes it

@@ -66,7 +66,7 @@ WHERE
     AND c.symbol = l.symbol AND c.open_time = l.open_time
 """
 
-_REMOVE_LEFT = """
+_REMOVE_ABANDONED = """
 DELETE FROM market.live_candles
 WHERE symbol = ANY(%s) OR updated_at < now() - interval '10 minutes'
 """
@@ -142,7 +142,7 @@ def remove_stale_live(connection: Connection, symbols: Sequence[str]) -> int:
         The number removed.
     """
     with translated(connection):
-        return connection.execute(_REMOVE_LEFT, (list(symbols),)).rowcount
+        return connection.execute(_REMOVE_ABANDONED, (list(symbols),)).rowcount
 
 
 def _age(row: LiveCandle) -> tuple[int, bool]:

@@ -83,7 +83,7 @@ FROM (
 WHERE g.id = n.id
 """
 
-_LEAVE = """
+_GIVE_UP = """
 UPDATE ops.gaps AS g
 SET claimed_at = NULL, claimed_by = NULL, detail = g.detail || n.detail
 FROM (
@@ -151,7 +151,7 @@ class ClosedGap:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftGap:
+class GivenUpGap:
     """A gap that its streamer gives up, so that other workers can claim it."""
 
     row: GapRow
@@ -221,7 +221,7 @@ async def close_gaps_async(connection: AsyncConnection, gaps: Sequence[ClosedGap
     return await _update(connection, _CLOSE, arguments)
 
 
-async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap]) -> int:
+async def give_up_gaps_async(connection: AsyncConnection, gaps: Sequence[GivenUpGap]) -> int:
     """Give up gaps, with the reason in their detail; return how many are still open."""
     if not gaps:
         return 0
@@ -229,7 +229,7 @@ async def leave_gaps_async(connection: AsyncConnection, gaps: Sequence[LeftGap])
         **_rows([gap.row for gap in gaps]),
         "details": [Jsonb(gap.detail) for gap in gaps],
     }
-    return await _update(connection, _LEAVE, arguments)
+    return await _update(connection, _GIVE_UP, arguments)
 
 
 async def close_proven_gaps_async(

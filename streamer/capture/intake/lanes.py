@@ -70,7 +70,7 @@ class Lanes:
         return rows
 
     @contextmanager
-    def taken(self, lane: Lane, most: int) -> Iterator[list[str]]:
+    def removed(self, lane: Lane, most: int) -> Iterator[list[str]]:
         """Remove and yield the oldest rows of a lane; they return to it if the block fails.
 
         They are removed first so that rows evicted from a full queue are not used twice.

@@ -11,7 +11,7 @@ import pytest
 
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US
-from include.store.ledgers.gap_batches import ClosedGap, GapRow, LeftGap, NewGap, WiderGap
+from include.store.ledgers.gap_batches import ClosedGap, GapRow, GivenUpGap, NewGap, WiderGap
 from streamer.storage import gap_ledger as module
 from streamer.storage.gap_ledger import GapLedger
 
@@ -94,7 +94,7 @@ class Table:
                 row.by = row.by or gap.by
         return len(gaps)
 
-    async def leave(self, _: object, gaps: Sequence[LeftGap]) -> int:
+    async def leave(self, _: object, gaps: Sequence[GivenUpGap]) -> int:
         for gap in gaps:
             if (row := self.of(gap.row)) is not None:
                 row.error = gap.detail["error"]
@@ -138,7 +138,7 @@ def played_table(monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setattr(module, "open_gaps_async", table.open)
     monkeypatch.setattr(module, "widen_gaps_async", table.widen)
     monkeypatch.setattr(module, "close_gaps_async", table.close_all)
-    monkeypatch.setattr(module, "leave_gaps_async", table.leave)
+    monkeypatch.setattr(module, "give_up_gaps_async", table.leave)
     monkeypatch.setattr(module, "close_proven_gaps_async", table.close_proven)
     monkeypatch.setattr(module, "WRITE_INTERVAL_S", 0.0)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.02, max_s=0.02, min_s=0.01))

@@ -14,12 +14,12 @@ from include.store.candles.merging import merge_candidates
 from include.store.ledgers.gap_batches import (
     ClosedGap,
     GapRow,
-    LeftGap,
+    GivenUpGap,
     NewGap,
     WiderGap,
     close_gaps_async,
     close_proven_gaps_async,
-    leave_gaps_async,
+    give_up_gaps_async,
     open_gaps_async,
     widen_gaps_async,
 )
@@ -97,7 +97,7 @@ async def test_given_up_gap_can_be_claimed_immediately(
     with connect(database_url, application_name="test") as jobs:
         assert [gap.id for gap in claim_gaps(jobs, worker="streamer")] == [number.id]
         assert claim_gaps(jobs, worker="dag") == []
-        await leave_gaps_async(connection, [LeftGap(number, {"error": "refused"})])
+        await give_up_gaps_async(connection, [GivenUpGap(number, {"error": "refused"})])
         (gap,) = claim_gaps(jobs, worker="dag")
     assert gap.detail == {"error": "refused"}
 
@@ -142,7 +142,7 @@ async def test_gap_with_a_reused_id_is_not_confused(
     for gone in (a, quotes, other, later):
         assert await widen_gaps_async(connection, [WiderGap(gone, at(0), at(9))]) == set()
         assert await close_gaps_async(connection, [ClosedGap(gone, 0.0, "rest")]) == 0
-        assert await leave_gaps_async(connection, [LeftGap(gone)]) == 0
+        assert await give_up_gaps_async(connection, [GivenUpGap(gone)]) == 0
         assert await close_proven_gaps_async(connection, [gone]) == (set(), {gone})
     assert await stored(connection) == before
 
@@ -166,4 +166,4 @@ async def test_empty_batches_write_nothing(connection: Connection) -> None:
     assert await open_gaps_async(connection, []) == []
     assert await widen_gaps_async(connection, []) == set()
     assert await close_gaps_async(connection, []) == 0
-    assert await leave_gaps_async(connection, []) == 0
+    assert await give_up_gaps_async(connection, []) == 0

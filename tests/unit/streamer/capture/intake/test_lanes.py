@@ -66,13 +66,13 @@ def test_rows_return_in_order_after_a_failed_write() -> None:
         lanes.add(trades, (number,))
 
     def fail() -> None:
-        with lanes.taken(trades, 2) as rows:
+        with lanes.removed(trades, 2) as rows:
             assert (rows, list(trades.rows)) == ([(0,), (1,)], [(2,), (3,)])
             raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
         fail()
     assert (list(trades.rows), lanes.waiting) == ([(0,), (1,), (2,), (3,)], 4)
-    with lanes.taken(trades, 2):
+    with lanes.removed(trades, 2):
         lanes.add(trades, (4,))
     assert (list(trades.rows), lanes.waiting) == ([(2,), (3,), (4,)], 3)
