@@ -22,7 +22,7 @@ ENDED_BY_CALLER = {
     ("serving/bars/live_bars.py", "_follow"): CANCELLED_AT_STOP,
     ("serving/bars/live_bars.py", "_read_next"): CANCELLED_AT_STOP,
     ("serving/process.py", "serve"): IN_TIMED_WAIT,
-    ("serving/sources/remote/ticks.py", "_run_calls"): CANCELLED_AT_STOP,
+    ("serving/sources/remote/ticks.py", "make_call"): CANCELLED_AT_STOP,
     ("streamer/app.py", "_no_readers"): CANCELLED_AT_STOP,
     ("streamer/app.py", "_follow_listings"): CANCELLED_AT_STOP,
     ("streamer/capture/app.py", "run"): CANCELLED_AT_STOP,
@@ -35,7 +35,7 @@ ENDED_BY_CALLER = {
     ("streamer/runtime/supervisor.py", "wait"): CANCELLED_AT_STOP,
     ("streamer/symbols/listings.py", "_follow_file"): CANCELLED_AT_STOP,
     ("streamer/symbols/startup.py", "_unless_stopped"): IN_TIMED_WAIT,
-    ("streamer/symbols/startup.py", "retry_until_stopped"): IN_TIMED_WAIT,
+    ("streamer/symbols/startup.py", "attempt"): IN_TIMED_WAIT,
 }
 """Waits without a timeout of their own, by module and function, and what ends them."""
 
