@@ -87,7 +87,7 @@ class Reader:
             await asyncio.sleep(LOOK_S)
         for feed in feeds:
             feed._tap = self.note
-        self._tell("streaming", connections=len(feeds))
+        self._tell("streaming_started", connections=len(feeds))
         await self.obey()
 
     @staticmethod
