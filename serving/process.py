@@ -30,7 +30,7 @@ POLL_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ServedSource:
     """Source of a served market.
 
     Attributes:
@@ -79,7 +79,7 @@ async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _streamer(settings: Settings, address: str) -> AsyncIterator[Source]:
+async def _streamer(settings: Settings, address: str) -> AsyncIterator[ServedSource]:
     """Build the market of a streamer, or of another server, from its gRPC."""
     remote = RemoteMarket(
         address, certificate=settings.grpc_trusted_file, token=settings.streamer_token
@@ -97,18 +97,18 @@ async def _streamer(settings: Settings, address: str) -> AsyncIterator[Source]:
 
     market = _market(remote, ticks.hubs, statistics)
     try:
-        yield Source(market, f"the streamer at {address}", [ticks.run()])
+        yield ServedSource(market, f"the streamer at {address}", [ticks.run()])
     finally:
         await remote.close()
 
 
 @asynccontextmanager
-async def _nats(settings: Settings) -> AsyncIterator[Source]:
+async def _nats(settings: Settings) -> AsyncIterator[ServedSource]:
     """Build the market of all streamers that publish over NATS."""
     ticks = NatsTicks()
     remote = nats_market(settings, beside=ticks.session)
     market = _market(remote, ticks.hubs, remote.statistics)
-    yield Source(market, f"NATS at {remote.nats.hosts}", [remote.run()])
+    yield ServedSource(market, f"NATS at {remote.nats.hosts}", [remote.run()])
 
 
 def _market(

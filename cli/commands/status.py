@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from include.jobs.status import Status
+    from include.jobs.status import DatabaseStatus
     from include.store.ledgers.health import SymbolHealth
 
 MAX_ROWS = 20
@@ -77,7 +77,7 @@ def window_of(text: str) -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def as_mapping(found: Status) -> dict[str, Any]:
+def as_mapping(found: DatabaseStatus) -> dict[str, Any]:
     """Return the status as JSON values: times in ISO 8601, durations in seconds."""
     return {"healthy": not found.findings, **_plain(asdict(found))}
 
@@ -94,7 +94,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def show(found: Status, console: Console, *, show_all: bool) -> None:
+def show(found: DatabaseStatus, console: Console, *, show_all: bool) -> None:
     """Print the status, readable at 80 columns."""
     from include.jobs.status import worst_first
 
@@ -128,7 +128,7 @@ def show(found: Status, console: Console, *, show_all: bool) -> None:
         console.print(f"[red]✗[/] {finding.message}")
 
 
-def _symbol_table(symbols: list[SymbolHealth], found: Status) -> RenderableType:
+def _symbol_table(symbols: list[SymbolHealth], found: DatabaseStatus) -> RenderableType:
     from rich import box
     from rich.table import Table
 
@@ -202,7 +202,7 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 86_400:.0f} d"
 
 
-def _ledger_lines(found: Status) -> RenderableType:
+def _ledger_lines(found: DatabaseStatus) -> RenderableType:
     from rich.table import Table
 
     lines = Table.grid(padding=(0, 2))

@@ -27,7 +27,7 @@ class Role(StrEnum):
     """As reader; also list other accounts and end their sessions."""
 
 
-class Kind(StrEnum):
+class AuthMethod(StrEnum):
     """How a request was authenticated."""
 
     SESSION = "session"
@@ -47,7 +47,7 @@ class Identity:
     user_id: int
     name: str
     role: Role
-    kind: Kind
+    kind: AuthMethod
     key_id: int
     expires_us: int | None
 

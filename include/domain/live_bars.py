@@ -36,7 +36,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BarPart:
     """Joined minutes of a bar."""
 
     candle: Candle
@@ -101,8 +101,8 @@ class SymbolBars:
         self,
         newest_us: int,
         minutes: Iterable[Candle] = (),
-        hours: Iterable[Part] = (),
-        days: Iterable[Part] = (),
+        hours: Iterable[BarPart] = (),
+        days: Iterable[BarPart] = (),
     ) -> None:
         self.newest_us = newest_us
         self._reach = reach_of(newest_us)
@@ -113,8 +113,8 @@ class SymbolBars:
         }
         self._hours = _between(hours, reach.hours_from_us, reach.minutes_from_us)
         self._days = _between(days, reach.days_from_us, reach.hours_from_us)
-        self._joined_hours: dict[int, Part | None] = {}
-        self._earlier: dict[tuple[str, int], Part | None] = {}
+        self._joined_hours: dict[int, BarPart | None] = {}
+        self._earlier: dict[tuple[str, int], BarPart | None] = {}
         """Parts of the bars before the newest minute."""
 
     def put(self, candle: Candle, *, is_closed: bool) -> bool:
@@ -154,7 +154,7 @@ class SymbolBars:
         part = self._earlier_part(timeframe, open_time_us, end_us)
         newest = self._minutes.get(self.newest_us)
         if newest is not None and open_time_us <= self.newest_us < end_us:
-            part = _join([*([] if part is None else [part]), Part(newest, 1)], open_time_us)
+            part = _join([*([] if part is None else [part]), BarPart(newest, 1)], open_time_us)
         if part is None:
             return None
         last_us = end_us - MINUTE_US
@@ -208,7 +208,7 @@ class SymbolBars:
         self.newest_us = newest_us
         self._is_newest_closed = False
 
-    def _earlier_part(self, timeframe: Timeframe, open_time_us: int, end_us: int) -> Part | None:
+    def _earlier_part(self, timeframe: Timeframe, open_time_us: int, end_us: int) -> BarPart | None:
         """Return the part of a bar before the newest minute."""
         key = (timeframe.name, open_time_us)
         if key not in self._earlier:
@@ -216,7 +216,7 @@ class SymbolBars:
             self._earlier[key] = _join(parts, open_time_us) if parts else None
         return self._earlier[key]
 
-    def _parts(self, start_us: int, end_us: int) -> Iterator[Part]:
+    def _parts(self, start_us: int, end_us: int) -> Iterator[BarPart]:
         """Return the parts between two moments in order, each as large as available."""
         reach = self._reach
         for day_us in sorted(self._days):
@@ -234,14 +234,14 @@ class SymbolBars:
                 moment_us = next_us
                 continue
             if (minute := self._minutes.get(moment_us)) is not None:
-                yield Part(minute, 1)
+                yield BarPart(minute, 1)
             moment_us += MINUTE_US
 
-    def _hour(self, hour_us: int) -> Part | None:
+    def _hour(self, hour_us: int) -> BarPart | None:
         """Return an hour, joined from its minutes."""
         if hour_us not in self._joined_hours:
             minutes = [
-                Part(candle, 1)
+                BarPart(candle, 1)
                 for one in range(hour_us, HOUR.next_open_us(hour_us), MINUTE_US)
                 if (candle := self._minutes.get(one)) is not None
             ]
@@ -254,7 +254,7 @@ def _previous_open(timeframe: Timeframe, moment_us: int) -> int:
     return timeframe.open_time_us(timeframe.open_time_us(moment_us) - 1)
 
 
-def _between(parts: Iterable[Part], start_us: int, end_us: int) -> dict[int, Part]:
+def _between(parts: Iterable[BarPart], start_us: int, end_us: int) -> dict[int, BarPart]:
     return {
         part.candle.open_time_us: part
         for part in parts
@@ -262,9 +262,9 @@ def _between(parts: Iterable[Part], start_us: int, end_us: int) -> dict[int, Par
     }
 
 
-def _join(parts: list[Part], open_time_us: int) -> Part:
+def _join(parts: list[BarPart], open_time_us: int) -> BarPart:
     """Join parts, at least one, in order."""
-    return Part(
+    return BarPart(
         join_bars([part.candle for part in parts], open_time_us),
         sum(part.minute_count for part in parts),
     )

@@ -62,7 +62,7 @@ class PublishedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class SourcedPart:
     """Minutes that come from one source together.
 
     Attributes:
@@ -123,7 +123,7 @@ def sourced(
     span: tuple[int, int],
     rest_span: tuple[int, int] | None,
     verify: bool = False,
-) -> list[Part]:
+) -> list[SourcedPart]:
     """Assign each available missing minute to exactly one part.
 
     Re-issued files, and files to be verified, become parts even if nothing is missing; they provide
@@ -140,7 +140,7 @@ def sourced(
         Parts from files in order of time, then parts from REST.
     """
     left = obtainable(missing, files, rest_span)
-    parts: list[Part] = []
+    parts: list[SourcedPart] = []
     for file in sorted(files, key=lambda one: (one.start_us, one.end_us)):
         is_daily = file.source is Source.DUMP_DAILY
         if file.fault or not (file.is_reissued or (verify and is_daily)):
@@ -153,7 +153,7 @@ def sourced(
             start_us, end_us = file.start_us, file.end_us
         found = common(left, [(start_us, end_us)])
         why = "re-issued since it was loaded" if file.is_reissued else "to be compared"
-        parts.append(Part(file.source, start_us, end_us, minutes_in(found), why, file))
+        parts.append(SourcedPart(file.source, start_us, end_us, minutes_in(found), why, file))
         left = without(left, [(start_us, end_us)])
     chooser = _Chooser(files, rest_span)
     for month in _by_period(left, MONTH).values():
@@ -167,7 +167,7 @@ class _Chooser:
 
     files: Sequence[PublishedFile]
     rest_span: tuple[int, int] | None
-    parts: list[Part] = field(default_factory=list)
+    parts: list[SourcedPart] = field(default_factory=list)
     deferred_to_rest: Ranges = field(default_factory=list)
     months: dict[int, PublishedFile] = field(init=False)
     days: dict[int, PublishedFile] = field(init=False)
@@ -196,7 +196,7 @@ class _Chooser:
             else:
                 self.deferred_to_rest += day
 
-    def rest_parts(self) -> list[Part]:
+    def rest_parts(self) -> list[SourcedPart]:
         """Return the parts from REST: near gaps joined, long ranges split."""
         joined: Ranges = []
         for start_us, end_us in self.deferred_to_rest:
@@ -212,7 +212,7 @@ class _Chooser:
                 if held:
                     first_us, last_us = held[0][0], held[-1][1]
                     why = self._why_rest(held)
-                    parts.append(Part(Source.REST, first_us, last_us, minutes_in(held), why))
+                    parts.append(SourcedPart(Source.REST, first_us, last_us, minutes_in(held), why))
         return parts
 
     def _is_for(self, file: PublishedFile, missing: Ranges) -> bool:
@@ -232,7 +232,9 @@ class _Chooser:
         return missing if self.rest_span is None else without(missing, [self.rest_span])
 
     def _assign(self, file: PublishedFile, missing: Ranges, why: str) -> None:
-        part = Part(file.source, missing[0][0], missing[-1][1], minutes_in(missing), why, file)
+        part = SourcedPart(
+            file.source, missing[0][0], missing[-1][1], minutes_in(missing), why, file
+        )
         self.parts.append(part)
 
     def _why_rest(self, missing: Ranges) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-class Scope(TypedDict):
+class CheckArguments(TypedDict):
     """Arguments of ``check_rules``."""
 
     settings: Settings
@@ -83,7 +83,7 @@ def check_rules(
     return report
 
 
-def check_quality(**arguments: Unpack[Scope]) -> QualityReport:
+def check_quality(**arguments: Unpack[CheckArguments]) -> QualityReport:
     """Check like ``check_rules``, and raise if a rule of severity error fails.
 
     Raises:

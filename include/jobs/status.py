@@ -46,7 +46,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class DatabaseStatus:
     """Status of the platform.
 
     Attributes:
@@ -72,7 +72,7 @@ class Status:
 
 def read_status(
     *, settings: Settings, window: timedelta = timedelta(days=1), symbols: Sequence[str] = ()
-) -> Status:
+) -> DatabaseStatus:
     """Read the state of the configured database, in the reader role.
 
     Args:
@@ -105,7 +105,7 @@ def read_status(
                 gap_patience_s=GAP_PATIENCE_S,
             )
         number = connection.info.server_version
-    return Status(
+    return DatabaseStatus(
         database=redact(url),
         server_version=f"{number // 10_000}.{number % 10_000}",
         revision=revision,

@@ -24,7 +24,7 @@ from include.quality.report import CheckResult, QualityReport
 from include.quality.rules.candles import VOCABULARY
 from include.quality.rules.captured_trades import chunks_of, load_trades
 from include.quality.scope import Scope, load_candles, prepare
-from include.quality.session import Session, composed
+from include.quality.session import CheckSession, composed
 from include.quality.suites import SUITES
 from include.store.ledgers.files import QualityResult
 from include.store.ledgers.quality_runs import QualityRun, record_quality_run
@@ -73,7 +73,7 @@ def run_checks(
     # Connect first: our connection errors are clearer than SQLAlchemy's.
     with (
         connect(database_url, application_name="candelabra-quality") as connection,
-        Session(database_url) as session,
+        CheckSession(database_url) as session,
     ):
         found, values = prepare(
             session, scope, limits=limits, start=start, end=end, symbols=symbols
@@ -137,7 +137,7 @@ class _Run:
         candles, trades: rows checked.
     """
 
-    def __init__(self, session: Session, scope: Scope, values: Values) -> None:
+    def __init__(self, session: CheckSession, scope: Scope, values: Values) -> None:
         self.session, self.scope, self.values = session, scope, values
         self.validated: dict[str, ExpectationSuiteValidationResult] = {}
         self.candles = self.trades = 0

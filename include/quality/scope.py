@@ -27,7 +27,7 @@ from psycopg import sql
 from include.quality.limits import LATE, Limits, ScopeKind
 from include.quality.open_faults import BROKEN_LEDGERS, OPEN
 from include.quality.rules.halts import FAILED_BEFORE, MINUTES, NOTE_MINUTES
-from include.quality.session import Session
+from include.quality.session import CheckSession
 
 CURSOR = "quality.candles"
 """Our row in ``ops.build_cursors``. It prevents pruning of changes that we have not read."""
@@ -276,7 +276,7 @@ LEFT JOIN (
 
 
 def prepare(
-    session: Session,
+    session: CheckSession,
     kind: ScopeKind,
     *,
     limits: Limits,
@@ -345,7 +345,7 @@ def prepare(
     return Scope(kind, since, end, snapshot, found, tuple(chunks or (0,))), values
 
 
-def load_candles(session: Session, chunk: int, values: dict[str, sql.Composable]) -> int:
+def load_candles(session: CheckSession, chunk: int, values: dict[str, sql.Composable]) -> int:
     """Fill ``quality_candles`` with a chunk, record its minutes; return the number of rows."""
     session.execute("TRUNCATE quality_candles")
     session.execute(_CANDLES, values | {"chunk": sql.Literal(chunk)})

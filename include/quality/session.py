@@ -19,7 +19,7 @@ STATEMENT_TIMEOUT_S = 600
 """Maximum time of one rule."""
 
 
-class Session:
+class CheckSession:
     """A Great Expectations context over one connection.
 
     The pool has one connection, so that every rule sees the temporary tables; each rule returns it

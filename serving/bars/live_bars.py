@@ -17,7 +17,7 @@ import structlog
 
 from include.backoff import Backoff, RetryLoop
 from include.domain.candles import Candle
-from include.domain.live_bars import HOUR, Part, SymbolBars, reach_of
+from include.domain.live_bars import HOUR, BarPart, SymbolBars, reach_of
 from include.domain.timeframes import Timeframe
 from include.errors import PermanentError, TransientError
 from serving.bars.reused_tickers import ReusedTickers
@@ -37,7 +37,7 @@ POLL_INTERVAL_S = 60.0
 """Fallback poll; task completion normally wakes us."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.05)
 
-Parts = tuple[Sequence[Candle], Sequence[Part], Sequence[Part]]
+Parts = tuple[Sequence[Candle], Sequence[BarPart], Sequence[BarPart]]
 """Minutes, hours and days."""
 
 

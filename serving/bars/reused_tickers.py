@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import structlog
 
 from include.domain.candles import Candle
-from include.domain.live_bars import DAY, HOUR, Part, SymbolBars, is_of_another
+from include.domain.live_bars import DAY, HOUR, BarPart, SymbolBars, is_of_another
 from include.domain.timeframes import from_us_text
 
 log = structlog.get_logger(__name__)
@@ -57,8 +57,8 @@ class ReusedTickers:
         symbol: str,
         newest_us: int,
         minutes: Sequence[Candle],
-        hours: Sequence[Part],
-        days: Sequence[Part],
+        hours: Sequence[BarPart],
+        days: Sequence[BarPart],
     ) -> SymbolBars:
         """Build bars of the present instrument only, from the table's rows of its ticker."""
         since_us = self.since_us(symbol)

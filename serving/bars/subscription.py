@@ -47,7 +47,7 @@ class BarUpdate:
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class MissedBars:
     """Bars of a symbol whose states the reader did not receive: open times in µs, half open."""
 
     symbol: str
@@ -66,7 +66,7 @@ class Bars:
     """
 
     updates: list[BarUpdate]
-    missed: list[Missed]
+    missed: list[MissedBars]
     streamed: frozenset[str] | None = None
 
     def __bool__(self) -> bool:
@@ -217,7 +217,7 @@ class BarSubscription(Mailbox[Key, "CandleUpdate | BarUpdate | None", tuple[str,
             for key, state in self.take(limit)
             if (update := self._update(key, state)) is not None
         ]
-        missed = [Missed(*key, *span) for key, span in self.take_missed().items()]
+        missed = [MissedBars(*key, *span) for key, span in self.take_missed().items()]
         return Bars(updates, missed, self._take_streamed())
 
     # --- inside

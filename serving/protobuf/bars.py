@@ -11,7 +11,7 @@ from include.domain.candles import Candle, Source, Status
 from include.domain.timeframes import SECOND_US
 from include.store.candles.bars import StoredBar
 from include.store.instruments import Listing
-from serving.bars.subscription import BarUpdate, Missed
+from serving.bars.subscription import BarUpdate, MissedBars
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 
 STATUSES: dict[Status | None, pb.Status] = {
@@ -118,7 +118,7 @@ def stored_of(bar: StoredBar, timeframe: str) -> pb.Candle:
     )
 
 
-def missed_of(missed: Missed) -> pb.Missed:
+def missed_of(missed: MissedBars) -> pb.Missed:
     """Encode the missed minutes."""
     return pb.Missed(
         symbol=missed.symbol,

@@ -20,7 +20,7 @@ from itertools import islice
 
 from include.domain.timeframes import Timeframe
 from serving.bars.live_bars import LiveBars
-from serving.bars.subscription import Bars, BarSubscription, BarUpdate, Missed
+from serving.bars.subscription import Bars, BarSubscription, BarUpdate, MissedBars
 from serving.http.encoded_frames import Frames
 from serving.websocket import messages
 from serving.websocket.messages import control_message, missed_of
@@ -313,7 +313,7 @@ class BarBroadcaster:
             frames = self._form.join([one.fragment for one in waiting.values()]) if waiting else b""
         if listener.missed:
             spans, listener.missed = listener.missed, {}
-            missed = [Missed(one, self._timeframe.name, *span) for one, span in spans.items()]
+            missed = [MissedBars(one, self._timeframe.name, *span) for one, span in spans.items()]
             frames += messages.framed(messages.TEXT, missed_of(missed).encode())
         if listener.conflated:
             frames += self._conflated(listener)

@@ -30,7 +30,7 @@ from serving.websocket.messages import (
     MAX_BYTES,
     MAX_SYMBOLS,
     Ping,
-    Refusal,
+    RefusedMessage,
     Subscribe,
     Unsubscribe,
     control_message,
@@ -132,7 +132,7 @@ class Reader:
                     return
                 try:
                     await self._handle(text)
-                except Refusal as refusal:
+                except RefusedMessage as refusal:
                     self._refused += 1
                     await self._send(
                         control_message(
@@ -155,7 +155,7 @@ class Reader:
         )
         self._last_message_s = now_s
         if self._allowance < 1:
-            raise Refusal("too_fast", f"more than {MAX_MESSAGES_PER_S} messages a second")
+            raise RefusedMessage("too_fast", f"more than {MAX_MESSAGES_PER_S} messages a second")
         self._allowance -= 1
         message = decoded(text)
         if isinstance(message, Ping):
@@ -166,7 +166,7 @@ class Reader:
             return
         name = PRICE if message.channel == PRICE else message.timeframe
         if name != PRICE and name not in TIMEFRAMES:
-            raise Refusal(
+            raise RefusedMessage(
                 "unknown_timeframe",
                 f"{name[:16]!r} is none; should be one of {', '.join(TIMEFRAMES)}",
                 message.id,
@@ -208,7 +208,7 @@ class Reader:
             if fresh:
                 try:
                     await self._subscribe(Subscribe(channel=PRICE, symbols=fresh), PRICE, fresh)
-                except Refusal as refusal:
+                except RefusedMessage as refusal:
                     await self._send(
                         control_message("error", code=refusal.code, message=refusal.text)
                     )
@@ -227,7 +227,7 @@ class Reader:
         count = sum(len(one.listener.symbols) for one in self._channels.values())
         count += self._ticks.count
         if count + fresh > MAX_SYMBOLS:
-            raise Refusal(
+            raise RefusedMessage(
                 "too_many_symbols",
                 f"{count} are subscribed and {fresh} more requested; "
                 f"should be {MAX_SYMBOLS} at most",

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from include.domain.timeframes import SECOND_US
-from serving.bars.subscription import BarUpdate, Missed
+from serving.bars.subscription import BarUpdate, MissedBars
 from serving.http.formats import book_ticker_fields
 from serving.protobuf.bars import plain
 from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
@@ -85,7 +85,7 @@ Message = Subscribe | Unsubscribe | Ping
 _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
-class Refusal(Exception):
+class RefusedMessage(Exception):
     """A refused message and the reason; the connection continues."""
 
     def __init__(self, code: ErrorCode, text: str, id_: str | int | None = None) -> None:
@@ -99,23 +99,23 @@ def decoded(text: str | bytes) -> Message:
     """Decode a message from a client.
 
     Raises:
-        Refusal: it is invalid; the text says what would be right.
+        RefusedMessage: it is invalid; the text says what would be right.
     """
     try:
         return _DECODER.decode(text)
     except msgspec.ValidationError as error:
         said = str(error)
         if "Invalid value" in said and "$.type" in said:
-            raise Refusal(
+            raise RefusedMessage(
                 "unknown_type", f"{said}; type should be subscribe, unsubscribe or ping"
             ) from None
         if "missing required field `type`" in said:
-            raise Refusal(
+            raise RefusedMessage(
                 "unknown_type", "no type; should be subscribe, unsubscribe or ping"
             ) from None
-        raise Refusal("wrong_field", said[:300]) from None
+        raise RefusedMessage("wrong_field", said[:300]) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Refusal(
+        raise RefusedMessage(
             "not_json", 'not JSON; should be such as {"type": "subscribe", "symbol": "BTCUSDT"}'
         ) from None
 
@@ -124,17 +124,17 @@ def names_of(message: Subscribe, streamed: Iterable[str]) -> list[str]:
     """The symbols that a message names; all streamed ones if it names none.
 
     Raises:
-        Refusal: one is not streamed, or nothing is streamed yet.
+        RefusedMessage: one is not streamed, or nothing is streamed yet.
     """
     known = frozenset(streamed)
     if not known:
-        raise Refusal("not_yet", "no symbol is streamed here yet; try again", message.id)
+        raise RefusedMessage("not_yet", "no symbol is streamed here yet; try again", message.id)
     if (named := _named(message)) is None:
         return sorted(known)
     for name in named:
         if name not in known:
             shown = name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…"
-            raise Refusal("unknown_symbol", f"{shown!r} is not streamed", message.id)
+            raise RefusedMessage("unknown_symbol", f"{shown!r} is not streamed", message.id)
     return named
 
 
@@ -167,7 +167,7 @@ def control_message(kind: str, **fields: object) -> str:
     return _json({"type": kind, **{k: v for k, v in fields.items() if v is not None}})
 
 
-def missed_of(missed: Sequence[Missed]) -> str:
+def missed_of(missed: Sequence[MissedBars]) -> str:
     """Encode ranges of evicted bars; the reader reads them by REST."""
     return _json(
         {

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.websockets import WebSocketDisconnect
 
 from serving.websocket.messages import (
-    Refusal,
+    RefusedMessage,
     Subscribe,
     Unsubscribe,
     book_tickers_of,
@@ -28,7 +28,7 @@ CHANNELS = frozenset({TRADES, BOOK})
 
 
 @dataclass(slots=True)
-class _Channel:
+class _TickChannel:
     hub: Any
     subscription: Any
     task: asyncio.Task[None] | None = None
@@ -52,7 +52,7 @@ class TickChannels:
         self._hubs = hubs
         self._send = send
         self._on_gone = on_gone
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, _TickChannel] = {}
 
     @property
     def count(self) -> int:
@@ -73,18 +73,20 @@ class TickChannels:
         """Subscribe to further symbols.
 
         Raises:
-            Refusal: that is impossible.
+            RefusedMessage: that is impossible.
         """
         hub = self._hub(message)
         if message.format != "json":
-            raise Refusal("wrong_field", "format: binary is of the channel price", message.id)
-        channel = self._channels.get(message.channel) or _Channel(hub, hub.subscribe())
+            raise RefusedMessage(
+                "wrong_field", "format: binary is of the channel price", message.id
+            )
+        channel = self._channels.get(message.channel) or _TickChannel(hub, hub.subscribe())
         try:
             hub.add_symbols(channel.subscription, names)
         except FullError as error:
             if message.channel not in self._channels:
                 channel.subscription.unsubscribe()
-            raise Refusal("too_many_symbols", str(error), message.id) from None
+            raise RefusedMessage("too_many_symbols", str(error), message.id) from None
         self._channels[message.channel] = channel
         await self._send(
             control_message(
@@ -117,7 +119,7 @@ class TickChannels:
 
     def _hub(self, message: Subscribe) -> TradeHub | BookTickerHub:
         if self._hubs is None:
-            raise Refusal(
+            raise RefusedMessage(
                 "not_served",
                 f"{message.channel} are not served here; ask a streamer, or a server that is "
                 "attached to one by gRPC",
@@ -125,7 +127,7 @@ class TickChannels:
             )
         return self._hubs.trades if message.channel == TRADES else self._hubs.book_tickers
 
-    async def _send_ticks(self, channel: _Channel) -> None:
+    async def _send_ticks(self, channel: _TickChannel) -> None:
         """Send ticks as fast as the reader reads."""
         encode = trades_of if isinstance(channel.hub, TradeHub) else book_tickers_of
         subscription = channel.subscription

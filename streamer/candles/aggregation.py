@@ -38,7 +38,7 @@ from streamer.candles.events import (
 )
 from streamer.candles.minutes import Minute, Minutes, Timing
 from streamer.candles.seeding import SeedSearch
-from streamer.candles.silence import SILENT_AFTER_MINUTES, Failures, Silence
+from streamer.candles.silence import SILENT_AFTER_MINUTES, FailingMinutes, Silence
 from streamer.candles.trade_ids import FOLLOWS, WAITING, IdOrder, SkippingTradeIds, TradeIds
 
 MINUTES_KEPT = 3
@@ -64,13 +64,13 @@ class SymbolAggregator:
         self.duplicates = self.void_trades = self.late_trades = self.equal_klines = 0
         self.is_dirty = False
         self.on_change: Callable[[str, Minute], None] | None = None
-        self.without_trades = Failures()
+        self.without_trades = FailingMinutes()
         self._timing = timing
         self._events = events
         self._seed: SeedSearch | None = None
         self._next_minute: int | None = None
         self._silence = Silence()
-        self._without_klines = Failures()
+        self._without_klines = FailingMinutes()
         self._delivers_since_us: int | None = None
         self._complete_since_us: int | None = None
         """Exchange time since which no trade is missing: the connection's start, or the trade after
@@ -451,7 +451,7 @@ class SymbolAggregator:
         if not self._timing.expects_klines or not was_connected:
             return
         if self.minutes.have_klines_since(open_time_us):
-            self._without_klines = Failures()  # only one frame was lost; the stream is alive
+            self._without_klines = FailingMinutes()  # only one frame was lost; the stream is alive
         elif self._without_klines.count():
             self._events.resubscribe_needed(self.symbol, "no closed kline in time")
 
@@ -461,7 +461,7 @@ class SymbolAggregator:
         if minute is None or minute.kline is None or not minute.kline.body.trade_count:
             return
         if self.ids.last_trade_us >= open_time_us or not self._was_connected(open_time_us):
-            self.without_trades = Failures()
+            self.without_trades = FailingMinutes()
         elif self.without_trades.count():
             self._events.resubscribe_needed(self.symbol, "klines count trades that did not arrive")
 

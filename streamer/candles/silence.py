@@ -21,7 +21,7 @@ def is_due(failures: int) -> bool:
     return failures & (failures - 1) == 0
 
 
-class Failures:
+class FailingMinutes:
     """Consecutive minutes in which a stream failed."""
 
     __slots__ = ("minutes",)

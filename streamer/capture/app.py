@@ -32,7 +32,7 @@ from streamer.capture.intake.rows import Intake
 from streamer.capture.intake.watch import StreamWatch
 from streamer.capture.repair.expected_trades import ExpectedTrades
 from streamer.capture.repair.missing_ids import MissingIdsQueue
-from streamer.capture.repair.resumption import Resumption, cannot_be_requested
+from streamer.capture.repair.resumption import CaptureResumption, cannot_be_requested
 from streamer.capture.repair.stored_rows_check import LOST, Behind, StoredRowsCheck
 from streamer.capture.repair.trade_calls import trade_calls
 from streamer.capture.repair.trailing_trades import TrailingTrades
@@ -116,7 +116,7 @@ class Capture:
             flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
             acknowledged=StoredRowsCheck(self._url, self._gone),
         )
-        self._resumption = Resumption(
+        self._resumption = CaptureResumption(
             self._url,
             self._datasets,
             self.intake,

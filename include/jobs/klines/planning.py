@@ -18,8 +18,8 @@ from include.domain.sourcing import (
     DAY,
     MONTH,
     FillMode,
-    Part,
     PublishedFile,
+    SourcedPart,
     minutes_to_fill,
     obtainable,
     sourced,
@@ -367,7 +367,7 @@ def _source(entry: DumpEntry) -> Source:
     return Source.DUMP_MONTHLY if "/monthly/" in entry.path else Source.DUMP_DAILY
 
 
-def _dump_piece(symbol: str, part: Part, file: PublishedFile) -> DumpPiece:
+def _dump_piece(symbol: str, part: SourcedPart, file: PublishedFile) -> DumpPiece:
     period = file.path.removesuffix(".zip").rsplit("-1m-", 1)[1]
     return DumpPiece(
         symbol=symbol,
@@ -382,6 +382,6 @@ def _dump_piece(symbol: str, part: Part, file: PublishedFile) -> DumpPiece:
     )
 
 
-def _rest_piece(symbol: str, part: Part) -> RestPiece:
+def _rest_piece(symbol: str, part: SourcedPart) -> RestPiece:
     label = label_of(symbol, part.start_us, part.end_us)
     return RestPiece(symbol, label, part.start_us, part.end_us, part.minutes, part.why)

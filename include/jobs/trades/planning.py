@@ -93,7 +93,7 @@ def plan_trade_dumps(
         connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,
         open_dump_site(settings) as site,
     ):
-        planner = _Planner(settings, connection, site, kind, keep_raw=keep_raw)
+        planner = _TradePlanner(settings, connection, site, kind, keep_raw=keep_raw)
         for symbol in names:
             for month_us in _opens(_MONTH, start_us, end_us):
                 found = planner.plan_month(symbol, month_us, start_us, end_us)
@@ -106,7 +106,7 @@ def plan_trade_dumps(
     return TradeDumpPlan(tuple(pieces), loaded, tuple(unpublished))
 
 
-class _Planner:
+class _TradePlanner:
     def __init__(
         self,
         settings: Settings,

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from include.quality.limits import LATE, ScopeKind
 from include.quality.scope import Scope, array
-from include.quality.session import Session
+from include.quality.session import CheckSession
 
 log = structlog.get_logger(__name__)
 
@@ -158,7 +158,7 @@ class TradeChunk:
 
 
 def chunks_of(
-    session: Session, scope: Scope, values: dict[str, sql.Composable]
+    session: CheckSession, scope: Scope, values: dict[str, sql.Composable]
 ) -> list[TradeChunk]:
     """Return days and symbols with captured trades, in chunks.
 
@@ -228,7 +228,7 @@ def packed(
     return work, left
 
 
-def load_trades(session: Session, chunk: TradeChunk) -> int:
+def load_trades(session: CheckSession, chunk: TradeChunk) -> int:
     """Fill ``quality_trades`` with a chunk; return the number of rows."""
     session.execute("TRUNCATE quality_trades")
     moments = [

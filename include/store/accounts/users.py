@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from include.domain.accounts import Identity, Kind, Role
+from include.domain.accounts import AuthMethod, Identity, Role
 from include.domain.timeframes import to_us
 from include.errors import RejectedInputError
 from include.store.candles.merging import Connection
@@ -121,7 +121,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class LoginSession:
     """A valid session. Times in µs since 1970."""
 
     id: int
@@ -305,7 +305,9 @@ def begin_session(
             return None
         connection.execute(_PRUNE_SESSIONS, {"user_id": login.user_id, "most": MAX_SESSIONS})
     session_id, expires = row
-    return Identity(login.user_id, login.name, login.role, Kind.SESSION, session_id, to_us(expires))
+    return Identity(
+        login.user_id, login.name, login.role, AuthMethod.SESSION, session_id, to_us(expires)
+    )
 
 
 def identities(connection: Connection, hashes: Collection[bytes]) -> dict[bytes, Identity]:
@@ -315,11 +317,11 @@ def identities(connection: Connection, hashes: Collection[bytes]) -> dict[bytes,
     return {bytes(secret_hash): _identity(*row) for secret_hash, *row in rows}
 
 
-def sessions_of(connection: Connection, user_id: int) -> list[Session]:
+def sessions_of(connection: Connection, user_id: int) -> list[LoginSession]:
     """Return a user's sessions that have not expired, newest first."""
     with translated(connection):
         return [
-            Session(session_id, to_us(created), to_us(expires))
+            LoginSession(session_id, to_us(created), to_us(expires))
             for session_id, created, expires in connection.execute(
                 "SELECT id, created_at, expires_at FROM accounts.sessions "
                 "WHERE user_id = %s AND expires_at > now() ORDER BY id DESC",
@@ -365,4 +367,4 @@ def _end_sessions(connection: Connection, user_id: int) -> int:
 
 def _identity(user_id: int, name: str, role: str, kind: str, key_id: int, expires: Any) -> Identity:
     expires_us = None if expires is None else to_us(expires)
-    return Identity(user_id, name, Role(role), Kind(kind), key_id, expires_us)
+    return Identity(user_id, name, Role(role), AuthMethod(kind), key_id, expires_us)

@@ -10,7 +10,7 @@ from psycopg import errors, sql
 
 from include.domain.candles import Candle, Source, Status
 from include.domain.exact import ZERO
-from include.domain.live_bars import Part, reach_of
+from include.domain.live_bars import BarPart, reach_of
 from include.domain.timeframes import MINUTE_US, Timeframe, from_us, to_us
 from include.errors import PermanentError
 from include.store.candles.merging import Connection
@@ -85,7 +85,7 @@ class StoredBar:
 
 def read_parts(
     connection: Connection, symbol: str, newest_us: int, *, since_us: int = 0
-) -> tuple[list[Candle], list[Part], list[Part]]:
+) -> tuple[list[Candle], list[BarPart], list[BarPart]]:
     """Read the parts from which the newest bars of every timeframe are joined.
 
     Args:
@@ -167,7 +167,7 @@ def is_unbuilt(error: PermanentError, timeframe: Timeframe) -> bool:
 
 def _joined(
     connection: Connection, symbol: str, width: str, start_us: int, end_us: int
-) -> list[Part]:
+) -> list[BarPart]:
     arguments = {
         "symbol": symbol,
         "width": width,
@@ -176,7 +176,7 @@ def _joined(
     }
     with translated(connection):
         rows = connection.execute(_JOINED, arguments).fetchall()
-    return [Part(Candle(symbol, to_us(row[0]), *row[1:12]), row[12]) for row in rows]
+    return [BarPart(Candle(symbol, to_us(row[0]), *row[1:12]), row[12]) for row in rows]
 
 
 def _bar(row: Sequence[Any]) -> StoredBar:

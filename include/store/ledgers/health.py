@@ -261,7 +261,7 @@ class SymbolHealth:
 
 
 @dataclass(frozen=True, slots=True)
-class QualityRun:
+class NewestQualityRun:
     """The newest quality run; ``broken`` counts failed rules of severity error."""
 
     run_id: str
@@ -294,7 +294,7 @@ class Health:
     """State of the ledgers; ``symbols`` are ordered by name."""
 
     symbols: list[SymbolHealth]
-    quality: QualityRun | None
+    quality: NewestQualityRun | None
     files: list[FilesOfVerdict]
     weights: list[HostWeight]
 
@@ -358,7 +358,7 @@ def read_health(
         )
         return Health(
             _rows(connection, SymbolHealth, _SYMBOL_ROWS, parameters),
-            next(iter(_rows(connection, QualityRun, _QUALITY)), None),
+            next(iter(_rows(connection, NewestQualityRun, _QUALITY)), None),
             _rows(connection, FilesOfVerdict, _FILES),
             _rows(connection, HostWeight, _WEIGHT),
         )

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
-from include.domain.accounts import Identity, Kind, Role
+from include.domain.accounts import AuthMethod, Identity, Role
 from include.domain.timeframes import from_us
 from include.errors import RejectedInputError
 from include.store.accounts import watchlists
@@ -116,7 +116,7 @@ async def login(request: Request) -> Response:
 async def logout(request: Request) -> Response:
     """End the session immediately, everywhere; without a session nothing happens."""
     principal = request.state.principal
-    if principal is not None and principal.identity.kind is Kind.SESSION:
+    if principal is not None and principal.identity.kind is AuthMethod.SESSION:
         one: Identity = principal.identity
         await _end(_auth(request), one.user_id, one.key_id)
     response = Response(status_code=HTTPStatus.NO_CONTENT, headers=NO_STORE)
@@ -144,7 +144,7 @@ async def sessions(request: Request) -> Response:
             "id": session.id,
             "created_at": plain_json(from_us(session.created_us)),
             "expires_at": plain_json(from_us(session.expires_us)),
-            "is_this": one.kind is Kind.SESSION and session.id == one.key_id,
+            "is_this": one.kind is AuthMethod.SESSION and session.id == one.key_id,
         }
         for session in found
     ]

@@ -27,7 +27,7 @@ from serving.sources.candle_mailbox import CandleMailbox
 from serving.sources.nats.connection import NatsConnection, first_ended, flushed
 from serving.sources.nats.minute_states import MinuteStates
 from serving.sources.nats.publisher_state import SILENT_S, PublisherState
-from serving.sources.nats.resumption import Read, Resumption
+from serving.sources.nats.resumption import CandleResumption, Read
 from serving.sources.nats.streamed_symbols import StreamedByStreamer
 from serving.sources.nats.wire import (
     ALL_HEARTBEATS,
@@ -89,7 +89,7 @@ class NatsMarket:
         self._silent: dict[str, set[str]] = {}
         """Symbols of silent streamers: they may have dropped some when they return."""
         self._mailbox = CandleMailbox()
-        self._resumption = Resumption(
+        self._resumption = CandleResumption(
             self._states, self._mailbox, read, self._publish, wall_us=wall_us
         )
         self._on_closed: Callable[[Candle], None] | None = None

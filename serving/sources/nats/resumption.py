@@ -67,7 +67,7 @@ class _Wanted:
     absent_s: float | None = None
 
 
-class Resumption:
+class CandleResumption:
     """Reads and delivers missed minutes, symbol by symbol.
 
     Args:

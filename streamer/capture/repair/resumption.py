@@ -43,7 +43,7 @@ def cannot_be_requested(dataset: str, market: Market) -> bool:
     return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
 
 
-class Resumption:
+class CaptureResumption:
     """Reads the stored rows of symbols when they join.
 
     Rows with ids show what is missing. Other rows are lost between the last row of an earlier

@@ -17,7 +17,7 @@ from include.domain.live_bars import (
     HOUR,
     MAX_SWAPPED,
     Bar,
-    Part,
+    BarPart,
     SymbolBars,
     is_of_another,
     reach_of,
@@ -77,11 +77,11 @@ def check(live: SymbolBars, minutes: dict[int, Candle], *, is_closed: bool) -> N
             assert live.bar(timeframe, open_time_us) == expected.get(open_time_us), timeframe.name
 
 
-def parts(minutes: Iterable[Candle], timeframe: Timeframe) -> list[Part]:
+def parts(minutes: Iterable[Candle], timeframe: Timeframe) -> list[BarPart]:
     """Closed bars, as a table has them."""
     rows = list(minutes)
     counts = Counter(timeframe.open_time_us(row.open_time_us) for row in rows)
-    return [Part(one, counts[one.open_time_us]) for one in roll_up(rows, timeframe)]
+    return [BarPart(one, counts[one.open_time_us]) for one in roll_up(rows, timeframe)]
 
 
 @pytest.mark.parametrize("seed", range(4))

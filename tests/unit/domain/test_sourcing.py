@@ -16,8 +16,8 @@ from include.domain.sourcing import (
     MONTH,
     REST_PART_MINUTES,
     FillMode,
-    Part,
     PublishedFile,
+    SourcedPart,
     minutes_to_fill,
     obtainable,
     sourced,
@@ -65,7 +65,7 @@ def published(draw: st.DrawFn, *, reissued: bool = False) -> list[PublishedFile]
     return files
 
 
-def held(part: Part, missing: Ranges) -> Ranges:
+def held(part: SourcedPart, missing: Ranges) -> Ranges:
     return common(missing, [(part.start_us, part.end_us)])
 
 

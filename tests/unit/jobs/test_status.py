@@ -15,7 +15,7 @@ from include.jobs.status import (
     schema_findings,
     worst_first,
 )
-from include.store.ledgers.health import Health, HostWeight, QualityRun, SymbolHealth
+from include.store.ledgers.health import Health, HostWeight, NewestQualityRun, SymbolHealth
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 
@@ -89,10 +89,10 @@ def test_requested_symbol_must_have_candles() -> None:
 
 
 def test_failed_checks_and_rate_limits_are_reported() -> None:
-    broken = QualityRun("run", NOW, checks=9, broken=["one_row_a_minute"])
+    broken = NewestQualityRun("run", NOW, checks=9, broken=["one_row_a_minute"])
     silent = HostWeight("api.test", 10, NOW + timedelta(seconds=90))
     assert codes(symbol(), quality=broken, weights=[silent]) == ["quality", "rate_limited"]
-    assert codes(symbol(), quality=QualityRun("run", NOW, 9, None)) == []
+    assert codes(symbol(), quality=NewestQualityRun("run", NOW, 9, None)) == []
 
 
 def test_many_symbols_are_one_finding_that_names_the_first() -> None:

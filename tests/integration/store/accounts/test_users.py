@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from include.domain.accounts import Kind, Role
+from include.domain.accounts import AuthMethod, Role
 from include.errors import RejectedInputError
 from include.store.accounts import users as accounts
 from include.store.accounts.credentials import secret_hash
@@ -44,7 +44,7 @@ def test_session_identifies_its_account_until_it_ends(connection: Connection) ->
 
     assert began is not None
     assert accounts.identities(connection, [FIRST, SECOND]) == {FIRST: began}
-    assert (began.name, began.role, began.kind) == ("anna", Role.ADMIN, Kind.SESSION)
+    assert (began.name, began.role, began.kind) == ("anna", Role.ADMIN, AuthMethod.SESSION)
     (session,) = accounts.sessions_of(connection, login.user_id)
     assert (session.id, session.expires_us) == (began.key_id, began.expires_us)
     assert session.expires_us - session.created_us == 60_000_000
@@ -114,7 +114,7 @@ def test_tokens_are_revoked_by_label(connection: Connection) -> None:
         accounts.add_token(connection, "anna", "server", secret_hash("x"), days=None)
 
     found = accounts.identities(connection, [FIRST, SECOND])
-    assert {one.kind for one in found.values()} == {Kind.TOKEN}
+    assert {one.kind for one in found.values()} == {AuthMethod.TOKEN}
     assert found[FIRST].expires_us is None
     assert found[SECOND].expires_us is not None
     assert [one.label for one in accounts.list_tokens(connection)] == ["notebook", "server"]

@@ -11,12 +11,12 @@ from rich.console import Console
 
 from cli.commands.status import as_mapping, duration, show, window_of
 from include.errors import PermanentError
-from include.jobs.status import Finding, Status
+from include.jobs.status import DatabaseStatus, Finding
 from include.store.ledgers.health import (
     FilesOfVerdict,
     Health,
     HostWeight,
-    QualityRun,
+    NewestQualityRun,
     SymbolHealth,
 )
 
@@ -34,7 +34,7 @@ def symbol(name: str, *, behind_s: float = 30.0, is_streamed: bool = True) -> Sy
 def page(*symbols: SymbolHealth, show_all: bool = False, width: int = 80, **fields: object) -> str:
     health = Health(
         list(symbols),
-        QualityRun("run", NOW - timedelta(minutes=4), 12, None),
+        NewestQualityRun("run", NOW - timedelta(minutes=4), 12, None),
         [FilesOfVerdict("loaded", 31, 44_640, NOW)],
         [HostWeight("data-api.binance.vision", 41, None)],
     )
@@ -50,7 +50,7 @@ def page(*symbols: SymbolHealth, show_all: bool = False, width: int = 80, **fiel
     }
     out = io.StringIO()
     show(
-        Status(**(known | fields)),  # type: ignore[arg-type]
+        DatabaseStatus(**(known | fields)),  # type: ignore[arg-type]
         Console(file=out, width=width, highlight=False),
         show_all=show_all,
     )
@@ -89,7 +89,9 @@ def test_database_without_schema_is_shown() -> None:
 
 
 def test_json_has_the_verdict_and_plain_values() -> None:
-    status = Status("db", "18.6", "0001", "0001", NOW, NOW, Health([symbol("A")], None, [], []), ())
+    status = DatabaseStatus(
+        "db", "18.6", "0001", "0001", NOW, NOW, Health([symbol("A")], None, [], []), ()
+    )
     told = json.loads(json.dumps(as_mapping(status)))
     assert told["healthy"] is True
     assert told["now"] == "2026-11-21T09:00:30+00:00"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from include.domain.accounts import Identity, Kind, Role
+from include.domain.accounts import AuthMethod, Identity, Role
 from include.errors import PermanentError, TransientError
 from include.store.accounts.credentials import secret_hash
 from include.store.accounts.users import Password
@@ -23,7 +23,7 @@ NOBODY: Any = None
 
 def identity(expires_s: float | None = None) -> Identity:
     expires_us = None if expires_s is None else int(expires_s * 1_000_000)
-    return Identity(1, "anna", Role.READER, Kind.SESSION, 7, expires_us)
+    return Identity(1, "anna", Role.READER, AuthMethod.SESSION, 7, expires_us)
 
 
 class Played:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from include.domain.candles import Candle, Status
-from include.domain.live_bars import Part
+from include.domain.live_bars import BarPart
 from include.domain.timeframes import DAY_US, HOUR_US, MINUTE_US, TIMEFRAMES
 from include.errors import PermanentError, TransientError
 from serving.bars import live_bars as boards
@@ -116,7 +116,7 @@ async def test_bars_continue_from_stored_candles() -> None:
     def read(symbol: str, newest_us: int) -> Parts:
         asked.append((symbol, newest_us))
         before = [candle(T0 - index * MINUTE_US, close="9") for index in range(1, 5)]
-        hours = [Part(candle(HOUR.open_time_us(T0) - HOUR_US * 2), 60)]
+        hours = [BarPart(candle(HOUR.open_time_us(T0) - HOUR_US * 2), 60)]
         return before, hours, ()
 
     async with running(read) as (live_bars, played):
@@ -143,7 +143,7 @@ async def test_minute_older_than_memory_causes_a_new_read() -> None:
 
     def read(_symbol: str, newest_us: int) -> Parts:
         reads.append(newest_us)
-        return (), [Part(candle(HOUR.open_time_us(T0) - HOUR_US, close=str(len(reads))), 60)], ()
+        return (), [BarPart(candle(HOUR.open_time_us(T0) - HOUR_US, close=str(len(reads))), 60)], ()
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [TIMEFRAMES["2h"], TIMEFRAMES["1d"]]) as subscription:
@@ -175,7 +175,7 @@ async def test_old_minute_updates_its_bars_after_a_new_read() -> None:
 
     def read(_symbol: str, newest_us: int) -> Parts:
         reads.append(newest_us)
-        return (), [Part(candle(hour, close=str(len(reads))), 58 + len(reads))], ()
+        return (), [BarPart(candle(hour, close=str(len(reads))), 58 + len(reads))], ()
 
     async with running(read) as (live_bars, played):
         with live_bars.subscribe(["BTCUSDT"], [FIVE, HOUR]) as subscription:
@@ -299,8 +299,8 @@ async def test_bars_restart_when_the_ticker_is_reused() -> None:
 
     def read(_symbol: str, newest_us: int) -> Parts:
         before = [candle(T0 - 9 * MINUTE_US, close="99"), candle(T0 - 8 * MINUTE_US, close="99")]
-        hour = Part(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
-        day = Part(candle(DAY.open_time_us(T0 - 3 * DAY_US), close="99"), 1_440)
+        hour = BarPart(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
+        day = BarPart(candle(DAY.open_time_us(T0 - 3 * DAY_US), close="99"), 1_440)
         asked.append(newest_us)
         return before, [hour], [day]
 

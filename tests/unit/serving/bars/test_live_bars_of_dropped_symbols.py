@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from include.domain.live_bars import Part
+from include.domain.live_bars import BarPart
 from include.domain.timeframes import HOUR_US, MINUTE_US
 from serving.bars.live_bars import Parts
 from tests.unit.serving.bars.test_live_bars import (
@@ -21,7 +21,7 @@ from tests.unit.serving.bars.test_live_bars import _next as following
 
 async def test_bars_restart_when_a_dropped_ticker_is_reused() -> None:
     def read(_symbol: str, _newest_us: int) -> Parts:
-        hour = Part(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
+        hour = BarPart(candle(HOUR.open_time_us(T0) - 2 * HOUR_US, close="99"), 60)
         return [candle(T0 - 9 * MINUTE_US, close="99")], [hour], []
 
     async with running(read, is_always_on=True) as (live_bars, played):

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from include.domain.candles import Candle, Source, Status, silent_candle
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe
-from serving.bars.subscription import MIN_CAPACITY, BarSubscription, BarUpdate, Missed
+from serving.bars.subscription import MIN_CAPACITY, BarSubscription, BarUpdate, MissedBars
 from streamer.hub.subscription import CandleUpdate
 
 T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
@@ -139,7 +139,7 @@ def test_waiting_bars_are_bounded_and_evicted_ones_reported() -> None:
         subscription.enqueue_minute(CandleUpdate(candle(T0 + index * MINUTE_US), is_closed=True))
     assert subscription.waiting == MIN_CAPACITY
     found = subscription.drain(10)
-    assert found.missed == [Missed("BTCUSDT", "1m", T0, T0 + 3 * MINUTE_US)]
+    assert found.missed == [MissedBars("BTCUSDT", "1m", T0, T0 + 3 * MINUTE_US)]
     assert found.updates[0].candle.open_time_us == T0 + 3 * MINUTE_US
 
 
@@ -149,7 +149,7 @@ def test_missed_minutes_are_reported_to_subscribers_of_minutes() -> None:
     for one in (minutes, coarse):
         one.report_missed_minutes("BTCUSDT", T0, T0 + MINUTE_US)
         one.report_missed_minutes("ETHUSDT", T0, T0 + MINUTE_US)
-    assert minutes.drain().missed == [Missed("BTCUSDT", "1m", T0, T0 + MINUTE_US)]
+    assert minutes.drain().missed == [MissedBars("BTCUSDT", "1m", T0, T0 + MINUTE_US)]
     assert not coarse.drain()
 
 

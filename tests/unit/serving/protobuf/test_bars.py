@@ -13,7 +13,7 @@ from include.domain.candles import Candle, Source, Status
 from include.domain.instruments import Instrument, Market
 from include.store.candles.bars import StoredBar
 from include.store.instruments import Listing
-from serving.bars.subscription import BarUpdate, Missed
+from serving.bars.subscription import BarUpdate, MissedBars
 from serving.protobuf.bars import (
     EARLIEST_US,
     LATEST_US,
@@ -77,7 +77,7 @@ def test_stored_bar_has_status_and_source() -> None:
 
 
 def test_missed_range_has_bounds() -> None:
-    message = missed_of(Missed("BTCUSDT", "5m", 1_000_000, 2_000_000))
+    message = missed_of(MissedBars("BTCUSDT", "5m", 1_000_000, 2_000_000))
     assert (message.from_time.seconds, message.to_time.seconds) == (1, 2)
 
 

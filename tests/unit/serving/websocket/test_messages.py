@@ -14,7 +14,7 @@ from include.domain.candles import silent_candle
 from serving.bars.subscription import BarUpdate
 from serving.websocket.messages import (
     Ping,
-    Refusal,
+    RefusedMessage,
     Subscribe,
     Unsubscribe,
     binary_message,
@@ -62,9 +62,9 @@ def test_changed_message_is_refused(noise: bytes, place: int) -> None:
 def test_any_message_is_decoded_or_refused(text: str | bytes) -> None:
     try:
         message: object = decoded(text)
-    except Refusal as refusal:
+    except RefusedMessage as refusal:
         message = refusal
-    assert isinstance(message, Subscribe | Unsubscribe | Ping | Refusal)
+    assert isinstance(message, Subscribe | Unsubscribe | Ping | RefusedMessage)
 
 
 def test_symbols_are_listed_or_all_and_deduplicated() -> None:
@@ -77,10 +77,10 @@ def test_symbols_are_listed_or_all_and_deduplicated() -> None:
     assert names_of(asked, streamed) == streamed
     asked = decoded('{"type": "subscribe", "symbol": "NONE", "id": 3}')
     assert isinstance(asked, Subscribe)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RefusedMessage) as refused:
         names_of(asked, streamed)
     assert (refused.value.code, refused.value.id) == ("unknown_symbol", 3)
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(RefusedMessage) as refused:
         names_of(asked, [])  # not known yet
     assert (refused.value.code, refused.value.id) == ("not_yet", 3)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from include.domain.timeframes import MINUTE_US
-from streamer.candles.silence import Failures, Silence, is_due
+from streamer.candles.silence import FailingMinutes, Silence, is_due
 
 
 def test_silence_is_acted_on_immediately_then_less_often_without_end() -> None:
@@ -12,7 +12,7 @@ def test_silence_is_acted_on_immediately_then_less_often_without_end() -> None:
 
 
 def test_due_failures_double_their_distance() -> None:
-    failures = Failures()
+    failures = FailingMinutes()
     assert [failures.count() for _ in range(5)] == [True, True, False, True, False]
     assert failures.minutes == 5
 

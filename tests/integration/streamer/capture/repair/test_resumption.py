@@ -23,7 +23,7 @@ from include.store.trades.captured import (
 )
 from streamer.capture.intake.rows import DATASETS, Intake
 from streamer.capture.repair.missing_ids import NOT_RUNNING
-from streamer.capture.repair.resumption import Resumption
+from streamer.capture.repair.resumption import CaptureResumption
 from streamer.capture.spool.losses import Losses
 from streamer.capture.spool.spool import Spool
 
@@ -49,7 +49,7 @@ async def find_losses(
     losses = Losses(folder / "losses.json")
     losses.load()
     spool = Spool(folder, max_bytes=1 << 20)
-    resumption = Resumption(
+    resumption = CaptureResumption(
         database_url, DATASETS, intake, spool, losses,
         delivers_since_us=delivers_since_us, now_us=lambda: NOW_US,
     )  # fmt: skip
@@ -182,7 +182,7 @@ async def test_rows_lost_since_the_start_are_found_by_a_recheck(
     later_us = NOW_US + 9 * DAY_US
     store_trades(database_url, {1: LAST_US, 3: LAST_US + 1, 5: later_us, 7: later_us + 1})
     now_us = NOW_US
-    resumption = Resumption(
+    resumption = CaptureResumption(
         database_url, DATASETS, intake, Spool(tmp_path, max_bytes=1 << 20),
         Losses(tmp_path / "losses.json"), delivers_since_us=lambda _dataset, _symbol: 0,
         now_us=lambda: now_us,

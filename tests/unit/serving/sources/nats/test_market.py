@@ -13,7 +13,7 @@ import pytest
 from include.domain.candles import Source, Status
 from include.domain.timeframes import MINUTE_US
 from include.store.candles.resumed_minutes import StoredMinute
-from serving.bars.subscription import Bars, BarUpdate, Missed
+from serving.bars.subscription import Bars, BarUpdate, MissedBars
 from serving.protobuf.bars import LATEST_US
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
@@ -65,7 +65,7 @@ def streamer(connection: int = 1, *, name: str = "a") -> MessageEncoder:
 
 def message() -> bus.PublishedCandles:
     [(_, payload)] = streamer().candles(
-        Bars([BarUpdate("1m", minute())], [Missed("BTCUSDT", "1m", T0, T0 + 1)])
+        Bars([BarUpdate("1m", minute())], [MissedBars("BTCUSDT", "1m", T0, T0 + 1)])
     )
     return bus.PublishedCandles.FromString(payload)
 

@@ -18,7 +18,7 @@ from serving.sources.nats.resumption import (
     MAX_BACK_US,
     OVERLAP_US,
     WRITTEN_BEFORE_US,
-    Resumption,
+    CandleResumption,
 )
 from streamer.hub.subscription import CandleUpdate
 from tests.unit.serving.sources.nats.test_minute_states import T0, closed, live, minute
@@ -47,7 +47,7 @@ class Played:
     def __init__(self, table: Table) -> None:
         self.states, self.mailbox = MinuteStates(), CandleMailbox()
         self.told: list[CandleUpdate] = []
-        self.resumption = Resumption(
+        self.resumption = CandleResumption(
             self.states, self.mailbox, table, self.put, wall_us=lambda: WALL_US
         )
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from include.domain.timeframes import MINUTE_US
-from serving.bars.subscription import Bars, BarUpdate, Missed
+from serving.bars.subscription import Bars, BarUpdate, MissedBars
 from serving.protobuf.bars import bar_update_of
 from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
@@ -45,7 +45,7 @@ def test_symbol_follows_the_timeframe_in_a_subject(symbol: str, subject: str) ->
 def test_each_bar_has_a_message_and_each_message_two_numbers() -> None:
     encoder = MessageEncoder("a", 3, ["1m", "5m"])
     updates = [BarUpdate("1m", minute()), BarUpdate("1m", minute(1)), BarUpdate("5m", minute())]
-    missed = Missed("ETHUSDT", "1m", T0, T0 + MINUTE_US)
+    missed = MissedBars("ETHUSDT", "1m", T0, T0 + MINUTE_US)
     told = encoder.candles(Bars(updates, [missed]))
     told += encoder.candles(Bars(updates[:1], []))
     read = [(subject, bus.PublishedCandles.FromString(payload)) for subject, payload in told]

@@ -13,7 +13,7 @@ from include.domain.timeframes import DAY_US, MINUTE_US
 from include.store.trades.captured import AGG_TRADES
 from streamer.capture.intake.rows import Intake
 from streamer.capture.repair import resumption as module
-from streamer.capture.repair.resumption import Resumption
+from streamer.capture.repair.resumption import CaptureResumption
 from streamer.capture.spool.losses import Losses
 from streamer.capture.spool.spool import Spool
 
@@ -43,9 +43,9 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return calls
 
 
-def resuming(folder: Path, moments: list[int]) -> Resumption:
+def resuming(folder: Path, moments: list[int]) -> CaptureResumption:
     datasets = (AGG_TRADES.name,)
-    return Resumption(
+    return CaptureResumption(
         "postgresql://nobody@127.0.0.1:1/none",
         datasets,
         Intake(datasets, max_rows=1_000, on_losses=lambda _: None),
@@ -56,7 +56,7 @@ def resuming(folder: Path, moments: list[int]) -> Resumption:
     )
 
 
-async def run_until_complete(resumption: Resumption) -> None:
+async def run_until_complete(resumption: CaptureResumption) -> None:
     task = asyncio.create_task(resumption.run())
     async with asyncio.timeout(30):
         while not resumption.is_complete:
