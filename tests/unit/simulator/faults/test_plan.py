@@ -74,6 +74,11 @@ def test_fault_matches_symbols_and_streams() -> None:
         ({"kind": "drop", "share": 1.5}, "share is 1.5; it must be a number from 0 to 1"),
         ({"kind": "drop", "share": True}, "share is true; it must be a number"),
         ({"kind": "drop", "share": float("nan")}, "share is NaN"),
+        (
+            {"kind": "slow_rest", "delay_s": 601},
+            "delay_s is 601; it must be a number from 0 to 600",
+        ),
+        ({"kind": "slow_download", "delay_s": 601}, "delay_s is 601; it must be a number"),
         ({"kind": "duplicate", "copies": 1.5}, "copies is 1.5; it must be an integer from 1"),
         ({"kind": "void", "replaces": "no"}, 'replaces is "no"; it must be true or false'),
         ({"kind": "malformed", "form": "odd"}, 'form is "odd"; it must be one of truncated'),
