@@ -86,7 +86,7 @@ class Reader:
         while not feeds or any(feed.delivering_since_us is None for feed in feeds):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
         for feed in feeds:
-            feed._tap = self.note
+            feed._capture = self.note
         self._tell("streaming_started", connections=len(feeds))
         await self.obey()
 
