@@ -95,10 +95,9 @@ class RemoteTicks:
         )
 
         async def make_call() -> None:
-            if not wanted():
+            while not wanted():
                 changed.clear()
                 await changed.wait()
-                return
             call = method()
             sending = asyncio.create_task(
                 self._send_requests(call, changed, wanted, request), name="ticks_asked"
