@@ -51,10 +51,10 @@ PASSING: list[dict[str, Any]] = [
 LASTING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"kind": "rest_error", "status": 503}, TransientError, "503"),
     ({"kind": "rest_error", "status": 418, "retry_after_s": 600}, RateLimitedError, "has banned"),
-    ({"kind": "rest_error", "status": 429, "retry_after_s": 600}, RateLimitedError, "fewer"),
+    ({"kind": "rest_error", "status": 429, "retry_after_s": 600}, RateLimitedError, "has limited this address"),
     ({"kind": "rest_error", "status": 403}, PermanentError, "firewall"),
     ({"kind": "rest_error", "status": 451}, PermanentError, "region"),
-    ({"kind": "rest_malformed", "form": "not_json"}, TransientError, "no JSON"),
+    ({"kind": "rest_malformed", "form": "not_json"}, TransientError, "other than JSON"),
     ({"kind": "rest_cut"}, TransientError, "no answer"),
     ({"kind": "slow_rest", "delay_s": 0.5}, TransientError, "no answer"),
 ]

@@ -96,7 +96,7 @@ def test_each_event_of_the_matrix_is_logged_somewhere() -> None:
     sources = [
         path.read_text() for room in ("streamer", "include") for path in (ROOT / room).rglob("*.py")
     ]
-    logged = set(re.findall(r'log\.\w+\(\s*"([a-z_]+)"', "\n".join(sources)))
+    logged = set(re.findall(r'log\.\w+[(,]\s*"([a-z_]+)"', "\n".join(sources)))
     events = {
         event for cells in MATRIX.values() for cell in cells.values() for event in cell.events
     }

@@ -222,7 +222,7 @@ def test_migration_works_without_roles_and_adds_grants_once_they_exist() -> None
             reader = server.url("market_data", user=READER, password="of reader")
 
             migrate(url, role_urls={READER: url})
-            with pytest.raises(PermanentError, match=r"let an administrator make the roles"):
+            with pytest.raises(PermanentError, match=r"let an administrator create the roles"):
                 migrate(url, role_urls={READER: reader})
             with connect(url, application_name="test") as connection:
                 assert merge_candidates(connection, [candidate()]).inserted == 1

@@ -92,7 +92,7 @@ async def test_start_waits_until_the_exchange_answers(database_url: str) -> None
     postponed = [one for one in log if one["event"] == "start_postponed"]
     assert [one["what"] for one in postponed] == ["exchange_info", "server_time", "exchange_info"]
     assert "503" in postponed[0]["error"]
-    assert "no JSON" in postponed[1]["error"]
+    assert "other than JSON" in postponed[1]["error"]
     assert "no answer" in postponed[2]["error"]
 
 

@@ -124,7 +124,7 @@ def test_ids_not_served_yet_are_a_transient_error(
     exchange: ExchangeThread, fetch: Callable[..., FetchCounts]
 ) -> None:
     newest = recent_id(exchange, "spot") + 5_000
-    with pytest.raises(TransientError, match=f"wanted up to {newest + 10**9}"):
+    with pytest.raises(TransientError, match=f"last wanted {newest + 10**9}"):
         fetch("agg_trades", "BTCUSDT", newest - 10, newest + 10**9)
 
 
