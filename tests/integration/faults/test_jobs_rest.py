@@ -51,7 +51,11 @@ PASSING: list[dict[str, Any]] = [
 LASTING: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"kind": "rest_error", "status": 503}, TransientError, "503"),
     ({"kind": "rest_error", "status": 418, "retry_after_s": 600}, RateLimitedError, "has banned"),
-    ({"kind": "rest_error", "status": 429, "retry_after_s": 600}, RateLimitedError, "has limited this address"),
+    (
+        {"kind": "rest_error", "status": 429, "retry_after_s": 600},
+        RateLimitedError,
+        "has limited this address",
+    ),
     ({"kind": "rest_error", "status": 403}, PermanentError, "firewall"),
     ({"kind": "rest_error", "status": 451}, PermanentError, "region"),
     ({"kind": "rest_malformed", "form": "not_json"}, TransientError, "other than JSON"),
