@@ -78,9 +78,10 @@ def openapi() -> str:
 
 
 def protos() -> str:
-    """The .proto files."""
+    """The .proto files without their comments."""
     paths = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.proto"))
-    return "\n".join(path.name + "\n" + path.read_text() for path in paths)
+    lines = [line for path in paths for line in [path.name, *path.read_text().splitlines()]]
+    return "\n".join(line for line in lines if not line.lstrip().startswith("//"))
 
 
 def metrics() -> str:
