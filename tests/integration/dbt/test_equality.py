@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 import httpx
 import psycopg
+import pytest
 from psycopg import sql
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -285,6 +286,7 @@ async def subscribers(
         yield by_grpc, by_websocket, stub, client
 
 
+@pytest.mark.long
 async def test_all_interfaces_return_the_same_candles(market: Any) -> None:
     database_url = market.url
     config = SimulatorConfig(speed=60, clock_start=NOW, um_symbols=("ETHUSDT",))

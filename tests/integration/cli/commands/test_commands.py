@@ -166,40 +166,46 @@ def test_ctrl_c_ends_a_backfill_immediately_without_damage(
     assert len(stored) in {0, 1440}
 
 
+WRONG_INPUT = [
+    (("backfill", "--symbols", "NOPEUSDT", "--from", "2026-11-18"), "no symbol 'NOPEUSDT'"),
+    (
+        ("backfill", "--symbols", "CODUSDT", "--from", "2026-11-18"),
+        "the exchange has no symbol 'CODUSDT'; did you mean COSUSDT",
+    ),
+    (
+        ("backfill", "--symbols", "COSUSDT", "--from", "yesterday"),
+        "--from 'yesterday' is no time: write a date or a time of UTC, such as 2026-11-01",
+    ),
+    (
+        ("backfill", "--symbols", "COSUSDT", "--from", "2999-01-01"),
+        "--from 2999-01-01 lies in the future",
+    ),
+    (
+        ("backfill", "--symbols", "COSUSDT", "--from", "2026-11-18", "--to", "2026-11-17"),
+        "--from 2026-11-18 should be before --to 2026-11-17",
+    ),
+    (
+        ("backfill", "--symbols", "COSUSDT", "--from", "2026-11-18", "--to", "noon"),
+        "--to 'noon' is no time",
+    ),
+    (("import", "no/such/folder"), "no/such/folder does not exist"),
+    (("backfill", "--symbols", "COSUSDT"), "give --from"),
+    (("backfill", "--from", "2026-11-18"), "no symbols"),
+    (("backfill", "--symbols", "COSUSDT", "--from", "soon"), "--from 'soon' is no time"),
+    (
+        ("backfill", "--symbols", "X", "--market", "cm", "--from", "2026-11-18"),
+        "unknown market",
+    ),
+    (("import", "nothing.csv"), "nothing.csv does not exist"),
+    (("import", "--symbol", "X", "."), "holds no .csv"),
+]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [
-        (("backfill", "--symbols", "NOPEUSDT", "--from", "2026-11-18"), "no symbol 'NOPEUSDT'"),
-        (
-            ("backfill", "--symbols", "CODUSDT", "--from", "2026-11-18"),
-            "the exchange has no symbol 'CODUSDT'; did you mean COSUSDT",
-        ),
-        (
-            ("backfill", "--symbols", "COSUSDT", "--from", "yesterday"),
-            "--from 'yesterday' is no time: write a date or a time of UTC, such as 2026-11-01",
-        ),
-        (
-            ("backfill", "--symbols", "COSUSDT", "--from", "2999-01-01"),
-            "--from 2999-01-01 lies in the future",
-        ),
-        (
-            ("backfill", "--symbols", "COSUSDT", "--from", "2026-11-18", "--to", "2026-11-17"),
-            "--from 2026-11-18 should be before --to 2026-11-17",
-        ),
-        (
-            ("backfill", "--symbols", "COSUSDT", "--from", "2026-11-18", "--to", "noon"),
-            "--to 'noon' is no time",
-        ),
-        (("import", "no/such/folder"), "no/such/folder does not exist"),
-        (("backfill", "--symbols", "COSUSDT"), "give --from"),
-        (("backfill", "--from", "2026-11-18"), "no symbols"),
-        (("backfill", "--symbols", "COSUSDT", "--from", "soon"), "--from 'soon' is no time"),
-        (
-            ("backfill", "--symbols", "X", "--market", "cm", "--from", "2026-11-18"),
-            "unknown market",
-        ),
-        (("import", "nothing.csv"), "nothing.csv does not exist"),
-        (("import", "--symbol", "X", "."), "holds no .csv"),
+    [  # each starts a process, so make test runs every fourth
+        pytest.param(*one, marks=[pytest.mark.long] if place % 4 else [])
+        for place, one in enumerate(WRONG_INPUT)
     ],
 )
 def test_wrong_input_is_a_message_without_a_traceback(

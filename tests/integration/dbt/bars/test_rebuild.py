@@ -61,6 +61,7 @@ def changes_logged(market: Any) -> int:
     return int(market.connection.execute("SELECT count(*) FROM ops.candle_changes").fetchone()[0])
 
 
+@pytest.mark.long
 def test_first_build_is_exact_in_every_session_time_zone(unbuilt_market: Any, dbt: Any) -> None:
     market = unbuilt_market
     database = sql.Identifier(market.connection.info.dbname)
