@@ -167,12 +167,15 @@ def terminate(children: Sequence[SupervisedProcess], *, marker: str, timeout_s: 
 
 
 def _outside_their_group(marker: str) -> list[psutil.Process]:
-    found = marked(marker)
+    parents: dict[psutil.Process, int] = {}
+    for process in marked(marker):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end meanwhile
+            parents[process] = process.ppid()
     # Only our children lead groups that they stop themselves.
-    leaders = {process.pid for process in found if process.ppid() == os.getpid()}
+    leaders = {process.pid for process, parent in parents.items() if parent == os.getpid()}
     left = []
-    for process in found:
-        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+    for process in parents:
+        with contextlib.suppress(ProcessLookupError):
             if os.getpgid(process.pid) not in leaders:
                 left.append(process)
     return left

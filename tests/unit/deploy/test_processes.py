@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from deploy.local import processes
@@ -129,3 +131,13 @@ def test_tail_returns_the_last_lines(tmp_path):
     file.write_text("".join(f"line {n}\n" for n in range(10_000)))
     assert tail(file, lines=2) == "line 9998\nline 9999"
     assert tail(tmp_path / "absent.log") == "(no log)"
+
+
+def test_process_that_ends_during_the_search_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    found = psutil.Process(ended.pid)
+    ended.wait(timeout=30)
+    with pytest.raises(psutil.NoSuchProcess):
+        found.ppid()
+    monkeypatch.setattr(processes, "marked", lambda _marker: [found])
+    assert processes._outside_their_group("marker") == []
