@@ -294,6 +294,7 @@ class Streamer:
             now_us = minute_of(start.now_us[market])
             self._failover_check.begin({one.symbol: now_us for one in of_market})
             self._add(market, of_market, start.begins_us)
+        self._writer.expect_server(start.stored.server_started)
         self._repair_stored(start.stored)
         self._listings = Listings(
             self._settings,

@@ -12,6 +12,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import psycopg
 import structlog
@@ -22,7 +23,12 @@ from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError, TransientError
 from include.store.candles.live import LiveCandle, write_live_async
 from include.store.candles.merging import store_async
-from include.store.postgres.pools import connect_async, is_about_the_schema, ping_async
+from include.store.postgres.pools import (
+    connect_async,
+    is_about_the_schema,
+    ping_async,
+    server_started_async,
+)
 from streamer.candles.aggregation import SymbolAggregator
 from streamer.candles.events import BUFFER_FULL, REFUSED_BY_DATABASE
 from streamer.runtime.heartbeat import Heartbeat
@@ -103,6 +109,7 @@ class CandleWriter:
         self._wake = asyncio.Event()
         self._writing = asyncio.Lock()
         self._was_connected = False
+        self._server_started: datetime | None = None
         self._was_cancelled = False
         """Whether a write was cancelled: its statement may still run on the connection."""
         self._outage: DatabaseOutage | None = None
@@ -121,6 +128,14 @@ class CandleWriter:
         if self._connection is None or self._connection.closed or self._answered_s is None:
             return None
         return asyncio.get_running_loop().time() - self._answered_s
+
+    def expect_server(self, started: datetime | None) -> None:
+        """Set the start time of the server whose rows were read before the first write.
+
+        If another server answers the first write, or the same one after a restart, it may lack
+        those rows.
+        """
+        self._server_started = started
 
     def enqueue(self, candidate: CandleCandidate) -> None:
         """Queue a closed candle."""
@@ -303,6 +318,11 @@ class CandleWriter:
             # The login worked before, so a restore, a failover or a password change is in progress.
             raise TransientError(str(error)) from error
         self._was_connected = True
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            started = await server_started_async(self._connection)
+        if self._server_started not in {None, started}:
+            self._note_outage()
+        self._server_started = started
 
     def _connected(self) -> psycopg.AsyncConnection:
         if self._connection is None:

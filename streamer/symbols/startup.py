@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from include.jobs.exchange import open_shared_rest
 from include.store.candles.live import remove_stale_live
 from include.store.candles.minutes import last_minutes, minutes_to_request
 from include.store.ledgers.gaps import Gap, claim_gaps, close_proven_gaps, unknown_since
-from include.store.postgres.pools import connect
+from include.store.postgres.pools import connect, server_started
 from streamer.candles.minutes import Timing
 from streamer.runtime.threads import in_thread
 from streamer.symbols.first_minutes import find_begins, find_missing_beginnings, log_unknown
@@ -77,11 +78,13 @@ class StoredState:
         unsure_us: half-open ranges of missing or unverified minutes up to the newest row, from
             the first minute of a new listing on.
         gaps: open gaps of these symbols.
+        server_started: start time of the server that was read; None if none was.
     """
 
     last_us: dict[str, int]
     unsure_us: dict[str, list[tuple[int, int]]]
     gaps: list[Gap]
+    server_started: datetime | None = None
 
     def of(self, symbols: Container[str]) -> StoredState:
         """Return the part that concerns these symbols."""
@@ -89,6 +92,7 @@ class StoredState:
             {symbol: at_us for symbol, at_us in self.last_us.items() if symbol in symbols},
             {symbol: spans for symbol, spans in self.unsure_us.items() if symbol in symbols},
             [gap for gap in self.gaps if gap.symbol in symbols],
+            self.server_started,
         )
 
 
@@ -276,8 +280,10 @@ def _stored_minutes(url: str, symbols: Sequence[str], since_us: int) -> StoredSt
     are requested again, never skipped.
     """
     with connect(url, application_name="candelabra-streamer") as connection:
+        started = server_started(connection)
         remove_stale_live(connection, symbols)
         close_proven_gaps(connection, symbols=symbols)
         gaps = claim_gaps(connection, worker="streamer", limit=MAX_GAPS, symbols=symbols)
         last_us = last_minutes(connection, symbols)
-        return StoredState(last_us, minutes_to_request(connection, symbols, since_us), gaps)
+        unsure_us = minutes_to_request(connection, symbols, since_us)
+        return StoredState(last_us, unsure_us, gaps, started)

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -172,6 +173,28 @@ async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
     """
     with translated(connection):
         await connection.execute("SELECT 1")
+
+
+SERVER_STARTED = "SELECT pg_postmaster_start_time()"
+
+
+def server_started(connection: psycopg.Connection[Any]) -> datetime:
+    """Return when the server was started; another time means a restart or another server.
+
+    Raises:
+        TransientError: it is away.
+    """
+    with translated(connection):
+        (started,) = connection.execute(SERVER_STARTED).fetchone() or (None,)
+    return started
+
+
+async def server_started_async(connection: psycopg.AsyncConnection[Any]) -> datetime:
+    """Like ``server_started``."""
+    with translated(connection):
+        cursor = await connection.execute(SERVER_STARTED)
+        (started,) = await cursor.fetchone() or (None,)
+    return started
 
 
 def is_about_the_schema(error: PermanentError) -> bool:

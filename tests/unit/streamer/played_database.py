@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from include.domain.candles import CandleCandidate, silent_candle
@@ -35,11 +36,16 @@ class Database:
         self.refuses_live = False
         self.gate: asyncio.Event | None = None
         self.is_writing = asyncio.Event()
+        self.started = datetime(2026, 1, 1, tzinfo=UTC)
 
     async def connect(self, url: str, **_: object) -> Connection:
         assert url == "postgresql://here/candles"
         self.connections.append(Connection())
         return self.connections[-1]
+
+    async def server_started(self, connection: Connection) -> datetime:
+        assert not connection.closed
+        return self.started
 
     async def store(self, connection: Connection, offers: Sequence[CandleCandidate]) -> None:
         assert not connection.closed

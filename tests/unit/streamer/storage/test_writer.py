@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -30,6 +31,7 @@ def candidate(minute: int) -> CandleCandidate:
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
     monkeypatch.setattr(module, "connect_async", database.connect)
+    monkeypatch.setattr(module, "server_started_async", database.server_started)
     monkeypatch.setattr(module, "store_async", database.store)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.06, max_s=0.06, min_s=0.05))
@@ -155,6 +157,22 @@ async def test_writes_keep_their_order_after_a_reconnect(
     assert events(log) == [*["write_postponed"] * 3, "backlog_written"]
     assert log.calls[0].kwargs["waiting"] == 5
     assert [connection.closed for connection in database.connections] == [True] * 3 + [False]
+
+
+@pytest.mark.parametrize(("later_s", "reconnections"), [(0, 0), (1, 1)], ids=["same", "other"])
+async def test_first_write_to_another_server_counts_as_a_reconnection(
+    database: Database, handed_back: list[tuple[int, str]], later_s: int, reconnections: int
+) -> None:
+    """The server of the first write may lack rows that were read before it."""
+    calls: list[int] = []
+    writer = writer_of(handed_back, on_reconnected=lambda: calls.append(writer.waiting))
+    writer.expect_server(database.started)
+    database.started += timedelta(seconds=later_s)
+    writer.enqueue(candidate(0))
+    await run_until(writer, lambda: writer.written == 1 and len(calls) == reconnections)
+    writer.enqueue(candidate(1))
+    await run_until(writer, lambda: writer.written == 2)
+    assert calls == [0] * reconnections
 
 
 async def test_connecting_is_retried(

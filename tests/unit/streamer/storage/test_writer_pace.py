@@ -27,6 +27,7 @@ CANDIDATE = CandleCandidate(CANDLE, Status.VERIFIED, Source.KLINE, T0 + 2 * MINU
 def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     database = Database()
     monkeypatch.setattr(module, "connect_async", database.connect)
+    monkeypatch.setattr(module, "server_started_async", database.server_started)
     monkeypatch.setattr(module, "store_async", database.store)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
     return database
