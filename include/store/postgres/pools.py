@@ -178,7 +178,7 @@ async def ping_async(connection: psycopg.AsyncConnection[Any]) -> None:
 SERVER_STARTED = "SELECT pg_postmaster_start_time()"
 
 
-def server_started(connection: psycopg.Connection[Any]) -> datetime:
+def server_started(connection: psycopg.Connection[Any]) -> datetime | None:
     """Return when the server was started; another time means a restart or another server.
 
     Raises:
@@ -189,7 +189,7 @@ def server_started(connection: psycopg.Connection[Any]) -> datetime:
     return started
 
 
-async def server_started_async(connection: psycopg.AsyncConnection[Any]) -> datetime:
+async def server_started_async(connection: psycopg.AsyncConnection[Any]) -> datetime | None:
     """Like ``server_started``."""
     with translated(connection):
         cursor = await connection.execute(SERVER_STARTED)
