@@ -12,6 +12,7 @@ from decimal import Decimal
 
 from include.domain.candles import Candle
 from include.domain.exact import EXACT
+from include.domain.ranges import Ranges, ranges_of
 from include.domain.timeframes import DAY_US, MINUTE_US
 
 MINUTES = DAY_US // MINUTE_US
@@ -111,6 +112,13 @@ class DayOfMinutes:
         """Whether the minute is known."""
         is_within = self.newest_us - DAY_US < open_time_us <= self.newest_us
         return is_within and self._trades[open_time_us // MINUTE_US % MINUTES] != _UNKNOWN
+
+    def unknown(self) -> Ranges:
+        """Return the minutes of the 24 hours that are not known, as half-open ranges (µs)."""
+        if self.newest_us == _NEVER or _UNKNOWN not in self._trades:
+            return []
+        window = range(self.newest_us - DAY_US + MINUTE_US, self.newest_us + 1, MINUTE_US)
+        return ranges_of(one for one in window if not self.has(one))
 
     def put(self, candle: Candle) -> bool:
         """Add or replace a minute; False if it is older than 24 hours."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -18,10 +20,16 @@ from include.backoff import Backoff, RetryLoop
 from include.domain.candles import Candle
 from include.domain.day_prices import DayOfMinutes, DayPrices
 from include.domain.live_bars import is_of_another
-from include.domain.timeframes import DAY_US, MINUTE_US
+from include.domain.ranges import Ranges, common, minutes_in, united, without
+from include.domain.timeframes import DAY_US, MINUTE_US, minute_of
 from include.errors import PermanentError, TransientError
-from include.store.candles.minutes import read_candles
-from include.store.candles.unbuilt_bars import listed_from_us
+from include.store.candles.day_minutes import (
+    StoredDay,
+    changed_minutes,
+    current_snapshot,
+    read_ranges,
+    read_stored_day,
+)
 from serving.read_pool import ReadPool
 
 log = structlog.get_logger(__name__)
@@ -29,11 +37,9 @@ log = structlog.get_logger(__name__)
 RECENT = 4
 """Minutes remembered of each symbol: those that the table may not have yet."""
 POLL_INTERVAL_S = 2.0
-"""Interval at which dropped symbols are removed and missing minutes are read again."""
+"""Interval at which dropped symbols are removed and changed minutes are read again."""
 WAIT_S = 2.0
 """Maximum wait of a response for minutes from before this process started."""
-READS = 3
-"""Reads of a table that lacks the minute before the live ones: it may never have existed."""
 PAUSE_S = 0.01
 """Minimum pause between two symbols: reading the past is not urgent."""
 PAUSE_RATIO = 4
@@ -41,42 +47,79 @@ PAUSE_RATIO = 4
 """
 SYMBOLS_A_TURN = 10
 """Days that are summed before the event loop may run other tasks."""
+MAX_CHANGED = 60
+"""Changed minutes of a symbol that are read one by one; of more, the whole day is read."""
+CHANGES_A_TURN = 500
+"""Changed ranges of one query, and of one turn of the event loop."""
 BACKOFF = Backoff(first_s=0.5, max_s=60.0, min_s=0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class DayAnswer:
+    """The prices of one symbol's day.
+
+    Attributes:
+        missing_minutes: minutes of the 24 hours that are neither known nor excused by an outage or
+            a later listing; None before the table was read.
+    """
+
+    prices: DayPrices
+    missing_minutes: int | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each minute is included, or needs no row."""
+        return self.missing_minutes == 0
 
 
 class _Day:
     """The day of one requested symbol.
 
     Attributes:
-        live_from_us: open time of the first minute that came live; None if none did.
+        start_us: minutes before belong to an earlier listing.
         is_read: minutes from before this process started are included.
-        due_s: monotonic time before which the table is not read again.
+        must_read: the table has changed in more than a few minutes, or was not read yet.
+        changed: minutes to read again once they are old enough.
     """
 
-    def __init__(self, symbol: str, recent: Iterable[Candle]) -> None:
+    def __init__(self, symbol: str, recent: Iterable[Candle], start_us: int = 0) -> None:
         self.minutes = DayOfMinutes(symbol)
-        self.live_from_us: int | None = None
+        self.start_us = start_us
         self.is_read = False
-        self.due_s = 0.0
-        self._reads = 0
+        self.must_read = True
+        self.changed: Ranges = []
+        self._excused: Ranges = [(0, start_us)]
         for candle in recent:
-            self.put(candle)
+            self.minutes.put(candle)
 
-    def put(self, candle: Candle) -> None:
-        """Add a live minute."""
-        is_within = self.minutes.put(candle)
-        if is_within and (self.live_from_us is None or candle.open_time_us < self.live_from_us):
-            self.live_from_us = candle.open_time_us
-
-    def put_stored(self, candles: Iterable[Candle]) -> None:
-        """Add rows of the table; live minutes are newer and stay."""
-        for candle in candles:
-            if not self.minutes.has(candle.open_time_us):
+    def replace(self, stored: StoredDay, recent: Iterable[Candle]) -> None:
+        """Take all minutes from the table; minutes in memory are newer and stay."""
+        self.start_us = max(self.start_us, stored.listed_us)
+        self._excused = united([(0, self.start_us), *stored.excused])
+        self.minutes = DayOfMinutes(self.minutes.symbol)
+        for candle in (*stored.candles, *recent):
+            if candle.open_time_us >= self.start_us:
                 self.minutes.put(candle)
-        self._reads += 1
-        self.due_s = time.monotonic() + POLL_INTERVAL_S
-        follows = self.live_from_us is None or self.minutes.has(self.live_from_us - MINUTE_US)
-        self.is_read = follows or self._reads >= READS
+        self.is_read, self.must_read, self.changed = True, False, []
+
+    def note_changed(self, ranges: Ranges) -> None:
+        """Remember minutes that have changed in the table."""
+        self.changed = united([*self.changed, *ranges])
+        self.must_read = self.must_read or minutes_in(self.changed) > MAX_CHANGED
+
+    def take_changed(self) -> Ranges:
+        """Return the changed minutes that are no longer in memory, and forget them."""
+        settled_us = self.minutes.newest_us - RECENT * MINUTE_US
+        since_us = max(self.start_us, self.minutes.newest_us - DAY_US + MINUTE_US)
+        due = common(self.changed, [(since_us, max(since_us, settled_us))])
+        self.changed = without(self.changed, [(0, max(since_us, settled_us))])
+        return due
+
+    def missing_minutes(self) -> int | None:
+        """Return the number of minutes that are neither known nor excused."""
+        if not self.is_read:
+            return None
+        return minutes_in(without(self.minutes.unknown(), self._excused))
 
 
 class DayPriceCache:
@@ -105,6 +148,8 @@ class DayPriceCache:
         """The newest minutes of all symbols, by open time."""
         self._traded: dict[str, Candle] = {}
         """The newest minute with trades, by symbol; reveals a ticker that was reused."""
+        self._seen: str | None = None
+        """Position in the change log up to which the days are current; None: read all again."""
         self._is_reading = False
         """Whether the table could be read the last time."""
         self._requested = asyncio.Event()
@@ -119,10 +164,7 @@ class DayPriceCache:
             if before is not None and is_of_another(before, candle):
                 self._recent.pop(symbol, None)
                 if symbol in self._days:
-                    self._days[symbol] = _Day(symbol, ())
-                    self._days[
-                        symbol
-                    ].is_read = True  # earlier minutes belong to another instrument
+                    self._days[symbol] = _Day(symbol, (), start_us=open_time_us)
             if before is None or open_time_us >= before.open_time_us:
                 self._traded[symbol] = candle
         recent = self._recent.setdefault(symbol, {})
@@ -130,14 +172,12 @@ class DayPriceCache:
         if len(recent) > RECENT:
             del recent[min(recent)]
         if (day := self._days.get(symbol)) is not None:
-            day.put(candle)
+            day.minutes.put(candle)
 
-    async def of(self, symbols: Iterable[str]) -> list[tuple[DayPrices, bool]]:
+    async def of(self, symbols: Iterable[str]) -> list[DayAnswer]:
         """Return the last 24 hours of the streamed symbols among these.
 
-        Returns:
-            Prices, and whether they include minutes from before this process started. The first
-            request of a symbol waits up to two seconds for those.
+        The first request of a symbol waits up to two seconds for the table.
         """
         live = frozenset(self._streamed())
         days = {symbol: self._day_of(symbol) for symbol in symbols if symbol in live}
@@ -153,7 +193,7 @@ class DayPriceCache:
                 self.candle_closed(newest)  # the open minute counts as far as it has come
             day = self._days.get(symbol)
             if day is not None and (prices := day.minutes.prices()) is not None:
-                found.append((prices, day.is_read))
+                found.append(DayAnswer(prices, day.missing_minutes()))
         return found
 
     async def run(self) -> None:
@@ -161,7 +201,7 @@ class DayPriceCache:
         loop = RetryLoop(
             BACKOFF,
             retry_on=(TransientError, PermanentError, TimeoutError),
-            on_failure=self._stop_waiters,
+            on_failure=self._on_failure,
             on_retry=partial(log.warning, "prices_not_read"),
             timeout_text="timeout",
         )
@@ -172,16 +212,21 @@ class DayPriceCache:
             self._wake_waiters(is_reading=False)
 
     async def _read_and_wait(self) -> None:
-        """Read the past of requested symbols once, then wait for further requests."""
+        """Read what has changed in the table once, then wait for further requests."""
         self._forget_all_but(frozenset(self._streamed()))
         self._requested.clear()
-        await self._read_requested()
+        if self._days and (now_us := self._now_us()):
+            await self._find_changed(now_us)
+            await self._read_changed()
+            await self._read_days(now_us)
         self._wake_waiters(is_reading=True)
         with suppress(TimeoutError):
             async with asyncio.timeout(POLL_INTERVAL_S):
                 await self._requested.wait()
 
-    async def _stop_waiters(self) -> None:
+    async def _on_failure(self) -> None:
+        """Read everything again later: another server may answer then, with another change log."""
+        self._seen = None
         self._wake_waiters(is_reading=False)
 
     def _day_of(self, symbol: str) -> _Day:
@@ -191,32 +236,67 @@ class DayPriceCache:
             self._requested.set()
         return day
 
-    async def _read_requested(self) -> None:
-        while (now_us := self._now_us()) and (symbol := self._next_unread()) is not None:
+    async def _find_changed(self, now_us: int) -> None:
+        """Note the minutes that have changed in the table since the last time."""
+        if (seen := self._seen) is None:
+            self._seen = await self._history.call(current_snapshot)
+            for day in self._days.values():
+                day.must_read = True
+            return
+        symbols, start_us = list(self._days), now_us - DAY_US - MINUTE_US
+        self._seen, changed = await self._history.call(
+            lambda connection: changed_minutes(connection, symbols, start_us, now_us + DAY_US, seen)
+        )
+        for symbol, ranges in changed.items():
+            if (known := self._days.get(symbol)) is not None:
+                known.note_changed(ranges)
+
+    async def _read_changed(self) -> None:
+        """Read changed minutes again; of a day with other changes than rows, the whole day."""
+        due = [
+            (symbol, *span)
+            for symbol, day in self._days.items()
+            if not day.must_read
+            for span in day.take_changed()
+        ]
+        for first in range(0, len(due), CHANGES_A_TURN):
+            ranges = due[first : first + CHANGES_A_TURN]
+            candles = await self._history.call(partial(read_ranges, ranges=ranges))
+            lacking = Counter({one: minutes_in([(start, end)]) for one, start, end in ranges})
+            for candle in candles:
+                lacking[candle.symbol] -= 1
+                if (day := self._days.get(candle.symbol)) is not None:
+                    day.minutes.put(candle)
+            for symbol in +lacking:
+                if symbol in self._days:
+                    self._days[symbol].must_read = True  # deleted, or an outage
+
+    async def _read_days(self, now_us: int) -> None:
+        while (symbol := self._next_unread()) is not None:
             began_s = time.monotonic()
             await self._read_day(symbol, now_us)
             self._wake_waiters(is_reading=True)
             await asyncio.sleep(max(PAUSE_S, PAUSE_RATIO * (time.monotonic() - began_s)))
 
     def _next_unread(self) -> str | None:
-        now_s = time.monotonic()
-        for symbol, day in self._days.items():
-            if not day.is_read and day.due_s <= now_s:
-                return symbol
-        return None
+        return next((symbol for symbol, day in self._days.items() if day.must_read), None)
 
     async def _read_day(self, symbol: str, now_us: int) -> None:
-        since_us = now_us - DAY_US - MINUTE_US
-        candles = await self._history.call(
-            lambda connection: read_candles(
-                connection,
-                symbol,
-                max(since_us, listed_from_us(connection, symbol)),
-                now_us + DAY_US,
-            )
+        newest_us = self._days[symbol].minutes.newest_us
+        is_known = newest_us >= 0
+        latest_us = newest_us if is_known else minute_of(now_us) - RECENT * MINUTE_US
+        start_us = latest_us - DAY_US
+        stored = await self._read_from(symbol, start_us, now_us)
+        last_us = stored.candles[-1].open_time_us if stored.candles else latest_us
+        if not is_known and last_us < latest_us:  # halted: its day ends with the newest minute
+            stored = await self._read_from(symbol, last_us - DAY_US, now_us)
+        if (day := self._days.get(symbol)) is not None:
+            day.replace(stored, self._recent.get(symbol, {}).values())
+
+    async def _read_from(self, symbol: str, start_us: int, now_us: int) -> StoredDay:
+        return await self._history.call(
+            lambda connection: read_stored_day(connection, symbol, start_us, now_us + DAY_US)
         )
-        if (day := self._days.get(symbol)) is not None and not day.is_read:
-            day.put_stored(candles)
 
     def _forget_all_but(self, streamed: Set[str]) -> None:
         for known in (self._days, self._recent, self._traded):

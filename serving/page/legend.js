@@ -51,12 +51,16 @@ export function showDay(place, day, decimals) {
   const price = (text) => fixed(text, decimals);
   const way = day.change.startsWith("-") ? "down" : "up";
   const sign = way === "up" ? "+" : "";
-  const facts = [["24 h", `${sign}${price(day.change)} (${sign}${(+day.change_percent).toFixed(2)} %)`, way],
+  const facts = [[day.is_whole ? "24 h" : "24 h, incomplete", `${sign}${price(day.change)} (${sign}${(+day.change_percent).toFixed(2)} %)`, way],
     ["High", price(day.high), ""], ["Low", price(day.low), ""], ["Volume", short(day.volume), "", "wide"],
     ["Quote volume", short(day.quote_volume), "", "wide"]];
   const list = element("dl", "", undefined, ...facts.map(([name, value, tint, kind]) =>
     element("div", kind ?? "", undefined, element("dt", "", name), element("dd", tint, value))));
   const last = element("b", way, price(day.last));
   last.id = "last";
+  if (!day.is_whole) {
+    list.firstChild.title = day.missing_minutes === null ? "Earlier minutes are still being read"
+      : `${day.minute_count} of 1440 minutes are stored; the change counts from ${day.from.slice(11, 16)} UTC`;
+  }
   place.replaceChildren(last, list);
 }

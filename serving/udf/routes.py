@@ -12,11 +12,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.responses import PlainTextResponse, Response
 
+from include.domain.day_prices import MINUTES
 from include.domain.instruments import Market, decimals_of
 from include.domain.timeframes import SECOND_US, Timeframe, timeframe
 from include.store.candles.bars import StoredBar, read_bars
 from include.store.candles.marks import Mark, read_marks, read_outages
 from include.store.instruments import Listing
+from serving.bars.day_prices import DayAnswer
 from serving.http.context import Context, context_of
 from serving.http.formats import json
 from serving.protobuf.bars import LATEST_US
@@ -220,17 +222,18 @@ async def quotes(
     names = list(dict.fromkeys(symbols.split(",")))[:MAX_QUOTES]
     listed = {name: await _find(context, name) for name in names}
     days = {
-        day.symbol: day
-        for day, _ in await context.prices.of(
+        answer.prices.symbol: answer
+        for answer in await context.prices.of(
             [one.instrument.symbol for one in listed.values() if one is not None]
         )
     }
     items = []
     for name, found in listed.items():
-        day = None if found is None else days.get(found.instrument.symbol)
-        if found is None or day is None:
+        answer = None if found is None else days.get(found.instrument.symbol)
+        if found is None or answer is None:
             items.append({"s": "error", "n": name[:64], "v": {}, "errmsg": "unknown symbol"})
             continue
+        day = answer.prices
         items.append(
             {
                 "s": "ok",
@@ -238,7 +241,8 @@ async def quotes(
                 "v": {
                     "short_name": found.instrument.symbol,
                     "exchange": EXCHANGES[found.instrument.market],
-                    "description": _description(found),
+                    "description": _description(found) + _incomplete(answer),
+                    "is_whole": answer.is_whole,
                     "lp": float(day.last),
                     "ch": float(day.change),
                     "chp": float(day.change_percent),
@@ -380,6 +384,13 @@ def _description(listing: Listing) -> str:
     one = listing.instrument
     kind = "perpetual" if one.market is Market.UM else "spot"
     return f"{one.base_asset} / {one.quote_asset}, {kind}"
+
+
+def _incomplete(answer: DayAnswer) -> str:
+    """Return what to add to a description if minutes of the 24 hours are missing."""
+    if answer.is_whole:
+        return ""
+    return f" (24 h incomplete: {answer.prices.minute_count:,} of {MINUTES:,} minutes)"
 
 
 def _type_of(listing: Listing) -> str:

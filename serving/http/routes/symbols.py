@@ -12,12 +12,12 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from include.domain.candles import Candle
-from include.domain.day_prices import DayPrices
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import TIMEFRAMES, from_us
 from include.errors import TransientError
 from include.store.candles.bars import read_bars
 from include.store.instruments import LISTED_FROM_UNKNOWN_US, Listing
+from serving.bars.day_prices import DayAnswer
 from serving.http import parameters
 from serving.http.context import Context, context_of
 from serving.http.formats import book_ticker_fields, json, table
@@ -58,6 +58,7 @@ PRICES: dict[str, Any] = {
     "quote_volume": pl.String,
     "trade_count": pl.Int64,
     "minute_count": pl.Int32,
+    "missing_minutes": pl.Int32,
     "is_whole": pl.Boolean,
 }
 
@@ -192,8 +193,9 @@ async def prices(
         Query(description="One or several; by default all streamed symbols."),
     ] = None,
 ) -> Response:
-    """Of the 24 hours up to the newest minute; `is_whole` is false while minutes from before the
-    server's start are still being read, on the first request of a symbol.
+    """Of the 24 hours up to the newest minute. `is_whole` is true if each minute is included, or is
+    excused by an outage or a later listing. `missing_minutes` counts the others; it is null until
+    the table was read, on the first request of a symbol.
     """
     context = context_of(request)
     live = frozenset(context.streamed())
@@ -204,7 +206,7 @@ async def prices(
         request,
         "prices",
         PRICES,
-        [_day(day, is_whole=is_whole) for day, is_whole in await context.prices.of(names)],
+        [_day_row(one) for one in await context.prices.of(names)],
         further={},
         headers={"cache-control": "no-cache"},
     )
@@ -228,11 +230,12 @@ async def _newest_known(context: Context, name: str, kept: Candle | None) -> Can
     return stored
 
 
-def _day(day: DayPrices, *, is_whole: bool) -> tuple[Any, ...]:
+def _day_row(answer: DayAnswer) -> tuple[Any, ...]:
+    day = answer.prices
     return (
         day.symbol, from_us(day.start_us), from_us(day.newest_us), day.open, day.high, day.low,
         day.last, day.change, day.change_percent, day.volume, day.quote_volume, day.trade_count,
-        day.minute_count, is_whole,
+        day.minute_count, answer.missing_minutes, answer.is_whole,
     )  # fmt: skip
 
 

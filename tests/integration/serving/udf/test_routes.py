@@ -103,6 +103,9 @@ async def test_quotes_are_the_day_prices(stored_url: str) -> None:
         known, unknown = answer["d"]
         assert (known["s"], known["n"], known["v"]["lp"]) == ("ok", "BINANCE:BTCUSDT", 7.1)
         assert unknown["s"] == "error"
+        assert not known["v"]["is_whole"]
+        assert known["v"]["description"].startswith("BTC / USDT, spot (24 h incomplete: ")
+        assert known["v"]["description"].endswith(" of 1,440 minutes)")
 
 
 async def test_search_ranks_prefix_matches_first(stored_url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from include.domain.candles import Candle, silent_candle
-from include.domain.day_prices import DayPrices
-from include.domain.timeframes import DAY_US, MINUTE_US
+from include.domain.day_prices import MINUTES
+from include.domain.ranges import Ranges, united
+from include.domain.timeframes import MINUTE_US
 from include.errors import TransientError
+from include.store.candles.day_minutes import StoredDay
 from serving.bars import day_prices as module
-from serving.bars.day_prices import DayPriceCache
+from serving.bars.day_prices import DayAnswer, DayPriceCache
 
 T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -26,18 +28,53 @@ def candle(index: int, close: str = "1") -> Candle:
 
 
 class Table:
-    """A history that a test fills; it reads by its own rows, whatever the call."""
+    """A history that a test fills; it is also the connection of the reading functions."""
 
     def __init__(self, *rows: Candle) -> None:
         self.rows = list(rows)
+        self.excused: Ranges = []
+        self.listed_us = 0
+        self.changed: list[tuple[int, int]] = []
         self.failures: list[Exception] = []
-        self.calls = 0
+        self.days_read = 0
 
-    async def call(self, _call: Callable[[Any], Any]) -> list[Candle]:
-        self.calls += 1
+    async def call(self, call: Callable[[Any], Any]) -> Any:
         if self.failures:
             raise self.failures.pop()
-        return self.rows
+        return call(self)
+
+    def write(self, *rows: Candle) -> None:
+        """Replace minutes, and log them as changed."""
+        minutes = {row.open_time_us: row for row in (*self.rows, *rows)}
+        self.rows = list(minutes.values())
+        self.changed += [(row.open_time_us, row.open_time_us + MINUTE_US) for row in rows]
+
+    def read_day(self, _symbol: str, start_us: int, end_us: int) -> StoredDay:
+        self.days_read += 1
+        first_us = max(start_us, self.listed_us)
+        rows = [row for row in self.rows if first_us <= row.open_time_us < end_us]
+        return StoredDay(self.listed_us, rows, self.excused)
+
+    def take_changes(self, *_: object) -> tuple[str, dict[str, Ranges]]:
+        changed, self.changed = self.changed, []
+        return "later", {"BTCUSDT": united(changed)} if changed else {}
+
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[Candle]:
+        return [
+            row
+            for _, start_us, end_us in ranges
+            for row in self.rows
+            if start_us <= row.open_time_us < end_us
+        ]
+
+
+@pytest.fixture(autouse=True)
+def played_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
+    monkeypatch.setattr(module, "current_snapshot", lambda _table: "now")
+    monkeypatch.setattr(module, "changed_minutes", Table.take_changes)
+    monkeypatch.setattr(module, "read_stored_day", Table.read_day)
+    monkeypatch.setattr(module, "read_ranges", Table.read_ranges)
 
 
 def prices_of(
@@ -48,7 +85,7 @@ def prices_of(
         table,  # type: ignore[arg-type]
         streamed=lambda: names,
         newest=lambda _symbol: newest,
-        now_us=lambda: T0 + 5 * MINUTE_US,
+        now_us=lambda: T0 + 4 * MINUTE_US,
     )
 
 
@@ -64,31 +101,100 @@ async def reading(prices: DayPriceCache) -> AsyncIterator[None]:
         await asyncio.wait([running], timeout=10)
 
 
-async def until_whole(prices: DayPriceCache) -> DayPrices:
+async def until(prices: DayPriceCache, holds: Callable[[DayAnswer], bool]) -> DayAnswer:
     async with asyncio.timeout(30):
         while True:
-            for day, is_whole in await prices.of(["BTCUSDT"]):
-                if is_whole:
-                    return day
+            for answer in await prices.of(["BTCUSDT"]):
+                if holds(answer):
+                    return answer
             await asyncio.sleep(0.001)
+
+
+async def until_read(prices: DayPriceCache) -> DayAnswer:
+    return await until(prices, lambda answer: answer.missing_minutes is not None)
+
+
+def day_before(newest: int, *, close: str = "1", without: tuple[int, ...] = ()) -> list[Candle]:
+    """Minutes of the 24 hours up to a minute, except some."""
+    first = newest - MINUTES + 1
+    return [candle(index, close) for index in range(first, newest + 1) if index not in without]
 
 
 async def test_live_minutes_are_not_overwritten_by_the_table() -> None:
     prices = prices_of(Table(candle(-1), candle(0, "2")))
     prices.candle_closed(candle(0, "3"))
     async with reading(prices):
-        [(day, is_whole)] = await prices.of(["BTCUSDT"])
-    assert (day.open, day.last, day.minute_count, is_whole) == (1, 3, 2, True)
+        answer = await until_read(prices)
+    day = answer.prices
+    assert (day.open, day.last, day.minute_count) == (1, 3, 2)
+    assert (answer.missing_minutes, answer.is_whole) == (MINUTES - 2, False)
 
 
 async def test_open_minute_has_the_last_price() -> None:
     prices = prices_of(Table(), newest=candle(1, "9"))
     prices.candle_closed(candle(0))
-    [(day, is_whole)] = await prices.of(
-        ["BTCUSDT"]
-    )  # no task reads the table, so it is not waited for
-    assert (day.last, day.minute_count, is_whole) == (9, 2, False)
+    [answer] = await prices.of(["BTCUSDT"])  # no task reads the table, so it is not waited for
+    assert (answer.prices.last, answer.prices.minute_count) == (9, 2)
+    assert (answer.missing_minutes, answer.is_whole) == (None, False)
     assert await prices_of(Table()).of(["BTCUSDT"]) == []
+
+
+async def test_history_loaded_after_the_first_request_is_included() -> None:
+    table = Table()
+    prices = prices_of(table)
+    prices.candle_closed(candle(0, "3"))
+    async with reading(prices):
+        answer = await until_read(prices)
+        assert (answer.missing_minutes, answer.prices.open) == (MINUTES - 1, 3)
+        table.write(*day_before(-1, close="2"))
+        answer = await until(prices, lambda answer: answer.is_whole)
+    assert (answer.prices.open, answer.prices.change, answer.missing_minutes) == (2, 1, 0)
+
+
+async def test_minute_revised_in_the_table_is_read_again() -> None:
+    """Only that minute, once it has left the memory; the newest ones are known better here."""
+    table = Table(*day_before(0))
+    prices = prices_of(table, newest=candle(0))
+    async with reading(prices):
+        await until(prices, lambda answer: answer.is_whole)
+        traded = {"high": Decimal(7), "trade_count": 1, "volume": Decimal(2)}
+        table.write(replace(candle(-100), **traded), replace(candle(-1), **traded))
+        answer = await until(prices, lambda answer: answer.prices.trade_count == 1)
+        assert (answer.prices.high, answer.prices.volume) == (7, 2)
+        for index in range(1, 4):
+            prices.candle_closed(candle(index))
+            assert (await prices.of(["BTCUSDT"]))[0].prices.trade_count == 1
+        prices.candle_closed(candle(4))
+        await until(prices, lambda answer: answer.prices.trade_count == 2)
+    assert table.days_read == 1
+
+
+async def test_deleted_minute_is_missing() -> None:
+    table = Table(*day_before(0))
+    prices = prices_of(table, newest=candle(0))
+    async with reading(prices):
+        await until(prices, lambda answer: answer.is_whole)
+        table.rows.remove(candle(-100))
+        table.changed.append((T0 - 100 * MINUTE_US, T0 - 99 * MINUTE_US))
+        answer = await until(prices, lambda answer: not answer.is_whole)
+    assert (answer.missing_minutes, answer.prices.minute_count) == (1, MINUTES - 1)
+
+
+async def test_outages_and_time_before_the_listing_are_excused() -> None:
+    table = Table(*day_before(0, without=(-50, -51)))
+    prices = prices_of(table, newest=candle(0))
+    async with reading(prices):
+        answer = await until_read(prices)
+        assert answer.missing_minutes == 2
+        outage = (T0 - 51 * MINUTE_US, T0 - 50 * MINUTE_US)
+        table.excused.append(outage)
+        table.changed.append(outage)
+        answer = await until(prices, lambda answer: answer.missing_minutes == 1)
+        assert not answer.is_whole
+        table.listed_us = T0 - 49 * MINUTE_US
+        table.changed.append(outage)
+        answer = await until(prices, lambda answer: answer.is_whole)
+    assert answer.prices.minute_count == 50
 
 
 async def test_unstreamed_symbol_has_no_day_prices_and_no_wait() -> None:
@@ -97,14 +203,17 @@ async def test_unstreamed_symbol_has_no_day_prices_and_no_wait() -> None:
         assert await prices.of(["NONEUSDT"]) == []
 
 
-async def test_failed_read_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_everything_is_read_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server may answer, and its change log tells nothing of what was read before."""
     monkeypatch.setattr(module, "BACKOFF", module.Backoff(first_s=0.001, max_s=0.001))
     table = Table(candle(0))
-    table.failures = [TransientError("away"), TimeoutError()]
     prices = prices_of(table)
     async with reading(prices):
-        await until_whole(prices)
-    assert table.calls == 3
+        await until_read(prices)
+        table.rows.append(candle(-9))  # not in the log
+        table.failures = [TransientError("away"), TimeoutError()]
+        await until(prices, lambda answer: answer.prices.minute_count == 2)
+    assert table.days_read == 2
 
 
 async def test_readers_do_not_wait_for_an_unavailable_table() -> None:
@@ -112,58 +221,28 @@ async def test_readers_do_not_wait_for_an_unavailable_table() -> None:
     table.failures = [TransientError("away")] * 9
     prices = prices_of(table, newest=candle(1, "9"))
     async with reading(prices), asyncio.timeout(module.WAIT_S / 2):
-        [(day, is_whole)] = await prices.of(["BTCUSDT"])
-        assert (day.last, is_whole) == (9, False)
+        [answer] = await prices.of(["BTCUSDT"])
+        assert (answer.prices.last, answer.is_whole) == (9, False)
         await prices.of(["BTCUSDT"])
-    assert table.calls == 1
+    assert (len(table.failures), table.days_read) == (8, 0)
 
 
-async def test_lagging_table_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minutes that were forgotten here, and had not been written when the table was read."""
-    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
-    table = Table(candle(-9), candle(-8))
-    prices = prices_of(table)
-    prices.candle_closed(candle(0))
-    [(_, is_whole)] = await prices.of(["BTCUSDT"])
-    assert not is_whole
-    await prices._read_day("BTCUSDT", T0)
-    [(day, is_whole)] = await prices.of(["BTCUSDT"])
-    assert (day.minute_count, is_whole) == (3, False)
-    table.rows.append(candle(-1))
-    async with reading(prices):
-        day = await until_whole(prices)
-    assert (day.minute_count, table.calls) == (4, 2)
-
-
-async def test_old_repaired_minute_leaves_the_day_complete() -> None:
+async def test_old_repaired_minute_is_not_part_of_the_day() -> None:
     table = Table(candle(-1))
     prices = prices_of(table)
     assert await prices.of(["BTCUSDT"]) == []
     prices.candle_closed(candle(0))
-    prices.candle_closed(candle(-2 * DAY_US // MINUTE_US))
+    prices.candle_closed(candle(-2 * MINUTES))
     async with reading(prices):
-        day = await until_whole(prices)
-    assert (day.minute_count, table.calls) == (2, 1)
+        answer = await until_read(prices)
+    assert (answer.prices.minute_count, table.days_read) == (2, 1)
 
 
-async def test_wait_for_a_minute_missing_in_the_table_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
-    table = Table(candle(-9))
-    prices = prices_of(table)
-    prices.candle_closed(candle(0))
-    async with reading(prices):
-        await until_whole(prices)
-    assert table.calls == module.READS
-
-
-async def test_removed_symbol_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
+async def test_removed_symbol_is_forgotten() -> None:
     names = ["BTCUSDT"]
     prices = prices_of(Table(candle(0)), streamed=names)
     async with reading(prices):
-        await until_whole(prices)
+        await until_read(prices)
         names.clear()
         assert await prices.of(["BTCUSDT"]) == []
         async with asyncio.timeout(30):
@@ -173,15 +252,22 @@ async def test_removed_symbol_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("is_asked", [False, True])
 async def test_day_restarts_when_the_ticker_is_reused(*, is_asked: bool) -> None:
-    prices = prices_of(Table())
+    table = Table()
+    prices = prices_of(table)
     if is_asked:
         assert await prices.of(["BTCUSDT"]) == []
     for index, first_id, close in ((0, 70_000, "99"), (1, 70_100, "98"), (2, 5, "3"), (3, 9, "4")):
         ids = {"first_trade_id": first_id, "last_trade_id": first_id, "trade_count": 1}
         prices.candle_closed(replace(candle(index, close), **ids))
-    [(day, is_whole)] = await prices.of(["BTCUSDT"])
+    [answer] = await prices.of(["BTCUSDT"])
+    day = answer.prices
     assert (day.open, day.high, day.last, day.minute_count) == (3, 4, 4, 2)
-    assert is_whole == is_asked  # else the registry says which rows of the table are its own
+    table.listed_us = 0 if is_asked else T0 + 2 * MINUTE_US  # else the registry tells
+    table.rows = day_before(1, close="99")
+    async with reading(prices):
+        answer = await until_read(prices)
+    assert (answer.prices.open, answer.prices.minute_count) == (3, 2)
+    assert answer.is_whole
 
 
 async def test_only_days_of_requested_symbols_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +281,6 @@ async def test_only_days_of_requested_symbols_are_computed(monkeypatch: pytest.M
             made.append(symbol)
 
     monkeypatch.setattr(module, "DayOfMinutes", Noted)
-    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.001)
     table = Table()
     prices = prices_of(table, streamed=names)
     minutes = 2 * module.RECENT
@@ -203,8 +288,9 @@ async def test_only_days_of_requested_symbols_are_computed(monkeypatch: pytest.M
         for name in names:
             prices.candle_closed(replace(candle(index, str(index + 1)), symbol=name))
     async with reading(prices):
-        [(asked, _)] = await prices.of(["S07USDT"])
-    assert made == ["S07USDT"]
+        [answer] = await prices.of(["S07USDT"])
+    asked = answer.prices
+    assert set(made) == {"S07USDT"}
     assert (asked.last, asked.minute_count) == (minutes, module.RECENT)
     assert {len(one) for one in prices._recent.values()} == {module.RECENT}
 

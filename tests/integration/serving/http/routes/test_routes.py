@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from include.domain.candles import CandleCandidate, Source, Status
-from include.domain.timeframes import MINUTE_US, from_us
+from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 from serving.http import response_cache as kept
@@ -249,7 +249,7 @@ async def test_day_prices_combine_stored_and_live_minutes(stored_url: str) -> No
             while True:
                 answer = (await client.get("/api/v1/prices")).raise_for_status().json()
                 told = next(iter(answer["prices"]), {})
-                if told.get("is_whole") and told["last"] == "7.10":
+                if told.get("missing_minutes") is not None and told["last"] == "7.10":
                     break
                 await asyncio.sleep(0.02)
         assert told == {
@@ -266,10 +266,64 @@ async def test_day_prices_combine_stored_and_live_minutes(stored_url: str) -> No
             "quote_volume": "0.70",
             "trade_count": 7,
             "minute_count": 7,
-            "is_whole": True,
+            "missing_minutes": 1_433,
+            "is_whole": False,
         }
         answer = await client.get("/api/v1/prices", params={"symbol": "ETHUSDT.P"})
         assert answer.status_code == 404  # is stored, and not streamed
+
+
+PRICE_COLUMNS = (
+    "open", "high", "low", "last", "volume", "quote_volume", "trade_count", "minute_count",
+)  # fmt: skip
+DAY_IN_SQL = """
+SELECT
+    (array_agg(open ORDER BY open_time))[1] AS open, max(high) AS high, min(low) AS low,
+    (array_agg(close ORDER BY open_time DESC))[1] AS last, sum(volume) AS volume,
+    sum(quote_volume) AS quote_volume, sum(trade_count)::int AS trade_count,
+    count(*)::int AS minute_count
+FROM market.candles_1m WHERE symbol = 'BTCUSDT' AND open_time > %s
+"""
+
+
+async def test_day_prices_include_history_loaded_after_the_first_request(stored_url: str) -> None:
+    """By whatever writes to the table, here as a backfill does."""
+
+    async def first_price(client: httpx.AsyncClient) -> dict[str, Any]:
+        answer = (await client.get("/api/v1/prices")).raise_for_status().json()
+        return next(iter(answer["prices"]), {})
+
+    newest_us = T0 + ROWS * MINUTE_US
+    start_us = newest_us - DAY_US + MINUTE_US
+    history = [
+        replace(candle("BTCUSDT", 0), open_time_us=open_us, open=Decimal("9.5"), high=Decimal(11))
+        for open_us in range(start_us, T0, MINUTE_US)
+    ]
+    async with api_client(stored_url) as client:
+        async with asyncio.timeout(20):
+            while (told := await first_price(client)).get("missing_minutes") != len(history):
+                await asyncio.sleep(0.02)
+            assert told["open"] == "1.10"
+            with connect(stored_url, application_name="test") as connection:
+                merge_candidates(
+                    connection,
+                    [
+                        CandleCandidate(one, Status.VERIFIED, Source.DUMP_DAILY, newest_us)
+                        for one in history
+                    ],
+                )
+                row = connection.execute(DAY_IN_SQL, (from_us(start_us - MINUTE_US),)).fetchone()
+            while not (told := await first_price(client)).get("is_whole"):
+                await asyncio.sleep(0.02)
+    assert row is not None
+    in_sql = dict(zip(PRICE_COLUMNS, row, strict=True))
+    # The newest minute is not stored yet: it comes from memory.
+    in_sql |= {"last": Decimal(told["last"]), "minute_count": in_sql["minute_count"] + 1}
+    assert (told["open"], told["missing_minutes"]) == ("9.50", 0)
+    assert {name: Decimal(told[name]) for name in ("open", "high", "low", "last")} == {
+        name: in_sql[name] for name in ("open", "high", "low", "last")
+    }
+    assert told["minute_count"] == in_sql["minute_count"]
 
 
 async def test_page_loads_only_its_own_files(stored_url: str) -> None:
