@@ -1,9 +1,9 @@
 """Definition of a rule: a sentence, a severity, and the expectation that finds failing rows.
 
-A query reads the batch's rows from ``{batch}`` and returns (symbol, open_time, detail), and also
-``key`` if the time does not identify the row. ``psycopg.sql`` fills placeholders such as ``{end}``;
-Great Expectations fills the batch later, so its braces are doubled. Queries must not contain the
-word for combining two tables: Great Expectations would then drop the alias of the batch.
+A query reads the batch's rows from ``{{batch}}`` and returns (symbol, open_time, detail), and also
+``key`` if the time does not identify the row. ``psycopg.sql`` fills placeholders such as ``{end}``
+first and turns the double braces into single ones, which Great Expectations fills. Queries must not
+contain the word JOIN: Great Expectations would then drop the alias of the batch.
 """
 
 from __future__ import annotations

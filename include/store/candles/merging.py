@@ -1,7 +1,9 @@
-"""Write candles: copy them to a temporary table if they are many, and merge them by a SQL function.
+"""Write candles by one SQL function, which merges them with the stored rows.
 
-All writers use this module, so that the stored row is the most authoritative candidate, whatever
-the order of writes; include/domain/merge.py defines the rule.
+The streamer passes a few candles as arrays (``store_async``); jobs copy many to a temporary table
+first (``merge_candidates``, ``merge_frame``). All writers use this module, so that the stored row
+is the most authoritative candidate, whatever the order of writes; include/domain/merge.py defines
+the rule.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from include.quality import rules
 from include.quality.check import Check, Severity
 from include.quality.suites import CHECKS, SUITES
 
@@ -18,6 +19,16 @@ def test_every_rule_is_documented_with_its_text_and_severity() -> None:
         assert f"| `{check.name}` | {check.rule} | {check.severity.value} | " in text
     named = re.findall(r"^\| `(\w+)` \| .* \| (?:error|warning) \| .+ \|$", text, re.MULTILINE)
     assert named == [check.name for check in CHECKS]
+
+
+def test_every_check_of_a_module_belongs_to_a_suite() -> None:
+    """A check outside the tuple or suite of its module would never run."""
+    written = {
+        name
+        for path in sorted(Path(rules.__path__[0]).glob("*.py"))
+        for name in re.findall(r"Check\(\s*(?:name=)?\"(\w+)\"", path.read_text())
+    }
+    assert written == {check.name for check in CHECKS}
 
 
 def test_names_of_rules_are_unique() -> None:
