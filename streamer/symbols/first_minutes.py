@@ -21,12 +21,13 @@ from include.backoff import Backoff
 from include.binance.rest.client import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
-from include.domain.timeframes import MINUTE_US, minute_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import PermanentError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles.minutes import first_minutes
-from include.store.ledgers.gaps import unknown_since
+from include.store.ledgers.gaps import open_gap, unknown_since
 from include.store.postgres.pools import connect
+from streamer.candles.events import NOT_STREAMED
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ MAX_REQUESTS = 100
 lists this many in a day."""
 ATTEMPTS = 3
 """Empty answers before a symbol counts as not traded yet: a lagging server lacks new symbols."""
+BEFORE_LOOKBACK = "older than FILL_LOOKBACK_MINUTES at the streamer's start; left to repair_gaps"
 FIRST_ROWS = 10  # more than one, since a page may lack its last rows
 BACKOFF = Backoff(first_s=1.0, max_s=2.0, min_s=0.5)
 SEEN_BEFORE_US = 60 * MINUTE_US
@@ -54,7 +56,8 @@ def find_begins(
     """Find the minute (µs) with which each added symbol begins.
 
     A symbol with rows continues after its newest row. The first minute of a symbol without rows is
-    in the gap ledger or is requested from REST.
+    in the gap ledger or is requested from REST. No symbol begins earlier than
+    ``FILL_LOOKBACK_MINUTES`` ago: missed minutes before are recorded as an open gap.
 
     Args:
         added: symbols to stream, at a start all of them.
@@ -97,8 +100,37 @@ def find_begins(
             if begin_us is not None:
                 begins[symbol] = begin_us
         horizon_us = minute_of(market_us) - lookback_us
-        begins |= {one: max(begins[one], horizon_us) for one in symbols if one in begins}
+        early = [one for one in symbols if begins.get(one, horizon_us) < horizon_us]
+        missed_us = {one: begins[one] for one in early if begins[one] != gaps_us.get(one)}
+        _leave_to_jobs(settings, missed_us, horizon_us)
+        begins |= dict.fromkeys(early, horizon_us)
     return begins, refused
+
+
+def _leave_to_jobs(settings: Settings, begins_us: Mapping[str, int], horizon_us: int) -> None:
+    """Record the minutes from each symbol's first missed minute to the horizon as open gaps."""
+    if not begins_us:
+        return
+    with connect(
+        settings.url_for("streamer"), application_name="candelabra-streamer"
+    ) as connection:
+        for symbol, begin_us in begins_us.items():
+            open_gap(
+                connection,
+                symbol=symbol,
+                start_us=begin_us,
+                end_us=horizon_us,
+                cause=NOT_STREAMED,
+                detail={"error": BEFORE_LOOKBACK},
+            )
+    log.warning(
+        "minutes_before_lookback",
+        symbols=len(begins_us),
+        since=from_us(min(begins_us.values())).isoformat(),
+        until=from_us(horizon_us).isoformat(),
+        minutes=sum(horizon_us - at_us for at_us in begins_us.values()) // MINUTE_US,
+        remedy="the DAG repair_gaps fills them, or candelabra backfill",
+    )
 
 
 def _requested_at_start(

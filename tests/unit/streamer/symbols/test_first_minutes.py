@@ -48,6 +48,8 @@ class Played:
     behind: dict[str, int] = field(default_factory=dict)
     """How many answers come from a lagging server without trades."""
     asked: list[str] = field(default_factory=list)
+    opened: list[tuple[str, int, int, str]] = field(default_factory=list)
+    """Gaps recorded: symbol, start, end, cause."""
 
     @contextlib.contextmanager
     def open_rest(self, _settings: object, market: Market, _url: str) -> Iterator[Played]:
@@ -69,6 +71,14 @@ class Played:
     ) -> dict[str, int]:
         assert start_us == MINUTE - 1_440 * MINUTE_US
         return {symbol: at_us for symbol, at_us in self.told_us.items() if symbol in symbols}
+
+    def open_gap(
+        self, _connection: None, *, symbol: str, start_us: int, end_us: int, cause: str,
+        detail: dict[str, str],
+    ) -> int:  # fmt: skip
+        assert "FILL_LOOKBACK_MINUTES" in detail["error"]
+        self.opened.append((symbol, start_us, end_us, cause))
+        return len(self.opened)
 
     def klines(self, symbol: str, interval: str, start_us: int, *, limit: int) -> KlinePage:
         assert (interval, start_us) == ("1m", 0)
@@ -98,6 +108,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(module, "connect", played.connect)
     monkeypatch.setattr(module, "unknown_since", played.unknown_since)
     monkeypatch.setattr(module, "first_minutes", played.first_minutes)
+    monkeypatch.setattr(module, "open_gap", played.open_gap)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
     return played
 
@@ -124,6 +135,18 @@ def test_symbol_with_rows_continues_after_them_within_the_lookback(played: Playe
     )
     assert begins == {"BTCUSDT": LAST_US + MINUTE_US, "ETHUSDT.P": MINUTE - 1_440 * MINUTE_US}
     assert (refused, played.asked) == ({}, [])
+    assert played.opened == []
+
+
+@pytest.mark.parametrize(("minutes", "gaps"), [(1_440, 0), (1_441, 0), (1_442, 1)])
+def test_gap_is_recorded_only_for_minutes_before_the_lookback(
+    played: Played, minutes: int, gaps: int
+) -> None:
+    last_us = MINUTE - minutes * MINUTE_US
+    begun(stored_us={"BTCUSDT": last_us})
+    horizon_us = MINUTE - 1_440 * MINUTE_US
+    missed = ("BTCUSDT", last_us + MINUTE_US, horizon_us, "not streamed")
+    assert played.opened == [missed] * gaps
 
 
 def test_symbol_listed_between_two_streamers_begins_with_its_first_minute(
@@ -154,6 +177,10 @@ def test_symbol_listed_long_ago_begins_at_the_lookback(
     assert begun("NEWUSDT", "OLDUSDT", stored_us={"BTCUSDT": MINUTE - days_us}) == {
         "NEWUSDT": MINUTE - 1_440 * MINUTE_US
     }
+    listed_us = NOW_US - days_us + 60 * MINUTE_US
+    assert [one[:2] for one in played.opened] == [
+        ("BTCUSDT", MINUTE - days_us + MINUTE_US), ("NEWUSDT", listed_us),
+    ]  # fmt: skip
 
 
 def test_symbol_with_gaps_begins_at_its_gap_or_its_first_minute_shortly_before(
@@ -178,6 +205,7 @@ def test_symbol_with_gaps_begins_at_its_gap_or_its_first_minute_shortly_before(
     days = {"DAYSUSDT": MINUTE - 1_440 * MINUTE_US}  # older holes are the DAGs'
     assert begun(*played.told_us) == told | first | days
     assert begun("NEWUSDT", status="BREAK") == first
+    assert played.opened == []  # the ledger has the gap already
     assert begun("NEWUSDT", stored_us={}) == first
 
 

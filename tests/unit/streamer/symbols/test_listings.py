@@ -50,6 +50,8 @@ class Played:
     lacks: list[StoredState] = field(default_factory=list)
     """Events of added symbols."""
     asked: list[str] = field(default_factory=list)
+    opened: list[tuple[str, int, int]] = field(default_factory=list)
+    """Recorded gaps: symbol, start and end."""
     told: list[tuple[SelectionChanges, Mapping[str, int]]] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
 
@@ -88,6 +90,10 @@ class Played:
             raise self.database_refuses
         self.remove_stale_live(None, symbols)
         return self.stored.of(symbols)
+
+    def open_gap(self, *_: object, **gap: Any) -> int:
+        self.opened.append((gap["symbol"], gap["start_us"], gap["end_us"]))
+        return len(self.opened)
 
     def unknown_since(
         self, _connection: None, symbols: Sequence[str], since_us: int
@@ -141,6 +147,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
     monkeypatch.setattr(first_minutes, "open_shared_rest", played.open_rest)
     monkeypatch.setattr(first_minutes, "connect", played.connect)
     monkeypatch.setattr(first_minutes, "unknown_since", played.unknown_since)
+    monkeypatch.setattr(first_minutes, "open_gap", played.open_gap)
     monkeypatch.setattr(module, "remove_stale_live", played.remove_stale_live)
     monkeypatch.setattr(first_minutes, "BACKOFF", Backoff(first_s=0.0, max_s=0.0))
     return played
@@ -352,6 +359,7 @@ async def test_missing_minutes_and_gaps_of_an_added_symbol_are_reported(
     }
     assert played.lacks == [played.stored]
     assert played.asked == []  # they are not new
+    assert played.opened == [("CUSDT", old_us + MINUTE_US, T0 - 1_440 * MINUTE_US)]
 
 
 async def test_missing_minutes_of_a_refused_symbol_are_not_reported(
