@@ -21,7 +21,12 @@ from include.jobs.klines.minutes import HALT_IS_SURE_US
 from include.jobs.klines.pieces import LoadCounts
 from include.jobs.klines.repairs import Repairs
 from streamer.candles.aggregation import SymbolAggregator
-from streamer.candles.events import MISSING_TRADES, NO_CLOSED_KLINE, NOT_VERIFIED_AT_START
+from streamer.candles.events import (
+    KLINE_DISPUTED,
+    MISSING_TRADES,
+    NO_CLOSED_KLINE,
+    NOT_VERIFIED_AT_START,
+)
 from streamer.candles.feed import CandleFeed, stream_kinds
 from streamer.candles.feeds import CandleFeeds
 from streamer.capture.app import Capture
@@ -51,6 +56,8 @@ from streamer.symbols.symbol_selection import SelectionChanges, selections_of
 log = structlog.get_logger(__name__)
 
 CANCEL_TIMEOUT_S = 3.0
+MAX_DISPUTED = 1_000
+"""Disputed klines that wait for REST; of more, the oldest are only in the log."""
 STOP_TIMEOUT_S = 5.0
 """Maximum wait for the last writes; together with ``CANCEL_TIMEOUT_S`` below the ten seconds that
 follow SIGTERM."""
@@ -101,6 +108,8 @@ class Streamer:
         self._clocks: dict[Market, ExchangeClock] = {}
         self._aggregators: list[SymbolAggregator] = []
         self._counts: Counter[str] = Counter()
+        self._disputed: dict[tuple[str, int], CandleCandidate] = {}
+        """Closed klines, by symbol and open time, that wait for REST."""
         self._missing_logged: dict[str, int] = {}
         """Minute for which missing trades were last logged, by symbol."""
         self.hub = Hub()
@@ -207,6 +216,15 @@ class Streamer:
         self._counts["differing"] += 1
         open_time = from_us_text(open_time_us)
         log.warning("kline_differs", symbol=symbol, open_time=open_time, values=values)
+
+    def kline_disputed(self, kline: CandleCandidate) -> None:
+        """Request the minute from REST; the kline is stored as evidence after that."""
+        symbol, start_us = kline.candle.symbol, kline.candle.open_time_us
+        self._disputed.pop((symbol, start_us), None)
+        self._disputed[symbol, start_us] = kline
+        if len(self._disputed) > MAX_DISPUTED:
+            del self._disputed[next(iter(self._disputed))]
+        self.rest_needed(symbol, start_us, start_us + MINUTE_US, KLINE_DISPUTED)
 
     def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         """Count and log a correction of an open candle."""
@@ -425,6 +443,9 @@ class Streamer:
         def publish() -> None:
             for candidate in candidates:
                 self.hub.publish_closed(candidate)
+                key = (candidate.candle.symbol, candidate.candle.open_time_us)
+                if (kline := self._disputed.pop(key, None)) is not None:
+                    self._writer.enqueue(kline)
 
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(publish)

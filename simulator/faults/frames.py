@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.faults.plan import Fault
@@ -188,6 +189,13 @@ def _kline_lag(fault: Fault, due_us: int, stream: str, render: Render) -> Iterat
     yield due_us + lag_us, stream, render
 
 
+def _wrong_kline(fault: Fault, due_us: int, stream: str, render: Render) -> Iterator[Passed]:
+    if "@kline_" in stream:
+        form = str(fault.parameters["form"])
+        render = _changed(render, lambda text: wrong_kline(text, form))
+    yield due_us, stream, render
+
+
 def _changed(render: Render, change: Change) -> Render:
     return lambda unit_us: [_applied(change, text) for text in render(unit_us)]
 
@@ -236,6 +244,7 @@ _EFFECTS: dict[str, Callable[[Fault, int, str, Render], Iterator[Passed]]] = {
     "malformed": _malformed,
     "unknown": _unknown,
     "kline_lag": _kline_lag,
+    "wrong_kline": _wrong_kline,
 }
 
 # --- payloads, text in and text out
@@ -260,6 +269,26 @@ def void_trade(text: str) -> str:
             frame["nq"] = "0"
     if "X" in frame:
         frame["X"] = "NA"
+    return _dump(frame)
+
+
+def wrong_kline(text: str, form: str) -> str:
+    """Change a final kline with trades to another valid one; keep other frames.
+
+    Args:
+        form: `volume`, `close` or `trades`.
+    """
+    frame = json.loads(text)
+    kline = frame.get("k") if isinstance(frame, dict) else None
+    if not isinstance(kline, dict) or not kline.get("x") or not kline.get("n"):
+        return text
+    if form == "volume":
+        for name in ("v", "q"):
+            kline[name] = f"{2 * Decimal(kline[name]):f}"
+    elif form == "close":
+        kline["c"] = kline["l"] if kline["c"] != kline["l"] else kline["h"]
+    else:
+        kline["n"] -= 1
     return _dump(frame)
 
 

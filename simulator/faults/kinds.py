@@ -125,6 +125,12 @@ _KINDS = (
     FaultKind(name="kline_lag", group="frame", selectors=_FRAME, streams=("*@kline_*",),
          meaning="kline frames are sent late, in order",
          parameters=(_span("lag_ms", 3_000, "delay of the frames"),)),
+    FaultKind(name="wrong_kline", group="frame", selectors=_FRAME, streams=("*@kline_*",),
+         meaning="final klines with trades have wrong values; REST has the true ones",
+         parameters=(_share(1), FaultParameter(name="form", type="text", default="volume",
+                                               choices=("volume", "close", "trades"),
+                                               meaning="both volumes too high, another close, "
+                                               "a trade too few"))),
     # --- the market itself
     FaultKind(name="halt", group="market", selectors=("symbols",), required=("symbols",),
          meaning="no trades; no klines on spot, empty ones on USD-M"),

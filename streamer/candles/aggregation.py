@@ -27,7 +27,7 @@ from include.domain.candles import (
     differing_ids,
     differing_values,
 )
-from include.domain.instruments import Instrument
+from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, minute_of
 from streamer.candles.events import (
     LATE_TRADE,
@@ -59,6 +59,7 @@ class SymbolAggregator:
     def __init__(self, instrument: Instrument, timing: Timing, events: AggregatorEvents) -> None:
         self.symbol = instrument.symbol
         self.quote_volume_is_exact = instrument.quote_volume_is_exact
+        self._proves_by_ids = instrument.market is Market.SPOT
         self.ids = TradeIds() if timing.has_contiguous_ids else SkippingTradeIds()
         self.minutes = Minutes()
         self.duplicates = self.void_trades = self.late_trades = self.equal_klines = 0
@@ -255,7 +256,7 @@ class SymbolAggregator:
                 minute = self.minutes.get_or_add(open_time_us)
                 if not minute.is_newer(kline):
                     return
-                if minute.is_emitted:
+                if minute.is_emitted and minute.is_behind(kline):
                     self._emit_kline(kline)  # its trades may be late, or may never arrive
                 minute.kline, minute.frame = kline, None
                 self._close_if_complete(minute)
@@ -374,16 +375,30 @@ class SymbolAggregator:
         if kline is None:
             self._emit_aggregated(minute)  # a late trade revises the emitted candle
             return
-        if minute.is_whole and minute.last_trade_id < kline.body.last_trade_id:
+        if minute.is_behind(kline):
             return  # klines may arrive before their trades; on_clock ends the wait
         theirs = kline.candle(self.symbol)
+        differs = False
         if minute.is_whole and builder is not None and builder.trade_count:
-            self._verify(minute, builder, theirs)
-        self._emit_kline(kline, theirs)
+            differs = self._verify(minute, builder, theirs)
+        if differs and self._has_every_trade(builder):
+            candidate = CandleCandidate(
+                theirs, Status.VERIFIED, Source.KLINE, microseconds(kline.event_time)
+            )
+            self._events.kline_disputed(candidate)
+        else:
+            self._emit_kline(kline, theirs)
         self._mark_emitted(minute)
 
-    def _verify(self, minute: Minute, builder: CandleBuilder, theirs: Candle) -> None:
-        """Compare the aggregated candle with the closed kline."""
+    def _has_every_trade(self, builder: CandleBuilder | None) -> bool:
+        """Whether the ids prove that an aggregated candle has each of its trades once; ids of raw
+        USD-M trades prove nothing."""
+        if builder is None or not self._proves_by_ids:
+            return False
+        return builder.last_trade_id - builder.first_trade_id + 1 == builder.trade_count
+
+    def _verify(self, minute: Minute, builder: CandleBuilder, theirs: Candle) -> bool:
+        """Compare the aggregated candle with the closed kline; return whether values differ."""
         ours = (
             builder.candle()
             if self.quote_volume_is_exact
@@ -397,6 +412,7 @@ class SymbolAggregator:
         else:
             self.equal_klines += 1
             minute.builder = CandleBuilder.from_candle(theirs)  # reuses the kline's Decimals
+        return bool(differing)
 
     def _close_unverified(self, minute: Minute) -> None:
         """Emit the candle without a closed kline, and request the minute from REST."""

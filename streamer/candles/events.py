@@ -9,6 +9,7 @@ from include.domain.candles import CandleCandidate
 # Causes of repairs and gaps, stored in ops.gaps.cause.
 NO_FRAMES = "no frames received"
 NO_CLOSED_KLINE = "no closed kline"
+KLINE_DISPUTED = "closed kline disputed"
 LATE_TRADE = "late trade"
 MISSING_TRADES = "missing trades"
 NOT_STREAMED = "not streamed"
@@ -48,6 +49,9 @@ class AggregatorEvents(Protocol):
 
     def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         """Report the values in which a candle differs from its closed kline."""
+
+    def kline_disputed(self, kline: CandleCandidate) -> None:
+        """Let REST decide: the closed kline differs from a candle that has each trade by id."""
 
     def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         """Report the values in which an open candle differed from its kline and was corrected."""

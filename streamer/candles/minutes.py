@@ -41,6 +41,10 @@ class Minute:
         """Whether a closed kline is newer than the one received before."""
         return self.kline is None or self.kline.event_time < kline.event_time
 
+    def is_behind(self, kline: Kline) -> bool:
+        """Whether a whole minute still lacks trades that a closed kline has."""
+        return self.is_whole and self.last_trade_id < kline.body.last_trade_id
+
     def shown(self, symbol: str) -> Candle | None:
         """Return the current candle: aggregated if that is whole, otherwise the exchange's newest
         kline."""

@@ -117,6 +117,9 @@ class AggregatorLog:
     def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         pass
 
+    def kline_disputed(self, kline: CandleCandidate) -> None:
+        raise AssertionError(f"no recording has a wrong kline: {kline}")
+
     def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         raise AssertionError(
             f"the aggregated candle of {symbol} at {open_time_us} differs: {values}"

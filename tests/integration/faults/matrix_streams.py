@@ -72,6 +72,13 @@ STREAMER: dict[str, Cell] = {
         happens="waits three seconds for the closed kline, then enters the candle as "
         "`unconfirmed` and asks REST; the late kline still verifies it",
     ),
+    "wrong_kline": Cell(
+        happens="stores its own candle as `unconfirmed` where the ids of spot trades prove that "
+        "it has each trade, and REST decides. Elsewhere the kline is stored, until the daily "
+        "comparison with REST",
+        events=("kline_differs", "minutes_repaired"),
+        todo="if it goes on, report the rows of `ops.discrepancies`",
+    ),
     # --- the market
     "halt": Cell(
         happens=(

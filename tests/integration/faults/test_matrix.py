@@ -68,6 +68,7 @@ def test_each_cell_is_run() -> None:
         *connections,
         *test_connections.REFUSALS,
         *test_frames.FAULTS.values(),
+        *test_frames.WRONG_KLINES.values(),
         *test_market.FAULTS,
         *test_rest.FAULTS.values(),
         *test_capture.FAULTS,

@@ -39,6 +39,7 @@ class Results:
     missing: list[tuple[int, int]] = field(default_factory=list)
     differing: list[list[str]] = field(default_factory=list)
     corrections: list[list[str]] = field(default_factory=list)
+    disputed: list[CandleCandidate] = field(default_factory=list)
 
     def candle_closed(self, candidate: CandleCandidate) -> None:
         self.candidates.append(candidate)
@@ -66,6 +67,9 @@ class Results:
 
     def kline_differs(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         self.differing.append(values)
+
+    def kline_disputed(self, kline: CandleCandidate) -> None:
+        self.disputed.append(kline)
 
     def open_candle_corrected(self, symbol: str, open_time_us: int, values: list[str]) -> None:
         self.corrections.append(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from structlog.testing import CapturingLogger
 
 from include.config import load_settings
+from include.domain.candles import CandleCandidate, Source, Status, silent_candle
 from include.domain.instruments import Instrument, Market, market_of
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from include.store.ledgers.gap_batches import GapRow
@@ -127,6 +129,27 @@ async def test_missing_trades_are_logged_once_a_minute_and_all_counted(
     assert streamer.telemetry.counts["missing_trades"] == 3
     [gap] = streamer._ledger._gaps["BTCUSDT"]
     assert (gap.start_us, gap.end_us, gap.cause) == (0, 2 * MINUTE_US, "missing trades")
+
+
+async def test_disputed_kline_is_stored_as_evidence_once_rest_has_decided(
+    tmp_path: Path, log: CapturingLogger
+) -> None:
+    streamer = streamer_of(tmp_path, "BTCUSDT")
+    streamer._loop = asyncio.get_running_loop()
+    candle = silent_candle("BTCUSDT", T0, Decimal(7))
+    kline, rest = (
+        CandleCandidate(candle, Status.VERIFIED, source, T0 + MINUTE_US)
+        for source in (Source.KLINE, Source.REST)
+    )
+    streamer.kline_disputed(kline)
+    asked = [(one.start_us, one.cause) for one in streamer._repairs._requests["BTCUSDT"]]
+    assert asked == [(T0, "closed kline disputed")]
+    assert [gap.start_us for gap in streamer._ledger._gaps["BTCUSDT"]] == [T0]
+    assert streamer._writer.waiting == 0
+    for _ in range(2):
+        streamer._publish_repaired([rest])
+        await asyncio.sleep(0)
+        assert [*streamer._writer._candidates] == [kline]
 
 
 async def test_differences_and_corrections_are_counted_apart(

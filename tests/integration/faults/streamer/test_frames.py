@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from include.store.postgres.pools import connect
 from simulator.config import SimulatorConfig
 from tests.integration.faults.matrix_streams import STREAMER
 from tests.integration.faults.streaming import Stage, stage
@@ -33,13 +34,13 @@ SPOT = tuple(name for name in FAULTS if not name.endswith(".P"))
 UM = tuple(name.removesuffix(".P") for name in FAULTS if name.endswith(".P"))
 
 
-def entry(symbol: str) -> dict[str, object]:
+def entry(symbol: str, fault: dict[str, object]) -> dict[str, object]:
     return {
         "id": symbol,
         "market": "um" if symbol.endswith(".P") else "spot",
         "symbols": symbol.removesuffix(".P"),
         "duration_s": 60 * MINUTES,
-        **FAULTS[symbol],
+        **fault,
     }
 
 
@@ -61,7 +62,7 @@ async def test_every_minute_equals_the_exchange_after_frame_faults(
 ) -> None:
     config = SimulatorConfig(speed=50, spot_symbols=SPOT, um_symbols=UM)
     async with stage(database_url, list(FAULTS), config) as one:
-        one.add(*map(entry, FAULTS))
+        one.add(*(entry(name, fault) for name, fault in FAULTS.items()))
         await one.let_pass(MINUTES)
         await one.assert_equals_exchange(minutes=2)
         hits = one.hits()
@@ -76,3 +77,34 @@ async def test_every_minute_equals_the_exchange_after_frame_faults(
         for symbol in ("BTCUSDT", "ETCUSDT", "DOGEUSDT", "ADAUSDT", "UNIUSDT", "LTCUSDT"):
             assert not quiet & set(one.events(symbol=symbol)), symbol  # nothing true was lost
         assert not any(feed.connection.reconnects for feed in one.streamer.telemetry.feeds)
+
+
+WRONG_KLINES: dict[str, dict[str, object]] = {
+    "BTCUSDT": {"kind": "wrong_kline", "form": "volume"},
+    "ETHUSDT": {"kind": "wrong_kline", "form": "close"},
+    "PEPEUSDT": {"kind": "wrong_kline", "form": "trades"},
+}
+
+
+async def test_rest_decides_where_a_final_kline_contradicts_the_trades(
+    database_url: str,
+) -> None:
+    config = SimulatorConfig(speed=50, spot_symbols=tuple(WRONG_KLINES), um_symbols=())
+    async with stage(database_url, list(WRONG_KLINES), config) as one:
+        one.add(*(entry(name, fault) for name, fault in WRONG_KLINES.items()))
+        await one.let_pass(MINUTES)
+        await one.assert_equals_exchange(minutes=2)
+        for symbol in WRONG_KLINES:
+            assert set(one.events(symbol=symbol)) >= set(STREAMER["wrong_kline"].events)
+            assert sources_above_klines(database_url, symbol) == {"rest"}
+
+
+def sources_above_klines(database_url: str, symbol: str) -> set[str]:
+    """The sources of the rows to which a closed kline has lost."""
+    with connect(database_url, application_name="test") as connection:
+        found = connection.execute(
+            "SELECT DISTINCT winner_source FROM ops.discrepancies"
+            " WHERE symbol = %s AND loser_source = 'kline'",
+            (symbol,),
+        ).fetchall()
+    return {source for (source,) in found}

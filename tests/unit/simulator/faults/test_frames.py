@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from simulator.clock import MINUTE_US, SimulatedClock
-from simulator.faults.frames import MAX_STREAMS_PER_FAULT, FrameFaults
+from simulator.faults.frames import MAX_STREAMS_PER_FAULT, FrameFaults, wrong_kline
 from simulator.faults.plan import parse_entry
 
 MINUTE = 30_000_000 * MINUTE_US
@@ -85,6 +85,27 @@ def test_kline_lag_keeps_order_and_does_not_hit_trades() -> None:
     faults = _faults({"kind": "kline_lag", "lag_ms": 3_000, "streams": "*"})
     assert _pass(faults, MINUTE, stream="btcusdt@kline_1m") == [(MINUTE + 3_000_000, TRADE)]
     assert _pass(faults, MINUTE) == [(MINUTE, TRADE)]
+
+
+FINAL_KLINE: dict[str, Any] = {
+    "e": "kline", "s": "BTCUSDT",
+    "k": {"x": True, "n": 3, "o": "2", "c": "3", "h": "4", "l": "1", "v": "0.10", "q": "0.25"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "changed"),
+    [("volume", {"v": "0.20", "q": "0.50"}), ("close", {"c": "1"}), ("trades", {"n": 2})],
+)
+def test_wrong_kline_changes_final_klines_with_trades_only(
+    form: str, changed: dict[str, object]
+) -> None:
+    wrong = json.loads(wrong_kline(json.dumps(FINAL_KLINE), form))
+    assert wrong == FINAL_KLINE | {"k": {**FINAL_KLINE["k"], **changed}}
+    for other in ({"x": False}, {"n": 0}):
+        text = json.dumps(FINAL_KLINE | {"k": {**FINAL_KLINE["k"], **other}})
+        assert wrong_kline(text, form) == text
+    assert wrong_kline(TRADE, form) == TRADE
 
 
 def test_void_trade_has_the_id_of_the_real_one_after_it() -> None:

@@ -9,11 +9,13 @@ import pytest
 from msgspec import structs
 
 from include.domain.candles import Source, Status
+from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer.candles.aggregation import MINUTES_KEPT
 from streamer.candles.events import NO_CLOSED_KLINE
 from tests.unit.streamer.played_exchange import (
     GRACE,
+    INSTRUMENT,
     ROUNDED,
     T0,
     TIMEOUT,
@@ -89,8 +91,8 @@ def test_candle_and_kline_are_both_emitted_if_they_differ(results: Results) -> N
         one.on_trade(each)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, high=Decimal(99)))
     assert results.differing == [["high"]]
-    assert [o.source for o in results.candidates] == [Source.STREAM, Source.KLINE]
-    assert results.stored()[T0].candle.high == 99
+    assert [o.source for o in results.candidates] == [Source.STREAM]
+    assert [o.candle.high for o in results.disputed] == [99]
 
 
 @pytest.mark.parametrize(
@@ -119,9 +121,13 @@ def test_each_value_and_both_ids_are_part_of_the_checksum(
         one.on_trade(each)
     one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, **{name: theirs}))
     assert results.differing == [[name]]
-    kept = results.stored()[T0]
-    assert kept.source is Source.KLINE
-    assert getattr(kept.candle, name) == theirs
+    if name.endswith("trade_id"):  # equal values
+        (kline,) = results.candidates
+    else:
+        (kline,) = results.disputed
+        assert [offer.status for offer in results.candidates] == [Status.UNCONFIRMED]
+    assert kline.source is Source.KLINE
+    assert getattr(kline.candle, name) == theirs
     assert one.equal_klines == 0
 
 
@@ -151,10 +157,58 @@ def test_differing_candle_takes_the_klines_quote_volume_if_fills_are_rounded(
         taker_buy_quote_volume=Decimal("0.5"),
     )  # fmt: skip
     one.on_kline(structs.replace(told, body=body))
-    aggregated, kline = (offer.candle for offer in results.candidates)
+    aggregated, kline = results.candidates[0].candle, results.disputed[0].candle
     assert aggregated.volume == told.body.volume
     assert aggregated == replace(kline, volume=aggregated.volume)
     assert results.differing == [["volume"]]
+
+
+def test_later_right_kline_verifies_a_disputed_minute(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    true = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    one.on_kline(structs.replace(true, body=structs.replace(true.body, volume=Decimal(999))))
+    assert results.stored()[T0].candle == true.candle("BTCUSDT")
+    assert results.stored()[T0].status is Status.UNCONFIRMED
+    assert one.live_candles() == []
+    one.on_kline(structs.replace(true, event_time=true.event_time + SECOND_US))
+    assert results.stored()[T0].status is Status.VERIFIED
+    assert results.stored()[T0].candle == true.candle("BTCUSDT")
+
+
+def test_late_wrong_kline_is_disputed_too(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_clock(T0 + MINUTE_US + GRACE + TIMEOUT)
+    true = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 9 * SECOND_US)
+    one.on_kline(structs.replace(true, body=structs.replace(true.body, trade_count=1)))
+    assert {offer.source for offer in results.candidates} == {Source.STREAM}
+    assert len(results.disputed) == 1
+
+
+def test_kline_decides_if_ids_prove_nothing(results: Results) -> None:
+    """Trades are missing, or ids skip by design on USD-M."""
+    trades = minute_trades(0, 1)
+    true = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
+    wrong = structs.replace(true, body=structs.replace(true.body, volume=true.body.volume + 1))
+    um = replace(INSTRUMENT, market=Market.UM)
+    for instrument, sent in ((um, trades), (INSTRUMENT, trades[1:])):
+        one = aggregator(results, instrument=instrument)
+        if instrument is um:
+            begin(one)
+        else:
+            one.connected(T0)
+        for each in sent:
+            one.on_trade(each)
+        one.on_kline(wrong)
+        assert results.stored()[T0].candle.volume == wrong.body.volume
+        assert results.disputed == []
 
 
 def test_later_closed_kline_is_emitted_without_waiting_for_trades(
