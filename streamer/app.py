@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from include.config import Settings
-from include.domain.candles import CandleCandidate
+from include.domain.candles import CandleCandidate, Status
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, from_us_text, minute_of
 from include.errors import TransientError
@@ -162,6 +162,11 @@ class Streamer:
     def candle_closed(self, candidate: CandleCandidate) -> None:
         """Store and publish a candle."""
         self._counts[candidate.status.value] += 1
+        if candidate.status is Status.PARTIAL:
+            start_us = candidate.candle.open_time_us
+            self._ledger.missed(
+                candidate.candle.symbol, start_us, start_us + MINUTE_US, MISSING_TRADES
+            )
         self._watchdog.candle_closed(candidate)
         self._writer.enqueue(candidate)
         self.hub.publish_closed(candidate)

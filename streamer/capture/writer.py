@@ -46,6 +46,7 @@ SPILL_SHARE = 0.5
 """Share of the memory bound at which rows go to disk even if writing does not fail."""
 REPEATS_EXPECTED_S = 30.0
 """Seconds after a duplicate row in which further duplicates are expected."""
+ROW_REFUSED = "refused by the database"
 DISK_REFUSED = "the disk took no spool while the database was away"
 
 
@@ -258,6 +259,9 @@ class CaptureWriter:
                 log.error(  # noqa: TRY400 - the message says it all
                     "raw_row_refused", table=table.name, row=lines[0].rstrip(), error=str(error)
                 )
+                counted: dict[tuple[str, str], list[int]] = {}
+                tally(table.name, lines, counted)
+                self._losses.add(losses_of(counted, ROW_REFUSED))
                 return
             middle = len(lines) // 2
             await self._write(table, lines[:middle])

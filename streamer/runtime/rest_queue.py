@@ -81,6 +81,7 @@ class RestCalls:
         quick_attempts: failures of the exchange after which requests are repeated slowly.
         slow_backoff: waits of the slow attempts; None: give up instead.
         refusals: markets that refuse this address; None: a refusal is final.
+        refused_backoff: waits after a refusal; None: the slow ones.
     """
 
     name: str
@@ -89,6 +90,7 @@ class RestCalls:
     quick_attempts: int
     slow_backoff: Backoff | None = None
     refusals: Refusals | None = field(default=None)
+    refused_backoff: Backoff | None = None
 
     def refusal_by(self, market: Market, now_s: float) -> Refusal | None:
         """Return why no request to a market may be made now; None if requests are allowed."""
@@ -137,7 +139,8 @@ class RestCalls:
     def _after_refusal(
         self, error: RefusedAddressError, market: Market, refusals: Refusals
     ) -> RetryLaterError:
-        wait_s = (self.slow_backoff or self.backoff).wait_s(1, error)
+        backoff = self.refused_backoff or self.slow_backoff or self.backoff
+        wait_s = backoff.wait_s(1, error)
         now_s = asyncio.get_running_loop().time()
         is_news = refusals.note(market, str(error), now_s=now_s, wait_s=wait_s)
         return RetryLaterError(error, wait_s, is_overdue=is_news, is_refused=True)

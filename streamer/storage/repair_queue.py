@@ -16,10 +16,12 @@ from functools import partial
 import structlog
 
 from include.backoff import Backoff
-from include.domain.instruments import market_of
+from include.domain.instruments import Market, market_of
+from include.domain.ranges import united, without
 from include.domain.timeframes import MINUTE_US, SECOND_US, from_us
 from include.jobs.klines.pieces import LoadCounts
 from streamer.runtime.heartbeat import Heartbeat
+from streamer.runtime.refusals import Refusals
 from streamer.runtime.rest_queue import (
     Failures,
     RestCalls,
@@ -39,6 +41,8 @@ MAX_CALLS = 4
 """Maximum concurrent calls; more would slow the event loop down."""
 POLL_S = 0.5
 BACKOFF = Backoff(first_s=2.0, max_s=60.0, min_s=0.1)
+REFUSED_BACKOFF = Backoff(first_s=660.0, max_s=660.0, min_s=540.0)
+"""Waits while a market refuses this address (403, 451, or a proxy's 407)."""
 CALL_TIMEOUT_S = 900.0
 """Timeout for all pages of a long range, which wait for request weight."""
 RELEASE_TIMEOUT_S = 30.0
@@ -56,6 +60,8 @@ def _repair_calls() -> RestCalls:
         timeout_s=CALL_TIMEOUT_S,
         backoff=BACKOFF,
         quick_attempts=MAX_ATTEMPTS,
+        refusals=Refusals(),
+        refused_backoff=REFUSED_BACKOFF,
     )
 
 
@@ -104,11 +110,18 @@ class RepairQueue:
     _requests: dict[str, list[RepairRequest]] = field(default_factory=dict)
 
     def request(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
-        """Queue a range; adjacent ranges of one symbol are joined."""
+        """Queue a range; adjacent ranges of one symbol are joined, except with failed ones."""
         self.requested[cause] += 1
-        requests = self._requests.setdefault(symbol, [])
-        for request in requests:
-            if request.start_us <= end_us and start_us <= request.end_us:
+        requests = self._requests.get(symbol, [])
+        known = united((one.start_us, one.end_us) for one in requests)
+        for start, end in without([(start_us, end_us)], known):
+            self._join(symbol, start, end, cause)
+
+    def _join(self, symbol: str, start_us: int, end_us: int, cause: str) -> None:
+        """Queue a range that no request has yet."""
+        for request in self._requests.setdefault(symbol, []):
+            is_adjacent = request.start_us <= end_us and start_us <= request.end_us
+            if is_adjacent and request.failures == Failures():
                 request.start_us = min(request.start_us, start_us)
                 request.end_us = max(request.end_us, end_us)
                 return
@@ -174,7 +187,10 @@ class RepairQueue:
     def _take_due(self, now_s: float) -> RepairRequest | None:
         """Return the next range, or part of one, whose minutes are complete at REST."""
         exchange_us = self.exchange_us()
+        refusing = {market for market in Market if self.calls.refusal_by(market, now_s)}
         for symbol, requests in self._requests.items():
+            if refusing and market_of(symbol) in refusing:
+                continue
             complete_us = exchange_us - REST_DELAY_US - self.patience_us(symbol)
             for index, request in enumerate(requests):
                 if request.not_before_s > now_s:
@@ -197,14 +213,16 @@ class RepairQueue:
         return None
 
     def _repaired(self, request: RepairRequest, counts: LoadCounts) -> None:
-        minutes = (request.end_us - request.start_us) // MINUTE_US
+        minutes = counts.offered + counts.outage_minutes
         self.repaired_minutes += minutes
         self.on_repaired(request, counts)
         log.info(
             "minutes_repaired",
             symbol=request.symbol,
             start=from_us(request.start_us).isoformat(),
-            minutes=minutes,
+            requested=(request.end_us - request.start_us) // MINUTE_US,
+            minutes=counts.offered,
+            outage_minutes=counts.outage_minutes,
             cause=request.cause,
         )
 
@@ -215,8 +233,16 @@ class RepairQueue:
 
     def _postpone(self, request: RepairRequest, retry: RetryLaterError) -> None:
         self.failures += 1
-        request.not_before_s = asyncio.get_running_loop().time() + retry.wait_s
+        now_s = asyncio.get_running_loop().time()
+        if retry.is_refused:
+            refusal = self.calls.refusal_by(market_of(request.symbol), now_s)
+            if refusal is not None and refusal.is_lasting:
+                self._give_up(request, refusal.reason)
+                return
+        request.not_before_s = now_s + retry.wait_s
         self._insert(request)
+        if retry.is_refused and not retry.is_overdue:
+            return  # reported once for each market
         log.warning(
             "repair_postponed",
             symbol=request.symbol,

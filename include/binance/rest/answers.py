@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 
 import msgspec
 
@@ -19,6 +21,9 @@ from include.errors import (
 DEFAULT_RETRY_AFTER_S = 60.0
 """Wait after a 429 or 418 without Retry-After: until the next minute's window."""
 
+LONGEST_BAN_S = 3 * 86_400.0
+"""The exchange bans an address for three days at most."""
+
 RETRIED_CODES = frozenset({-1000, -1001, -1006, -1007, -1008, -1016})
 """Error codes that are retried: unknown error, disconnected, unexpected response, timeout,
 overloaded, shutting down."""
@@ -30,7 +35,9 @@ TOO_MANY_REQUESTS_CODE = -1003
 INVALID_SYMBOL_CODE = -1121
 
 _USED_WEIGHT = re.compile(r"x-mbx-used-weight(?:-(?P<number>\d+)(?P<letter>[smhd]))?", re.I)
+_BANNED_UNTIL = re.compile(rb"banned until (?P<ms>\d{13})\b")
 _BODY_SHOWN = 200
+_BODY_READ = 2_000
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -58,10 +65,29 @@ def used_weight(headers: Mapping[str, str]) -> int | None:
     return best
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds that the exchange demands to wait."""
-    text = headers.get("retry-after", headers.get("Retry-After", ""))
-    return float(text) if text.isdigit() else DEFAULT_RETRY_AFTER_S
+def retry_after_s(headers: Mapping[str, str], body: bytes = b"") -> float:
+    """Return the seconds that the exchange demands to wait.
+
+    ``Retry-After`` has them. Without it, the message of a ban says until when: "IP banned until
+    1767225600000", in milliseconds. The time that is left counts from the answer's ``Date``.
+    """
+    named = {name.lower(): value for name, value in headers.items()}
+    text = named.get("retry-after", "")
+    if text.isdigit():
+        return float(text)
+    banned = _BANNED_UNTIL.search(body[:_BODY_READ])
+    if banned is None:
+        return DEFAULT_RETRY_AFTER_S
+    left_s = int(banned["ms"]) / 1_000 - _answered_s(named.get("date", ""))
+    return min(max(left_s, DEFAULT_RETRY_AFTER_S), LONGEST_BAN_S)
+
+
+def _answered_s(date: str) -> float:
+    """Return the time of an answer (Unix, s); the machine's without a readable ``Date``."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return time.time()
 
 
 def error_of(
@@ -81,7 +107,7 @@ def error_of(
     where = f"{host} answered {request} with {status} ({reason})"
     code = problem.code if problem else 0
     if status in (418, 429) or code == TOO_MANY_REQUESTS_CODE:
-        wait_s = retry_after_s(headers)
+        wait_s = retry_after_s(headers, body)
         what = "has banned this address" if status == 418 else "has limited this address"
         return RateLimitedError(
             f"{host} {what}: wait {wait_s:.0f} s ({reason})",

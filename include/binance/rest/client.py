@@ -14,7 +14,7 @@ import structlog
 
 from include.backoff import Backoff, retried
 from include.binance.endpoints import Endpoints
-from include.binance.rest.answers import UNREADABLE, error_of, retry_after_s, used_weight
+from include.binance.rest.answers import UNREADABLE, error_of, used_weight
 from include.binance.rest.klines import KLINE_ROWS, KlinePage, final_until, page_of
 from include.binance.rest.listing import EXCHANGE_INFO, instruments_of
 from include.binance.rest.weights import (
@@ -317,10 +317,9 @@ class BinanceRest:
             request=request,
             symbol=symbol,
         )
-        is_limited = isinstance(refusal, RateLimitedError)
         self._budget.report(
             used_weight(answer.headers),
-            retry_after_s=retry_after_s(answer.headers) if is_limited else None,
+            retry_after_s=refusal.retry_after_s if isinstance(refusal, RateLimitedError) else None,
         )
         if refusal is not None:
             raise refusal

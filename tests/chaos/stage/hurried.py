@@ -59,6 +59,8 @@ def hurry(factor: float) -> None:
         setattr(tails, wait, getattr(tails, wait) / factor)
     calls = importlib.import_module("streamer.capture.repair.trade_calls")
     calls.SLOW_BACKOFF = _hurried(calls.SLOW_BACKOFF, factor)
+    repairs = importlib.import_module("streamer.storage.repair_queue")
+    repairs.REFUSED_BACKOFF = _hurried(repairs.REFUSED_BACKOFF, factor)
     rotate_s = _of("streamer.health.watchdog", "ROTATE_INTERVAL_S") / factor
     _give("streamer.app", "Watchdog", rotate_interval_s=rotate_s)
     late_s = _of("streamer.capture.intake.rows", "LATE_S") / factor

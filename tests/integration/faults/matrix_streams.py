@@ -122,9 +122,10 @@ STREAMER: dict[str, Cell] = {
         events=("minutes_repaired",),
     ),
     "rest_error": Cell(
-        happens="tries again after 5xx, waits as long as 429 and 418 ask for. Minutes that it "
-        "cannot get, or not within twenty tries, are left to `repair_gaps`",
-        events=("minutes_repaired", "minutes_not_repaired"),
+        happens="tries again after 5xx, waits as long as 429 and 418 ask for; after 403, 451 and a "
+        "proxy's 407 asks that market again ten minutes later. Minutes that it does not get within "
+        "twenty tries, or ten refusals, are left to `repair_gaps`",
+        events=("minutes_repaired", "repair_postponed"),
     ),
     "rest_malformed": Cell(happens="tries again", events=("minutes_repaired",)),
     "rest_cut": Cell(happens="tries again", events=("minutes_repaired",)),

@@ -152,6 +152,16 @@ async def test_disputed_kline_is_stored_as_evidence_once_rest_has_decided(
         assert [*streamer._writer._candidates] == [kline]
 
 
+async def test_partial_minute_opens_a_gap(tmp_path: Path) -> None:
+    streamer = streamer_of(tmp_path, "BTCUSDT")
+    candle = silent_candle("BTCUSDT", T0, Decimal(7))
+    for status in (Status.UNCONFIRMED, Status.PARTIAL):
+        assert not streamer._ledger._gaps
+        streamer.candle_closed(CandleCandidate(candle, status, Source.STREAM))
+    [gap] = streamer._ledger._gaps["BTCUSDT"]
+    assert (gap.start_us, gap.end_us, gap.cause) == (T0, T0 + MINUTE_US, "missing trades")
+
+
 async def test_differences_and_corrections_are_counted_apart(
     tmp_path: Path, log: CapturingLogger
 ) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from include.jobs.klines.repair import repair_gaps
+from include.backoff import Backoff
 from simulator.config import SimulatorConfig
+from streamer.storage import repair_queue
 from tests.integration.faults.matrix_streams import STREAMER
 from tests.integration.faults.streaming import Stage, stage
-from tests.integration.streamer.harness import settings_for
 
 FAULTS: dict[str, dict[str, object]] = {
     "BTCUSDT": {"kind": "rest_lag", "kline_lag_ms": 20_000},
@@ -36,8 +36,10 @@ def has_events(one: Stage, kind: str) -> bool:
 
 @pytest.mark.asyncio
 async def test_minutes_without_klines_come_from_a_faulty_rest(
-    database_url: str,
+    database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pause = Backoff(first_s=0.3, max_s=0.3, min_s=0.3)
+    monkeypatch.setattr(repair_queue, "REFUSED_BACKOFF", pause)
     config = SimulatorConfig(speed=50, spot_symbols=tuple(FAULTS), um_symbols=())
     symbols = list(FAULTS)
     async with stage(database_url, symbols, config, http_timeout_s=1) as one:
@@ -55,7 +57,7 @@ async def test_minutes_without_klines_come_from_a_faulty_rest(
             # a row is seen a moment before its repair is logged
             await one.until(lambda kind=kind: has_events(one, kind), f"events of {kind}")
         assert "outage_recorded" not in one.events()
-        await refused_minutes_are_left_to_the_gap_ledger(one)
+        await refused_minutes_are_repaired_once_the_address_is_served(one)
 
 
 @pytest.mark.long
@@ -76,18 +78,16 @@ async def test_open_minute_of_a_lagging_server_is_requested_again(
         assert "outage_recorded" not in one.events()
 
 
-async def refused_minutes_are_left_to_the_gap_ledger(one: Stage) -> None:
-    told = [each for each in one.log if each["event"] == "minutes_not_repaired"]
+async def refused_minutes_are_repaired_once_the_address_is_served(one: Stage) -> None:
+    told = [
+        each
+        for each in one.log
+        if each["event"] == "repair_postponed" and "firewall" in str(each["error"])
+    ]
     assert {each["symbol"] for each in told} == {REFUSED}
-    assert "firewall" in told[0]["reason"]
     with psycopg.connect(one.database_url) as connection:
         gaps = connection.execute("SELECT symbol FROM ops.gaps WHERE repaired_at IS NULL")
         assert REFUSED in {symbol for (symbol,) in gaps.fetchall()}
     one.exchange.faults.remove(REFUSED)
-    settings = settings_for(one.exchange, one.database_url)
-
-    def repair() -> bool:
-        return repair_gaps(settings=settings, worker="test", older_than_s=0).left == 0
-
-    await one.until(repair, "all gaps closed")
     await one.assert_equals_exchange([REFUSED])
+    assert "minutes_not_repaired" not in one.events(symbol=REFUSED)

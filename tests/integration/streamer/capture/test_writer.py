@@ -17,6 +17,7 @@ from include.backoff import Backoff
 from include.binance.streams.book_tickers import BookTicker
 from include.binance.streams.messages import AggTrade
 from include.domain.instruments import Market
+from include.store.trades.captured import RAW_TABLES
 from streamer.capture import writer as module
 from streamer.capture.intake.rows import Intake
 from streamer.capture.spool.losses import Losses
@@ -251,9 +252,18 @@ async def test_refused_row_does_not_affect_others(server: Server, tmp_path: Path
         bad = lane.rows[50].split("\t")
         bad[5:7] = ["9", "8"]  # ids that descend
         lane.rows[50] = "\t".join(bad)
+        bad_time = bad[RAW_TABLES["agg_trades"].time_index]
         await until(lambda: bench.writer.written["agg_trades"] == 99)
         assert bench.writer.refused == 1
+        await until(lambda: not len(bench.losses))
     assert stored(server.url, "BAD")[1] == [n for n in range(100) if n != 50]
+    with psycopg.connect(server.url) as connection:
+        gaps = connection.execute(
+            "SELECT dataset, cause, (detail ->> 'rows')::int,"
+            " from_time <= %(at)s AND to_time > %(at)s FROM ops.gaps WHERE symbol = 'BAD'",
+            {"at": bad_time},
+        ).fetchall()
+    assert gaps == [("agg_trades", "refused by the database", 1, True)]
 
 
 async def test_stop_writes_or_spools_waiting_rows(server: Server, tmp_path: Path) -> None:

@@ -40,6 +40,34 @@ def test_limit_without_retry_after_waits_for_the_next_window() -> None:
     assert retry_after_s({}) == retry_after_s({"retry-after": "soon"}) == 60
 
 
+BAN = b'{"code":-1003,"msg":"Way too many requests; IP banned until 1767226500000. Please use"}'
+
+
+@pytest.mark.parametrize(
+    ("date", "wait_s"),
+    [
+        ("Thu, 01 Jan 2026 00:00:00 GMT", 900),
+        ("Thu, 01 Jan 2026 00:14:50 GMT", 60),  # at least until the next window
+        ("Thu, 01 Jan 2026 01:00:00 GMT", 60),
+        ("Thu, 11 Dec 2025 00:00:00 GMT", 3 * 86_400),
+    ],
+)
+def test_ban_without_retry_after_lasts_until_the_time_in_its_text(date: str, wait_s: int) -> None:
+    told = error(418, BAN, Date=date)
+    assert isinstance(told, RateLimitedError)
+    assert (told.retry_after_s, told.banned) == (wait_s, True)
+    told = error(418, BAN, **{"Date": date, "Retry-After": "7"})
+    assert isinstance(told, RateLimitedError)
+    assert told.retry_after_s == 7
+
+
+def test_ban_without_a_date_counts_from_the_machines_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_767_226_200.0)
+    assert retry_after_s({}, BAN) == retry_after_s({"date": "soon"}, BAN) == 300
+
+
 def test_invalid_symbol_is_named() -> None:
     told = error(400, b'{"code":-1121,"msg":"Invalid symbol."}')
     assert isinstance(told, PermanentError)

@@ -9,11 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import errors
+from structlog.testing import CapturingLogger
 
 from include.backoff import Backoff
 from include.domain.timeframes import MINUTE_US, SECOND_US
-from include.errors import PermanentError, RateLimitedError, TransientError
+from include.errors import (
+    PermanentError,
+    RateLimitedError,
+    RefusedAddressError,
+    TransientError,
+)
 from include.jobs.klines.pieces import LoadCounts
+from streamer.runtime.refusals import LASTING_AFTER
 from streamer.storage import repair_queue as module
 from streamer.storage.repair_queue import RepairQueue, RepairRequest
 
@@ -29,12 +36,13 @@ class Exchange:
         self.given_up: list[tuple[RepairRequest, str]] = []
         self.now_us = NOW_US
 
-    def repair(self, symbol: str, start_us: int, end_us: int) -> None:
+    def repair(self, symbol: str, start_us: int, end_us: int) -> LoadCounts:
         self.asked.append(
             (symbol, (start_us - NOW_US) // MINUTE_US, (end_us - NOW_US) // MINUTE_US)
         )
         if self.errors:
             raise self.errors.pop(0)
+        return LoadCounts(offered=(end_us - start_us) // MINUTE_US)
 
     def queue(self) -> RepairQueue:
         return RepairQueue(
@@ -175,6 +183,69 @@ def test_every_requested_minute_is_repaired_despite_failing_calls(
     assert exchange.given_up == []
 
 
+async def test_new_minutes_do_not_inherit_the_failures_of_their_neighbours() -> None:
+    exchange = Exchange(*[TransientError("away")] * (module.MAX_ATTEMPTS - 1))
+    queue = exchange.queue()
+    ask(queue, "A", -10, -9)
+    await run_until(queue, lambda: queue.failures == module.MAX_ATTEMPTS - 1)
+    exchange.errors = [TransientError("away")]
+    ask(queue, "A", -11, -8)
+    assert [one.failures.exchange for one in queue._requests["A"]] == [
+        0, module.MAX_ATTEMPTS - 1, 0,
+    ]  # fmt: skip
+    await run_until(queue, lambda: queue.waiting_minutes == 0)
+    given_up = [(one.start_us, one.end_us) for one, _ in exchange.given_up]
+    assert given_up in ([], [(NOW_US - 10 * MINUTE_US, NOW_US - 9 * MINUTE_US)])
+    assert queue.repaired_minutes + queue.given_up_minutes == 3
+
+
+async def test_refused_address_pauses_its_market_until_it_is_served_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REFUSED_BACKOFF", Backoff(first_s=0.1, max_s=0.1, min_s=0.1))
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    exchange = Exchange(*[RefusedAddressError("403")] * 3)
+    queue = exchange.queue()
+    ask(queue, "A", -10, -8)
+    await run_until(queue, lambda: queue.failures == 1)
+    for number in range(5):
+        ask(queue, f"B{number}", -10, -9)
+    ask(queue, "C.P", -10, -9)  # of another market
+    await run_until(queue, lambda: queue.repaired_minutes == 8)
+    assert [symbol for symbol, *_ in exchange.asked].count("C.P") == 2
+    assert len(exchange.asked) <= 11
+    assert exchange.given_up == []
+    assert [call.args[0] for call in log.calls].count("repair_postponed") == 2  # one each market
+
+
+async def test_lasting_refusal_leaves_the_minutes_to_the_dag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REFUSED_BACKOFF", Backoff(first_s=0.01, max_s=0.01, min_s=0.01))
+    exchange = Exchange(*[RefusedAddressError("451")] * 99)
+    queue = exchange.queue()
+    ask(queue, "A", -10, -8)
+    await run_until(queue, lambda: bool(exchange.given_up))
+    [(request, reason)] = exchange.given_up
+    assert (request.symbol, reason) == ("A", "451")
+    assert len(exchange.asked) == LASTING_AFTER
+
+
+async def test_repaired_minutes_are_those_that_rest_returned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(module, "log", log)
+    queue = Exchange().queue()
+    queue.repair = lambda *_: LoadCounts(offered=3, outage_minutes=2)
+    ask(queue, "A", -20, -10)
+    await run_until(queue, lambda: queue.repaired_minutes == 5)
+    [call] = log.calls
+    told = call.kwargs
+    assert (told["requested"], told["minutes"], told["outage_minutes"]) == (10, 3, 2)
+
+
 async def test_permanent_failure_is_reported_and_not_repeated() -> None:
     exchange = Exchange(PermanentError("no such symbol"))
     queue = exchange.queue()
@@ -247,7 +318,7 @@ async def test_hanging_call_is_retried_while_others_continue(
         if exchange.asked == [("A", -10, -9)]:
             monkeypatch.setattr(module, "CALL_TIMEOUT_S", 30)  # the next one has time
             assert leave.wait(30)
-        return LoadCounts()
+        return LoadCounts(offered=1)
 
     queue.repair = repair
     ask(queue, "A", -10, -9)
@@ -282,7 +353,7 @@ async def test_concurrent_calls_are_bounded() -> None:
         at_once[0] += 1
         inside.release()
         assert leave.wait(10)
-        return LoadCounts()
+        return LoadCounts(offered=1)
 
     queue = RepairQueue(repair, lambda: NOW_US, lambda *_: None)
     for number in range(module.MAX_CALLS + 3):
