@@ -1,13 +1,14 @@
 """Read text from ``.zip``, ``.gz`` or plain files, in blocks of whole lines.
 
 Nothing is unpacked to disk and no name inside an archive is used as a path. Memory is bounded by
-the block size, whatever size the archive states.
+the block size, whatever size the archive states; so are the size of the text and the time.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +27,15 @@ MAX_LINE_BYTES = 1 << 16
 
 OnRead = Callable[[float], None]
 """Receives the share of a file (0..1) that has been read."""
+
+MAX_TEXT_BYTES = 64 << 30
+"""Bound of a file's decompressed size: a hundred years of minutes have 8 GB."""
+MAX_RATIO = 250
+"""Bound of decompressed to compressed size. Minutes without trades compress best, by 22."""
+RATIO_FROM_BYTES = 16 << 20
+"""Small files may have any ratio."""
+MAX_READ_S = 3_600.0
+"""Time for reading a file once, rows included."""
 
 _READ_BYTES = 1 << 20
 _CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError)
@@ -98,6 +108,31 @@ def _read(stream: IO[bytes], size: int) -> bytes:
     return b"".join(pieces)
 
 
+class _Bounded:
+    """A compressed text whose size, ratio and time are bounded, whatever the archive states."""
+
+    def __init__(self, path: Path, text: IO[bytes]) -> None:
+        self._path = path
+        self._text = text
+        self._most = MAX_RATIO * path.stat().st_size
+        self._until_s = time.monotonic() + MAX_READ_S
+        self._size = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._text.read(size)
+        self._size += len(data)
+        if self._size > MAX_TEXT_BYTES:
+            raise self._refused(f"more than {MAX_TEXT_BYTES >> 30} GiB of text")
+        if self._size > max(self._most, RATIO_FROM_BYTES):
+            raise self._refused(f"more than {MAX_RATIO} times its own size")
+        if time.monotonic() > self._until_s:
+            raise self._refused(f"text for more than {MAX_READ_S:g} s of reading")
+        return data
+
+    def _refused(self, what: str) -> RejectedInputError:
+        return RejectedInputError(f"{self._path.name} holds {what}; split it, or unpack it first")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
     """Open a file's single text as a stream of bytes; yield it and the raw file below it.
@@ -110,10 +145,10 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
                 with zipfile.ZipFile(raw) as archive:
                     member = _only_member(path, archive)
                     with archive.open(member) as text:
-                        yield text, raw
+                        yield cast("IO[bytes]", _Bounded(path, text)), raw
             elif path.suffix == ".gz":
                 with gzip.open(raw) as text:
-                    yield cast("IO[bytes]", text), raw
+                    yield cast("IO[bytes]", _Bounded(path, cast("IO[bytes]", text))), raw
             else:
                 yield raw, raw
     except _CORRUPT as error:

@@ -80,7 +80,11 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
     for layout in layouts:
         if header in layout.headers:
             return layout, True
-    raise RejectedInputError(f"{file} begins with {first[:120]!r}; known are {known}")
+    # Never the line itself: the reason may be read by others than the file.
+    raise RejectedInputError(
+        f"{file}: the first line, with {len(first.split(','))} fields, is neither a row nor a "
+        f"known header; known are {known}"
+    )
 
 
 def _fits_flags(fields: Sequence[str], layout: Layout) -> bool:

@@ -198,9 +198,9 @@ def _check_quotes(connection: Connection, file: UserFile) -> None:
 
 
 def _hopeless(file: str, first: Rejection) -> RejectedInputError:
+    kind = first.reason.partition(":")[0]  # without the value
     return RejectedInputError(
-        f"{file}: none of its first {HOPELESS_ROWS} rows is usable; line {first.line}: "
-        f"{first.reason}"
+        f"{file}: none of its first {HOPELESS_ROWS} rows is usable; line {first.line}: {kind}"
     )
 
 

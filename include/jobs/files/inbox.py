@@ -11,7 +11,13 @@ import structlog
 from include.config import Settings
 from include.errors import RejectedInputError, TransientError
 from include.jobs.files.imports import ImportSummary, import_file
-from include.jobs.files.inbox_folder import DONE, FAILED, claimed_file, set_aside
+from include.jobs.files.inbox_folder import (
+    DONE,
+    FAILED,
+    check_regular,
+    claimed_file,
+    set_aside,
+)
 from include.jobs.files.pieces import InboxCounts, InboxFile, InboxResult
 
 log = structlog.get_logger(__name__)
@@ -31,6 +37,7 @@ def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
             log.info("inbox_file_gone", file=name)
             return InboxResult(name, "gone")
         try:
+            check_regular(path)
             summary = _imported(settings, path)
         except TransientError:
             raise  # the file stays claimed; the next run loads it

@@ -7,21 +7,23 @@
     inbox/done/FILE         loaded; FILE.reason.txt beside it if rows were rejected
     inbox/failed/FILE       refused; FILE.reason.txt beside it
 
-Subfolders are preserved, so files below ``futures/um`` count as USD-M. If a run is killed, its file
-stays claimed but loses its lock: the next run loads it.
+Links, devices and pipes are refused without being opened. Subfolders are preserved, so files below
+``futures/um`` count as USD-M. If a run is killed, its file stays claimed but loses its lock: the
+next run loads it.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from include.errors import PermanentError
+from include.errors import PermanentError, RejectedInputError
 from include.jobs.files.pieces import InboxFile
 from include.jobs.files.user_files import SUFFIXES
 
@@ -34,6 +36,14 @@ MAX_FILES = 200
 """Maximum files of one run; the others wait for the next run."""
 
 _MAX_NAMESAKES = 10_000
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 def find_files(
@@ -48,10 +58,12 @@ def find_files(
         unchanged_for_s: how long size, contents and name must be unchanged.
 
     Raises:
-        PermanentError: the folder cannot be created or read.
+        PermanentError: the folder cannot be created or read, or one in it is a link.
     """
     try:
         inbox.mkdir(parents=True, exist_ok=True)
+        for name in (CLAIMED, DONE, FAILED):
+            _check_folder(inbox / name)
         found = [*_abandoned(inbox), *_unchanged(inbox, unchanged_for_s)]
     except OSError as error:
         raise PermanentError(
@@ -75,30 +87,31 @@ def _unchanged(inbox: Path, unchanged_for_s: float) -> Iterator[InboxFile]:
             for one in folders
             if not (one.startswith(".") or (is_top and one in (DONE, FAILED)))
         ]
-        for name in names:
+        links = [one for one in folders if (here / one).is_symlink()]  # they are not entered
+        for name in (*names, *links):
             if name.startswith(".") or name.endswith((".part", ".tmp", ".crdownload")):
                 continue
             path = here / name
             try:
-                stat = path.stat()
+                status = path.lstat()
             except FileNotFoundError:
                 continue  # claimed in the meantime
             # Copying tools set the modification time freely, even to the future; they cannot set
             # ctime.
-            modified_s = stat.st_mtime if stat.st_mtime <= now_s else 0.0
-            if not path.is_file() or max(modified_s, stat.st_ctime) > now_s - unchanged_for_s:
+            modified_s = status.st_mtime if status.st_mtime <= now_s else 0.0
+            if max(modified_s, status.st_ctime) > now_s - unchanged_for_s:
                 continue
-            yield InboxFile(path.relative_to(inbox).as_posix(), stat.st_size)
+            yield InboxFile(path.relative_to(inbox).as_posix(), status.st_size)
 
 
 def _abandoned(inbox: Path) -> Iterator[InboxFile]:
     """Yield claimed files of dead runs."""
     for path in (inbox / CLAIMED).glob("*/**/*"):
-        if not path.is_file():
+        if path.is_dir() and not path.is_symlink():
             continue
         with _locked(path) as is_ours:
             if is_ours:
-                yield InboxFile(_name_of(inbox, path), path.stat().st_size)
+                yield InboxFile(_name_of(inbox, path), path.lstat().st_size)
 
 
 def _name_of(inbox: Path, claimed: Path) -> str:
@@ -135,11 +148,15 @@ def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
 def _locked(path: Path) -> Iterator[bool]:
     """Lock a claimed file; yield whether that worked and the file still exists.
 
-    The lock ends with the process.
+    The lock ends with the process. What is no regular file is never opened: links would be
+    followed, and devices and pipes may block. It is refused, so two runs do no harm.
     """
     try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            yield True
+            return
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # it is gone, or was replaced by a link
         yield False
         return
     try:
@@ -148,9 +165,36 @@ def _locked(path: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        yield path.exists() and os.path.samestat(os.fstat(handle), path.stat())
+        yield _is_same(handle, path)
     finally:
         os.close(handle)
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def check_regular(path: Path) -> None:
+    """Check that a dropped file is a file of its own.
+
+    Raises:
+        RejectedInputError: it is a link, a device, a pipe or a socket; or has another name, whose
+            file may be of another user.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        kind = next(
+            (word for is_kind, word in _KINDS if is_kind(status.st_mode)), "no regular file"
+        )
+        raise RejectedInputError(f"{path.name} is {kind}; copy the file itself into the inbox")
+    if status.st_nlink > 1:
+        raise RejectedInputError(
+            f"{path.name} is one of {status.st_nlink} hard links to a file; copy the file itself "
+            "into the inbox"
+        )
 
 
 def _escaped(name: str) -> str:
@@ -176,11 +220,27 @@ def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> st
     Returns:
         Its path relative to the inbox.
     """
-    target = _free_place(inbox / where / name)
+    wanted = inbox / where / name
+    for folder in wanted.relative_to(inbox).parents:
+        _check_folder(inbox / folder)
+    target = _free_place(wanted)
     if reason:
-        target.with_name(f"{target.name}.reason.txt").write_text(reason, encoding="utf-8")
+        beside = target.with_name(f"{target.name}.reason.txt")
+        beside.unlink(missing_ok=True)  # of an earlier file, or a link that somebody put there
+        with beside.open("x", encoding="utf-8") as file:
+            file.write(reason)
     path.replace(target)
     return target.relative_to(inbox).as_posix()
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that a folder of the inbox is no link, which could lead anywhere.
+
+    Raises:
+        PermanentError: it is one.
+    """
+    if folder.is_symlink():
+        raise PermanentError(f"{folder} is a symbolic link: remove it, or make it a folder")
 
 
 def _free_place(wanted: Path) -> Path:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from include.errors import PermanentError
+from include.config import Settings
+from include.errors import PermanentError, RejectedInputError
+from include.jobs.files.inbox import load_file
 from include.jobs.files.inbox_folder import find_files
 
 
@@ -46,3 +48,80 @@ def test_error_about_an_uncreatable_folder_names_the_setting(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(PermanentError, match="INBOX_FOLDER"):
         find_files(tmp_path / "file" / "inbox")
+
+
+SECRET = "hunter2-password-of-the-database"
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "broken", "pipe", "hard link"])
+def test_links_and_pipes_are_refused_without_being_opened(
+    raw_settings: Settings, tmp_path: Path, kind: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"{SECRET}\n")
+    inbox = raw_settings.inbox
+    inbox.mkdir(parents=True, exist_ok=True)
+    dropped = inbox / "ABC-1m-2025-01-01.csv"
+    if kind == "pipe":
+        os.mkfifo(dropped)
+    elif kind == "hard link":
+        os.link(secret, dropped)
+    else:
+        targets = {"link": secret, "folder": tmp_path, "broken": tmp_path / "none"}
+        dropped.symlink_to(targets[kind])
+    [file] = find_files(inbox, unchanged_for_s=0)
+    with pytest.raises(RejectedInputError, match="copy the file itself") as refused:
+        load_file(settings=raw_settings, file=file)
+    assert SECRET not in str(refused.value)
+    reason = (inbox / "failed" / f"{dropped.name}.reason.txt").read_text()
+    assert SECRET not in reason
+    assert os.path.lexists(inbox / "failed" / dropped.name)
+    assert find_files(inbox, unchanged_for_s=0) == []
+
+
+def test_claimed_link_of_a_killed_run_is_refused_too(raw_settings: Settings) -> None:
+    inbox = raw_settings.inbox
+    claimed = inbox / ".claimed" / "of-a-killed-run" / "ABC-1m-2025-01-01.csv"
+    claimed.parent.mkdir(parents=True)
+    claimed.symlink_to("/etc/passwd")
+    [file] = find_files(inbox, unchanged_for_s=0)
+    with pytest.raises(RejectedInputError, match="symbolic link"):
+        load_file(settings=raw_settings, file=file)
+    assert not os.path.lexists(claimed)
+
+
+def test_reason_never_quotes_the_first_line_of_a_file(raw_settings: Settings) -> None:
+    inbox = raw_settings.inbox
+    inbox.mkdir(parents=True, exist_ok=True)
+    (inbox / "ABC-1m-2025-01-01.csv").write_text(f"{SECRET}\n")
+    [file] = find_files(inbox, unchanged_for_s=0)
+    with pytest.raises(RejectedInputError, match="the first line, with 1 fields") as refused:
+        load_file(settings=raw_settings, file=file)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["failed", "done", ".claimed"])
+def test_folders_of_the_inbox_must_not_be_links(
+    raw_settings: Settings, tmp_path: Path, name: str
+) -> None:
+    inbox = raw_settings.inbox
+    inbox.mkdir(parents=True, exist_ok=True)
+    (inbox / name).symlink_to(tmp_path)
+    with pytest.raises(PermanentError, match="is a symbolic link"):
+        find_files(inbox, unchanged_for_s=0)
+
+
+def test_link_in_the_place_of_a_reason_file_is_not_followed(
+    raw_settings: Settings, tmp_path: Path
+) -> None:
+    inbox, victim = raw_settings.inbox, tmp_path / "victim"
+    victim.write_text("untouched")
+    failed = inbox / "failed"
+    failed.mkdir(parents=True)
+    (failed / "notes.txt.reason.txt").symlink_to(victim)
+    (inbox / "notes.txt").write_text("hello\n")
+    [file] = find_files(inbox, unchanged_for_s=0)
+    with pytest.raises(PermanentError):
+        load_file(settings=raw_settings, file=file)
+    assert victim.read_text() == "untouched"
+    assert "is none of" in (failed / "notes.txt.reason.txt").read_text()

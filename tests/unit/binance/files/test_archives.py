@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from include.binance.files import archives as module
 from include.binance.files.archives import MAX_LINE_BYTES, check_archive, read_blocks, sha256_of
 from include.errors import RejectedInputError
 
@@ -103,3 +104,32 @@ def test_checksum_is_sha256(tmp_path: Path) -> None:
     place = tmp_path / "x"
     place.write_bytes(b"abc")
     assert sha256_of(place).startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".csv.gz"])
+@pytest.mark.parametrize(
+    ("bound", "value", "reason"),
+    [
+        ("MAX_TEXT_BYTES", 2 << 20, "GiB of text"),
+        ("MAX_RATIO", 5, "5 times its own size"),
+        ("MAX_READ_S", -1.0, "of reading"),
+    ],
+)
+def test_archives_are_bounded_in_size_ratio_and_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, bound: str, value: float,
+    reason: str,
+) -> None:  # fmt: skip
+    text = b"0\n" * (2 << 20)
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.csv", text)
+    else:
+        path.write_bytes(gzip.compress(text))
+    assert len(b"".join(read_blocks(path))) == len(text)  # small files may have any ratio
+    monkeypatch.setattr(module, bound, value)
+    if bound == "MAX_RATIO":
+        monkeypatch.setattr(module, "RATIO_FROM_BYTES", 1 << 20)
+    for read in (check_archive, lambda one: list(read_blocks(one))):
+        with pytest.raises(RejectedInputError, match=reason):
+            read(path)

@@ -147,7 +147,7 @@ def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(tmp_path: Pa
 
 def test_file_with_other_columns_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        RejectedInputError, match=r"x\.csv begins with 'date,price'.*open_time,open"
+        RejectedInputError, match=r"x\.csv: the first line, with 2 fields, .*open_time,open"
     ):
         read(tmp_path, "date,price", "1,2")
     with pytest.raises(RejectedInputError, match="has 3 columns"):
