@@ -207,6 +207,16 @@ def clean() -> None:
         typer.echo(f"removed {place}")
 
 
+def _home() -> Path | None:
+    """Return CANDELABRA_HOME; None if the settings cannot be read."""
+    from include.config import load_settings
+
+    try:
+        return Path(load_settings().candelabra_home).absolute()
+    except CandelabraError:
+        return None
+
+
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -233,4 +243,15 @@ def main() -> None:
         sys.exit(1)
     except CandelabraError as error:
         typer.secho(f"candelabra: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)
+    except OSError as error:
+        home, place = _home(), Path(str(error.filename)).absolute()
+        if home is None or not (place.is_relative_to(home) or home.is_relative_to(place)):
+            raise
+        typer.secho(
+            f"candelabra: {error.filename}: {error.strerror}; CANDELABRA_HOME ({home}) should be a "
+            "folder that you may write to",
+            err=True,
+            fg=typer.colors.RED,
+        )
         sys.exit(1)

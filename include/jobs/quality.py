@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, Unpack
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, Unpack
 import structlog
 
 from include.config import Settings
+from include.errors import PermanentError
+from include.jobs.exchange import APPLICATION_NAME
+from include.store.postgres.pools import connect, translated
 
 if TYPE_CHECKING:
     from include.quality.report import QualityReport
@@ -46,8 +50,11 @@ def check_rules(
         The report; failed rules do not raise.
 
     Raises:
+        PermanentError: nothing is known of one of the symbols.
         TransientError: the database is away.
     """
+    if symbols:
+        _check_symbols(settings.url_for("jobs"), symbols)
     # Importing Great Expectations takes two seconds.
     from include.quality.limits import Limits, ScopeKind
     from include.quality.run import run_checks
@@ -81,6 +88,20 @@ def check_rules(
             first=[str(row) for row in result.failing_rows[:20]],
         )
     return report
+
+
+def _check_symbols(url: str, symbols: Sequence[str]) -> None:
+    """Refuse symbols without candles and listing: a check of nothing would pass."""
+    with connect(url, application_name=APPLICATION_NAME) as connection, translated(connection):
+        rows = connection.execute(
+            "SELECT symbol FROM market.instruments UNION SELECT ops.candle_symbols()"
+        ).fetchall()
+    known = {symbol for (symbol,) in rows}
+    for symbol in symbols:
+        if symbol not in known:
+            near = difflib.get_close_matches(symbol, list(known), n=3, cutoff=0.6)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise PermanentError(f"the database has no symbol {symbol!r}{hint}")
 
 
 def check_quality(**arguments: Unpack[CheckArguments]) -> QualityReport:

@@ -82,6 +82,7 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
     with translated(database_url), _unwrapped(), engine.begin() as connection:
         owner = _driver_of(connection)
         check_server_version(owner.info.server_version, where=redact(database_url))
+        check_encoding(owner.info.parameter_status("server_encoding"), where=redact(database_url))
         _prepare(owner)
         _refuse_unknown_revision(owner, where=redact(database_url))
         _replace_functions(owner)
@@ -111,6 +112,23 @@ def check_server_version(version: int, *, where: str) -> None:
     if version < OLDEST_SERVER:
         raise PermanentError(
             f"{where} is PostgreSQL {version // 10_000}; Candelabra needs 15 or newer"
+        )
+
+
+def check_encoding(encoding: str | None, *, where: str) -> None:
+    """Refuse a database that cannot store all names of symbols.
+
+    Args:
+        encoding: ``server_encoding``, such as UTF8.
+        where: the database, for the message; without its password.
+
+    Raises:
+        PermanentError: its encoding is not UTF-8.
+    """
+    if encoding != "UTF8":
+        raise PermanentError(
+            f"{where} has the encoding {encoding}; Candelabra needs UTF8: CREATE DATABASE … "
+            "ENCODING 'UTF8' TEMPLATE template0"
         )
 
 

@@ -11,7 +11,8 @@ from include.errors import PermanentError
 
 MAX_BYTES = 1_048_576
 """A list of all symbols of both markets has a fiftieth of this."""
-NAME = re.compile(r"[A-Z0-9_*?\[\]!-]+(\.P)?")
+NAME = re.compile(r"(?:[^\W_a-z]|[_*?\[\]!-])+(\.P)?")
+"""Some symbols have letters that are not ASCII, such as 币安人生USDT."""
 
 
 @dataclass(frozen=True, slots=True)

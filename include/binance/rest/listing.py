@@ -28,51 +28,70 @@ class _Symbol(msgspec.Struct, frozen=True):
 
 
 class ExchangeInfo(msgspec.Struct, frozen=True):
-    """The fields of ``exchangeInfo`` that are used."""
+    """The fields of ``exchangeInfo`` that are used; symbols are decoded one by one."""
 
-    symbols: list[_Symbol]
+    symbols: list[msgspec.Raw]
 
 
+EXCHANGE_INFO = msgspec.json.Decoder(ExchangeInfo)
 # A float would lose digits of a filter.
-EXCHANGE_INFO = msgspec.json.Decoder(ExchangeInfo, float_hook=str)
+_SYMBOL = msgspec.json.Decoder(_Symbol, float_hook=str)
 
 
 def instruments_of(market: Market, info: ExchangeInfo) -> list[Instrument]:
     """Return the instruments of an answer.
 
     On USD-M only perpetual contracts. A symbol without a price or quantity step, such as one in
-    preparation, is skipped and logged.
+    preparation, is skipped and logged, and so is one that cannot be read.
+
+    Raises:
+        msgspec.ValidationError: more than half of the symbols cannot be read.
     """
     instruments = []
-    for one in info.symbols:
-        if market is Market.UM and PERPETUAL not in one.contract_type:
-            continue
-        filters = {
-            str(each["filterType"]): {
-                name: value for name, value in each.items() if name != "filterType"
-            }
-            for each in one.filters
-            if "filterType" in each
-        }
-        tick = _step(filters, "PRICE_FILTER", "tickSize")
-        step = _step(filters, "LOT_SIZE", "stepSize")
-        if not tick or not step:
-            log.info("instrument_without_steps", market=market.value, symbol=one.symbol)
-            continue
-        instruments.append(
-            Instrument(
-                symbol=symbol_of(market, one.symbol),
-                market=market,
-                base_asset=one.base_asset,
-                quote_asset=one.quote_asset,
-                status=one.status,
-                tick_size=tick,
-                step_size=step,
-                listed_at_us=microseconds(one.onboard_date) if one.onboard_date else None,
-                filters=filters,
+    unreadable = 0
+    for raw in info.symbols:
+        try:
+            found = _instrument(market, _SYMBOL.decode(raw))
+        except msgspec.ValidationError as error:
+            unreadable += 1
+            if 2 * unreadable > len(info.symbols):
+                raise
+            shown = bytes(memoryview(raw))[:80].decode(errors="replace")
+            log.warning(
+                "instrument_unreadable", market=market.value, begins=shown, error=str(error)
             )
-        )
+            continue
+        if found is not None:
+            instruments.append(found)
     return instruments
+
+
+def _instrument(market: Market, one: _Symbol) -> Instrument | None:
+    if market is Market.UM and PERPETUAL not in one.contract_type:
+        return None
+    filters = {
+        str(each["filterType"]): {
+            name: value for name, value in each.items() if name != "filterType"
+        }
+        for each in one.filters
+        if "filterType" in each
+    }
+    tick = _step(filters, "PRICE_FILTER", "tickSize")
+    step = _step(filters, "LOT_SIZE", "stepSize")
+    if not tick or not step:
+        log.info("instrument_without_steps", market=market.value, symbol=one.symbol)
+        return None
+    return Instrument(
+        symbol=symbol_of(market, one.symbol),
+        market=market,
+        base_asset=one.base_asset,
+        quote_asset=one.quote_asset,
+        status=one.status,
+        tick_size=tick,
+        step_size=step,
+        listed_at_us=microseconds(one.onboard_date) if one.onboard_date else None,
+        filters=filters,
+    )
 
 
 def _step(filters: Mapping[str, Mapping[str, Any]], kind: str, name: str) -> Decimal | None:

@@ -36,6 +36,17 @@ from tests.unit.store.candidates import candidate, candle
 Connection = psycopg.Connection[Any]
 
 
+def test_database_of_another_encoding_is_refused(postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as superuser:
+        superuser.execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        with pytest.raises(PermanentError, match="has the encoding LATIN1; Candelabra needs UTF8"):
+            migrate(postgres.url("latin"))
+    finally:
+        with psycopg.connect(postgres.url("postgres"), autocommit=True) as superuser:
+            superuser.execute("DROP DATABASE latin")
+
+
 def schema_of(url: str) -> list[tuple[Any, ...]]:
     """Columns, constraints, functions and rights, as text."""
     with connect(url, application_name="test") as connection:

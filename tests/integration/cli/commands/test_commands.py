@@ -217,6 +217,17 @@ def test_wrong_input_is_a_message_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
+def test_check_of_an_unknown_symbol_fails(
+    candelabra: Run, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    row = f"{DAY},1,2,1,2,3,{DAY + MINUTE_US - 1},4,5,1,1,0\n"
+    (tmp_path / "ABCUSDT-1m-2026-11-18.csv").write_text(row)
+    assert candelabra("import", "ABCUSDT-1m-2026-11-18.csv").returncode == 0
+    done = candelabra("check", "--symbols", "ABCUSD")
+    assert done.returncode == 2
+    assert "the database has no symbol 'ABCUSD'; did you mean ABCUSDT?" in done.stderr
+
+
 def test_import_prints_counts_and_the_file_of_rejected_rows(
     candelabra: Run, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
@@ -232,6 +243,20 @@ def test_import_prints_counts_and_the_file_of_rejected_rows(
     assert kept.exists()
     assert "rows" in done.stderr
     assert connection.execute("SELECT symbol FROM market.candles_1m").fetchall() == [("ABC",)]
+
+
+def test_home_that_cannot_be_written_is_a_message_without_a_traceback(
+    candelabra: Run, candelabra_environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "ABC-1m-2026-11-18.csv").write_text(
+        f"{DAY},1,2,1,2,3,{DAY + MINUTE_US - 1},4,5,1,1,0\n{DAY}\n"
+    )
+    candelabra_environment["CANDELABRA_HOME"] = "/proc/nobody/writes/here"  # not even root
+    done = candelabra("import", "ABC-1m-2026-11-18.csv")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    told = " ".join(done.stderr.split())
+    assert "CANDELABRA_HOME (/proc/nobody/writes/here) should be a folder that you may" in told
 
 
 def test_wrong_file_sets_the_exit_code_and_the_others_are_loaded(

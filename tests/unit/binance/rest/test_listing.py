@@ -56,6 +56,27 @@ def test_invalid_step_is_an_error() -> None:
         read(Market.SPOT, symbol("X", filters=wrong))
 
 
+def test_one_odd_symbol_does_not_hide_the_others() -> None:
+    odd: list[dict[str, Any]] = [
+        {"filters": [{"filterType": "PRICE_FILTER", "tickSize": "cheap"}]},
+        {"filters": {"PRICE_FILTER": "none"}},
+        {"filters": [7]},
+        {"baseAsset": None},
+    ]
+    listed = [symbol(f"S{number}") for number in range(5)]
+    wrong = [symbol(f"X{number}", **fields) for number, fields in enumerate(odd)]
+    found = read(Market.SPOT, *listed[:2], *wrong, *listed[2:])
+    assert [one.symbol for one in found] == ["S0", "S1", "S2", "S3", "S4"]
+    with pytest.raises(msgspec.ValidationError):  # the format has changed
+        read(Market.SPOT, *listed[:3], *wrong)
+
+
+def test_filter_without_known_fields_is_kept() -> None:
+    strange = symbol("X")["filters"] + [{"filterType": "SOLAR", "phase": [1, {"a": None}]}, {}]
+    (one,) = read(Market.SPOT, symbol("X", filters=strange))
+    assert one.filters["SOLAR"] == {"phase": [1, {"a": None}]}
+
+
 def test_symbols_that_do_not_trade_stay_in_the_list() -> None:
     assert [one.is_trading for one in read(Market.SPOT, symbol("X", status="BREAK"))] == [False]
 

@@ -24,6 +24,11 @@ def test_each_line_is_a_name_or_a_pattern_without_comments(file: Path) -> None:
     assert wanted.place_of("BTCUSDT") == f"{file}:2: "
 
 
+def test_names_need_not_be_ascii(file: Path) -> None:
+    file.write_text("币安人生USDT\n币*\nMÜNZE.P\n", encoding="utf-8")
+    assert read_symbols(file).names == ("币安人生USDT", "币*", "MÜNZE.P")
+
+
 def test_byte_order_mark_is_not_part_of_the_first_name(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbfBTCUSDT\n")
     assert read_symbols(file).names == ("BTCUSDT",)
