@@ -99,6 +99,7 @@ class Instrument:
         """Whether price × quantity of a fill needs no rounding by the exchange.
 
         If tick × step has more than eight decimals (ETHBTC, BNBBTC …), the exchange rounds each
-        fill's quote amount. An aggTrade merges fills, so quote volumes cannot be recovered from it.
+        fill's quote amount down. An aggTrade merges fills, so quote volumes cannot be recovered
+        from it.
         """
         return decimals_of(self.tick_size) + decimals_of(self.step_size) <= QUOTE_DECIMALS

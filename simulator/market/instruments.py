@@ -87,7 +87,8 @@ class Instrument:
 
     @property
     def rounds_quote(self) -> bool:
-        """Whether the exchange rounds the quote amount of each fill (tick × step is too fine)."""
+        """Whether the exchange cuts digits off the quote amount of each fill: tick × step is too
+        fine."""
         return self.quote_decimals < self.product_decimals
 
     @property

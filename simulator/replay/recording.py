@@ -257,7 +257,7 @@ def _build(
     fills = column(columns.last_ids)[order] - ids + 1
     quotes = prices * quantities
     if instrument.rounds_quote:
-        quotes = (quotes + instrument.quote_divisor // 2) // instrument.quote_divisor
+        quotes //= instrument.quote_divisor
     rows = np.arange(len(ids), dtype=np.int64)
     recorded = TradeColumns(
         instrument=instrument,

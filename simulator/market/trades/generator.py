@@ -118,8 +118,7 @@ class TradeGenerator:
             slot_quantity[empty] = 0
         slot_quote = slot_quantity * np.repeat(price, slots)
         if instrument.rounds_quote:
-            divisor = instrument.quote_divisor
-            slot_quote = (slot_quote + divisor // 2) // divisor
+            slot_quote //= instrument.quote_divisor  # the exchange cuts digits off
         volume = _sum_runs(slot_quantity, slot_start)
         quantity = np.where(fills == slots, volume, slot_quantity[slot_start])
         first_ids = first_id + slot_start

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_DOWN, Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -55,7 +55,7 @@ def _decimal_klines(trades: TradeColumns, step_us: int) -> dict[int, dict[str, A
             quantity = Decimal(instrument.format_quantity(units))
             quote = price * quantity
             if instrument.market == "spot":
-                quote = quote.quantize(EIGHT_PLACES, ROUND_HALF_UP)
+                quote = quote.quantize(EIGHT_PLACES, ROUND_DOWN)
             bar = klines.setdefault(
                 int(trades.time_us[row]) // step_us * step_us,
                 defaultdict(Decimal, open=price, high=price, low=price, first=trade_id),

@@ -60,6 +60,18 @@ def test_halt_has_no_trades_and_ids_continue_after_it(name: MarketName) -> None:
         assert halted.slot_quantity[begin : begin + count].sum() == halted.volume[row]
 
 
+def test_quote_amounts_are_cut_off_fill_by_fill() -> None:
+    (instrument,) = select_instruments("spot", ("ETHBTC",), seed=4)
+    market = SimulatedMarket((instrument,), seed=4, start_us=START)
+    minute = START // MINUTE_US
+    trades = market.history("ETHBTC").trades(minute, minute + 120)
+    amounts = trades.slot_quantity * np.repeat(trades.price, trades.slots)
+    cut = amounts // instrument.quote_divisor
+    assert np.array_equal(trades.quote, np.add.reduceat(cut, trades.slot_start))
+    half_up = (amounts + instrument.quote_divisor // 2) // instrument.quote_divisor
+    assert cut.sum() < half_up.sum()  # else the test would prove nothing
+
+
 @pytest.mark.parametrize("name", ["spot", "um"])
 def test_any_period_is_the_same_for_every_query(name: MarketName) -> None:
     market = _changed(HALT, HALT_FROM, name)
