@@ -10,6 +10,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import AfterValidator
 from starlette.responses import PlainTextResponse, Response
 
 from include.domain.day_prices import MINUTES
@@ -49,6 +50,11 @@ MAX_BARS = 5_000
 MAX_FOUND = 100
 MAX_QUOTES = 100
 LATEST_S = LATEST_US // SECOND_US - 1
+Start = Annotated[
+    int,
+    AfterValidator(lambda start: max(start, 0)),  # charts ask for bars before 1970
+    Query(alias="from", ge=-LATEST_S, le=LATEST_S),
+]
 NO_STORE = {"cache-control": "no-store"}
 KEPT = {"cache-control": "no-cache"}
 
@@ -166,7 +172,7 @@ async def history(
     request: Request,
     symbol: str,
     resolution: str,
-    start: Annotated[int, Query(alias="from", ge=0, le=LATEST_S)],
+    start: Start,
     end: Annotated[int, Query(alias="to", ge=0, le=LATEST_S)],
     countback: Annotated[int | None, Query(ge=1)] = None,
 ) -> Response:
@@ -261,7 +267,7 @@ async def quotes(
 async def marks(
     request: Request,
     symbol: str,
-    start: Annotated[int, Query(alias="from", ge=0, le=LATEST_S)],
+    start: Start,
     end: Annotated[int, Query(alias="to", ge=0, le=LATEST_S)],
     resolution: str = "1",
 ) -> Response:
@@ -281,7 +287,7 @@ async def marks(
 async def timescale_marks(
     request: Request,
     symbol: str,
-    start: Annotated[int, Query(alias="from", ge=0, le=LATEST_S)],
+    start: Start,
     end: Annotated[int, Query(alias="to", ge=0, le=LATEST_S)],
     resolution: str = "1",
 ) -> Response:

@@ -1,4 +1,5 @@
-"""The chart page at ``/``: our files, and the chart library's script from its wheel."""
+"""The chart page at ``/`` and the API's description at ``/api/v1/docs``: our files, and the scripts
+of two libraries from their wheels."""
 
 from __future__ import annotations
 
@@ -16,7 +17,14 @@ from serving.problems import Problem, shown, unknown
 router = APIRouter(include_in_schema=False)
 
 FOLDER = Path(__file__).parents[2] / "page"
-SCRIPT = "lightweight-charts.js"
+LIBRARIES = {
+    "lightweight-charts.js": ("lightweight_charts", "js/lightweight-charts.js"),
+    "swagger-ui.js": ("fastapi_offline", "static/swagger-ui-bundle.js"),
+    "swagger-ui.css": ("fastapi_offline", "static/swagger-ui.css"),
+}
+"""Package and file of each part that is not ours."""
+PAGES = frozenset({"index.html", "docs.html"})
+"""Parts with an address of their own."""
 KINDS = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -25,7 +33,7 @@ KINDS = {
 }
 TYPES = {
     name: KINDS[Path(name).suffix]
-    for name in (*(one.name for one in FOLDER.iterdir()), SCRIPT)
+    for name in (*(one.name for one in FOLDER.iterdir()), *LIBRARIES)
     if Path(name).suffix in KINDS
 }
 """Media type of each part; no other file is served."""
@@ -46,10 +54,16 @@ async def page(request: Request) -> Response:
     return _answer(request, "index.html")
 
 
+@router.get("/api/v1/docs")
+async def docs(request: Request) -> Response:
+    """Every request of the API, to read and to try out."""
+    return _answer(request, "docs.html")
+
+
 @router.get("/page/{name}")
 async def part(request: Request, name: str) -> Response:
     """A part of the page."""
-    if name not in TYPES or name == "index.html":
+    if name not in TYPES or name in PAGES:
         raise unknown(f"the page has no part {shown(name)}")
     return _answer(request, name)
 
@@ -69,15 +83,16 @@ def _answer(request: Request, name: str) -> Response:
 @functools.cache
 def _contents(name: str) -> bytes:
     """Read a file once."""
-    return (_script() if name == SCRIPT else FOLDER / name).read_bytes()
+    return (_of_library(name) if name in LIBRARIES else FOLDER / name).read_bytes()
 
 
-def _script() -> Path:
-    """Locate the chart's script without importing its package, whose dependencies are absent."""
-    spec = find_spec("lightweight_charts")
+def _of_library(name: str) -> Path:
+    """Locate a library's file without importing its package, whose dependencies are absent."""
+    package, file = LIBRARIES[name]
+    spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise Problem(
             HTTPStatus.NOT_FOUND,
-            "the chart's script is not installed: pip install --no-deps -r serving/page.txt",
+            f"{name} is not installed: pip install --no-deps -r serving/page.txt",
         )
-    return Path(spec.origin).parent / "js" / SCRIPT
+    return Path(spec.origin).parent / file

@@ -88,9 +88,18 @@ async def test_invalid_request_is_a_protocol_error(
         assert why in answer["errmsg"]
 
 
+@pytest.mark.parametrize("path", ["history", "marks", "timescale_marks"])
+async def test_range_may_begin_before_1970(stored_url: str, path: str) -> None:
+    async with api_client(stored_url) as client:
+        asked = {"symbol": "BTCUSDT", "resolution": "1", "to": NOW_US // 1_000_000}
+        assert await udf_answer(client, path, **asked, **{"from": -6_000_000}) == (
+            await udf_answer(client, path, **asked, **{"from": 0})
+        )
+
+
 async def test_numbers_out_of_range_are_refused(stored_url: str) -> None:
     async with api_client(stored_url) as client:
-        for wrong in ({"from": -1, "to": 9}, {"from": 0, "to": 10**18}, {"from": "x", "to": 1}):
+        for wrong in ({"from": 0, "to": -9}, {"from": 0, "to": 10**18}, {"from": "x", "to": 1}):
             answer = await client.get(
                 "/udf/history", params={"symbol": "BTCUSDT", "resolution": "1", **wrong}
             )

@@ -346,6 +346,20 @@ async def test_page_loads_only_its_own_files(stored_url: str) -> None:
             assert (await client.get(wrong)).status_code == 404
 
 
+async def test_page_of_the_api_loads_only_its_own_files(stored_url: str) -> None:
+    async with api_client(stored_url) as client:
+        page = (await client.get("/api/v1/docs")).raise_for_status()
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        parts = re.findall(r'(?:src|href)="(/[^"]+)"', page.text)
+        assert len(parts) == 5
+        for part in parts:
+            assert (await client.get(part)).raise_for_status().content
+        missing = (await client.get("/api/v1/nothing")).json()["detail"]
+        assert "/api/v1/docs lists what there is" in missing
+        assert (await client.get("/page/docs.html")).status_code == 404
+
+
 WRONG = [
     ("/api/v1/candles", 400, "symbol"),
     ("/api/v1/candles?symbol=", 400, "none given"),
