@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.local import location as module
 from cli.local.location import settings_here
 from cli.local.stack import LocalStack
 from include.config import Settings
@@ -29,6 +30,22 @@ def test_running_stack_is_found(tmp_path: Path) -> None:
     settings = settings_here()
     assert settings.url_for("jobs") == "postgresql://a@h/d"
     assert settings.binance_rest_url == "http://127.0.0.1:5"
+
+
+def test_running_stack_of_the_checkout_is_found_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere, checkout = tmp_path / "elsewhere", tmp_path / "checkout"
+    (checkout / ".candelabra").mkdir(parents=True)
+    elsewhere.mkdir()
+    run_something(checkout / ".candelabra")
+    monkeypatch.setattr(module, "PROJECT_ROOT", checkout)
+    monkeypatch.chdir(elsewhere)
+    assert settings_here().database_url == ""  # CANDELABRA_HOME is another one
+    monkeypatch.delenv("CANDELABRA_HOME")
+    settings = settings_here()
+    assert settings.url_for("jobs") == "postgresql://a@h/d"
+    assert settings.candelabra_home == checkout / ".candelabra"
 
 
 def test_configured_database_overrides_a_running_stack(
