@@ -143,8 +143,9 @@ def _write(settings: Settings) -> None:
 
 
 def _show(days: list[ArchivedDay]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from cli.terminal.console import console
 
     table = Table(title="archived days")
     for name in ("day", "table", "rows", "bytes", "file", "rows are"):
@@ -157,7 +158,7 @@ def _show(days: list[ArchivedDay]) -> None:
         table.add_row(
             str(one.day), one.table.name, f"{one.rows:,}", f"{one.bytes:,}", one.path, place
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _day(text: str, option: str) -> date | None:

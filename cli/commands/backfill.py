@@ -54,9 +54,8 @@ def backfill(
     ] = False,
 ) -> None:
     """Load the minutes that are missing: monthly dumps, daily dumps, then REST."""
-    from rich.console import Console
-
     from cli.local.location import settings_here
+    from cli.terminal.console import console
     from cli.terminal.interrupts import promptly_stopped
     from include.jobs.klines.backfill import plan_backfill
     from include.logs import configure_logging
@@ -82,7 +81,7 @@ def backfill(
             only_plan=plan,
         )
         return
-    errors = Console(stderr=True)
+    errors = console(stderr=True)
     with promptly_stopped("loaded rows stay; run it again for the rest"):
         with errors.status("reading what the exchange has"):
             todo = plan_backfill(
@@ -163,8 +162,9 @@ def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console)
 def _show_summary(summary: BackfillSummary) -> None:
     from dataclasses import asdict
 
-    from rich.console import Console
     from rich.table import Table
+
+    from cli.terminal.console import console
 
     table = Table(title="backfill", show_header=False)
     for name, value in asdict(summary.counts).items():
@@ -172,4 +172,4 @@ def _show_summary(summary: BackfillSummary) -> None:
             table.add_row(name.replace("_", " "), f"{value:,}")
     table.add_row("pieces", f"{len(summary.plan.pieces):,}")
     table.add_row("failed pieces", f"{len(summary.failed):,}")
-    Console().print(table)
+    console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +11,18 @@ import typer
 
 def backup(
     file: Annotated[Path, typer.Argument(help="File to write; FILE.sha256 gets its checksum.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that exists.")] = False,
 ) -> None:
     """Write the database of DATABASE_URL to a file without stopping anything."""
     from cli.local.location import settings_here
+    from include.errors import PermanentError
     from include.jobs.storage.backup import backup as run_backup
     from include.logs import configure_logging
 
+    if file.exists() and not overwrite:
+        if not sys.stdin.isatty():
+            raise PermanentError(f"{file} exists: give another name, or --overwrite")
+        typer.confirm(f"{file} exists. Replace it?", abort=True)
     settings = settings_here()
     configure_logging("WARNING", settings.log_format)
     done = run_backup(settings=settings, file=file, folders=_folders())

@@ -49,9 +49,9 @@ def check(
     if as_json:
         typer.echo(json.dumps(as_mapping(report), indent=2))
     else:
-        from rich.console import Console
+        from cli.terminal.console import console
 
-        show(report, Console(highlight=False))
+        show(report, console())
     sys.exit(0 if report.success else BROKEN)
 
 

@@ -24,10 +24,9 @@ def compare(
     end: Annotated[str, typer.Option("--to", help="End, exclusive; or now.")] = "now",
 ) -> None:
     """Compare dump files of an interval with what the stored minutes roll up to; store nothing."""
-    from rich.console import Console
-
     from cli.commands.backfill import span_of
     from cli.local.location import settings_here
+    from cli.terminal.console import console
     from cli.terminal.interrupts import promptly_stopped
     from include.jobs.klines.interval_checks import compare_interval
     from include.logs import configure_logging
@@ -38,7 +37,7 @@ def compare(
     start_us, end_us = span_of(start, end, now_us=now_us)
     if start_us is None:
         raise typer.BadParameter("no start: give --from 2026-11-01")
-    errors = Console(stderr=True)
+    errors = console(stderr=True)
     with (
         promptly_stopped("verdicts so far are in ops.dump_files"),
         errors.status("comparing") as shown,
@@ -61,9 +60,9 @@ def compare(
 
 
 def _show(checks: list[IntervalCheck]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from cli.terminal.console import console
     from include.domain.timeframes import from_us
 
     table = Table(title="stored minutes, rolled up, against the exchange's files")
@@ -72,7 +71,7 @@ def _show(checks: list[IntervalCheck]) -> None:
     for check in checks:
         numbers = (check.bars, check.agreeing, len(check.differences), check.incomplete)
         table.add_row(check.path.rpartition("/")[2], check.verdict, *(f"{n:,}" for n in numbers))
-    Console().print(table)
+    console().print(table)
     lines = [
         f"{check.path.rpartition('/')[2]} {from_us(one.open_time_us):%Y-%m-%d %H:%M}: "
         + (f"only {one.only}" if one.only else "")

@@ -42,9 +42,8 @@ def import_files(
 
     Exit code 0: every row was loaded; 1: a file was refused; 3: rows were rejected.
     """
-    from rich.console import Console
-
     from cli.local.location import settings_here
+    from cli.terminal.console import console
     from cli.terminal.interrupts import promptly_stopped
     from cli.terminal.progress import rows_watched
     from include.errors import PermanentError
@@ -58,7 +57,7 @@ def import_files(
     failures: list[str] = []
     with (
         promptly_stopped("loaded rows stay; run it again for the rest"),
-        rows_watched(Console(stderr=True)) as watch,
+        rows_watched(console(stderr=True)) as watch,
     ):
         for file in files:
             with watch(file.name) as shown:
@@ -110,8 +109,9 @@ def _files(named: Iterable[str]) -> list[Path]:
 
 
 def _show(summaries: list[ImportSummary]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from cli.terminal.console import console
 
     if not summaries:
         return
@@ -131,7 +131,7 @@ def _show(summaries: list[ImportSummary]) -> None:
             f"{one.rejected:,}",
             f"{one.rows / one.seconds:,.0f}" if one.seconds else "",
         )
-    Console().print(table)
+    console().print(table)
     for one in summaries:
         for reason, count in sorted(one.reasons.items(), key=lambda item: -item[1]):
             typer.echo(f"{one.file}: {count:,} rows rejected: {reason}")

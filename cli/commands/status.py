@@ -57,9 +57,9 @@ def status(
     if as_json:
         typer.echo(json.dumps(as_mapping(found), indent=2))
     else:
-        from rich.console import Console
+        from cli.terminal.console import console
 
-        show(found, Console(highlight=False), show_all=show_all or bool(symbols))
+        show(found, console(), show_all=show_all or bool(symbols))
     sys.exit(NEEDS_ATTENTION if found.findings else 0)
 
 

@@ -30,12 +30,11 @@ def backfill_trades(
     only_plan: bool,
 ) -> None:
     """Plan and load the files of a range; exit code 1 where some could not be loaded."""
-    from rich.console import Console
-
+    from cli.terminal.console import console
     from cli.terminal.interrupts import promptly_stopped
     from include.jobs.trades.planning import plan_trade_dumps
 
-    errors = Console(stderr=True)
+    errors = console(stderr=True)
     with promptly_stopped("loaded rows stay; run it again for the rest"):
         with errors.status("reading what the dump site has"):
             plan = plan_trade_dumps(
@@ -80,9 +79,9 @@ def _show(plan: TradeDumpPlan, errors: Console) -> None:
 
 
 def _load(settings: Settings, plan: TradeDumpPlan, errors: Console) -> list[str]:
-    from rich.console import Console
     from rich.table import Table
 
+    from cli.terminal.console import console
     from cli.terminal.progress import rows_progress
     from include.errors import TransientError
     from include.jobs.trades.dumps import load_trade_dump
@@ -107,5 +106,5 @@ def _load(settings: Settings, plan: TradeDumpPlan, errors: Console) -> list[str]
         for name, value in asdict(counts).items():
             if value or name in ("files", "trades"):
                 table.add_row(name.replace("_", " "), f"{value:,}")
-        Console().print(table)
+        console().print(table)
     return failures

@@ -7,6 +7,7 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
+from cli.terminal.console import console as console_of
 from include.config import Settings
 from include.domain.candles import Source
 from include.jobs.klines.estimates import estimate
@@ -14,9 +15,6 @@ from include.jobs.klines.pieces import BackfillPlan, DumpPiece, RestPiece
 
 MAX_PIECES_SHOWN = 60
 """Rows of a table, one for each symbol."""
-
-PIPE_WIDTH = 200
-"""Width without a terminal: a log or a pipe is not wrapped."""
 
 _SOURCES = {
     Source.DUMP_MONTHLY.value: "monthly dump",
@@ -26,9 +24,7 @@ _SOURCES = {
 
 def show_plan(plan: BackfillPlan, settings: Settings) -> None:
     """Print a table for each symbol and the totals."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
+    console = console_of()
     console.print(f"{plan.missing_minutes:,} minutes are missing", highlight=False)
     by_symbol = sorted(plan.pieces, key=lambda one: (one.symbol, one.start_us))
     for symbol, pieces in groupby(by_symbol, key=lambda one: one.symbol):
