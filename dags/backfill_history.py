@@ -77,7 +77,8 @@ With *Kind* aggTrades or trades, the DAG aggregates trades into candles to check
 both differ, the kline stays and `ops.discrepancies` records the other candle. REST replaces a
 missing or damaged trade file.
 
-**Schedule**: none. **Pool**: `binance_rest`, which leaves one slot to repairs.
+**Schedule**: none. **Pool**: `binance_rest`; a run uses two of its slots at most, so one is left
+for repairs.
 
 **Running it again** is always safe. Writes are idempotent, concurrent runs do not interfere, and a
 new run loads only what is still missing.

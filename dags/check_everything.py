@@ -22,8 +22,8 @@ from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, job, settings
 ### Check everything
 
 Checks every stored row against the quality rules, a million minutes at a time. `check_quality`
-checks only rows that changed; this DAG also finds damage in rows that no one wrote, for example
-after a restore or a disk fault.
+checks only rows that changed; this DAG also finds damage in rows that no program has changed,
+for example after a restore or a disk fault.
 
 **Schedule**: daily at 03:20 UTC; one run at a time. **Pool**: none. **Parameters**: none.
 

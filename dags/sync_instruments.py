@@ -25,8 +25,8 @@ Reads the exchange's symbols, spot and USD-M, and writes each listing with its t
 `market.instruments`. Renamed and delisted symbols and reused tickers get separate rows.
 
 The spot API does not report when trading started. If a spot ticker passes to another instrument
-without leaving the list, the change is detected only where its minutes were streamed: trade ids
-start again from the beginning.
+without leaving the list, the change is detected only if the symbol was being streamed, because it
+shows by trade ids that start again.
 
 **Schedule**: daily at 00:15 UTC. **Pool**: `binance_rest`, ahead of long loads.
 **Parameters**: none.

@@ -68,7 +68,7 @@ def archive(
     begin = _day(first, "--first")
     end = _day(last, "--last") or begin
     if action is Action.RESTORE and begin is None:
-        raise typer.BadParameter("restore: name the days by --first and --last")
+        raise typer.BadParameter("restore needs --first, and --last for more than one day")
     name = dataset.value if dataset else None
     days = list_days(settings=settings, dataset=name, first=begin, last=end)
     if not days:
@@ -95,9 +95,11 @@ def _verify(settings: Settings, days: list[ArchivedDay]) -> None:
             bad += 1
             typer.secho(f"{one.path}: {error}", err=True, fg=typer.colors.RED)
         else:
-            typer.echo(f"{one.path}: {one.rows:,} rows are as they were written")
+            typer.echo(f"{one.path}: {one.rows:,} rows verified")
     if bad:
-        typer.secho(f"{bad} of {len(days)} files are not", err=True, fg=typer.colors.RED)
+        typer.secho(
+            f"{bad} of {len(days)} files failed verification", err=True, fg=typer.colors.RED
+        )
         sys.exit(1)
 
 
@@ -129,7 +131,7 @@ def _write(settings: Settings) -> None:
     from include.jobs.storage.retention import oldest_kept
 
     if settings.raw_retention_days is None:
-        raise PermanentError("set RAW_RETENTION_DAYS to the days that shall stay in the tables")
+        raise PermanentError("set RAW_RETENTION_DAYS to the number of days to keep in the tables")
 
     def tell(day: RawDay) -> None:
         typer.echo(f"{day.table.name} {day.day}: {day.bytes:,} bytes in the table")
@@ -138,7 +140,8 @@ def _write(settings: Settings) -> None:
     done = archive_days(settings=settings, before=oldest_kept(settings, now), now=now, on_day=tell)
     typer.echo(
         f"{done.archived} days written, {done.rows:,} rows in {done.file_bytes:,} bytes; "
-        f"{done.dropped} partitions dropped, {done.freed_bytes:,} bytes freed; {done.kept} kept"
+        f"{done.dropped} partitions dropped, {done.freed_bytes:,} bytes freed; "
+        f"{done.kept} restored days left in their tables for now"
     )
 
 
@@ -148,13 +151,13 @@ def _show(days: list[ArchivedDay]) -> None:
     from cli.terminal.console import console
 
     table = Table(title="archived days")
-    for name in ("day", "table", "rows", "bytes", "file", "rows are"):
+    for name in ("day", "table", "rows", "bytes", "file", "stored in"):
         table.add_column(name, justify="right" if name in {"rows", "bytes"} else "left")
     for one in days:
-        place = "in the file"
+        place = "file"
         if one.dropped_at is None:
             until = f" until {one.kept_until:%Y-%m-%d}" if one.kept_until else ""
-            place = f"in the table, too{until}"
+            place = f"file and table{until}"
         table.add_row(
             str(one.day), one.table.name, f"{one.rows:,}", f"{one.bytes:,}", one.path, place
         )

@@ -19,23 +19,23 @@ _START, _NOW = "start", "now"
 
 def backfill(
     symbols: Annotated[
-        str, typer.Option(help="Symbols, by comma: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
+        str, typer.Option(help="Comma-separated: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
     ] = "",
     market: Annotated[str, typer.Option(help="Market of symbols without .P: spot or um.")] = "spot",
     start: Annotated[
         str,
         typer.Option(
             "--from",
-            help="First minute, UTC: 2026-11-01 or 2026-11-01T12:00; start: history's first.",
+            help="First minute, UTC: 2026-11-01 or 2026-11-01T12:00; or start, for all history.",
         ),
     ] = "",
     end: Annotated[
-        str, typer.Option("--to", help="End, exclusive; now is the last complete minute.")
+        str, typer.Option("--to", help="End, exclusive; now: the last complete minute is included.")
     ] = _NOW,
     mode: Annotated[
         str,
         typer.Option(
-            help="all missing minutes; forward: after the newest stored one; "
+            help="all: every missing minute; forward: after the newest stored one; "
             "backward: before the oldest; gaps: between the two."
         ),
     ] = "all",
@@ -47,7 +47,9 @@ def backfill(
     ] = 4,
     kind: Annotated[
         str,
-        typer.Option(help="klines; or dumps of agg_trades or trades, aggregated to check them."),
+        typer.Option(
+            help="klines; or agg_trades or trades: dumps whose candles are compared with klines."
+        ),
     ] = "klines",
     keep_raw: Annotated[
         bool, typer.Option("--keep-raw", help="Also store the rows of trade dumps.")
@@ -69,7 +71,9 @@ def backfill(
         from include.errors import PermanentError
 
         if start_us is None:
-            raise PermanentError(f"--from start is for klines; give --kind {kind} a first day")
+            raise PermanentError(
+                f"--kind {kind} needs a first day: --from start works only with klines"
+            )
         backfill_trades(
             settings,
             symbols=wanted,

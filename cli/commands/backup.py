@@ -42,7 +42,7 @@ def restore(
     from include.logs import configure_logging
     from include.store.postgres.pools import redact
 
-    # Not the database of a running demo: the user must name the database to overwrite.
+    # Not the database of a running demo: the user must set DATABASE_URL.
     settings = load_settings()
     configure_logging("WARNING", settings.log_format)
     run_restore(settings=settings, file=file, folders=_folders())

@@ -27,7 +27,7 @@ def status(
     since: Annotated[
         str, typer.Option(help="How far back minutes are counted: 90m, 24h or 7d; at most 31d.")
     ] = "24h",
-    symbols: Annotated[str, typer.Option(help="Only these symbols, by comma.")] = "",
+    symbols: Annotated[str, typer.Option(help="Only these symbols, comma-separated.")] = "",
     show_all: Annotated[
         bool, typer.Option("--all", help="Every symbol, including those not streamed.")
     ] = False,
@@ -114,8 +114,8 @@ def show(found: DatabaseStatus, console: Console, *, show_all: bool) -> None:
         left = len(candidates) - len(shown)
         quiet = 0 if show_all else len(ranked) - len(streamed)
         for number, what in (
-            (left, "more that are no worse"),
-            (quiet, "with history that are not streamed"),
+            (left, "more symbols in equal or better state"),
+            (quiet, "symbols that have rows but are not streamed"),
         ):
             if number:
                 console.print(f"[dim]… and {number} {what}; --all shows them[/]")
@@ -214,12 +214,15 @@ def _ledger_lines(found: DatabaseStatus) -> RenderableType:
     else:
         age = duration((found.now - health.quality.run_at).total_seconds())
         broken = health.quality.broken or []
-        verdict = f"[red]{len(broken)} do not hold[/]" if broken else "[green]all hold[/]"
-        lines.add_row("checks", f"{verdict}, {health.quality.checks} results {age} ago")
+        verdict = (
+            f"[red]{len(broken)} rules violated[/]" if broken else "[green]no rule violated[/]"
+        )
+        lines.add_row("checks", f"{verdict}; last run {age} ago, {health.quality.checks} results")
     files = ", ".join(f"{one.files:,} {one.verdict} ({one.rows:,} rows)" for one in health.files)
     lines.add_row("dump files", files or "none")
     weights = ", ".join(
-        f"{one.host} {one.used:,}" + (" [red]asked for silence[/]" if one.blocked_until else "")
+        f"{one.host} {one.used:,}"
+        + (" [red]requests paused by the exchange[/]" if one.blocked_until else "")
         for one in health.weights
     )
     lines.add_row("weight", f"{weights}, this minute" if weights else "none used yet")

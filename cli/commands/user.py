@@ -83,7 +83,7 @@ def passwd(name: Name) -> None:
             connection, name
         )  # before asking for a password: the account must exist
         ended = accounts.set_password(connection, name, _new_password_hash(name))
-    typer.echo(f"{name} has another password; {ended} sessions ended")
+    typer.echo(f"password of {name} changed; {ended} sessions ended")
 
 
 @app.command()
@@ -111,7 +111,7 @@ def disable(name: Name) -> None:
 
     with _database() as connection:
         accounts.set_disabled(connection, name, is_disabled=True)
-    typer.echo(f"{name} is shut out")
+    typer.echo(f"{name} is disabled")
 
 
 @app.command()
@@ -141,7 +141,7 @@ def remove(name: Name) -> None:
 
     with _database() as connection:
         accounts.remove_user(connection, name)
-    typer.echo(f"{name} is forgotten")
+    typer.echo(f"{name} is deleted")
 
 
 @token.command("add")
@@ -164,7 +164,9 @@ def add_token(
     secret = new_token()
     with _database() as connection:
         accounts.add_token(connection, name, label, secret_hash(secret), days=days)
-    typer.echo("It is shown this once; send it as `authorization: Bearer …`:", err=True)
+    typer.echo(
+        "The token below is shown only once; send it as `authorization: Bearer …`:", err=True
+    )
     typer.echo(secret)
 
 

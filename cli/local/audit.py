@@ -1,7 +1,7 @@
 """Compare every stored minute and bar with the simulated exchange's own klines.
 
-The simulator computes klines from its own trades with separate code, so the nine values come from
-two independent implementations.
+The simulator computes klines from its own trades with separate code, so prices, volumes and counts
+come from two independent implementations.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def audit(
         connection: of a reader.
         oracle_url: base URL of the simulator's HTTP service.
         start_us: first minute of the history.
-        cutoff_us: minutes that open before this are complete, and the marts were built later.
+        cutoff_us: exclusive end of the comparison. All minutes before it must be complete, and the
+            marts built after it.
 
     Raises:
         TransientError: the oracle does not answer.
@@ -139,6 +140,8 @@ def _oracle(
         )
         answer.raise_for_status()
     except httpx.HTTPError as error:
-        raise TransientError(f"the simulator's oracle at {base_url} fails: {error}") from error
+        raise TransientError(
+            f"the simulator's own klines at {base_url} cannot be read: {error}"
+        ) from error
     for row in answer.json():
         yield int(row[0]) * 1000, tuple(Decimal(row[column]) for column in _COLUMNS)

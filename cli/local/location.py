@@ -7,7 +7,7 @@ from include.config import Settings, load_settings
 
 
 def settings_here() -> Settings:
-    """Return the environment's settings; without a database in them, those of a running stack.
+    """Return the environment's settings; if they name no database, those of a running stack.
 
     Without CANDELABRA_HOME, a stack of this checkout is found from any folder.
 

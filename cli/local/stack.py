@@ -116,7 +116,7 @@ class LocalStack:
             self.environment[variable] = role_url
         self.environment["CANDELABRA_HOME"] = str(self.home)
         self._exit.callback((self.home / ENVIRONMENT_FILE).unlink, missing_ok=True)
-        self._print_commands()
+        self._write_environment()
 
     def start_simulator(self, arguments: Sequence[str]) -> Mapping[str, str]:
         """Start a simulated exchange; returns its URLs by name."""
@@ -135,7 +135,7 @@ class LocalStack:
                         "BINANCE_DUMP_URL": urls["dump_url"],
                         "BINANCE_DUMP_LIST_URL": urls["dump_url"],
                     }
-                    self._print_commands()
+                    self._write_environment()
                     return urls
             time.sleep(0.05)
         raise TransientError(
@@ -143,12 +143,11 @@ class LocalStack:
         )
 
     def start_streamer(self, arguments: Sequence[str]) -> None:
-        """Start the live sidecar."""
+        """Start the streamer."""
         self._spawn("streamer", ["-m", "cli", "stream", *arguments], STREAMER_STOP_S)
 
     def streamer_serves(self) -> dict[str, str]:
-        """Return where the streamer serves REST (``API``) and gRPC (``GRPC``), as its log says so
-        far."""
+        """Return the addresses of REST (``API``) and gRPC (``GRPC``) from the streamer's log."""
         found: dict[str, str] = {}
         try:
             lines = (self.logs / "streamer.log").read_text(errors="replace").splitlines()
@@ -237,8 +236,8 @@ class LocalStack:
         # Kill only this child: later children have the same marker.
         stop_all([child], marker=f"{self._marker}-none", term_timeout_s=stop_s)
 
-    def _print_commands(self) -> None:
-        """Write the settings for commands in other terminals (``settings_here``)."""
+    def _write_environment(self) -> None:
+        """Write the settings that commands in other terminals read (``settings_here``)."""
         _write_secret(self.home / ENVIRONMENT_FILE, json.dumps(self.environment))
 
     def _role_passwords(self) -> dict[str, str]:

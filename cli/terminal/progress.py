@@ -22,7 +22,7 @@ from rich.text import Text
 log = structlog.get_logger(__name__)
 
 LINE_EACH_S = 10.0
-"""Seconds between two lines about a task without a terminal."""
+"""Without a terminal: seconds between two log lines about a task."""
 
 Shown = Callable[[float, int], None]
 """Receives the share done (0..1) and the rows so far."""

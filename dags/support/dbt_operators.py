@@ -1,4 +1,5 @@
-"""Connect dbt operators to the database, and write the dbt documentation only when it changed."""
+"""Connect dbt operators to the database, and write the dbt documentation when the project has
+changed, or the page is a day old."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class FileTrigger(BaseTrigger):
 
     Args:
         inbox: the folder; the triggerer needs access to it, like the tasks.
-        max_wait_s: starts again when the triggerer restarts.
+        max_wait_s: longest wait; counts anew after a restart of the triggerer.
         poll_s: seconds between two scans.
     """
 

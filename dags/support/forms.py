@@ -84,7 +84,7 @@ def window(
     Args:
         params: of the form; ``from`` and ``to`` may be empty.
         now: when the run was triggered. Airflow stores it, so that a cleared run covers the same
-            span again; the clock would not.
+            span again.
         days: length of the span if ``from`` is empty; None: ``start`` is None then.
 
     Raises:

@@ -111,7 +111,7 @@ def settings() -> Settings:
 def job(
     function: Callable[Arguments, Any] | None = None, /, *, emits: Asset | None = None
 ) -> Callable[..., Any]:
-    """Give a task its arguments as types, and convert its result to JSON for XCom.
+    """Convert a task's JSON arguments to typed objects, and its result to JSON for XCom.
 
     Args:
         function: the task body.

@@ -5,7 +5,12 @@ separate process, because only ``dags/`` may import Airflow. The request arrives
 so that no password appears in the process list or in a file. The answer is the last line of
 standard output.
 
+Request:
+
     {"pools": {NAME: {"slots", "description", "include_deferred"}}, "connections": {ID: {…}}}
+
+Answer, and answer after a failure:
+
     {"pools": {NAME: "created" | "updated" | "unchanged"}, "connections": {…}, "skipped": WHY}
     {"error": WHAT, "transient": BOOL}
 """

@@ -127,8 +127,8 @@ def check_encoding(encoding: str | None, *, where: str) -> None:
     """
     if encoding != "UTF8":
         raise PermanentError(
-            f"{where} has the encoding {encoding}; Candelabra needs UTF8: CREATE DATABASE … "
-            "ENCODING 'UTF8' TEMPLATE template0"
+            f"{where} has the encoding {encoding}; Candelabra needs UTF8: make a database from "
+            "template0 with this encoding"
         )
 
 

@@ -83,8 +83,8 @@ def record(
     Each line is `<ns> <frame>`; the time of receipt is the due time.
 
     Args:
-        is_stopped: asked before each frame. A signal must not raise here by itself: an exception in
-            the middle of a compressed write is lost.
+        is_stopped: asked before each frame. Signal handlers must make it return true, and not
+            raise: an exception in the middle of a compressed write would be lost.
 
     Raises:
         InterruptedError: `is_stopped` returned true; nothing was written.
@@ -93,7 +93,7 @@ def record(
     """
     path, first, until = config.record_file, config.record_from, config.record_until
     if path is None or first is None or until is None:
-        raise ValueError("the configuration names no recording: record_file and its times")
+        raise ValueError("the configuration lacks record_file, record_from or record_until")
     begin_us, until_us = to_us(first), to_us(until)
     start_us = (begin_us - _HISTORY_US) // DAY_US * DAY_US
     if config.start is not None:

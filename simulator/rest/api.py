@@ -1,7 +1,7 @@
 """REST of one market: `/api/v3/…` (spot) or `/fapi/v1/…` (USD-M).
 
-Every request is weighed before its parameters are read, so a malformed one costs as much. Answers
-are computed in a thread, because aggregating days of trades must not delay the streams.
+Weight is charged before parameters are read, so a malformed request costs as much as a valid one.
+Answers are computed in a thread, because aggregating days of trades must not delay the streams.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """Find where trades continue a kline, so that a candle joined in mid-minute becomes whole.
 
-A kline covers the minute's trades up to its last trade id. If that id ends an aggTrade received
-since connecting (or the first one follows it), every later aggTrade is aggregated onto the kline.
-Klines often arrive before their aggTrades; the search then waits for the trades. If the id lies
-inside an aggTrade, the search waits for the next kline.
+A kline covers the minute's trades up to its last trade id. If an aggTrade received since
+connecting ends with that id, or the first one received starts right after it, every later aggTrade
+is added to the kline. Klines often arrive before their aggTrades; the search then waits for the
+trades. If the id lies inside an aggTrade, the search waits for the next kline.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class SeedSearch:
     """Collects trades and klines since connecting until a kline fits the trades.
 
     Args:
-        since_us: exchange time since which all trades arrived. A kline from before this time
-            without trades does not prove that no trade was missed after it.
+        since_us: exchange time since which all trades arrived. A kline without trades
+            is usable only if it was sent at this time or later: trades between an earlier kline and
+            this time may be missing.
     """
 
     def __init__(self, since_us: int = 0, *, buffer: int = SEED_BUFFER) -> None:

@@ -9,7 +9,8 @@ from include.domain.candles import CandleCandidate, Status
 from include.domain.timeframes import MINUTE_US
 
 BEHIND_AFTER_US = 3 * MINUTE_US
-"""Time without an emitted candle after which a symbol is behind; normally it takes seconds."""
+"""Time without an emitted candle after which a symbol is behind; normally a candle follows its
+minute within seconds."""
 
 
 class SymbolState(enum.StrEnum):
@@ -19,11 +20,12 @@ class SymbolState(enum.StrEnum):
     """No candle has been emitted yet."""
     LIVE = "live"
     SILENT = "silent"
-    """No trades and klines arrive, although the connection delivers other symbols."""
+    """Neither trades nor klines arrive, although the connection delivers other symbols."""
     HALTED = "halted"
-    """The exchange reports that it does not trade."""
+    """The exchange reports that the symbol does not trade."""
     DEAD = "dead"
-    """One of its streams does not deliver, as its other stream or other symbols show."""
+    """One of its streams delivers nothing, although its other stream or other symbols prove that it
+    should."""
 
 
 QUIET = frozenset({SymbolState.SILENT, SymbolState.HALTED})
@@ -70,7 +72,7 @@ class SymbolStates:
     def is_behind(self, symbol: str, exchange_us: int, delivering_since_us: int) -> bool:
         """Whether a symbol's minutes are overdue.
 
-        A symbol that joined a running connection counts from the first call on.
+        For a symbol added to a running connection, the time counts from the first call on.
 
         Args:
             exchange_us: exchange time.

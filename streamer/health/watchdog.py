@@ -1,7 +1,8 @@
 """Revive streams that do not deliver, and track the state of their symbols.
 
-Aggregators detect such streams (``streamer.candles.silence`` defines when). The watchdog subscribes
-again once. If that does not help, it rotates the connection, without a gap for other symbols.
+Aggregators detect such streams (``streamer.candles.silence`` defines when). The watchdog first
+subscribes again. If that does not help, it rotates the connection, at most every five minutes and
+without a gap for other symbols.
 Symbols that the exchange reports as halted are ignored.
 """
 

@@ -1,13 +1,13 @@
 """Pass changes of live candles to readers in this process.
 
-A changed candle costs one mark, whatever the number of trades and readers. Marks reach the
+A change only marks the candle, whatever the number of trades and readers. Marks reach the
 subscriptions once in each turn of the event loop, and the candle is built when a reader receives
 it. Guarantees:
 
 - States are conflated by symbol and minute: no state of a later minute replaces a closed candle.
-- Until a minute closes, its states only advance. After that, only candidates that win the merge
-  (``include/domain/merge.py``) are published: the last one is the table's row, as far as this
-  process knows.
+- Until a minute closes, no state replaces a newer one. After that, only candidates that win the
+  merge (``include/domain/merge.py``) are published: the last one is the table's row, as far as
+  this process knows.
 - Mailboxes are bounded. Evicted minutes are reported, so that readers can read them from the table.
 
 Call it from the event loop's own thread.
@@ -149,7 +149,7 @@ class Hub:
         every candle from one or the other.
 
         Args:
-            symbols: None for all. Unlisted ones are published once they are listed.
+            symbols: None for all. Symbols not streamed yet are published once they are.
             max_waiting: candles that may wait for the reader; by default ten for each symbol.
             reports_streamed: also report which symbols are streamed, first and on each change.
         """

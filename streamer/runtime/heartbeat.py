@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 SLACK_S = 30.0
-"""Delay of a beat, by a busy event loop or machine, before the task counts as stuck."""
+"""How late a beat may be, on a busy event loop or machine, before the task counts as stuck."""
 
 
 class Heartbeat:

@@ -1,4 +1,4 @@
-"""Find the first minute of symbols without stored rows, or without their first ones.
+"""Find the first minute of symbols that have no stored rows, or lack their earliest ones.
 
 Most of these symbols are new to the streamer, not to the exchange: they are streamed from now on,
 and a backfill may load earlier minutes. There are three exceptions:
@@ -32,18 +32,18 @@ from streamer.candles.events import NOT_STREAMED
 log = structlog.get_logger(__name__)
 
 MAX_REQUESTS = 100
-"""Maximum symbols of a market whose first minute is requested at the start, for a request weight of
-2 each, or 6 without trades. If more symbols have no rows, the selection has changed: no market
-lists this many in a day."""
+"""Maximum symbols of a market whose first minute is requested at the start, with weight 2 each,
+or 6 if all three answers are empty. More symbols mean that the user changed the selection, because
+no market lists so many in a day; then none is requested."""
 ATTEMPTS = 3
-"""Empty answers before a symbol counts as not traded yet: a lagging server lacks new symbols."""
+"""Empty answers after which a symbol counts as not traded yet: a lagging server may not know it."""
 BEFORE_LOOKBACK = "older than FILL_LOOKBACK_MINUTES at the streamer's start; left to repair_gaps"
 FIRST_ROWS = 10  # more than one, since a page may lack its last rows
 BACKOFF = Backoff(first_s=1.0, max_s=2.0, min_s=0.5)
 SEEN_BEFORE_US = 60 * MINUTE_US
-"""How long before the last stored minute of its market a symbol may have been listed. The streamer
-that stored that minute may have lost the symbol's rows when it was killed, or may not have seen the
-symbol in a list that was cached or could not be read."""
+"""A symbol counts as newly listed if its first minute is at most this long before the newest stored
+minute of its market. The streamer that stored that minute may have lost the symbol's rows when it
+was killed, or may not have seen the symbol in a list that was cached or could not be read."""
 
 
 def find_begins(
@@ -63,11 +63,12 @@ def find_begins(
         added: symbols to stream, at a start all of them.
         last_us: open time of the newest row of each symbol with rows.
         now_us: exchange time by market.
-        unlisted_us: exchange time at which each symbol was not listed or not selected yet; None at
-            a start, where the newest row of the market is the best estimate.
+        unlisted_us: last exchange time at which each symbol was not listed or selected yet; None at
+            a start, where the newest stored row of the market is used instead.
 
     Returns:
-        The minutes, without symbols that begin now, and the reasons for which REST refused symbols.
+        The first minute of each symbol that does not begin now, and the reason for each symbol that
+        REST refused.
 
     Raises:
         TransientError: PostgreSQL or the exchange does not answer.
@@ -136,7 +137,7 @@ def _leave_to_jobs(settings: Settings, begins_us: Mapping[str, int], horizon_us:
 def _requested_at_start(
     new: Sequence[Instrument], gaps_us: Mapping[str, int], has_rows: bool
 ) -> list[Instrument]:
-    """Return the symbols without rows whose first minute to request; none if they are too many."""
+    """Return the symbols whose first minute to request; of each kind, ``MAX_REQUESTS`` or none."""
     with_gaps = [one for one in new if one.symbol in gaps_us]
     others = [one for one in new if has_rows and one.is_trading and one.symbol not in gaps_us]
     return [one for some in (with_gaps, others) if len(some) <= MAX_REQUESTS for one in some]
@@ -148,8 +149,8 @@ def begin_of(first_us: int | None, gap_us: int | None, seen_us: int) -> int | No
     Args:
         first_us: its first minute according to REST; None if unknown.
         gap_us: the first minute of its open gaps; None without gaps.
-        seen_us: when the symbol may not have been listed yet; a backfill loads a history that began
-            long before.
+        seen_us: last time at which the symbol may have been unlisted. If its first minute is much
+            earlier, only a backfill loads its history.
     """
     gaps = [] if gap_us is None else [gap_us]
     if first_us is not None and first_us >= min([seen_us, *gaps]) - SEEN_BEFORE_US:

@@ -283,9 +283,7 @@ def _stored_minutes(url: str, symbols: Sequence[str], since_us: int) -> StoredSt
         started = server_started(connection)
         remove_stale_live(connection, symbols)
         close_proven_gaps(connection, symbols=symbols)
-        gaps = claim_gaps(
-            connection, worker="streamer", limit=MAX_GAPS, symbols=symbols, since_us=since_us
-        )
+        gaps = claim_gaps(connection, worker="streamer", limit=MAX_GAPS, symbols=symbols)
         last_us = last_minutes(connection, symbols)
         unsure_us = minutes_to_request(connection, symbols, since_us)
         return StoredState(last_us, unsure_us, gaps, started)

@@ -1,7 +1,7 @@
 """Select the streamed symbols as the exchange's list changes. Pure: lists and times are passed in.
 
-A symbol that stops trading stays subscribed: a halt ends with a trade, which must not be missed,
-and looks the same as a delisting. The symbol counts as gone after an hour in which most others
+A symbol that stops trading stays subscribed: a halt looks like a delisting, and the first trade
+after a halt must not be missed. The symbol counts as gone after an hour in which most others
 trade. It is then unsubscribed to make room, and added again if it returns.
 """
 
@@ -134,7 +134,7 @@ class SymbolSelection:
         return changes
 
     def postpone(self, symbols: Iterable[str]) -> None:
-        """Add these symbols with the next list instead: they could not be begun."""
+        """Try these symbols again with the next list: streaming them could not be started."""
         self._streamed.difference_update(symbols)
         self._chosen.difference_update(symbols)
 

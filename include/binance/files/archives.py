@@ -1,7 +1,8 @@
 """Read text from ``.zip``, ``.gz`` or plain files, in blocks of whole lines.
 
 Nothing is unpacked to disk and no name inside an archive is used as a path. Memory is bounded by
-the block size, whatever size the archive states; so are the size of the text and the time.
+the block size; the decompressed size and the reading time have bounds of their own, whatever the
+archive states.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import IO, cast
 from include.errors import RejectedInputError
 
 BLOCK_BYTES = 16 << 20
-"""Decompressed bytes parsed together, about 200,000 rows. Smaller blocks cost more calls; larger
-ones are returned to the system and mapped again each time (10 % slower)."""
+"""Decompressed bytes parsed together, about 200,000 rows. Smaller blocks cost more calls; the
+allocator returns the memory of larger ones to the system and maps it again (10 % slower)."""
 
 MAX_LINE_BYTES = 1 << 16
 """A longer line is not a row of a market-data file."""
@@ -35,7 +36,7 @@ MAX_RATIO = 250
 RATIO_FROM_BYTES = 16 << 20
 """Small files may have any ratio."""
 MAX_READ_S = 3_600.0
-"""Time for reading a file once, rows included."""
+"""Maximum time for reading a file once, including the processing of its rows."""
 
 _READ_BYTES = 1 << 20
 _CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError)
@@ -122,15 +123,15 @@ class _Bounded:
         data = self._text.read(size)
         self._size += len(data)
         if self._size > MAX_TEXT_BYTES:
-            raise self._refused(f"more than {MAX_TEXT_BYTES >> 30} GiB of text")
+            raise self._refused(f"expands to more than {MAX_TEXT_BYTES >> 30} GiB of text")
         if self._size > max(self._most, RATIO_FROM_BYTES):
-            raise self._refused(f"more than {MAX_RATIO} times its own size")
+            raise self._refused(f"expands to more than {MAX_RATIO} times its size")
         if time.monotonic() > self._until_s:
-            raise self._refused(f"text for more than {MAX_READ_S:g} s of reading")
+            raise self._refused(f"takes more than {MAX_READ_S:g} s to read")
         return data
 
     def _refused(self, what: str) -> RejectedInputError:
-        return RejectedInputError(f"{self._path.name} holds {what}; split it, or unpack it first")
+        return RejectedInputError(f"{self._path.name} {what}; split it, or unpack it first")
 
 
 @contextmanager
@@ -172,5 +173,5 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     if len(files) != 1:
         raise RejectedInputError(f"{path.name} holds {len(files)} files; a dump holds one CSV file")
     if files[0].flag_bits & 0x1:
-        raise RejectedInputError(f"{path.name} is encrypted; import it without a password")
+        raise RejectedInputError(f"{path.name} is encrypted; remove the password first")
     return files[0]

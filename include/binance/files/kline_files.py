@@ -70,8 +70,8 @@ class KlineBlock:
         candles: good rows as ``CANDLE_SCHEMA``, by open time.
         rejections: bad rows.
         time_unit: ``ms``, ``us``, or None while no row had a time.
-        repeated_us: open times that an earlier block had too. If the rows contradict each other,
-            only a reader of the whole file can reject the earlier ones as well.
+        repeated_us: open times that an earlier block had too. If two rows of one time differ, the
+            caller must reject the earlier one too, because its block was returned already.
     """
 
     candles: pl.DataFrame
@@ -87,8 +87,8 @@ class KlineReader:
         symbol: platform symbol of the rows.
         window: half-open range (µs) of valid open times; rows outside are rejected; None: any.
         interval: of the rows.
-        aside: open times (µs) known to occur in several blocks; ``finish`` checks their rows
-            together.
+        aside: open times (µs) known to repeat across blocks; their rows are held back, and checked
+            together in ``finish``.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class KlineReader:
                 "taker_buy_quote_volume exceeds quote_volume",
             ),
             (is_silent != (value("volume") == 0), "volume and trade_count contradict each other"),
-            (is_silent & (value("quote_volume") != 0), "a minute without trades has quote volume"),
+            (is_silent & (value("quote_volume") != 0), "a row without trades has quote volume"),
         ]
         if self._window is not None:
             start_us, end_us = self._window
@@ -253,9 +253,9 @@ class KlineReader:
         table, rejections = reject(
             table,
             [
-                (key.is_in(self._seen.implode()), "the minute occurs earlier in this file"),
-                (values.n_unique().over(key) > 1, "rows of one minute contradict each other"),
-                (~key.is_first_distinct(), "the minute occurs earlier in this file"),
+                (key.is_in(self._seen.implode()), "the open_time occurs earlier in this file"),
+                (values.n_unique().over(key) > 1, "rows of one open_time contradict each other"),
+                (~key.is_first_distinct(), "the open_time occurs earlier in this file"),
             ],
         )
         self._seen = pl.concat([self._seen, opens])

@@ -2,7 +2,7 @@
 
 Single trades are ``ID,Price,Quantity,QuoteQuantity,Timestamp,IsBuyerMaker,IsBestMatch`` as on the
 dump site; their quote amounts are the exchange's own, with its rounding. AggTrades have the ids of
-their first and last trade and no quote amounts. USD-M files lack the last column.
+their first and last trade and no quote amounts. USD-M files of both kinds lack IsBestMatch.
 ``domain/columns/trades.py`` explains which minutes are complete; unusable rows are returned with
 line and reason.
 """
@@ -46,7 +46,7 @@ _AGG_TRADE = (
 _END_OF_TIME_US = 1 << 62
 
 _Parsed = tuple[TextBlock, PlainRows | None]
-"""A block, and its typed rows if all of them are plain."""
+"""A block, and its typed rows if the fast parser accepts all of them."""
 
 SPOT_TRADES = Layout(
     name="spot trades",
@@ -95,7 +95,7 @@ class TradeBlock:
         whole: candles (``CANDLE_SCHEMA``) proven complete.
         partial: candles that lack trades or are not proven complete.
         rejections: unusable rows.
-        trades: usable rows.
+        trades: number of usable rows.
         time_unit: ``ms``, ``us``, or None while no row had a time.
         rows: the usable rows, if requested: the columns of the layout, numbers as text,
             ``trade_time`` in µs.
@@ -145,7 +145,7 @@ class TradeReader:
 
     @property
     def aggregator(self) -> TradeAggregator:
-        """Ids and edge minutes of the file so far."""
+        """Ids read so far, and the first and last minute if they are not proven complete."""
         return self._aggregator
 
     def read_file(
@@ -180,7 +180,7 @@ class TradeReader:
     def read(
         self, block: TextBlock, *, is_last: bool = False, before_id: int | None = None
     ) -> TradeBlock:
-        """Read a block without the header; ``is_last`` also returns the rest."""
+        """Read a block without the header; ``is_last`` also returns the minutes held back."""
         parsed = block, read_plain(block.content, self._layout)
         return self._read(parsed, is_last=is_last, before_id=before_id)
 
@@ -327,7 +327,7 @@ class TradeReader:
             [
                 (outside, "trade_time is outside the period of the file"),
                 (repeats, "the id occurs earlier in this file"),
-                (late, "the trade is more than a block late for its minute"),
+                (late, "the trade is out of time order: its minute was already complete"),
             ],
         )
         return table, rejections + bad

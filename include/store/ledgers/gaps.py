@@ -49,7 +49,6 @@ WHERE g.id IN (
         AND c.dataset = 'candles_1m'
         AND c.opened_at <= clock_timestamp() - %(older_than_s)s * interval '1 second'
         AND (%(symbols)s::text[] IS NULL OR c.symbol = ANY(%(symbols)s))
-        AND (%(since)s::timestamptz IS NULL OR c.to_time > %(since)s)
         AND (
             c.claimed_at IS NULL
             OR c.claimed_by = %(worker)s
@@ -197,7 +196,6 @@ def claim_gaps(
     claim_timeout_s: float = CLAIM_TIMEOUT_S,
     limit: int = 100,
     symbols: Sequence[str] | None = None,
-    since_us: int | None = None,
 ) -> list[Gap]:
     """Claim open gaps of candles for repair; no two workers get the same one.
 
@@ -210,11 +208,9 @@ def claim_gaps(
         claim_timeout_s: claims older than this are void.
         limit: maximum gaps.
         symbols: only gaps of these.
-        since_us: only gaps that end later.
     """
     arguments = {
         "symbols": None if symbols is None else list(symbols),
-        "since": None if since_us is None else from_us(since_us),
         "worker": worker,
         "older_than_s": older_than_s,
         "claim_timeout_s": claim_timeout_s,

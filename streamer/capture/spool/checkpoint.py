@@ -1,9 +1,9 @@
-"""The checkpoint: all ids before a time are stored or known to be missing; saved between starts.
+"""The checkpoint file: the time up to which every id is stored or known to be missing.
 
-A start searches the rows of the last day or so for missing ids. Ids found earlier that still wait
-to be requested must survive the process. A killed process may have missed ids after its last
-checkpoint, however long ago that was, so a start searches from there. An outdated checkpoint only
-makes a start search further back.
+It is saved regularly, and read at the next start. At its start the streamer searches the rows of
+about the last day for missing ids. Ids found earlier that still wait to be requested must survive
+the process. A killed process may have missed ids after its last checkpoint, however long ago that
+was, so the search begins there. An outdated checkpoint only makes the search longer.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _FILE = msgspec.json.Decoder(Checkpoint)
 
 
 def adopt_complete(other: Path, folder: Path) -> None:
-    """Merge an ended process's checkpoint, in its folder, into another one.
+    """Merge the checkpoint in ``other``, the folder of an ended process, into that in ``folder``.
 
     Raises:
         OSError: the disk refuses it.
@@ -101,7 +101,7 @@ class CompleteUntil:
         try:
             await self._disk.call(partial(_write, self._path, whole), name="whole")
         except (OSError, TransientError) as error:
-            log.warning("capture_whole_unsaved", error=str(error))
+            log.warning("capture_checkpoint_unsaved", error=str(error))
 
 
 # --- inside
@@ -113,7 +113,7 @@ def _read(path: Path) -> Checkpoint | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        log.warning("capture_whole_unreadable", path=str(path), error=str(error))
+        log.warning("capture_checkpoint_unreadable", path=str(path), error=str(error))
         return None
 
 

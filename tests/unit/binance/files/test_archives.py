@@ -111,8 +111,8 @@ def test_checksum_is_sha256(tmp_path: Path) -> None:
     ("bound", "value", "reason"),
     [
         ("MAX_TEXT_BYTES", 2 << 20, "GiB of text"),
-        ("MAX_RATIO", 5, "5 times its own size"),
-        ("MAX_READ_S", -1.0, "of reading"),
+        ("MAX_RATIO", 5, "5 times its size"),
+        ("MAX_READ_S", -1.0, "to read"),
     ],
 )
 def test_archives_are_bounded_in_size_ratio_and_time(

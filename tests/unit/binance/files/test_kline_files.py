@@ -84,11 +84,11 @@ def test_header_unit_and_line_ends_are_detected(
         (row(count="0"), "volume and trade_count contradict each other"),
         (
             row(count="0", volume="0", taker_buy_volume="0"),
-            "a minute without trades has quote volume",
+            "a row without trades has quote volume",
         ),
         (row(-1), "open_time is outside the period of the file"),
         (row(1440), "open_time is outside the period of the file"),
-        (row(1), "the minute occurs earlier in this file"),
+        (row(1), "the open_time occurs earlier in this file"),
         ("\0\0\0", "1 columns, expected 12 (half a line?)"),
     ],
 )
@@ -137,7 +137,7 @@ def test_lines_are_counted_over_blocks_and_repeats_seen_across_them(tmp_path: Pa
     assert len(blocks) > 5
     rejected = [(one.line, one.reason) for block in blocks for one in block.rejections]
     assert rejected == [
-        (52, "the minute occurs earlier in this file"),
+        (52, "the open_time occurs earlier in this file"),
         (53, "1 columns, expected 12 (half a line?)"),
     ]
     assert sum(len(block.candles) for block in blocks) == 50

@@ -103,4 +103,4 @@ def test_late_row_of_the_former_instrument_is_rejected() -> None:
     late = trade(509, 175)
     whole, partial, trades, rejected = outcome([*OLD, *NEW[:5], late, *NEW[5:]], 100)
     assert (whole, partial, trades) == ([1, 61], [0, 2, 60, 62], 18)
-    assert rejected == [(15, "the trade is more than a block late for its minute")]
+    assert rejected == [(15, "the trade is out of time order: its minute was already complete")]

@@ -61,7 +61,15 @@ def test_nothing_is_truncated_at_80_columns() -> None:
     shown = page(symbol("1000SHIBUSDT.P"), symbol("BTCUSDT", behind_s=4_000.0))
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
-    for text in ("1000SHIBUSDT.P", "44,640", "10,000", "67 m", "0 s", "all hold", "all is well"):
+    for text in (
+        "1000SHIBUSDT.P",
+        "44,640",
+        "10,000",
+        "67 m",
+        "0 s",
+        "no rule violated",
+        "all is well",
+    ):
         assert text in shown
 
 
@@ -72,8 +80,8 @@ def test_only_the_worst_symbols_are_shown_unless_all_are_requested() -> None:
     rows = [line for line in shown.splitlines() if "USDT" in line]
     assert len(rows) == 20
     assert rows[0].startswith("LATEUSDT")
-    assert "6 more that are no worse" in shown
-    assert "1 with history that are not streamed" in shown
+    assert "6 more symbols in equal or better state" in shown
+    assert "1 symbols that have rows but are not streamed" in shown
     everything = page(*symbols, show_all=True)
     assert sum("USDT" in line for line in everything.splitlines()) == 27
 

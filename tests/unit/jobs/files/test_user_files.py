@@ -149,9 +149,9 @@ def test_rows_of_a_minute_are_checked_together_anywhere_in_the_file(
         minutes = sorted((one.open_time_us - AT_US) // 60_000_000 for one in candles)
         rejected = sorted((one.line, one.reason) for part in parts for one in part.rejections)
         told.append((len(parts), minutes, rejected))
-    contradiction = "rows of one minute contradict each other"
+    contradiction = "rows of one open_time contradict each other"
     expected = (
         [1, 2, 3],
-        [(1, contradiction), (5, contradiction), (6, "the minute occurs earlier in this file")],
+        [(1, contradiction), (5, contradiction), (6, "the open_time occurs earlier in this file")],
     )
     assert told == [(4, *expected), (1, *expected)]

@@ -61,7 +61,7 @@ def test_failed_save_is_logged_and_the_next_one_succeeds(tmp_path: Path) -> None
     path = tmp_path / "away" / WHOLE_FILE
     with capture_logs() as logged:
         save(path, Checkpoint(100, []))
-    assert [one["event"] for one in logged] == ["capture_whole_unsaved"]
+    assert [one["event"] for one in logged] == ["capture_checkpoint_unsaved"]
     path.parent.mkdir()
     save(path, Checkpoint(100, []))
     assert load(path) == Checkpoint(100, [])
@@ -71,7 +71,7 @@ def test_unreadable_checkpoint_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / WHOLE_FILE).write_bytes(b'{"until_us":')
     with capture_logs() as logged:
         assert load(tmp_path / WHOLE_FILE) is None
-    assert [one["event"] for one in logged] == ["capture_whole_unreadable"]
+    assert [one["event"] for one in logged] == ["capture_checkpoint_unreadable"]
 
 
 def test_merged_checkpoints_have_the_earlier_time_and_all_missing_ids(tmp_path: Path) -> None:
