@@ -22,10 +22,10 @@ from include.quality.expectation import MAX_ROWS, expectation_of, result_of
 from include.quality.limits import Limits, ScopeKind
 from include.quality.report import CheckResult, QualityReport
 from include.quality.rules.candles import VOCABULARY
-from include.quality.rules.captured_trades import chunks_of, load_trades
 from include.quality.scope import Scope, load_candles, prepare
 from include.quality.session import CheckSession, composed
 from include.quality.suites import SUITES
+from include.quality.trade_scope import chunks_of, load_trades
 from include.store.ledgers.files import QualityResult
 from include.store.ledgers.quality_runs import QualityRun, record_quality_run
 from include.store.postgres.pools import connect

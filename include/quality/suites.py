@@ -6,9 +6,9 @@ from include.quality.check import Check, Suite
 from include.quality.rules.candles import CANDLE_CHECKS
 from include.quality.rules.freshness import FRESHNESS
 from include.quality.rules.halts import HALTS
+from include.quality.rules.instruments import INSTRUMENTS
 from include.quality.rules.ledgers import LEDGERED_CANDLE_CHECKS, LEDGERS
 from include.quality.rules.neighbours import NEIGHBOUR_CHECKS
-from include.quality.rules.registry import INSTRUMENTS
 from include.quality.rules.trades import TRADES
 
 CANDLES = Suite(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
-from include.quality.rules.captured_trades import DATASETS, TradeChunk, packed
+from include.quality.trade_scope import DATASETS, TradeChunk, packed
 
 DAY = date(2026, 3, 2)
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
