@@ -217,6 +217,7 @@ def test_wrong_input_is_a_message_without_a_traceback(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_check_of_an_unknown_symbol_fails(
     candelabra: Run, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
@@ -245,6 +246,7 @@ def test_import_prints_counts_and_the_file_of_rejected_rows(
     assert connection.execute("SELECT symbol FROM market.candles_1m").fetchall() == [("ABC",)]
 
 
+@pytest.mark.long
 def test_home_that_cannot_be_written_is_a_message_without_a_traceback(
     candelabra: Run, candelabra_environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from include.domain.timeframes import TIMEFRAMES
 from tests.integration.dbt.conftest import BARS
 from tests.integration.dbt.walks import START, simulated, walk, write
 
+pytestmark = pytest.mark.long  # a million minutes
 PYTHON = Path(__file__).parents[4] / ".venv-clients" / "bin" / "python"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 CASES = [
@@ -119,7 +120,6 @@ def by_talib(built: psycopg.Connection[Any]) -> dict[str, dict[str, list[float |
     return answers
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(("symbol", "timeframe"), CASES)
 def test_values_equal_talib_to_a_billionth(
     built: psycopg.Connection[Any],

@@ -86,6 +86,7 @@ WRONG_KLINES: dict[str, dict[str, object]] = {
 }
 
 
+@pytest.mark.long
 async def test_rest_decides_where_a_final_kline_contradicts_the_trades(
     database_url: str,
 ) -> None:

@@ -65,6 +65,7 @@ async def test_minutes_missing_after_a_failover_are_requested(
         assert closed >= 1
 
 
+@pytest.mark.long
 async def test_minutes_lost_in_a_failover_during_the_start_are_requested(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

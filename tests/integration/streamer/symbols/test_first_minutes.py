@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import psycopg
+import pytest
 
 from include.domain.timeframes import MINUTE_US, minute_of, to_us
 from include.jobs.klines.repair import repair_gaps
@@ -24,6 +25,7 @@ LOOKBACK = 3
 GAPS = "SELECT from_time, to_time, cause, claimed_by FROM ops.gaps WHERE repaired_at IS NULL"
 
 
+@pytest.mark.long
 async def test_minutes_before_the_lookback_are_an_open_gap_until_jobs_repair_it(
     database_url: str,
 ) -> None:

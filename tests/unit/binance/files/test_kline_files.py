@@ -186,7 +186,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 12), st.lists(LINES, max_size=4), st.sampled_from([1, 3, 50]))
 def test_fast_reader_equals_the_careful_one(
     good: int, others: list[str], lines_a_block: int
@@ -206,7 +206,7 @@ def test_fast_reader_equals_the_careful_one(
         assert plain.fast == -(-good // lines_a_block)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(LINES, min_size=1, max_size=12), st.sampled_from([1, 2, 3]))
 def test_deferred_minutes_are_checked_as_if_the_file_were_one_block(
     lines: list[str], lines_a_block: int

@@ -129,7 +129,7 @@ def candles(draw: st.DrawFn) -> list[Candle]:
     return made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(candles(), st.sampled_from(list(TIMEFRAMES.values())))
 def test_columnar_roll_up_equals_the_row_by_row_one(rows: list[Candle], timeframe) -> None:
     frame = from_candles(rows).sample(fraction=1, shuffle=True, seed=1)
