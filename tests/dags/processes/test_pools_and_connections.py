@@ -73,6 +73,7 @@ def variables_of(url: str, password: str) -> dict[str, str]:
     return {"DATABASE_URL": url, "READER_DATABASE_URL": reader}
 
 
+@pytest.mark.long
 def test_airflow_without_tables_needs_its_own_migration_first(
     run, database, empty_database_url, tmp_path
 ):

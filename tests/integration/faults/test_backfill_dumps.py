@@ -216,6 +216,7 @@ def test_refusing_site_is_named_in_the_error(settings: Settings, add_faults: Aff
         plan_backfill(settings=settings, symbols=LISTED, market="spot", start=DAY, end=NEXT)
 
 
+@pytest.mark.long
 def test_command_survives_all_faults_together(
     exchange: ExchangeThread,
     settings: Settings,

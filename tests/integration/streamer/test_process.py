@@ -107,6 +107,7 @@ def streaming(
         process.wait()
 
 
+@pytest.mark.long
 def test_symbols_are_added_and_removed_while_it_runs(database_url: str, tmp_path: Path) -> None:
     symbols = tmp_path / "symbols.txt"
     symbols.write_text("BTCUSDT\nETHUSDT  # for now\n")

@@ -90,6 +90,7 @@ async def all_equal(database_url: str, exchange: Exchange, noticed: Noticed) -> 
     noticed.asked.clear()
 
 
+@pytest.mark.long
 async def test_old_connections_are_rotated_without_a_gap(
     database_url: str, noticed: Noticed
 ) -> None:

@@ -87,6 +87,7 @@ async def test_disconnect_loses_no_minute(database_url: str) -> None:
         await assert_equal_to_the_exchange(exchange, rows, SYMBOLS)
 
 
+@pytest.mark.long
 async def test_restart_fetches_the_minutes_in_between(database_url: str) -> None:
     async with Exchange(FAST) as exchange:
         settings = settings_for(exchange, database_url)

@@ -44,6 +44,7 @@ def missing_at_exchange(one: Stage, symbol: str, start_us: int, end_us: int) -> 
     return set(range(start_us, end_us, MINUTE_US)) - has.keys()
 
 
+@pytest.mark.long
 @pytest.mark.asyncio
 async def test_table_equals_the_exchange_after_market_faults(
     database_url: str,

@@ -125,6 +125,7 @@ async def test_blocked_region_ends_the_start_with_a_message(database_url: str) -
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 @pytest.mark.asyncio
 async def test_stopped_relisted_and_new_symbols_start_correctly(
     database_url: str,

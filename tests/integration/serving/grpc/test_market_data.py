@@ -83,6 +83,7 @@ async def filled(settings: Settings, exchange: Exchange, database_url: str) -> N
     repairs.close()
 
 
+@pytest.mark.long
 async def test_bars_of_every_timeframe_equal_the_exchange(database_url: str) -> None:
     async with Exchange(SimulatorConfig(speed=60)) as exchange:
         settings = settings_for(exchange, database_url, grpc_port=0)

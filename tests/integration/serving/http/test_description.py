@@ -14,6 +14,7 @@ from tests.integration.serving.http.api_client import SYMBOLS, T0, api_client, a
 from tests.integration.serving.http.described import OF_MARTS, ask_all, on_a_socket
 
 
+@pytest.mark.long
 def test_no_request_causes_a_server_error(stored_url: str) -> None:
     ticks = TickHubs(book_tickers=BookTickerHub(linger_s=1_000))
 

@@ -180,6 +180,7 @@ async def test_prices_are_sent_as_json_or_binary_batches() -> None:
             assert json.loads(message)["ids"] == {NAMES[100]: len(names)}
 
 
+@pytest.mark.long
 async def test_slow_reader_gets_the_newest_state_and_delays_no_other() -> None:
     async with open_to() as (address, changes, live_bars):
         slow = connect(f"ws://{address}/api/v1/ws", max_queue=1)

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 from psycopg import sql
 from websockets.asyncio.client import connect
 
@@ -284,6 +285,7 @@ async def test_announced_shutdown_loses_no_row(
         assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
 
 
+@pytest.mark.long
 async def test_new_listings_are_captured(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:

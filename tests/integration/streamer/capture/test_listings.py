@@ -72,6 +72,7 @@ async def test_last_trades_of_a_delisted_symbol_are_fetched(
         assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
 
 
+@pytest.mark.long
 async def test_reused_ticker_mixes_no_ids_and_records_its_loss(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:

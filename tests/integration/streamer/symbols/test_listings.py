@@ -58,6 +58,7 @@ def subscribed(exchange: Exchange) -> set[str]:
     return {stream for one in exchange.stream_servers["spot"].connections for stream in one.streams}
 
 
+@pytest.mark.long
 async def test_new_listings_are_streamed_from_their_first_minute_on(
     database_url: str, log: RecordingLogger
 ) -> None:

@@ -454,6 +454,7 @@ async def test_health_reports_each_component(stored_url: str) -> None:
         assert told["components"]["market"] == {"status": "ailing"}
 
 
+@pytest.mark.long
 async def test_live_prices_are_served_without_postgresql() -> None:
     async with api_client("postgresql://nobody@127.0.0.1:1/none") as client:
         answer = await client.get("/api/v1/candles", params={"symbol": "BTCUSDT"})
