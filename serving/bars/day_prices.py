@@ -20,7 +20,7 @@ from include.backoff import Backoff, RetryLoop
 from include.domain.candles import Candle
 from include.domain.day_prices import DayOfMinutes, DayPrices
 from include.domain.live_bars import is_of_another
-from include.domain.ranges import Ranges, common, minutes_in, united, without
+from include.domain.ranges import Ranges, common, minutes_in, ranges_of, united, without
 from include.domain.timeframes import DAY_US, MINUTE_US, minute_of
 from include.errors import PermanentError, TransientError
 from include.store.candles.day_minutes import (
@@ -93,14 +93,16 @@ class _Day:
             self.minutes.put(candle)
 
     def replace(self, stored: StoredDay, recent: Iterable[Candle]) -> None:
-        """Take all minutes from the table; minutes in memory are newer and stay."""
+        """Take all minutes from the table; minutes in memory stay until they are read once more."""
         self.start_us = max(self.start_us, stored.listed_us)
         self._excused = united([(0, self.start_us), *stored.excused])
         self.minutes = DayOfMinutes(self.minutes.symbol)
-        for candle in (*stored.candles, *recent):
+        own = [candle for candle in recent if candle.open_time_us >= self.start_us]
+        for candle in (*stored.candles, *own):
             if candle.open_time_us >= self.start_us:
                 self.minutes.put(candle)
-        self.is_read, self.must_read, self.changed = True, False, []
+        self.is_read, self.must_read = True, False
+        self.changed = ranges_of(sorted(candle.open_time_us for candle in own))
 
     def note_changed(self, ranges: Ranges) -> None:
         """Remember minutes that have changed in the table."""

@@ -169,6 +169,19 @@ async def test_minute_revised_in_the_table_is_read_again() -> None:
     assert table.days_read == 1
 
 
+async def test_minute_that_was_corrected_before_the_first_read_is_right_in_the_end() -> None:
+    """Memory has the stream's candle; another process had corrected the table before."""
+    corrected = replace(candle(0), high=Decimal(7), trade_count=1, volume=Decimal(2))
+    prices = prices_of(Table(*day_before(-1), corrected))
+    prices.candle_closed(candle(0))
+    async with reading(prices):
+        answer = await until(prices, lambda answer: answer.is_whole)
+        assert answer.prices.trade_count == 0
+        for index in range(1, 6):
+            prices.candle_closed(candle(index))
+        await until(prices, lambda answer: answer.prices.trade_count == 1)
+
+
 async def test_deleted_minute_is_missing() -> None:
     table = Table(*day_before(0))
     prices = prices_of(table, newest=candle(0))
