@@ -73,7 +73,8 @@ bench: setup setup-bench setup-clients ## the benchmarks; prints ratios
 	@$(PY) -m benchmarks
 
 lock: setup ## compile the .in files into locked .txt files
-	@for name in requirements requirements-lint requirements-clients requirements-bench streamer/requirements; do \
+	@for name in requirements requirements-lint requirements-clients requirements-bench streamer/requirements \
+    deploy/docker/notices; do \
 	  .venv/bin/python -m uv pip compile -q --universal --only-binary :all: \
 	    --python-version $$([ $$name = requirements-bench ] && echo 3.13 || echo $(LOCK_PYTHON)) \
 	    --generate-hashes --no-annotate --no-header $$name.in -o $$name.txt || exit 1; done

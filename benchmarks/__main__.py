@@ -15,6 +15,7 @@ from benchmarks import (
     latency,
     recovery,
     serving,
+    snapshots,
     throughput,
     trade_dumps,
 )
@@ -33,6 +34,7 @@ BENCHMARKS = {
     "serving": serving.run,
     "simulated_year": year.run,
     "simulator": streams.run,
+    "snapshots": snapshots.run,
     "throughput": throughput.run,
     "trade_dumps": trade_dumps.run,
     "trade_marts": trades.run,

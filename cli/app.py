@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,9 +21,11 @@ from cli.commands.import_files import import_files
 from cli.commands.migrate import migrate
 from cli.commands.serve import serve
 from cli.commands.status import status
+from cli.commands.sync_instruments import sync_instruments
 from cli.commands.user import app as user
+from cli.local.chosen_run import of_stack
 from include import __version__
-from include.errors import CandelabraError
+from include.errors import CandelabraError, RejectedInputError, WrongValueError
 
 app = typer.Typer(
     name="candelabra",
@@ -52,15 +54,16 @@ def options(
     """Every 1-minute candle of every Binance market in one PostgreSQL."""
 
 
-app.command()(backfill)
-app.command()(check)
-app.command()(compare)
-app.command("import")(import_files)
-app.command()(migrate)
+app.command()(of_stack(backfill))
+app.command()(of_stack(check))
+app.command()(of_stack(compare))
+app.command("import")(of_stack(import_files))
+app.command()(of_stack(migrate))
 app.command()(serve)
-app.command()(status)
-app.command()(archive)
-app.command()(backup)
+app.command()(of_stack(status))
+app.command("sync-instruments")(of_stack(sync_instruments))
+app.command()(of_stack(archive))
+app.command()(of_stack(backup))
 app.command()(restore)
 app.add_typer(user)
 
@@ -96,6 +99,7 @@ def stream(
 ) -> None:
     """Stream live trades into market.candles_1m until SIGTERM or Ctrl-C."""
     from include.config import load_settings
+    from include.domain.instruments import symbol_from
     from include.logs import configure_logging
     from serving.beside_streamer import BESIDE_STREAMER
     from streamer.process import run
@@ -115,7 +119,7 @@ def stream(
     run(
         settings,
         StreamOptions(
-            symbols=tuple(names) if wanted is None else wanted.names,
+            symbols=tuple(map(symbol_from, names)) if wanted is None else wanted.names,
             symbols_file=wanted,
             top=top if top is not None else settings.top,
             trade_stream=trade_stream,
@@ -140,6 +144,7 @@ def simulate(context: typer.Context) -> None:
 
 
 @app.command()
+@of_stack
 def psql(
     command: Annotated[
         str, typer.Option("-c", "--command", help="Run this statement and exit.")
@@ -152,6 +157,7 @@ def psql(
 
 
 @app.command("dbt-env")
+@of_stack
 def dbt_env() -> None:
     """Print what dbt needs as shell exports: eval "$(candelabra dbt-env)" in dbt_project/."""
     import shlex
@@ -221,8 +227,13 @@ def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _end(message: str, code: int = 1) -> NoReturn:
+    typer.secho(f"candelabra: {message}", err=True, fg=typer.colors.RED)
+    sys.exit(code)
+
+
 def main() -> None:
-    """Run the command line; our own errors become one message and exit code 1."""
+    """Run the command line; our errors become one message and exit code 1; 2 for bad values."""
     try:
         app(prog_name="candelabra", standalone_mode=True)
     except ModuleNotFoundError as error:
@@ -234,24 +245,21 @@ def main() -> None:
             "simulator",
         }:
             raise
-        typer.secho(
-            f"candelabra: this command needs the package {error.name}, which is not in "
-            "the streamer's small environment: install requirements.txt (make setup)",
-            err=True,
-            fg=typer.colors.RED,
+        _end(
+            f"this command needs the package {error.name}, which is not in "
+            "the streamer's small environment: install requirements.txt (make setup)"
         )
-        sys.exit(1)
+    except (RejectedInputError, WrongValueError) as error:
+        _end(str(error), 2)
     except CandelabraError as error:
-        typer.secho(f"candelabra: {error}", err=True, fg=typer.colors.RED)
-        sys.exit(1)
+        _end(str(error))
     except OSError as error:
-        home, place = _home(), Path(str(error.filename)).absolute()
-        if home is None or not (place.is_relative_to(home) or home.is_relative_to(place)):
+        if error.filename is None or (home := _home()) is None:
             raise
-        typer.secho(
-            f"candelabra: {error.filename}: {error.strerror}; CANDELABRA_HOME ({home}) should be a "
-            "folder that you may write to",
-            err=True,
-            fg=typer.colors.RED,
+        place = Path(str(error.filename)).absolute()
+        if not (place.is_relative_to(home) or home.is_relative_to(place)):
+            raise
+        _end(
+            f"{error.filename}: {error.strerror}; CANDELABRA_HOME ({home}) should be a folder that "
+            "you may write to"
         )
-        sys.exit(1)

@@ -70,7 +70,8 @@ history. Start it with *Trigger* and fill in the form.
 - `plan`: compares the span with the stored candles and lists the missing pieces. Its log shows the
   source of each piece, the reason, and the cost in requests, weight, bytes and time. Monthly dump
   files come first, then daily files; REST fills the most recent days and single gaps.
-- `load`: loads one piece. Each mapped task is labelled with its symbol and period.
+- `load`: loads a group of pieces, such as two years of monthly files. Each mapped task is labelled
+  with its first and last piece. A run of any size has 400 tasks at most.
 - `summarise`: adds up the results and triggers `build_marts` and `check_quality`.
 
 With *Kind* aggTrades or trades, the DAG aggregates trades into candles to check the klines. Where
@@ -88,7 +89,7 @@ new run loads only what is still missing.
 - After a rate limit (HTTP 429) the task waits as long as the exchange asks, then retries.
 - A corrupt or missing dump file is named with its path.
 
-Then clear the failed tasks. Pieces that succeeded are not loaded again.
+Then clear the failed tasks. They load only the pieces that are still missing.
 """,
 )
 def backfill_history() -> None:
@@ -110,15 +111,15 @@ def backfill_history() -> None:
     @task(
         pool=POOL_REST,
         execution_timeout=timedelta(hours=4),
-        map_index_template="{{ task.op_kwargs['piece']['label'] }}",
+        map_index_template="{{ task.op_kwargs['group']['label'] }}",
     )
     @job
-    def load(piece: Any) -> Any:
-        from include.jobs.history import load_history_piece
+    def load(group: Any) -> Any:
+        from include.jobs.history import load_history_group
 
-        return load_history_piece(settings=settings(), piece=piece)
+        return load_history_group(settings=settings(), group=group)
 
-    # The only outlet: a run triggers its consumers once, however many pieces it loads. If nothing
+    # The only outlet: a run triggers its consumers once, however many groups it loads. If nothing
     # is missing, the loads are skipped; the run still succeeds.
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
     @job(emits=CANDLES_1M)
@@ -127,7 +128,7 @@ def backfill_history() -> None:
 
         return summarise_history(counts=counts)
 
-    summarise(load.expand(piece=plan()))
+    summarise(load.expand(group=plan()))
 
 
 backfill_history()

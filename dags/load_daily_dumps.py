@@ -54,13 +54,13 @@ def load_daily_dumps() -> None:
 
     @task(
         pool=POOL_REST,
-        map_index_template="{{ task.op_kwargs['piece']['label'] }}",
+        map_index_template="{{ task.op_kwargs['group']['label'] }}",
     )
     @job
-    def load(piece: Any) -> Any:
-        from include.jobs.klines.backfill import load_piece
+    def load(group: Any) -> Any:
+        from include.jobs.klines.daily import load_days
 
-        return load_piece(settings=settings(), piece=piece)
+        return load_days(settings=settings(), group=group)
 
     @task(outlets=[CANDLES_1M], trigger_rule=TriggerRule.NONE_FAILED)
     @job(emits=CANDLES_1M)
@@ -70,7 +70,7 @@ def load_daily_dumps() -> None:
         return summarise(counts=counts)
 
     planned = plan()
-    loaded = load.expand(piece=planned)
+    loaded = load.expand(group=planned)
     WaitForDumps(task_id="wait", plan=planned) >> loaded
     summarise(loaded)
 

@@ -22,6 +22,31 @@ PROGRAM
     chmod +x "$venv/bin/candelabra"
 }
 
+# Runs a quiet command. On a terminal a line counts its seconds; at the end it stays with the total.
+#   step "what it does" command …
+step() {
+    what=$1
+    shift
+    began=$(date +%s)
+    if [ -t 2 ]; then
+        # It ends with this shell, whatever ends that.
+        while sleep 1 && kill -0 $$ 2>/dev/null; do
+            printf '\rsetup: %s … %s s' "$what" "$(($(date +%s) - began))" >&2
+        done &
+        ticker=$!
+        trap 'kill "$ticker" 2>/dev/null || true' EXIT
+    fi
+    code=0
+    "$@" || code=$?
+    if [ -t 2 ]; then
+        kill "$ticker" 2>/dev/null || true
+        wait "$ticker" 2>/dev/null || true
+        printf '\r\033[K' >&2
+    fi
+    [ "$code" -eq 0 ] || { echo "setup: could not: $what (exit code $code)" >&2; exit "$code"; }
+    echo "setup: $what: $(($(date +%s) - began)) s"
+}
+
 # The stamp changes with the checkout's folder and the lock files.
 stamp=$(printf '%s\n' "$PWD" | cat - "$@" | cksum)
 if [ -x "$venv/bin/python" ] && [ "$(cat "$venv/.lock-stamp" 2>/dev/null || true)" = "$stamp" ] \
@@ -43,17 +68,28 @@ if [ -z "$python" ]; then
     exit 1
 fi
 
-echo "setup: installing $* into $venv ($("$python" --version))"
-rm -rf "$venv"
-if ! "$python" -m venv "$venv" 2>/dev/null; then
-    echo "setup: $python cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2
-    exit 1
-fi
-"$venv/bin/python" -m pip install -q --disable-pip-version-check uv
+make_environment() {
+    rm -rf "$venv"
+    "$python" -m venv "$venv" >/dev/null 2>&1 || {
+        echo "setup: $python cannot create virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2
+        return 1
+    }
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check uv
+}
+
 # Compiled bytecode makes every start of Airflow and dbt twice as fast.
-for lock in "$@"; do
+install() {
     "$venv/bin/python" -m uv pip install -q --require-hashes --only-binary :all: --no-deps \
-        --compile-bytecode --python "$venv/bin/python" -r "$lock"
+        --compile-bytecode --python "$venv/bin/python" -r "$1"
+}
+
+all_began=$(date +%s)
+packages=$(cat "$@" | grep -c '^[A-Za-z0-9].*==' || true)
+echo "setup: $packages packages into $venv ($("$python" --version)); usually half a minute, longer with a slow network"
+step "an empty environment" make_environment
+for lock in "$@"; do
+    step "$(grep -c '^[A-Za-z0-9].*==' "$lock" || true) packages of $lock, fetched and compiled" install "$lock"
 done
 make_program
 printf '%s\n' "$stamp" > "$venv/.lock-stamp"
+echo "setup: done in $(($(date +%s) - all_began)) s"

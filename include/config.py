@@ -6,6 +6,7 @@ them and ``docs/configuration.md`` explains them.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from decimal import Decimal
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from include.errors import PermanentError
+from include.errors import PermanentError, WrongValueError
 
 STREAMER_HTTP_PORT = 9464
 """The usual port of exporters of metrics."""
@@ -60,6 +61,7 @@ def _is_nats(url: str) -> bool:
 
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+LogFormat = Literal["auto", "json", "console"]
 
 _LIVE_HOSTS = {
     "binance_ws_url": "wss://data-stream.binance.vision",
@@ -257,6 +259,12 @@ class Settings(BaseSettings):
     api_requests_per_minute: int = Field(
         default=3_000, ge=1, le=10_000_000, description="Requests that a client may make."
     )
+    api_sockets_per_client: int = Field(
+        default=1_000, ge=1, le=10_000, description="WebSockets that a client may hold open."
+    )
+    trusted_proxies: CommaSeparated = Field(
+        default=(), description="Proxies whose X-Forwarded-For names the client."
+    )
     grpc: bool = Field(default=True, description="Serve candles by gRPC.")
     grpc_host: str = Field(default="127.0.0.1", description="Where gRPC is served.")
     grpc_port: int | None = Field(
@@ -297,7 +305,7 @@ class Settings(BaseSettings):
 
     # --- logs and alerts
     log_level: LogLevel = Field(default="INFO", description="Least severe level that is logged.")
-    log_format: Literal["auto", "json", "console"] = Field(
+    log_format: LogFormat = Field(
         default="auto", description="json for machines, console for people, auto by terminal."
     )
     alert_webhook_url: str = Field(
@@ -412,6 +420,19 @@ class Settings(BaseSettings):
                 raise ValueError("should be origins such as https://charts.example.org, or *")
         return value
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for one in value:
+            try:
+                ipaddress.ip_network(one)
+            except ValueError:
+                raise ValueError(
+                    f"{one!r}: should be addresses and networks of proxies, by comma, such as "
+                    "127.0.0.1,10.0.0.0/8"
+                ) from None
+        return value
+
     @field_validator(
         "grpc_tls_cert_file", "grpc_tls_key_file", "grpc_trusted_file", "nats_trusted_file"
     )
@@ -501,7 +522,7 @@ def load_settings(**overrides: object) -> Settings:
     """Settings from the environment, then ``overrides`` by field name.
 
     Raises:
-        PermanentError: names each wrong variable, its value and what would be right.
+        WrongValueError: names each wrong variable, its value and what would be right.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
@@ -511,4 +532,4 @@ def load_settings(**overrides: object) -> Settings:
             name = str(problem["loc"][0]) if problem["loc"] else "settings"
             shown = "(hidden)" if any(s in name for s in _SECRET) else repr(problem["input"])
             lines.append(f"{name.upper()}={shown}: {_remedy(problem)}")
-        raise PermanentError("wrong settings:\n  " + "\n  ".join(lines)) from None
+        raise WrongValueError("wrong settings:\n  " + "\n  ".join(lines)) from None

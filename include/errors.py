@@ -5,10 +5,11 @@
     CandelabraError
     ├── TransientError      retry later: network, 5xx, 429, database away
     │   └── RateLimitedError    carries the wait that the exchange demands
-    └── PermanentError      a retry changes nothing: bad input, bad setting
+    └── PermanentError      a retry changes nothing
         ├── RefusedAddressError this address is refused, for minutes or for good
         ├── RejectedInputError  a file or row is not what it claims to be
-        └── UnknownSymbolError  the exchange has no such symbol
+        └── WrongValueError     an option, argument or setting cannot be right
+            └── UnknownSymbolError  the exchange has no such symbol
 
 Every message names what went wrong, where (file and line, host, symbol, variable) and what would be
 right. Importable from every room.
@@ -56,5 +57,9 @@ class RejectedInputError(PermanentError):
     """A file as a whole cannot be used (corrupt archive, wrong checksum, unknown columns)."""
 
 
-class UnknownSymbolError(PermanentError):
+class WrongValueError(PermanentError):
+    """An option, argument or setting has a value that cannot be right; commands end with code 2."""
+
+
+class UnknownSymbolError(WrongValueError):
     """The exchange has no such symbol."""

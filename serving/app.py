@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -16,11 +17,14 @@ from serving.auth.middleware import AuthMiddleware
 from serving.auth.service import AuthService
 from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
-from serving.http.context import Context
+from serving.http.context import SOCKETS_PER_CLIENT, Context
 from serving.http.description import describe
 from serving.http.limits import RateLimiter, RateLimitMiddleware
+from serving.http.login_limits import LoginLimits
 from serving.http.routes import accounts, analytics, candles, health, page, symbols, trades
 from serving.http.routes import statistics as statistics_
+from serving.metrics import RequestCounter, registry_of
+from serving.metrics import router as metrics_router
 from serving.problems import add_problems
 from serving.read_pool import ReadPool
 from serving.udf import routes as udf
@@ -50,6 +54,7 @@ def create_app(
     is_remote: bool = False,
     allowed_origins: Sequence[str] = (),
     requests_per_minute: int,
+    sockets_per_client: int = SOCKETS_PER_CLIENT,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -65,6 +70,7 @@ def create_app(
         is_remote: the market comes from another process.
         allowed_origins: other sites whose pages may send requests.
         requests_per_minute: maximum requests of a client in a minute.
+        sockets_per_client: maximum WebSocket connections of a client.
     """
     app = FastAPI(
         title="Candelabra",
@@ -80,9 +86,10 @@ def create_app(
         is_remote=is_remote,
     )  # fmt: skip
     app.state.context.auth = auth = auth or AuthService()
+    app.state.context.sockets.max_per_client = sockets_per_client
     app.state.broadcasters = broadcasters = BarBroadcasters(live_bars)
     app.state.context.sockets.conflated = lambda: broadcasters.conflated
-    app.state.login_limits = accounts.LoginLimits()
+    app.state.login_limits = LoginLimits()
     add_problems(app)
     app.add_middleware(GZipMiddleware, minimum_size=MIN_ZIPPED_BYTES, compresslevel=4)
     app.add_middleware(AuthMiddleware, auth=auth)
@@ -107,6 +114,11 @@ def create_app(
     ):
         app.include_router(router, prefix="/api/v1")
     app.include_router(udf.router)
+    if is_remote:  # a streamer has /metrics on another port
+        counts: Counter[str] = Counter()
+        app.state.registry = registry_of(app.state.context, counts)
+        app.add_middleware(RequestCounter, counts=counts)
+        app.include_router(metrics_router)
     app.include_router(page.router)
     describe(app)
     return app

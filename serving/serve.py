@@ -259,6 +259,7 @@ async def _api(
         is_remote=market.is_remote,
         allowed_origins=settings.api_allowed_origins,
         requests_per_minute=settings.api_requests_per_minute,
+        sockets_per_client=settings.api_sockets_per_client,
     )
     place = Place(
         settings.api_host,
@@ -267,6 +268,7 @@ async def _api(
         setting="API",
         max_connections=MAX_CONNECTIONS,
         has_websockets=True,
+        trusted_proxies=settings.trusted_proxies,
     )
     async with serving(app, place) as url:
         yield url

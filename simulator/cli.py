@@ -146,6 +146,17 @@ def build_parser() -> argparse.ArgumentParser:
         network.add_argument(
             f"--{name}-port", type=int, default=0, metavar="PORT", help="0 lets the system choose"
         )
+    network.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="serve https and wss with this certificate"
+    )
+    network.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key, PEM")
+    network.add_argument(
+        "--tls",
+        type=Path,
+        metavar="FOLDER",
+        help="serve https and wss with a new certificate for the exchange's host names; "
+        "clients trust FOLDER/simulator-ca.pem",
+    )
     limits = parser.add_argument_group("limits and delays")
     for option, text in (
         ("spot_weight_limit", "request weight per clock minute on spot"),
@@ -330,7 +341,7 @@ async def serve(config: SimulatorConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with Exchange(config) as exchange:
-        ready = {"event": "simulator_ready", **asdict(exchange.urls)}
+        ready = {"event": "simulator_ready", **exchange.urls.shown()}
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
         waits = {

@@ -41,13 +41,52 @@ class SimulatedClock:
         self.speed = speed
         self._start_us = wall_now_us() if start_us is None else start_us
         self._started_ns = time.monotonic_ns()
+        self._holders: set[object] = set()
+        self._held_ns = 0
+        self._waited_ns = 0
+        self._waits: list[tuple[int, int, int]] = []
+        """Monotonic time, running time and length of each hold."""
+
+    def hold(self, holder: object) -> None:
+        """Stop the clock until this holder and all others release it."""
+        if not self._holders:
+            self._held_ns = time.monotonic_ns()
+        self._holders.add(holder)
+
+    def release(self, holder: object) -> None:
+        """Let the clock run on from where it stopped; does nothing without a hold."""
+        if holder not in self._holders:
+            return
+        if len(self._holders) == 1:
+            waited_ns = time.monotonic_ns() - self._held_ns
+            ran_ns = self._held_ns - self._started_ns - self._waited_ns
+            self._waits.append((self._held_ns, ran_ns, waited_ns))
+            self._waited_ns += waited_ns
+        self._holders.discard(holder)
 
     def now_us(self) -> int:
         """Return simulated time in µs since the epoch. Never goes back."""
-        elapsed_us = (time.monotonic_ns() - self._started_ns) // 1_000
+        now_ns = self._held_ns if self._holders else time.monotonic_ns()
+        elapsed_us = (now_ns - self._started_ns - self._waited_ns) // 1_000
         if self.speed == 1.0:
             return self._start_us + elapsed_us
         return self._start_us + int(elapsed_us * self.speed)
+
+    def time_at(self, monotonic_ns: int) -> int:
+        """Return the simulated time (µs) at a moment of the monotonic clock."""
+        waited_ns = sum(
+            min(length_ns, monotonic_ns - began_ns)
+            for began_ns, _, length_ns in self._waits
+            if began_ns < monotonic_ns
+        )
+        elapsed_us = (monotonic_ns - self._started_ns - waited_ns) / 1_000
+        return self._start_us + round(elapsed_us * self.speed)
+
+    def monotonic_at(self, time_us: int) -> int:
+        """Return the moment (ns) of the monotonic clock at which it was a simulated time."""
+        ran_ns = round((time_us - self._start_us) / self.speed * 1_000)
+        waited_ns = sum(length_ns for _, at_ns, length_ns in self._waits if at_ns < ran_ns)
+        return self._started_ns + ran_ns + waited_ns
 
     def real_seconds(self, span_us: int) -> float:
         """Return how long a span of simulated time takes; infinite if the clock is stopped."""

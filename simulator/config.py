@@ -19,7 +19,11 @@ class SimulatorConfig:
         start: first minute of history, UTC; if None, 00:00 three days before the clock's start.
         clock_start: simulated time at start-up, UTC; the wall clock if None.
         speed: simulated seconds per real second; 0 stops the clock.
+        max_late_s: the clock waits while frames are later than this (real seconds), because the
+            machine is busy; if None, it never waits.
         http_port, spot_ws_port, um_ws_port: 0 lets the system choose.
+        tls_cert, tls_key: serve TLS with these PEM files, on all ports.
+        tls: serve TLS with a new certificate, whose authority is written to this folder.
         spot_weight_limit, um_weight_limit: request weight per clock minute and client address.
         rest_kline_lag_ms: REST klines omit trades younger than this.
         rest_trade_lag_ms: REST aggTrades omit trades younger than this.
@@ -28,6 +32,7 @@ class SimulatorConfig:
         connects_in_5_minutes: WebSocket connects allowed per address in five simulated minutes;
             further ones get 429.
         connection_life_s: connections are closed after this simulated time.
+        trades_at_bounds: each minute has trades in its first and in its last instant.
         write_buffer_bytes: a client with more unread bytes is disconnected.
         replay_files: recordings to serve instead of the simulated market.
         replay_speed: multiple of the recorded pace; None: as fast as the client reads.
@@ -54,10 +59,14 @@ class SimulatorConfig:
     start: datetime | None = None
     clock_start: datetime | None = None
     speed: float = 1.0
+    max_late_s: float | None = None
     host: str = "127.0.0.1"
     http_port: int = 0
     spot_ws_port: int = 0
     um_ws_port: int = 0
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls: Path | None = None
     spot_weight_limit: int = 6_000
     um_weight_limit: int = 2_400
     rest_kline_lag_ms: int = 800
@@ -68,6 +77,7 @@ class SimulatorConfig:
     max_streams: int = 1_024
     connects_in_5_minutes: int = 300
     connection_life_s: float = 86_400
+    trades_at_bounds: bool = False
     write_buffer_bytes: int = 64 << 20
     replay_files: tuple[Path, ...] = ()
     replay_market: MarketName = "spot"
@@ -124,6 +134,10 @@ class SimulatorConfig:
                 raise ValueError(f"{name} is {port}; it must be 0 (system chooses) to 65535")
         if self.replay_speed is not None and self.replay_speed <= 0:
             raise ValueError(f"replay_speed is {self.replay_speed}; it must be positive")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together; one of them is missing")
+        if self.tls is not None and self.tls_cert is not None:
+            raise ValueError("tls excludes tls_cert: choose a generated certificate or your own")
         self._check_faults()
         self._check_recording()
 

@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from simulator.dumps.site import SimulatedDumpSite, delay_us
 from simulator.faults.frames import FrameFaults
 from simulator.faults.market import Reschedule
 from simulator.faults.startup import start_engine
+from simulator.http.certificates import CertificateFiles, generate_certificates, tls_context
 from simulator.http.listeners import HttpConnection, HttpServer, listen
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import SimulatedMarket
@@ -46,7 +47,11 @@ _DEFAULT_HISTORY_US = 3 * DAY_US
 
 @dataclass(frozen=True, slots=True)
 class ExchangeUrls:
-    """Addresses of all services. The HTTP URLs are one server."""
+    """Addresses of all services. The HTTP URLs are one server.
+
+    Attributes:
+        tls_ca_file: with a generated certificate, the file that clients have to trust.
+    """
 
     spot_ws_url: str
     um_ws_url: str
@@ -54,6 +59,11 @@ class ExchangeUrls:
     um_rest_url: str
     dump_url: str
     control_url: str
+    tls_ca_file: str | None = None
+
+    def shown(self) -> dict[str, str]:
+        """Return what is set, by name."""
+        return {name: text for name, text in asdict(self).items() if text is not None}
 
 
 class FrameSender(Protocol):
@@ -77,6 +87,7 @@ class Exchange:
         replay: the replay, if there is one.
         markets: the simulated markets by name (`spot`, `um`); empty in a replay.
         stream_servers: WebSocket servers by market.
+        frame_faults: faults of WebSocket frames.
         rest_faults, dump_faults: fault rules of REST and of the dump site.
         site: the dump site; set after start, never in a replay.
         faults: scheduled faults: `faults.add({"kind": "cut", "at": "+5s"})`.
@@ -108,8 +119,9 @@ class Exchange:
         self._listeners: list[socket.socket] = []
         self._ws_servers: list[asyncio.Server] = []
         self._http: HttpServer | None = None
+        self._certificate: CertificateFiles | None = None
         self._log = structlog.get_logger("simulator")
-        self._frame_faults = FrameFaults(self.clock, seed=self.config.seed)
+        self.frame_faults = FrameFaults(self.clock, seed=self.config.seed)
         self._reschedule: dict[MarketName, Reschedule] = {}
         if self.config.replay_files:
             self._prepare_replay()
@@ -121,7 +133,7 @@ class Exchange:
             stream_servers=self.stream_servers,
             markets=self.markets,
             reschedule=self._reschedule,
-            frames=self._frame_faults,
+            frames=self.frame_faults,
             rest_faults=self.rest_faults,
             dump_faults=self.dump_faults,
         )
@@ -147,7 +159,10 @@ class Exchange:
         }
         names: tuple[MarketName, ...] = ("spot", "um")
         for name in names:
-            market = SimulatedMarket(listings[name], seed=config.seed, start_us=start_us)
+            listed = tuple(
+                replace(one, trades_at_bounds=config.trades_at_bounds) for one in listings[name]
+            )
+            market = SimulatedMarket(listed, seed=config.seed, start_us=start_us)
             self.markets[name] = market
             self._venues[name] = MarketVenue(
                 name,
@@ -158,7 +173,12 @@ class Exchange:
                 faults=self.rest_faults,
             )
             scheduler = FrameScheduler(
-                name, market, self.clock, seed=config.seed, faults=self._frame_faults
+                name,
+                market,
+                self.clock,
+                seed=config.seed,
+                faults=self.frame_faults,
+                max_late_s=config.max_late_s,
             )
             self._senders.append(scheduler)
             self._reschedule[name] = scheduler.reschedule
@@ -223,23 +243,38 @@ class Exchange:
             self.um_rest_url,
             self.dump_url,
             self.control_url,
+            self.tls_ca_file,
         )
+
+    @property
+    def tls_ca_file(self) -> str | None:
+        """The authority of a generated certificate; available after start."""
+        authority = self._certificate.authority if self._certificate is not None else None
+        return None if authority is None else str(authority)
 
     async def start(self) -> None:
         """Bind the ports and start serving.
 
         Raises:
             PortTakenError: a port is in use.
+            CertificateError: TLS is wanted and its files are not usable.
         """
         config = self.config
         loop = asyncio.get_running_loop()
+        if config.tls is not None:
+            self._certificate = generate_certificates(config.tls, config.host)
+        elif config.tls_cert is not None and config.tls_key is not None:
+            self._certificate = CertificateFiles(config.tls_cert, config.tls_key)
+        secure = None if self._certificate is None else tls_context(self._certificate)
+        suffix = "" if secure is None else "s"
         ports: dict[MarketName, int] = {"spot": config.spot_ws_port, "um": config.um_ws_port}
         urls: dict[MarketName, str] = {}
         for name, port in ports.items():
             listener = self._bind(port)
-            urls[name] = f"ws://{config.host}:{listener.getsockname()[1]}"
+            urls[name] = f"ws{suffix}://{config.host}:{listener.getsockname()[1]}"
             if name in self.stream_servers:
-                server = await loop.create_server(self.stream_servers[name].accept, sock=listener)
+                accept = self.stream_servers[name].accept
+                server = await loop.create_server(accept, sock=listener, ssl=secure)
                 self._ws_servers.append(server)
         self.spot_ws_url, self.um_ws_url = urls["spot"], urls["um"]
         await self._start_http(self._bind(config.http_port))
@@ -248,7 +283,7 @@ class Exchange:
         self._sending.append(loop.create_task(self.faults.run()))
         for task in self._sending:
             task.add_done_callback(self._note_failure)
-        self._log.info("simulator_started", **asdict(self.urls))
+        self._log.info("simulator_started", **self.urls.shown())
 
     def _note_failure(self, task: asyncio.Task[None]) -> None:
         """Log a sender that ended without being cancelled."""
@@ -261,7 +296,8 @@ class Exchange:
         return listener
 
     async def _start_http(self, listener: socket.socket) -> None:
-        url = f"http://{self.config.host}:{listener.getsockname()[1]}"
+        files = self._certificate
+        url = f"http{'s' if files else ''}://{self.config.host}:{listener.getsockname()[1]}"
         self.spot_rest_url = self.um_rest_url = self.dump_url = self.control_url = url
         app = Starlette(routes=self._routes())
         self._http = HttpServer(
@@ -274,6 +310,8 @@ class Exchange:
                 ws="none",
                 http=HttpConnection,
                 timeout_graceful_shutdown=1,
+                ssl_certfile=files.certificate if files else None,
+                ssl_keyfile=files.key if files else None,
             )
         )
         serving = asyncio.get_running_loop().create_task(self._http.serve(sockets=[listener]))

@@ -25,6 +25,7 @@ from streamer.candles.events import (
     KLINE_DISPUTED,
     MISSING_TRADES,
     NO_CLOSED_KLINE,
+    NOT_STREAMED,
     NOT_VERIFIED_AT_START,
 )
 from streamer.candles.feed import CandleFeed, stream_kinds
@@ -42,7 +43,9 @@ from streamer.storage.failover_check import FailoverCheck
 from streamer.storage.gap_ledger import GapLedger
 from streamer.storage.repair_queue import RepairQueue, RepairRequest
 from streamer.storage.writer import CandleWriter
+from streamer.symbols.first_minutes import BEFORE_LOOKBACK
 from streamer.symbols.listings import Listings
+from streamer.symbols.registry import Registry
 from streamer.symbols.startup import (
     StoppedError,
     StoredState,
@@ -154,6 +157,7 @@ class Streamer:
             capture_feeds=self._capture.feeds,
             counts=self._counts,
         )
+        self._registry = Registry(settings, lambda: list(self._clocks))
         self._trade_taps = TradeTaps(self.telemetry.ticks.trades)
         self._watchdog = Watchdog(self.telemetry.states, self._feeds.feed_of)
 
@@ -273,6 +277,7 @@ class Streamer:
             self._repairs.run(),
             self._ledger.run(),
             self._failover_check.run(),
+            self._registry.run(),
             self._capture.run(),
             report(self.telemetry),
             self._serving.readers(self._settings, self.telemetry, self._exchange_us),
@@ -336,6 +341,9 @@ class Streamer:
 
     def _repair_stored(self, stored: StoredState) -> None:
         """Queue repairs for gaps in newly streamed symbols."""
+        for symbol, spans in stored.left_us.items():
+            for span in spans:
+                self._ledger.leave(symbol, *span, NOT_STREAMED, BEFORE_LOOKBACK)
         self._ledger.adopt(stored.gaps)
         for gap in stored.gaps:
             self._repairs.request(gap.symbol, gap.start_us, gap.end_us, gap.cause)
@@ -381,6 +389,8 @@ class Streamer:
             self._watchdog.removed(symbol, is_wanted=symbol not in changes.dropped)
         for one in changes.added:
             log.info("symbol_added", symbol=one.symbol, since=from_us_text(begins[one.symbol]))
+        if changes.added:
+            self._registry.refresh()
         self._add(market, changes.added, begins)
         self._capture.add([one.symbol for one in changes.added])
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+import structlog
 from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local.postgres import EmbeddedPostgres
+from include import logs
 from tests.durations import read_table
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108
@@ -33,10 +37,29 @@ def _work_in_memory() -> None:
 
 
 _work_in_memory()
+# On a busy machine an example may take any time; speed is measured in benchmarks/.
+hypothesis.settings.register_profile("without_deadline", deadline=None)
+hypothesis.settings.load_profile("without_deadline")
 _numbers = itertools.count()
 RECORDED_DATA = Path(
     os.environ.get("RECORDED_DATA", Path(__file__).parents[1].parent / "shared" / "data")
 )
+
+
+@pytest.fixture(autouse=True)
+def _own_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test runs in this process sets up logs: not those of later tests."""
+    monkeypatch.setattr(logs, "CACHES_LOGGERS", False)
+    configured = structlog.get_config() if structlog.is_configured() else None
+    yield
+    root = logging.getLogger()
+    ours = [one for one in root.handlers if isinstance(one, logs.LibraryLines)]
+    for handler in ours:
+        root.removeHandler(handler)
+    if ours and configured is None:
+        structlog.reset_defaults()
+    elif ours and configured is not None:
+        structlog.configure(**configured)
 
 
 A_FILE_AT_ONCE = (

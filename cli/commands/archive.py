@@ -54,11 +54,11 @@ def archive(
 ) -> None:
     """List, verify, restore or write the Parquet files of old days of raw capture."""
     from cli.local.location import settings_here
+    from cli.terminal.command_logs import configure_command_logs
     from include.jobs.storage.archive import list_days
-    from include.logs import configure_logging
 
     settings = settings_here()
-    configure_logging("WARNING", settings.log_format)
+    configure_command_logs("WARNING", settings.log_format)
     if action is Action.WRITE:
         _write(settings)
         return

@@ -57,21 +57,21 @@ def backfill(
 ) -> None:
     """Load the minutes that are missing: monthly dumps, daily dumps, then REST."""
     from cli.local.location import settings_here
+    from cli.terminal.command_logs import configure_command_logs
     from cli.terminal.console import console
     from cli.terminal.interrupts import promptly_stopped
     from include.jobs.klines.backfill import plan_backfill
-    from include.logs import configure_logging
 
     settings = settings_here()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_command_logs(settings.log_level, settings.log_format)
     wanted = symbols or ",".join(settings.symbols)
     start_us, end_us = span_of(start, end, now_us=time.time_ns() // 1000)
     if kind != "klines":
-        from cli.commands.trade_dumps import backfill_trades
-        from include.errors import PermanentError
+        from cli.terminal.trade_dumps import backfill_trades
+        from include.errors import WrongValueError
 
         if start_us is None:
-            raise PermanentError(
+            raise WrongValueError(
                 f"--kind {kind} needs a first day: --from start works only with klines"
             )
         backfill_trades(
@@ -121,26 +121,26 @@ def span_of(start: str, end: str, *, now_us: int) -> tuple[int | None, int | Non
     """Parse ``--from`` and ``--to`` to µs; None for ``start`` and for ``now``.
 
     Raises:
-        PermanentError: it is malformed, empty, or begins in the future; the message names the
+        WrongValueError: it is malformed, empty, or begins in the future; the message names the
             option and what is accepted.
     """
     from include.domain.timeframes import from_us
-    from include.errors import PermanentError
+    from include.errors import WrongValueError
     from include.jobs.klines.pieces import first_minute
 
     if not start:
-        raise PermanentError(
+        raise WrongValueError(
             "no start: give --from 2026-11-01 or 2026-11-01T12:00 (UTC), or --from start"
         )
     is_whole = start.strip().lower() == _START
     start_us = None if is_whole else first_minute(start, name="--from")
     end_us = None if end.strip().lower() == _NOW else first_minute(end, name="--to")
     if start_us is not None and start_us > now_us:
-        raise PermanentError(
+        raise WrongValueError(
             f"--from {start} lies in the future: it is {from_us(now_us):%Y-%m-%dT%H:%M}Z now"
         )
     if start_us is not None and end_us is not None and end_us <= start_us:
-        raise PermanentError(f"--from {start} should be before --to {end}")
+        raise WrongValueError(f"--from {start} should be before --to {end}")
     return start_us, end_us
 
 

@@ -15,16 +15,16 @@ def backup(
 ) -> None:
     """Write the database of DATABASE_URL to a file without stopping anything."""
     from cli.local.location import settings_here
-    from include.errors import PermanentError
+    from cli.terminal.command_logs import configure_command_logs
+    from include.errors import WrongValueError
     from include.jobs.storage.backup import backup as run_backup
-    from include.logs import configure_logging
 
     if file.exists() and not overwrite:
         if not sys.stdin.isatty():
-            raise PermanentError(f"{file} exists: give another name, or --overwrite")
+            raise WrongValueError(f"{file} exists: give another name, or --overwrite")
         typer.confirm(f"{file} exists. Replace it?", abort=True)
     settings = settings_here()
-    configure_logging("WARNING", settings.log_format)
+    configure_command_logs("WARNING", settings.log_format)
     done = run_backup(settings=settings, file=file, folders=_folders())
     typer.echo(f"{done.path}: {done.bytes:,} bytes, SHA-256 {done.sha256}")
     if any(settings.archive.glob("*/*/*.parquet")):
@@ -37,14 +37,14 @@ def restore(
     ],
 ) -> None:
     """Restore a backup into the empty database of DATABASE_URL, and bring it up to date."""
+    from cli.terminal.command_logs import configure_command_logs
     from include.config import load_settings
     from include.jobs.storage.backup import restore as run_restore
-    from include.logs import configure_logging
     from include.store.postgres.pools import redact
 
     # Not the database of a running demo: the user must set DATABASE_URL.
     settings = load_settings()
-    configure_logging("WARNING", settings.log_format)
+    configure_command_logs("WARNING", settings.log_format)
     run_restore(settings=settings, file=file, folders=_folders())
     typer.echo(f"{redact(settings.url_for('owner'))} holds what {file} held")
 

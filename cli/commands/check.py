@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from include.quality.report import QualityReport
+    from include.store.ledgers.outages import Outage
 
 BROKEN = 1
 NOT_CHECKED = 2
@@ -40,66 +42,74 @@ def check(
     from include.errors import CandelabraError
 
     try:
-        report = _checked(everything=everything, start=start, end=end, symbols=symbols)
+        report, outages = _checked(everything=everything, start=start, end=end, symbols=symbols)
     except CandelabraError as error:
         if as_json:
             typer.echo(json.dumps({"success": False, "error": str(error)}))
         typer.secho(f"candelabra: {error}", err=True, fg=typer.colors.RED)
         sys.exit(NOT_CHECKED)
     if as_json:
-        typer.echo(json.dumps(as_mapping(report), indent=2))
+        typer.echo(json.dumps(as_mapping(report, outages), indent=2))
     else:
         from cli.terminal.console import console
 
-        show(report, console())
+        show(report, console(), outages)
     sys.exit(0 if report.success else BROKEN)
 
 
-def _checked(*, everything: bool, start: str, end: str, symbols: str) -> QualityReport:
+def _checked(
+    *, everything: bool, start: str, end: str, symbols: str
+) -> tuple[QualityReport, list[Outage]]:
     from cli.local.location import settings_here
-    from include.errors import PermanentError
+    from cli.terminal.command_logs import configure_command_logs
+    from include.domain.instruments import symbol_from
+    from include.errors import WrongValueError
     from include.jobs.quality import check_rules
-    from include.logs import configure_logging
+    from include.jobs.status import recorded_outages
 
     if everything and start:
-        raise PermanentError("give --all or --from, not both")
+        raise WrongValueError("give --all or --from, not both")
     if end and not (start or everything):
-        raise PermanentError("--to needs --from: without it, changes are checked up to now")
+        raise WrongValueError("--to needs --from: without it, changes are checked up to now")
     settings = settings_here()
-    configure_logging("ERROR", settings.log_format)  # the report is shown below
+    configure_command_logs("CRITICAL", settings.log_format)  # the report shows what is broken
     now = datetime.now(UTC)
-    return check_rules(
+    names = [symbol_from(part) for part in symbols.split(",") if part.strip()]
+    report = check_rules(
         settings=settings,
         run_id=f"cli__{now:%Y-%m-%dT%H:%M:%S.%fZ}",
         scope="all" if everything else "window" if start else "changed",
         start=minute_of(start, name="--from"),
         end=minute_of(end, name="--to"),
-        symbols=[part.strip().upper() for part in symbols.split(",") if part.strip()] or None,
+        symbols=names or None,
     )
+    return report, recorded_outages(settings=settings, symbols=names)
 
 
 def minute_of(text: str, *, name: str) -> datetime | None:
     """Parse a full minute in UTC; None if empty.
 
     Raises:
-        PermanentError: it is malformed.
+        WrongValueError: it is malformed.
     """
-    from include.errors import PermanentError
+    from include.errors import WrongValueError
 
     if not text:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise PermanentError(
+        raise WrongValueError(
             f"{name} {text!r}: should be like 2026-11-01 or 2026-11-01T12:00"
         ) from None
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return moment.astimezone(UTC).replace(second=0, microsecond=0)
 
 
-def as_mapping(report: QualityReport) -> dict[str, Any]:
-    """Return the report as JSON values, with the stored failing rows."""
+def as_mapping(report: QualityReport, outages: Sequence[Outage] = ()) -> dict[str, Any]:
+    """Return the report as JSON values, with the stored failing rows and outages of any age."""
+    from cli.terminal.outage_lines import outage_values
+
     return {
         "success": report.success,
         **report.summary,
@@ -115,11 +125,14 @@ def as_mapping(report: QualityReport) -> dict[str, Any]:
             for result in (*report.failures, *report.warnings)
             for row in result.failing_rows
         ],
+        "outages": outage_values(outages),
     }
 
 
-def show(report: QualityReport, console: Console) -> None:
-    """Print what was checked, and each broken rule with its first rows."""
+def show(report: QualityReport, console: Console, outages: Sequence[Outage] = ()) -> None:
+    """Print what was checked, each broken rule with its first rows, and outages of any age."""
+    from cli.terminal.outage_lines import outage_lines
+
     broken = (*report.failures, *report.warnings)
     for result in broken:
         colour = "red" if result in report.failures else "yellow"
@@ -130,6 +143,10 @@ def show(report: QualityReport, console: Console) -> None:
         more = result.failing_count - min(len(result.failing_rows), SHOWN_ROWS)
         if more:
             console.print(f"  and {more} more rows")
+    if outages:
+        console.print("outages of the exchange (ops.outages), whose minutes are not missing:")
+        for line in outage_lines(outages):
+            console.print(f"  {line}", markup=False)
     console.print(
         f"{len(report.results)} rules over {report.checked_period}: {report.candles} candles of "
         f"{report.symbols} symbols, {report.trades} trades; {len(report.failures)} errors, "

@@ -26,13 +26,13 @@ def compare(
     """Compare dump files of an interval with what the stored minutes roll up to; store nothing."""
     from cli.commands.backfill import span_of
     from cli.local.location import settings_here
+    from cli.terminal.command_logs import configure_command_logs
     from cli.terminal.console import console
     from cli.terminal.interrupts import promptly_stopped
     from include.jobs.klines.interval_checks import compare_interval
-    from include.logs import configure_logging
 
     settings = settings_here()
-    configure_logging("WARNING", settings.log_format)
+    configure_command_logs("WARNING", settings.log_format)
     now_us = time.time_ns() // 1000
     start_us, end_us = span_of(start, end, now_us=now_us)
     if start_us is None:

@@ -35,23 +35,30 @@ def import_files(
     market: Annotated[
         str, typer.Option(help="spot or um; default: um in a folder futures/um, else spot.")
     ] = "",
+    columns: Annotated[
+        str,
+        typer.Option(
+            help="For 1m candles of others: auto, ours=theirs,… or our names in the file's order "
+            "(- for others): open_time,open,high,low,close,volume,-."
+        ),
+    ] = "",
 ) -> None:
-    """Load 1m klines, trades or aggTrades in the dump site's formats.
+    """Load 1m klines, trades or aggTrades in the dump site's formats, or 1m candles of others.
 
     Bad rows are recorded with line and reason; the others are loaded.
 
     Exit code 0: every row was loaded; 1: a file was refused; 3: rows were rejected.
     """
     from cli.local.location import settings_here
+    from cli.terminal.command_logs import configure_command_logs
     from cli.terminal.console import console
     from cli.terminal.interrupts import promptly_stopped
     from cli.terminal.progress import rows_watched
-    from include.errors import PermanentError
+    from include.errors import PermanentError, WrongValueError
     from include.jobs.files.imports import import_file
-    from include.logs import configure_logging
 
     settings = settings_here()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_command_logs(settings.log_level, settings.log_format)
     files = _files(paths)
     summaries: list[ImportSummary] = []
     failures: list[str] = []
@@ -67,8 +74,11 @@ def import_files(
                         path=file,
                         symbol=symbol,
                         market=market,
+                        columns=columns,
                         on_progress=lambda so_far: shown(so_far.share, so_far.rows),
                     )
+                except WrongValueError:
+                    raise  # an option is wrong, so every file would fail
                 except PermanentError as error:
                     failures.append(str(error))
                     continue
@@ -86,7 +96,8 @@ def import_files(
 
 def _files(named: Iterable[str]) -> list[Path]:
     """Return the named files, those that match a pattern, and those in named folders; each once."""
-    from include.errors import PermanentError
+    from include.errors import WrongValueError
+    from include.jobs.files.checksums import checksum_beside
     from include.jobs.files.user_files import SUFFIXES
 
     files: list[Path] = []
@@ -95,7 +106,7 @@ def _files(named: Iterable[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(one for one in path.rglob("*") if one.name.endswith(SUFFIXES))
             if not inside:
-                raise PermanentError(f"{path} holds no {', '.join(SUFFIXES)}")
+                raise WrongValueError(f"{path} holds no {', '.join(SUFFIXES)}")
             files += inside
         elif path.exists():
             files.append(path)
@@ -103,9 +114,11 @@ def _files(named: Iterable[str]) -> list[Path]:
             # quoted, or too many for the shell
             fitting = sorted(map(Path, glob(name, recursive=True)))
             if not fitting:
-                raise PermanentError(f"{path} does not exist")
+                raise WrongValueError(f"{path} does not exist")
             files += [one for one in fitting if one.is_file()]
-    return list(dict.fromkeys(files))
+    # A pattern such as in/* matches the CHECKSUM of a file too; the file's import verifies it.
+    sums = {checksum_beside(one) for one in files}
+    return [one for one in dict.fromkeys(files) if one not in sums]
 
 
 def _show(summaries: list[ImportSummary]) -> None:
@@ -133,6 +146,11 @@ def _show(summaries: list[ImportSummary]) -> None:
         )
     console().print(table)
     for one in summaries:
+        if one.incomplete:
+            typer.echo(
+                f"{one.file}: {one.incomplete:,} rows lack values: they are in "
+                "market.foreign_candles_1m, not in market.candles_1m"
+            )
         for reason, count in sorted(one.reasons.items(), key=lambda item: -item[1]):
             typer.echo(f"{one.file}: {count:,} rows rejected: {reason}")
         if one.quarantine:

@@ -19,14 +19,14 @@ AIRFLOW_VARIABLES = (
 def migrate() -> None:
     """Create or upgrade schemas, tables and roles of DATABASE_URL; set up your own Airflow."""
     from cli.local.location import settings_here
-    from include.logs import configure_logging
+    from cli.terminal.command_logs import configure_command_logs
     from include.store.migrate import migrate as run_migrations
     from include.store.postgres.pools import redact
 
     settings = settings_here()
-    configure_logging(settings.log_level, settings.log_format)
+    configure_command_logs(settings.log_level, settings.log_format)
     url = settings.url_for("owner")
-    run_migrations(url, role_urls=settings.role_urls())
+    run_migrations(url, role_urls=settings.role_urls(), session_hours=settings.session_hours)
     typer.echo(f"{redact(url)} is up to date")
     reason = why_no_airflow()
     if reason:

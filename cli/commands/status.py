@@ -33,21 +33,24 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show the state of the database: live symbols, gaps, quality; worst first.
+    """Show the state of the database: live symbols, gaps, outages, quality; worst first.
 
     Exit code 0: all is well; 1: something needs attention; 2: the database cannot be read.
     """
     from cli.local.location import settings_here
+    from cli.terminal.command_logs import configure_command_logs
+    from include.domain.instruments import symbol_from
     from include.errors import CandelabraError
     from include.jobs.status import read_status
 
     try:
         window = window_of(since)
         settings = settings_here()
+        configure_command_logs("WARNING", settings.log_format)
         found = read_status(
             settings=settings,
             window=window,
-            symbols=tuple(part.strip().upper() for part in symbols.split(",") if part.strip()),
+            symbols=tuple(symbol_from(part) for part in symbols.split(",") if part.strip()),
         )
     except CandelabraError as error:
         if as_json:
@@ -57,9 +60,17 @@ def status(
     if as_json:
         typer.echo(json.dumps(as_mapping(found), indent=2))
     else:
+        from cli.local.links import link_lines, read_links
         from cli.terminal.console import console
+        from cli.terminal.next_steps import next_steps
 
-        show(found, console(), show_all=show_all or bool(symbols))
+        links = read_links(settings.candelabra_home)
+        out = console()
+        show(found, out, show_all=show_all or bool(symbols))
+        lines = link_lines(links)
+        steps = [f"next       {step}" for step in next_steps(found, links)]
+        for line in [*([""] if lines else []), *lines, *([""] if steps else []), *steps]:
+            out.print(line, markup=False, soft_wrap=True)
     sys.exit(NEEDS_ATTENTION if found.findings else 0)
 
 
@@ -67,19 +78,22 @@ def window_of(text: str) -> timedelta:
     """Parse a duration such as ``90m``, ``24h`` or ``7d``.
 
     Raises:
-        PermanentError: the text is not a duration.
+        WrongValueError: the text is not a duration.
     """
-    from include.errors import PermanentError
+    from include.errors import WrongValueError
 
     match = re.fullmatch(r"([1-9]\d{0,5})([mhd])", text.strip().lower())
     if match is None:
-        raise PermanentError(f"--since {text!r}: should be like 90m, 24h or 7d")
+        raise WrongValueError(f"--since {text!r}: should be like 90m, 24h or 7d")
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def as_mapping(found: DatabaseStatus) -> dict[str, Any]:
     """Return the status as JSON values: times in ISO 8601, durations in seconds."""
-    return {"healthy": not found.findings, **_plain(asdict(found))}
+    from cli.terminal.outage_lines import outage_values
+
+    plain = _plain(asdict(found))
+    return {"healthy": not found.findings, **plain, "outages": outage_values(found.outages)}
 
 
 def _plain(value: Any) -> Any:
@@ -96,6 +110,7 @@ def _plain(value: Any) -> Any:
 
 def show(found: DatabaseStatus, console: Console, *, show_all: bool) -> None:
     """Print the status, readable at 80 columns."""
+    from cli.terminal.outage_lines import outage_lines
     from include.jobs.status import worst_first
 
     schema = f"schema {found.revision or 'none'}"
@@ -121,6 +136,8 @@ def show(found: DatabaseStatus, console: Console, *, show_all: bool) -> None:
                 console.print(f"[dim]… and {number} {what}; --all shows them[/]")
         console.print()
         console.print(_ledger_lines(found))
+        for number, line in enumerate(outage_lines(found.outages)):
+            console.print(f"{'' if number else 'outages':10}  {line}", markup=False)
     console.print()
     if not found.findings:
         console.print("[green]✓ all is well[/]")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.local.chosen_run import of_stack
+
 if TYPE_CHECKING:
     from include.store.candles.merging import Connection
 
@@ -31,6 +33,7 @@ Label = Annotated[str, typer.Argument(help="Purpose of the token, such as notebo
 
 
 @app.command()
+@of_stack
 def add(
     name: Name,
     admin: Annotated[
@@ -49,6 +52,7 @@ def add(
 
 
 @app.command("list")
+@of_stack
 def list_() -> None:
     """Show all accounts."""
     from include.store.accounts import users as accounts
@@ -74,6 +78,7 @@ def list_() -> None:
 
 
 @app.command()
+@of_stack
 def passwd(name: Name) -> None:
     """Set a new password; the account's sessions end, its tokens stay."""
     from include.store.accounts import users as accounts
@@ -87,6 +92,7 @@ def passwd(name: Name) -> None:
 
 
 @app.command()
+@of_stack
 def role(
     name: Name,
     new: Annotated[str, typer.Argument(metavar="ROLE", help="reader or admin.")],
@@ -105,6 +111,7 @@ def role(
 
 
 @app.command()
+@of_stack
 def disable(name: Name) -> None:
     """Disable an account immediately; its tokens and watchlist are kept."""
     from include.store.accounts import users as accounts
@@ -115,6 +122,7 @@ def disable(name: Name) -> None:
 
 
 @app.command()
+@of_stack
 def enable(name: Name) -> None:
     """Enable a disabled account."""
     from include.store.accounts import users as accounts
@@ -125,6 +133,7 @@ def enable(name: Name) -> None:
 
 
 @app.command()
+@of_stack
 def logout(name: Name) -> None:
     """End all sessions of an account immediately; its tokens stay valid."""
     from include.store.accounts import users as accounts
@@ -135,6 +144,34 @@ def logout(name: Name) -> None:
 
 
 @app.command()
+@of_stack
+def logins(
+    name: Annotated[str | None, typer.Argument(help="Only those of this account.")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="Newest rows to show.")] = 50,
+) -> None:
+    """Show the audit log: logins that succeeded, failed or were refused."""
+    from include.store.accounts.logins import list_logins
+
+    with _database() as connection:
+        found = list_logins(connection, name, most=limit)
+    _table(
+        ("time", "outcome", "account", "network", "attempts"),
+        [
+            (
+                _day(one.at_us),
+                one.outcome.value,
+                one.account or "-",
+                one.network or "-",
+                str(one.attempts),
+            )
+            for one in found
+        ],
+        none="no logins in the last 90 days",
+    )
+
+
+@app.command()
+@of_stack
 def remove(name: Name) -> None:
     """Delete an account, its sessions, tokens and watchlist."""
     from include.store.accounts import users as accounts
@@ -145,6 +182,7 @@ def remove(name: Name) -> None:
 
 
 @token.command("add")
+@of_stack
 def add_token(
     name: Name,
     label: Label,
@@ -171,6 +209,7 @@ def add_token(
 
 
 @token.command("list")
+@of_stack
 def list_tokens(
     name: Annotated[str | None, typer.Argument(help="Only those of this account.")] = None,
 ) -> None:
@@ -195,6 +234,7 @@ def list_tokens(
 
 
 @token.command()
+@of_stack
 def revoke(name: Name, label: Label) -> None:
     """Revoke a token immediately."""
     from include.store.accounts import users as accounts
@@ -205,6 +245,7 @@ def revoke(name: Name, label: Label) -> None:
 
 
 @watch.command("list")
+@of_stack
 def list_watched(
     name: Annotated[str | None, typer.Argument(help="Only those of this account.")] = None,
 ) -> None:
@@ -230,9 +271,12 @@ def list_watched(
 def _database() -> Iterator[Connection]:
     """Connect as the database's owner: only the operator manages accounts."""
     from cli.local.location import settings_here
+    from cli.terminal.command_logs import configure_command_logs
     from include.store.postgres.pools import connect
 
-    url = settings_here().url_for("owner")
+    settings = settings_here()
+    configure_command_logs("WARNING", settings.log_format)
+    url = settings.url_for("owner")
     with connect(url, application_name="candelabra-user") as connection:
         yield connection
 

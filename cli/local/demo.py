@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,18 +13,18 @@ from typing import Any
 
 import psycopg
 from rich.console import Console
-from rich.panel import Panel
 from rich.table import Table
 
 from cli.local.audit import MAX_SHOWN, AuditLine, audit
+from cli.local.links import links_of, show_links
 from cli.local.live_table import watch
 from cli.local.stack import LocalStack
-from include.config import LogLevel, load_settings
-from include.domain.instruments import Market, exchange_symbol_of, market_of
+from cli.terminal.command_logs import configure_command_logs, quiet
+from include.config import load_settings
+from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, from_us, to_us
-from include.errors import CandelabraError, PermanentError, TransientError
+from include.errors import CandelabraError, PermanentError, TransientError, WrongValueError
 from include.jobs.klines.pieces import symbols_of
-from include.logs import configure_logging
 from include.store.postgres.pools import connect, redact, translated
 
 DAGS = ("backfill_history", "build_marts", "check_quality", "repair_gaps", "sync_instruments")
@@ -31,6 +32,7 @@ LIVE_MINUTES = 2
 """Minutes that the stream must verify before the demo continues."""
 LIVE_TIMEOUT_S = 240.0
 DAG_TIMEOUT_S = 900.0
+SERVES_TIMEOUT_S = 30.0
 
 
 class Steps:
@@ -57,7 +59,7 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
     """Run everything against the simulator; returns the exit code."""
     console = Console(stderr=False)
     settings = load_settings()
-    configure_logging(_quiet(settings.log_level), settings.log_format)
+    configure_command_logs(quiet(settings.log_level), settings.log_format)
     symbols = symbols_of(symbols, Market.SPOT)
     home = Path(settings.candelabra_home) / "demo"
     with (
@@ -66,13 +68,14 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
             home,
             database_url=settings.database_url,
             role_urls=settings.role_urls() if settings.database_url else {},
+            session_hours=settings.session_hours,
             fresh=True,
         ) as stack,
     ):
         try:
             return _demo(stack, console, once=once, symbols=symbols, days=days)
         except KeyboardInterrupt:
-            console.print("stopping, up to half a minute …")
+            console.print("stopping, at most ten seconds …")
             return 130 if once else 0
         except CandelabraError as error:
             _show_failure(console, stack, error)
@@ -83,10 +86,10 @@ def run_up(*, symbols: Sequence[str]) -> int:
     """Run everything against the real exchange, until interrupted; returns the exit code."""
     console = Console(stderr=False)
     settings = load_settings()
-    configure_logging(_quiet(settings.log_level), settings.log_format)
+    configure_command_logs(quiet(settings.log_level), settings.log_format)
     wanted = tuple(symbols) or settings.symbols
     if not wanted:
-        raise PermanentError("no symbols: `make up SYMBOLS=BTCUSDT,ETHUSDT`, or set SYMBOLS")
+        raise WrongValueError("no symbols: `make up SYMBOLS=BTCUSDT,ETHUSDT`, or set SYMBOLS")
     home = Path(settings.candelabra_home) / "up"
     with (
         _interruptible(),
@@ -94,34 +97,29 @@ def run_up(*, symbols: Sequence[str]) -> int:
             home,
             database_url=settings.database_url,
             role_urls=settings.role_urls() if settings.database_url else {},
+            session_hours=settings.session_hours,
         ) as stack,
     ):
         steps = Steps(console)
         try:
             with steps.step("PostgreSQL"):
                 stack.start_database()
-            with steps.step("streamer"):
+            named = (one for one in wanted if not set("*?[") & set(one))
+            about = {"symbol": next(named, "BTCUSDT")}
+            with steps.step("streamer") as progress:
                 stack.start_streamer(["--symbols", ",".join(wanted)])
+                _wait_until_served(stack, progress)
+            _show_links(stack, console, title="The streamer runs; Airflow follows", **about)
             with steps.step("Airflow") as progress:
                 stack.start_airflow(progress, DAGS)
-            _show_links(stack, console, oracle_url=None)
-            watch(
-                stack.environment_url("reader"),
-                console,
-                on_tick=stack.check,
-                trouble=stack.streamer_trouble,
-            )
+            _show_links(stack, console, **about)
+            watch(stack.environment_url("reader"), console, trouble=stack.trouble)
         except KeyboardInterrupt:
-            console.print("stopping, up to half a minute …")
+            console.print("stopping, at most ten seconds …")
         except CandelabraError as error:
             _show_failure(console, stack, error)
             return 1
     return 0
-
-
-def _quiet(level: LogLevel) -> LogLevel:
-    """Return the screen's log level: INFO becomes WARNING, because the screen shows the steps."""
-    return "WARNING" if level == "INFO" else level
 
 
 def _show_failure(console: Console, stack: LocalStack, error: CandelabraError) -> None:
@@ -141,21 +139,24 @@ def _demo(
     with steps.step(f"simulated exchange, history since {start:%Y-%m-%d}"):
         urls = stack.start_simulator(["--start", start.strftime("%Y-%m-%d")])
     oracle_url = urls["dump_url"]
-    with steps.step("streamer"):
-        stack.start_streamer(["--symbols", ",".join(symbols)])
+    about = {"symbol": symbols[0], "oracle_url": oracle_url}
+    with steps.step("streamer") as progress:
+        # With trades the chart has a volume profile, footprints and deltas.
+        stack.start_streamer(["--symbols", ",".join(symbols), "--capture", "agg_trades"])
+        _wait_until_served(stack, progress)
+    _show_links(stack, console, title="The streamer runs; Airflow and history follow", **about)
     with steps.step("Airflow") as progress:
         stack.start_airflow(progress, DAGS)
+    stack.write_links(links_of(stack, **about))
     with steps.step("registry of instruments (DAG sync_instruments)"):
         _run_dag(stack, "sync_instruments", {})
     reader_url = stack.environment_url("reader")
     with steps.step("first live minute") as progress:
         _wait_for_live(stack, reader_url, symbols, minutes=1, progress=progress)
-    for market in sorted({market_of(symbol) for symbol in symbols}):
-        chosen = [symbol for symbol in symbols if market_of(symbol) is market]
-        names = ",".join(exchange_symbol_of(symbol) for symbol in chosen)
-        with steps.step(f"backfill of {names} ({market}, DAG backfill_history)") as progress:
-            conf = {"symbols": names, "market": market.value, "from": f"{start:%Y-%m-%d}"}
-            _run_dag(stack, "backfill_history", conf, progress)
+    with steps.step(f"history of {', '.join(symbols)} (DAG backfill_history)") as progress:
+        # One run for both markets, because each has to be scheduled, planned and summed up.
+        conf = {"symbols": ",".join(symbols), "from": f"{start:%Y-%m-%d}"}
+        _run_dag(stack, "backfill_history", conf, progress)
     with steps.step(f"{LIVE_MINUTES} live minutes, verified") as progress:
         _wait_for_live(stack, reader_url, symbols, minutes=LIVE_MINUTES, progress=progress)
     with connect(reader_url, application_name="candelabra-demo") as connection:
@@ -175,10 +176,10 @@ def _demo(
         console.print(f"[red]✗[/] {line.symbol} {line.timeframe}: {text}", highlight=False)
     compared = sum(line.compared for line in lines)
     console.print(f"{compared} bars compared in nine values, {len(differences)} differences")
-    _show_links(stack, console, oracle_url=oracle_url)
+    _show_links(stack, console, **about)
     if once or differences:
         return 0 if compared and not differences else 1
-    watch(reader_url, console, on_tick=stack.check, trouble=stack.streamer_trouble)
+    watch(reader_url, console, trouble=stack.trouble)
     return 0
 
 
@@ -200,6 +201,7 @@ def _run_dag(
     airflow = stack.airflow
     if airflow is None:
         raise PermanentError("Airflow is not running")
+    airflow.wait_healthy(timeout_s=DAG_TIMEOUT_S)  # a part of it may be starting again
     run_id = airflow.api.trigger(dag_id, conf)
 
     def tell(run: Any, tasks: Any) -> None:
@@ -227,21 +229,26 @@ def _wait_for_live(
         SELECT symbol, count(*) FROM market.candles_1m
         WHERE source = 'kline' AND status = 'verified' AND symbol = ANY(%s) GROUP BY symbol
     """
-    with connect(reader_url, application_name="candelabra-demo") as connection:
-        while True:
-            with translated(connection):
-                counts = dict(connection.execute(query, (list(symbols),)).fetchall())
+    least = 0
+    while True:
+        with (
+            # PostgreSQL may be starting again.
+            contextlib.suppress(TransientError),
+            connect(reader_url, application_name="candelabra-demo") as connection,
+            translated(connection),
+        ):
+            counts = dict(connection.execute(query, (list(symbols),)).fetchall())
             least = min(counts.get(symbol, 0) for symbol in symbols)
-            if least >= minutes:
-                return
-            stack.check()
-            if time.monotonic() > deadline_s:
-                raise TransientError(
-                    f"the stream verified {least} of {minutes} minutes in {LIVE_TIMEOUT_S:.0f} s; "
-                    f"see {stack.logs / 'streamer.log'}"
-                )
-            progress(f"{least} of {minutes}, a minute ends at second 0")
-            time.sleep(0.25)
+        if least >= minutes:
+            return
+        stack.check()
+        if time.monotonic() > deadline_s:
+            raise TransientError(
+                f"the stream verified {least} of {minutes} minutes in {LIVE_TIMEOUT_S:.0f} s; "
+                f"see {stack.logs / 'streamer.log'}"
+            )
+        progress(f"{least} of {minutes}, a minute ends at second 0")
+        time.sleep(0.5)
 
 
 def _complete_until(
@@ -294,26 +301,27 @@ def _audit_table(lines: Sequence[AuditLine], cutoff_us: int) -> Table:
     return table
 
 
-def _show_links(stack: LocalStack, console: Console, *, oracle_url: str | None) -> None:
-    airflow = stack.airflow
-    rows = [f"database   {redact(stack.environment_url('reader'))}  (`candelabra psql` opens it)"]
-    if airflow is not None:
-        rows.insert(0, f"Airflow    {airflow.url}  login {airflow.username} / {airflow.password}")
-    serves = stack.streamer_serves()
-    if "API" in serves:
-        example = "/api/v1/candles?symbol=BTCUSDT&timeframe=5m&limit=3"
-        rows.insert(0, f"chart      {serves['API']}/")
-        rows.append(f"REST       {serves['API']}{example}  (docs/serving.md)")
-    if "GRPC" in serves:
-        rows.append(f"gRPC       {serves['GRPC']}  candelabra.v1.MarketData")
-    if oracle_url is not None:
-        rows.append(f"exchange   {oracle_url}  (simulated; docs/simulator.md)")
-    dbt_docs = stack.home / "dbt" / "docs" / "index.html"
-    rows.append(f"marts      {dbt_docs.as_uri()}  (docs/marts.md)")
-    rows.append(f"quality    {(stack.home / 'quality' / 'index.html').as_uri()}  (docs/quality.md)")
-    rows.append(f"logs       {stack.logs}")
-    rows.append("query      SELECT * FROM marts.candles_1h ORDER BY open_time DESC LIMIT 5;")
-    console.print(Panel("\n".join(rows), title="Candelabra", expand=False), highlight=False)
+def _wait_until_served(stack: LocalStack, progress: Callable[[str], None]) -> None:
+    """Wait until the streamer serves, so that its links can be shown first.
+
+    A streamer that waits for the exchange serves later; the steps after it go on meanwhile.
+    """
+    deadline_s = time.monotonic() + SERVES_TIMEOUT_S
+    while load_settings().api and "API" not in stack.streamer_serves():
+        stack.check()
+        if time.monotonic() > deadline_s:
+            break
+        progress(stack.streamer_trouble())
+        time.sleep(0.1)
+
+
+def _show_links(
+    stack: LocalStack, console: Console, *, title: str = "Candelabra runs", **about: Any
+) -> None:
+    """Print what can be opened so far, also by `candelabra status` in another terminal."""
+    links = links_of(stack, **about)
+    stack.write_links(links)
+    show_links(links, console, title=title)
 
 
 @contextmanager

@@ -82,31 +82,23 @@ def _plain(value: Decimal) -> str:
     return f"{value.normalize():f}"
 
 
-def watch(
-    database_url: str,
-    console: Console,
-    *,
-    on_tick: Callable[[], None],
-    trouble: Callable[[], str],
-) -> None:
+def watch(database_url: str, console: Console, *, trouble: Callable[[], str]) -> None:
     """Show the table until interrupted.
 
     Args:
-        on_tick: called at each refresh; may raise to end it.
-        trouble: a message to show below the table, if any.
+        trouble: called at each refresh; returns a message to show below the table, if any, or
+            raises to end it.
     """
     with Live(console=console, refresh_per_second=4) as live:
         while True:
             try:
                 with connect(database_url, application_name="candelabra-demo") as connection:
                     while True:
-                        on_tick()
-                        live.update(
-                            Group(_read(connection, console.width), Text(trouble(), style="yellow"))
-                        )
+                        message = Text(trouble(), style="yellow")
+                        live.update(Group(_read(connection, console.width), message))
                         time.sleep(REFRESH_S)
             except (TransientError, psycopg.OperationalError):
-                on_tick()
+                live.update(Text(trouble() or "waiting for PostgreSQL …", style="yellow"))
                 time.sleep(REFRESH_S)
 
 

@@ -33,7 +33,7 @@ class WaitForDumps(BaseOperator):
     Does not wait for files of earlier days that the run also loads.
 
     Args:
-        plan: JSON of ``DumpPiece`` or ``DayGroup``.
+        plan: JSON of ``DayGroup``.
         max_wait: counted from the end of the run's data interval.
         poll_interval: time between two requests to the dump site.
     """

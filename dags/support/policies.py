@@ -108,6 +108,24 @@ def settings() -> Settings:
     return load_settings()
 
 
+def refuse_long_plan(tasks: int) -> None:
+    """Refuse a plan that Airflow cannot map, and say what to set.
+
+    Raises:
+        PermanentError: it has more tasks than ``max_map_length``.
+    """
+    from airflow.configuration import conf
+
+    from include.errors import PermanentError
+
+    limit = conf.getint("core", "max_map_length")
+    if tasks > limit:
+        raise PermanentError(
+            f"the plan has {tasks} tasks, and this Airflow maps {limit} at most: set "
+            f"AIRFLOW__CORE__MAX_MAP_LENGTH to {tasks} or more"
+        )
+
+
 def job(
     function: Callable[Arguments, Any] | None = None, /, *, emits: Asset | None = None
 ) -> Callable[..., Any]:
@@ -126,6 +144,8 @@ def job(
 
         typed = {name: from_json(value) for name, value in kwargs.items()}
         result = to_json(function(*map(from_json, args), **typed))
+        if isinstance(result, list):
+            refuse_long_plan(len(result))
         if emits is not None:
             get_current_context()["outlet_events"][emits].extra = result
         return result

@@ -9,6 +9,8 @@ umask 077
 word() { od -An -v -N32 -tx1 /dev/urandom | tr -d ' \n'; }
 fernet_key() { head -c 32 /dev/urandom | base64 | tr '+/' '-_'; }
 
+nats_password=$(word)
+
 # noclobber: the shell refuses to overwrite a file.
 set -C
 if ! cat > "$file" <<ENV
@@ -34,6 +36,11 @@ AIRFLOW_ADMIN_PASSWORD=$(word)
 AIRFLOW_FERNET_KEY=$(fernet_key)
 AIRFLOW_JWT_SECRET=$(word)
 AIRFLOW_SECRET_KEY=$(word)
+
+# NATS carries candles to any number of servers; remove the two # to start it.
+NATS_PASSWORD=$nats_password
+#COMPOSE_PROFILES=nats
+#NATS_URL=nats://candelabra:$nats_password@nats:4222
 ENV
 then
     echo "make-env: $file exists; remove it first if no database uses its passwords" >&2

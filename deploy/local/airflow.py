@@ -35,13 +35,13 @@ from deploy.local.airflow_pools import (
 from deploy.local.polling import attempts
 from deploy.local.processes import (
     MARKER,
-    ProcessExit,
     SupervisedProcess,
     end_marked,
     stop_all,
     tail,
     terminate,
 )
+from deploy.local.restarts import Restarter
 from include.errors import PermanentError, TransientError
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,10 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 COMPONENTS = frozenset({"metadatabase", "scheduler", "triggerer", "dag_processor"})
 
 MIGRATE_TIMEOUT_S = 180.0
-STOP_TIMEOUT_S = 15.0
+STOP_TIMEOUT_S = 3.5
+"""For the scheduler and its tasks; Airflow runs a task that was killed again."""
+OTHERS_STOP_S = 1.0
+ORPHANS_TIMEOUT_S = 15.0
 
 
 class LocalAirflow:
@@ -90,6 +93,7 @@ class LocalAirflow:
         self._extra = dict(environment)
         self._wanted_port = port
         self._children: list[SupervisedProcess] = []
+        self._restarters: list[Restarter] = []
         self._marker = ""
         self._lock: IO[str] | None = None
         self._reservation: socket.socket | None = None
@@ -155,6 +159,7 @@ class LocalAirflow:
                 working_folder=self.home,
             )
             self._children.append(child)
+            self._restarters.append(Restarter(child))
             log.info("airflow_process_started", process=name, pid=child.pid)
 
     def wait_healthy(
@@ -185,7 +190,7 @@ class LocalAirflow:
         self._release_port()
 
     def stop(self, *, term_timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop all processes and their tasks; does nothing if none runs.
+        """Stop all processes and their tasks within seven seconds; does nothing if none runs.
 
         Airflow retries interrupted tasks after its next start.
         """
@@ -197,9 +202,11 @@ class LocalAirflow:
             scheduling = [child for child in self._children if child.name.endswith(" scheduler")]
             others = [child for child in self._children if child not in scheduling]
             terminate(scheduling, marker=self._marker, timeout_s=term_timeout_s)
-            stop_all(others, marker=self._marker, term_timeout_s=term_timeout_s)
+            # The others keep no state.
+            stop_all(others, marker=self._marker, term_timeout_s=OTHERS_STOP_S)
             log.info("airflow_stopped", home=str(self.home))
         self._children = []
+        self._restarters = []
         self._release_port()
         if self._lock is not None:
             (self.home / "marker").unlink(missing_ok=True)
@@ -219,15 +226,17 @@ class LocalAirflow:
 
     # --- state
 
-    def exited(self) -> list[ProcessExit]:
-        """Return the processes that ended unexpectedly."""
-        return [end for child in self._children if (end := child.exited()) is not None]
+    def keep(self) -> list[str]:
+        """Start processes that died again; return why some are not started any more."""
+        for restarter in self._restarters:
+            restarter.keep()
+        return [one.given_up for one in self._restarters if one.given_up]
 
     def check(self) -> None:
-        """Raise PermanentError if a process ended unexpectedly."""
-        ended = self.exited()
-        if ended:
-            raise PermanentError("\n".join(str(end) for end in ended))
+        """Keep the processes running; raise PermanentError if one died too often."""
+        given_up = self.keep()
+        if given_up:
+            raise PermanentError("\n".join(given_up))
 
     @property
     def pids(self) -> dict[str, int]:
@@ -307,7 +316,7 @@ class LocalAirflow:
         self._lock = lock
         marker_file = self.home / "marker"
         if marker_file.exists():
-            orphans = end_marked(marker_file.read_text(), term_timeout_s=STOP_TIMEOUT_S)
+            orphans = end_marked(marker_file.read_text(), term_timeout_s=ORPHANS_TIMEOUT_S)
             if orphans:
                 log.warning("airflow_orphans_ended", count=orphans, home=str(self.home))
         self._marker = f"airflow-{secrets.token_hex(8)}"

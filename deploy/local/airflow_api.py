@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -137,9 +138,12 @@ class AirflowApi:
         """
         seen: object = None
         for _ in self._poll(timeout_s, lambda: self._where(dag_id, run_id)):
-            run = self.run(dag_id, run_id)
+            try:
+                run = self.run(dag_id, run_id)
+                tasks = self.task_states(dag_id, run_id) if on_progress is not None else []
+            except TransientError:  # the API server may be starting again
+                continue
             if on_progress is not None:
-                tasks = self.task_states(dag_id, run_id)
                 now = (run.state, [(task.task_id, task.map_index, task.state) for task in tasks])
                 if now != seen:
                     seen = now
@@ -249,11 +253,14 @@ class AirflowApi:
             TransientError: not all parsed within ``timeout_s``.
         """
         missing = set(dag_ids)
+        errors: dict[str, str] = {}
         for _ in self._poll(timeout_s, lambda: f"DAGs not parsed yet: {sorted(missing)}"):
-            missing.difference_update(self.dag_ids())
+            with suppress(TransientError):  # the API server may be starting again
+                missing.difference_update(self.dag_ids())
+                errors = self.import_errors() if missing else {}
             if not missing:
                 return
-            for file, trace in self.import_errors().items():
+            for file, trace in errors.items():
                 raise PermanentError(f"Airflow cannot import {file}:\n{trace}")
 
     def set_paused(self, dag_id: str, *, paused: bool) -> None:

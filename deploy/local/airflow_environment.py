@@ -54,8 +54,6 @@ def airflow_environment(
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": str(PARALLELISM),
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "utc",
-        # The pieces of one backfill: 150 symbols since 2017.
-        "AIRFLOW__CORE__MAX_MAP_LENGTH": "16384",
         # A new stack works without clicks in the UI.
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__FERNET_KEY": keys["fernet_key"],
@@ -83,6 +81,8 @@ def airflow_environment(
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "60",
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH": str(home / "bundles"),
         "AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT": "False",
+        # Tasks of a killed scheduler run again after half a minute, not after five.
+        "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "15",
         # By default Airflow fails a task that defers and resumes within 5 s.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs / "tasks"),

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psutil  # type: ignore[import-untyped, unused-ignore]
 import psycopg
 import structlog
 from psycopg import sql
@@ -36,6 +37,8 @@ OWNER = "candelabra"
 UNPRIVILEGED_USER = "nobody"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
+IMMEDIATE_STOP_S = 1.0
+"""Between SIGQUIT and SIGKILL, after which the next start recovers just the same."""
 START_ATTEMPTS = 3
 """Another process may take the chosen port before PostgreSQL binds it."""
 
@@ -49,6 +52,26 @@ DEFAULTS: Mapping[str, str] = {
     "timezone": "UTC",
 }
 
+# Sequences of columns change their owner with the table.
+_OWNED_BY_OTHERS = """
+SELECT
+    CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END,
+    c.oid::regclass::text
+FROM pg_class AS c
+WHERE
+    c.relnamespace = 'public'::regnamespace
+    AND c.relkind IN ('r', 'p', 'v', 'S')
+    AND pg_get_userbyid(c.relowner) <> %s
+    AND NOT EXISTS (
+        SELECT FROM pg_depend AS d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i')
+    )
+UNION ALL
+SELECT 'TYPE', t.oid::regtype::text FROM pg_type AS t
+WHERE
+    t.typnamespace = 'public'::regnamespace AND t.typtype = 'e'
+    AND pg_get_userbyid(t.typowner) <> %s
+"""
+
 
 class EmbeddedPostgres:
     """A PostgreSQL server on loopback that this process owns.
@@ -58,6 +81,8 @@ class EmbeddedPostgres:
         port: 0: chosen by the system.
         settings: server settings that override ``DEFAULTS``.
     """
+
+    name = "PostgreSQL"
 
     def __init__(
         self, data_dir: Path, *, port: int = 0, settings: Mapping[str, str] | None = None
@@ -93,15 +118,27 @@ class EmbeddedPostgres:
             log.warning("postgres_start_again", attempt=attempt, log=str(self.log_file))
         raise TransientError(f"PostgreSQL did not start; see {self.log_file}")
 
-    def stop(self) -> None:
-        """Stop the server with a fast shutdown; does nothing if it is not running."""
+    def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Stop the server with a fast shutdown; does nothing if it is not running.
+
+        Args:
+            timeout_s: after it the shutdown is immediate, and the next start recovers.
+        """
         if self._process is None:
             return
-        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        for number, wait_s in (
+            (signal.SIGINT, timeout_s),
+            (signal.SIGQUIT, min(timeout_s, IMMEDIATE_STOP_S)),
+            (signal.SIGKILL, STOP_TIMEOUT_S),
+        ):
             if self._process.poll() is None:
+                backends = psutil.Process(self._process.pid).children()
                 self._process.send_signal(number)
+                for backend in backends if number == signal.SIGKILL else ():
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        backend.kill()
             try:
-                self._process.wait(STOP_TIMEOUT_S)
+                self._process.wait(wait_s)
                 break
             except subprocess.TimeoutExpired:
                 log.warning("postgres_stop_slow", signal=number.name)
@@ -116,10 +153,19 @@ class EmbeddedPostgres:
             self._process = None
             _wait_for_children(self.data_dir)
 
-    def exited(self) -> str | None:
+    def ended(self) -> str | None:
         """Return how the server ended unexpectedly, or None while it runs."""
         code = self._process.poll() if self._process else None
         return None if code is None else f"PostgreSQL ended (exit code {code}); see {self.log_file}"
+
+    def is_hopeless(self) -> bool:
+        """A server that ended may recover at its next start."""
+        return False
+
+    def start_again(self) -> None:
+        """Start the ended server on its port; it recovers while clients connect again."""
+        _wait_for_children(self.data_dir)
+        self._process = self._spawn()
 
     def remove(self) -> None:
         """Stop the server and delete the cluster with all data."""
@@ -160,6 +206,40 @@ class EmbeddedPostgres:
                     )
                 )
         return self.url(name)
+
+    def create_owned_database(self, name: str, *, owner: str, password: str) -> str:
+        """Create a database that only this role may use; return the role's URL.
+
+        A database that the superuser owned before is handed over, with the tables in it.
+        """
+        url = self.create_database(name)
+        role = sql.Identifier(owner)
+        with psycopg.connect(url, autocommit=True) as connection:
+            known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (owner,))
+            if known.fetchone() is None:
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
+            connection.execute(
+                sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(password))
+            )
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), role)
+            )
+            for kind, relation in connection.execute(_OWNED_BY_OTHERS, (owner, owner)).fetchall():
+                connection.execute(
+                    sql.SQL("ALTER {} {} OWNER TO {}").format(
+                        sql.SQL(kind), sql.SQL(relation), role
+                    )
+                )
+        self.close_to_others(name)
+        return self.url(name, user=owner, password=password)
+
+    def close_to_others(self, *databases: str) -> None:
+        """Let only their owners, and roles with a grant, connect to these databases."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            for name in databases:
+                connection.execute(
+                    sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name))
+                )
 
     def drop_database(self, name: str) -> None:
         """Drop a database and close its connections."""
@@ -225,19 +305,7 @@ class EmbeddedPostgres:
                 shutil.chown(path, user=UNPRIVILEGED_USER, group=_unprivileged().pw_gid)
 
     def _try_start(self) -> bool:
-        options = [f"--{name}={value}" for name, value in self._settings.items()]
-        with self.log_file.open("ab") as out:
-            self._hand_over(self.log_file)
-            self._process = subprocess.Popen(
-                [self._bin / "postgres", "-D", self.data_dir, "-p", str(self.port), *options],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                # Ctrl-C reaches only the supervisor, which stops the clients first.
-                start_new_session=True,
-                **_as_unprivileged(),
-            )
+        self._process = self._spawn()
         for _ in attempts(START_TIMEOUT_S, interval_s=0.02):
             if self._process.poll() is not None:
                 self._process = None
@@ -247,6 +315,21 @@ class EmbeddedPostgres:
                 return True
         self.stop()
         return False
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        options = [f"--{name}={value}" for name, value in self._settings.items()]
+        with self.log_file.open("ab") as out:
+            self._hand_over(self.log_file)
+            return subprocess.Popen(
+                [self._bin / "postgres", "-D", self.data_dir, "-p", str(self.port), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                # Ctrl-C reaches only the supervisor, which stops the clients first.
+                start_new_session=True,
+                **_as_unprivileged(),
+            )
 
     def _end_orphan(self) -> None:
         """Stop a server that a killed supervisor left behind."""

@@ -28,6 +28,9 @@ MARKER = "CANDELABRA_SUPERVISOR"
 
 TAIL_LINES = 30
 
+WRONG_VALUE = 2
+"""Exit code of a program that refuses its arguments or settings."""
+
 DESCENDANT_GRACE_S = 2.0
 """Between SIGTERM and SIGKILL for a descendant that left its group. Airflow's tasks handle SIGTERM
 but may continue to run."""
@@ -76,18 +79,30 @@ class SupervisedProcess:
     ) -> None:
         self.name = name
         self.log_file = log_file
+        self._command = command
+        self._environment = dict(environment)
+        self._working_folder = working_folder
+        self._log_start = 0
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        with log_file.open("ab") as out:
-            self._process = subprocess.Popen(
-                command,
+        self._process = self._spawn()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self.log_file.open("ab") as out:
+            self._log_start = out.tell()
+            return subprocess.Popen(
+                self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                cwd=working_folder,
-                env=dict(environment),
+                cwd=self._working_folder,
+                env=self._environment,
                 # Ctrl-C reaches only the supervisor, which stops its children in order.
                 start_new_session=True,
             )
+
+    def add_arguments(self, *arguments: str) -> None:
+        """Append arguments for the next start."""
+        self._command = [*self._command, *arguments]
 
     @property
     def pid(self) -> int:
@@ -100,6 +115,29 @@ class SupervisedProcess:
         if code is None:
             return None
         return ProcessExit(self.name, code, self.log_file, tail(self.log_file))
+
+    def ended(self) -> str | None:
+        """Return how the child ended and the end of its log, or None while it runs."""
+        end = self.exited()
+        return None if end is None else str(end)
+
+    def is_hopeless(self) -> bool:
+        """Whether the child refused its arguments or settings, as it would again."""
+        return self._process.poll() == WRONG_VALUE
+
+    def start_again(self) -> None:
+        """Start the ended child again, after what it left in its process group has ended."""
+        for process in marked(self._environment.get(MARKER, "")):
+            with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+                if os.getpgid(process.pid) == self._process.pid:
+                    process.kill()
+        self._process = self._spawn()
+
+    def output(self) -> str:
+        """Return what the child has written to its log since its last start."""
+        with self.log_file.open("rb") as source:
+            source.seek(self._log_start)
+            return source.read().decode("utf-8", "replace")
 
     @property
     def is_running(self) -> bool:
@@ -135,7 +173,7 @@ def stop_all(
         Names of the children that had to be killed.
     """
     killed = terminate(children, marker=marker, timeout_s=term_timeout_s)
-    end_marked(marker, term_timeout_s=DESCENDANT_GRACE_S)
+    end_marked(marker, term_timeout_s=min(term_timeout_s, DESCENDANT_GRACE_S))
     return killed
 
 

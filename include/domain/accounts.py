@@ -34,6 +34,16 @@ class AuthMethod(StrEnum):
     TOKEN = "token"  # noqa: S105 - a word
 
 
+class LoginOutcome(StrEnum):
+    """How a login ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """Name or password was wrong, or the account is disabled."""
+    REFUSED = "refused"
+    """There were too many logins; the password was not checked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Authenticated identity.

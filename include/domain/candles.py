@@ -31,6 +31,8 @@ class Source(StrEnum):
     DUMP_MONTHLY = "dump_monthly"
     TRADES = "trades"
     FILE = "file"
+    FOREIGN = "foreign"
+    """A user's file with columns of others."""
 
 
 EXCHANGE_SOURCES = frozenset({Source.REST, Source.DUMP_DAILY, Source.DUMP_MONTHLY, Source.KLINE})
@@ -44,11 +46,12 @@ SOURCE_RANK: dict[Source, int] = {
     Source.STREAM: 40,
     Source.TRADES: 30,
     Source.FILE: 20,
+    Source.FOREIGN: 5,
 }
 """Rank of each source: in a minute, the candidate with the higher rank wins."""
 
 PARTIAL_RANK = 10
-"""Rank of any row with missing trades."""
+"""Rank of any row with missing trades. Only foreign rows, of no known source, rank lower."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -38,6 +39,55 @@ def market_of(symbol: str) -> Market:
 def exchange_symbol_of(symbol: str) -> str:
     """Return the exchange's name: ``BTCUSDT.P`` becomes ``BTCUSDT``."""
     return symbol.removesuffix(UM_SUFFIX)
+
+
+_PAIR = re.compile(
+    r"(?P<base>[^\W_]+)[-/_](?!(PERP|\d{6})\b)(?P<quote>[^\W_]+)"
+    r"(:(?P<settled>[^\W_]+)(-(?P<date>\d{6}))?)?(?P<suffix>\.P)?"
+)
+
+
+def symbol_from(text: str) -> str:
+    """Return the symbol that a user writes, in our spelling; patterns become upper case only.
+
+    ``btc/usdt``, ``BTC-USDT`` and ``BTC_USDT`` are ``BTCUSDT``; ``BTC/USDT:USDT``, settled in its
+    quote asset, is the perpetual ``BTCUSDT.P``.
+    """
+    clean = text.strip().upper()
+    pair = _PAIR.fullmatch(clean)
+    if pair is None or any(sign in clean for sign in "*?["):
+        return clean
+    symbol = pair["base"] + pair["quote"]
+    if pair["settled"] is None:
+        return symbol + (pair["suffix"] or "")
+    term = pair["date"] or "PERP"
+    if pair["settled"] != pair["quote"]:
+        return f"{symbol}_{term}"  # COIN-M
+    return f"{symbol}_{term}{UM_SUFFIX}" if pair["date"] else symbol + UM_SUFFIX
+
+
+_DATE = r"\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_COIN_M = re.compile(rf"[^_]+USD_(PERP|{_DATE})")
+_DATED = re.compile(rf"[^_]+_{_DATE}")
+
+
+def uncovered_contract(exchange_symbol: str) -> str | None:
+    """Return why Candelabra does not cover the contract of a name; None if nothing says so.
+
+    Args:
+        exchange_symbol: in upper case, such as ``BTCUSD_PERP`` or ``BTCUSDT_240628``.
+    """
+    if _COIN_M.fullmatch(exchange_symbol):
+        return (
+            f"{exchange_symbol} is a COIN-M future, whose volumes count contracts: Candelabra "
+            "covers spot (--market spot) and USD-M perpetual futures (--market um)"
+        )
+    if _DATED.fullmatch(exchange_symbol):
+        return (
+            f"{exchange_symbol} is a dated future: Candelabra covers spot (--market spot) and "
+            "USD-M perpetual futures (--market um)"
+        )
+    return None
 
 
 def unknown_symbol(name: str, known: Iterable[str]) -> str:

@@ -41,15 +41,21 @@ class InstrumentCounts:
 
 
 def sync_instruments(
-    *, settings: Settings, markets: Sequence[Market | str] = (Market.SPOT, Market.UM)
+    *,
+    settings: Settings,
+    markets: Sequence[Market | str] = (Market.SPOT, Market.UM),
+    url: str | None = None,
 ) -> InstrumentCounts:
     """Write the exchange's list of instruments to ``market.instruments``.
+
+    Args:
+        url: of the database; by default that of the role candelabra_jobs.
 
     Raises:
         TransientError, RateLimitedError: the exchange or the database is away.
         PermanentError: a blocked region, or an answer that lacks most of the market.
     """
-    url = settings.url_for("jobs")
+    url = url or settings.url_for("jobs")
     listed: dict[str, int] = {}
     trading: dict[str, int] = {}
     ended = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, Unpack
 import structlog
 
 from include.config import Settings
-from include.errors import PermanentError
+from include.errors import WrongValueError
 from include.jobs.exchange import APPLICATION_NAME
 from include.store.postgres.pools import connect, translated
 
@@ -101,7 +101,7 @@ def _check_symbols(url: str, symbols: Sequence[str]) -> None:
         if symbol not in known:
             near = difflib.get_close_matches(symbol, list(known), n=3, cutoff=0.6)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise PermanentError(f"the database has no symbol {symbol!r}{hint}")
+            raise WrongValueError(f"the database has no symbol {symbol!r}{hint}")
 
 
 def check_quality(**arguments: Unpack[CheckArguments]) -> QualityReport:

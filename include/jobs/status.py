@@ -16,6 +16,7 @@ from include.store.ledgers.health import (
     schema_revision,
     server_time,
 )
+from include.store.ledgers.outages import Outage, read_outages
 from include.store.postgres.pools import connect, redact
 
 BEHIND_S = 180.0
@@ -58,6 +59,7 @@ class DatabaseStatus:
         since: start of the window.
         health: None where there is no schema to read.
         findings: empty if all is well.
+        outages: of any age, newest first; minutes within them are not missing.
     """
 
     database: str
@@ -68,6 +70,17 @@ class DatabaseStatus:
     since: datetime
     health: Health | None
     findings: tuple[Finding, ...]
+    outages: tuple[Outage, ...] = ()
+
+
+def recorded_outages(*, settings: Settings, symbols: Sequence[str] = ()) -> list[Outage]:
+    """Return the exchange's outages of any age, newest first, in the role of the jobs.
+
+    Raises:
+        TransientError: the database is away.
+    """
+    with connect(settings.url_for("jobs"), application_name="candelabra-status") as connection:
+        return read_outages(connection, symbols)
 
 
 def read_status(
@@ -93,7 +106,7 @@ def read_status(
         now = server_time(connection).astimezone(UTC)
         since = (now - window).replace(second=0, microsecond=0)
         revision, newest = schema_revision(connection), newest_revision()
-        health = None
+        health, outages = None, list[Outage]()
         if revision is not None:
             remembered = min(since, now - timedelta(days=MIN_DAYS_KNOWN))
             health = read_health(
@@ -104,6 +117,7 @@ def read_status(
                 patience_s=PATIENCE_S,
                 gap_patience_s=GAP_PATIENCE_S,
             )
+            outages = read_outages(connection, symbols)
         number = connection.info.server_version
     return DatabaseStatus(
         database=redact(url),
@@ -117,6 +131,7 @@ def read_status(
             *schema_findings(revision, newest),
             *(findings_of(health, now=now, wanted=symbols) if health else ()),
         ),
+        outages=tuple(outages),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from include.errors import PermanentError
 from include.jobs.files.pieces import InboxFile, InboxResult
+from include.jobs.groups import HistoryGroup, HistorySpan
 from include.jobs.klines.pieces import (
     DayGroup,
     DayPiece,
@@ -25,6 +26,8 @@ TYPE = "type"
 TYPES: dict[str, type[Any]] = {
     one.__name__: one
     for one in (
+        HistoryGroup,
+        HistorySpan,
         DumpPiece,
         RestPiece,
         TradeDumpPiece,

@@ -43,6 +43,7 @@ _FROM_ELSEWHERE = re.compile(
 _STYLE = """<style>
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; }
 table { border-collapse: collapse; margin: .5rem 0; }
+.passed { color: #17702e; } .failed { color: #b3261e; }
 td, th { border: 1px solid #ccc; padding: .2rem .5rem; vertical-align: top; text-align: left; }
 .modal, .cooltip, .nav-link[data-toggle], #ge-cta-footer { display: none; }
 </style>"""
@@ -50,11 +51,12 @@ td, th { border: 1px solid #ccc; padding: .2rem .5rem; vertical-align: top; text
 _INDEX = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Candelabra: quality</title>{style}</head><body>
 <h1>Quality of stored rows</h1>
+{verdicts}
 <p>The newest run of each scope, by Great Expectations. Earlier ones are in SQL:
 <code>ops.quality_runs</code>, <code>ops.quality_results</code>, <code>ops.quality_failures</code>.
-</p>
-<ul>{links}</ul></body></html>
+</p></body></html>
 """
+_VERDICT_FILE = "verdict.html"
 
 _SCOPES = {
     ScopeKind.CHANGED: "changes since the previous run",
@@ -89,6 +91,7 @@ def write_data_docs(
         _build(context, fresh, report, validated)
         for page in fresh.rglob("*.html"):
             page.write_text(_self_contained(page.read_text()))
+        (fresh / _VERDICT_FILE).write_text(_verdict_of(report, datetime.now(UTC)))
         old = folder / f".{name}.old"
         shutil.rmtree(old, ignore_errors=True)
         if site.exists():
@@ -137,10 +140,34 @@ def _self_contained(page: str) -> str:
     return _FROM_ELSEWHERE.sub("", page).replace("</head>", f"{_STYLE}</head>", 1)
 
 
-def _index_of(folder: Path) -> str:
-    links = "".join(
-        f'<li><a href="{kind.value}/index.html">{html.escape(words)}</a></li>'
-        for kind, words in _SCOPES.items()
-        if (folder / kind.value / "index.html").exists()
+def _verdict_of(report: QualityReport, ended_at: datetime) -> str:
+    """Return what a reader wants first: verdict, time, and the rules that failed."""
+    failed, warned = report.failures, report.warnings
+    verdict = f"{len(failed)} of {len(report.results)} rules failed" if failed else "Passed"
+    if warned:
+        verdict += f", {len(warned)} {'warning' if len(warned) == 1 else 'warnings'}"
+    rows = "".join(
+        f"<tr><td>{kind}</td><td>{html.escape(one.name)}</td><td>{html.escape(one.rule)}</td>"
+        f"<td>{one.failing_count:,}</td>"
+        f"<td>{html.escape(str(one.failing_rows[0]) if one.failing_rows else '')}</td></tr>"
+        for kind, found in (("error", failed), ("warning", warned))
+        for one in found
     )
-    return _INDEX.format(style=_STYLE, links=links)
+    header = "<tr><th></th><th>rule</th><th>meaning</th><th>rows</th><th>first row</th></tr>"
+    return (
+        f'<h2 class="{"failed" if failed else "passed"}">{verdict}</h2>'
+        f"<p>{html.escape(_SCOPES[report.scope].capitalize())}, checked at "
+        f"{ended_at:%Y-%m-%d %H:%M:%S} UTC: {html.escape(report.checked_period)}. "
+        f"{report.candles:,} candles, {report.trades:,} trades. "
+        f'<a href="{report.scope.value}/index.html">Every rule</a></p>'
+        + (f"<table>{header}{rows}</table>" if rows else "")
+    )
+
+
+def _index_of(folder: Path) -> str:
+    """Return the front page: the verdicts of all scopes, the newest run first."""
+    files = [folder / kind.value / _VERDICT_FILE for kind in _SCOPES]
+    newest_first = sorted(
+        (file for file in files if file.exists()), key=lambda file: -file.stat().st_mtime
+    )
+    return _INDEX.format(style=_STYLE, verdicts="".join(file.read_text() for file in newest_first))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from include.quality.check import Check, Suite
 from include.quality.rules.candles import CANDLE_CHECKS
-from include.quality.rules.freshness import FRESHNESS
+from include.quality.rules.freshness import FRESHNESS, FUTURE
 from include.quality.rules.halts import HALTS
 from include.quality.rules.instruments import INSTRUMENTS
 from include.quality.rules.ledgers import LEDGERED_CANDLE_CHECKS, LEDGERS
@@ -18,7 +18,7 @@ CANDLES = Suite(
     (*CANDLE_CHECKS, *NEIGHBOUR_CHECKS, *LEDGERED_CANDLE_CHECKS),
 )
 
-SUITES: tuple[Suite, ...] = (CANDLES, HALTS, TRADES, FRESHNESS, INSTRUMENTS, *LEDGERS)
+SUITES: tuple[Suite, ...] = (CANDLES, HALTS, TRADES, FRESHNESS, FUTURE, INSTRUMENTS, *LEDGERS)
 
 CHECKS: tuple[Check, ...] = tuple(check for suite in SUITES for check in suite.checks)
 """Every rule."""

@@ -5,7 +5,7 @@ views, grants, comments. Everything but the revisions is applied on every migrat
 definition in ``migrations/sql/repeatable/``. Functions come before the tables because constraints
 and triggers use them; their bodies are not checked until they run.
 
-- A failed migration changes nothing. A concurrent one waits for an advisory lock.
+- A failed migration changes nothing. A concurrent one waits for a lock.
 - A function whose result or argument names change needs ``DROP FUNCTION IF EXISTS`` with the old
   arguments above its definition: ``CREATE OR REPLACE`` cannot change them, and with other argument
       types it would create a second function.
@@ -49,16 +49,24 @@ ROLES = (*FIRST_ROLES, ACCOUNTS)
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 LOCK_KEY = 0x63616E64656C6162
-"""Advisory lock of migrations: "candelab" in ASCII."""
+"""Advisory lock of the first migration: "candelab" in ASCII. Later ones lock a table."""
 
 OLDEST_SERVER = 150_000
 """PostgreSQL 15 as ``server_version_num``: older versions lack NULLS NOT DISTINCT."""
+
+NEWEST_OF_BASELINE = "ops.candle_partitions"
+"""A table that baselines of earlier development versions lack."""
 
 LOCK_TIMEOUT_S = 60
 """Maximum wait for another migration or a long transaction."""
 
 
-def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) -> None:
+def migrate(
+    database_url: str,
+    *,
+    role_urls: Mapping[str, str] | None = None,
+    session_hours: int | None = None,
+) -> None:
     """Create or update schemas, tables, functions, roles and grants; safe to repeat.
 
     Args:
@@ -66,6 +74,7 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
         role_urls: for roles in ``ROLES`` the URL its program connects with. Where the URL's
             user is the role itself, the role gets the URL's password; another user (which must
             exist) is granted the role.
+        session_hours: longest session that serving processes can begin; None: as it is.
 
     Raises:
         TransientError: the server is away, or another migration holds the lock for a minute.
@@ -90,12 +99,15 @@ def migrate(database_url: str, *, role_urls: Mapping[str, str] | None = None) ->
         _replace_views(owner)
         if _has_roles(owner, FIRST_ROLES):
             owner.execute(script_text("repeatable/grants.sql"))
+            _limit_readers(owner, where=redact(database_url))
         else:
             owner.execute(script_text("repeatable/schemas_without_roles.sql"))
             log.warning("roles_not_made", database=redact(database_url))
         owner.execute(script_text("repeatable/comments.sql"))
         for role, url in (role_urls or {}).items():
             _admit(owner, role, url)
+        if session_hours is not None:
+            owner.execute("UPDATE accounts.limits SET session_hours = %s", (session_hours,))
     log.info("database_migrated", database=redact(database_url))
 
 
@@ -135,9 +147,34 @@ def check_encoding(encoding: str | None, *, where: str) -> None:
 def _prepare(owner: Owner) -> None:
     """Acquire the lock, and create the roles and schemas."""
     owner.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_S}s")))
-    owner.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+    # Only the owner can lock the table in this mode: no reader delays a migration. The first
+    # migration has no table yet, and no readers.
+    if not _lock_revision(owner):
+        owner.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK_KEY,))
+        _lock_revision(owner)  # the migration that was waited for has created it
     owner.execute(script_text("repeatable/roles.sql"))
     owner.execute(script_text("repeatable/schemas.sql"))
+
+
+def _lock_revision(owner: Owner) -> bool:
+    """Lock the schema's revision against other migrations; return whether there is one."""
+    if owner.execute("SELECT to_regclass('ops.alembic_version') IS NULL").fetchone() == (True,):
+        return False
+    owner.execute("LOCK TABLE ops.alembic_version IN EXCLUSIVE MODE")
+    return True
+
+
+def _limit_readers(owner: Owner, *, where: str) -> None:
+    """Set the limits of readers, and report what only a superuser may set."""
+    is_superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    if owner.execute(is_superuser).fetchone() == (True,):
+        owner.execute(script_text("repeatable/administrator.sql"))
+    owner.execute(script_text("repeatable/limits.sql"))
+    row = owner.execute(
+        "SELECT has_function_privilege(%s, 'pg_advisory_lock(bigint)', 'EXECUTE')", (READER,)
+    ).fetchone()
+    if row == (True,):
+        log.warning("readers_not_restricted", database=where)
 
 
 def _has_roles(owner: Owner, roles: Collection[str]) -> bool:
@@ -170,6 +207,11 @@ def _refuse_unknown_revision(owner: Owner, *, where: str) -> None:
             f"{where} has schema revision {row[0]}, which this program does not know (it knows "
             f"{', '.join(sorted(known))}): another version of Candelabra made it. Use that "
             "version, or migrate an empty database and load the data again"
+        )
+    if owner.execute("SELECT to_regclass(%s) IS NULL", (NEWEST_OF_BASELINE,)).fetchone() == (True,):
+        raise PermanentError(
+            f"{where} has the schema of a development version before the first release, which "
+            "cannot be upgraded: migrate an empty database and load the data again"
         )
 
 

@@ -21,10 +21,11 @@ import psycopg
 import structlog
 
 from include.backoff import Backoff, RetryLoop
-from include.domain.accounts import MAX_PASSWORD, Identity, is_name
+from include.domain.accounts import MAX_PASSWORD, Identity, LoginOutcome, is_name
 from include.domain.timeframes import SECOND_US
 from include.errors import PermanentError, TransientError
 from include.store.accounts.credentials import is_password, new_session_secret, secret_hash
+from include.store.accounts.logins import has_logged_in, record_logins
 from include.store.accounts.notifications import notified_channels
 from include.store.accounts.users import begin_session, identities, password_of
 from include.store.accounts.watchlists import (
@@ -34,6 +35,9 @@ from include.store.accounts.watchlists import (
     watchlists_async,
 )
 from include.store.candles.merging import Connection
+from serving.auth.client_network import ClientNetwork
+from serving.auth.login_audit import LoginAudit
+from serving.auth.login_queue import LoginQueue
 from serving.read_pool import ReadPool
 
 log = structlog.get_logger(__name__)
@@ -48,8 +52,6 @@ RETRY_INTERVAL_S = 5.0
 MAX_CACHED = 10_000
 MAX_SECRET = 200
 """Characters; ours have about fifty."""
-MAX_CHECKS = 8
-"""Passwords that may wait to be checked: each takes a sixth of a second of CPU."""
 READ_TIMEOUT_S = 10.0
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
 
@@ -142,7 +144,10 @@ class AuthService:
         self._readings = 0
         self._is_used = asyncio.Event()
         self._checker = ThreadPoolExecutor(1, thread_name_prefix="passwords")
-        self._checking = 0
+        self._queue = LoginQueue()
+        self._audit = LoginAudit(
+            lambda attempts: self.call(partial(record_logins, attempts=attempts))
+        )
 
     @property
     def has_accounts(self) -> bool:
@@ -213,38 +218,55 @@ class AuthService:
         self._known.clear()
         self._forgotten += 1
 
-    async def log_in(self, name: str, password: str) -> tuple[str, Identity] | None:
+    async def log_in(
+        self, name: str, password: str, network: ClientNetwork
+    ) -> tuple[str, Identity] | None:
         """Start a session; returns its secret, or None after the same work, whatever was wrong.
 
         Raises:
-            TransientError: PostgreSQL is unreachable or busy, or too many logins are in progress.
+            TransientError: PostgreSQL is unreachable or busy.
+            LoginRefusedError: too many logins are in progress.
         """
-        if self._checking >= MAX_CHECKS:
-            raise TransientError("too many concurrent logins; try again")
-        self._checking += 1
-        try:
-            found = None
-            if is_name(name):
-                found = await self.call(partial(password_of, name=name))
-            is_right = await asyncio.get_running_loop().run_in_executor(
-                self._checker,
-                is_password,
-                password[:MAX_PASSWORD],
-                None if found is None else found.password_hash,
+        async with self._queue.turn(network):
+            return await self._log_in(name, password, network)
+
+    def refuse_login(self, name: str, network: ClientNetwork) -> None:
+        """Count a login that was refused in the audit log."""
+        self._audit.count_refused(name, network)
+
+    async def is_usual(self, name: str, network: ClientNetwork) -> bool:
+        """Whether this account has logged in from this network before.
+
+        Raises:
+            TransientError: PostgreSQL is unreachable or busy.
+        """
+        if network.cidr is None or not is_name(name):
+            return False
+        return await self.call(partial(has_logged_in, name=name, network=network.cidr))
+
+    async def _log_in(
+        self, name: str, password: str, network: ClientNetwork
+    ) -> tuple[str, Identity] | None:
+        found = await self.call(partial(password_of, name=name)) if is_name(name) else None
+        is_right = await asyncio.get_running_loop().run_in_executor(
+            self._checker,
+            is_password,
+            password[:MAX_PASSWORD],
+            None if found is None else found.password_hash,
+        )
+        secret, identity = new_session_secret(), None
+        if found is not None and is_right and not found.is_disabled:
+            identity = await self.call(
+                partial(
+                    begin_session,
+                    login=found,
+                    secret_hash=secret_hash(secret),
+                    lifetime_s=self.session_s,
+                )
             )
-            if found is None or not is_right or found.is_disabled:
-                return None
-            secret = new_session_secret()
-            begin = partial(
-                begin_session,
-                login=found,
-                secret_hash=secret_hash(secret),
-                lifetime_s=self.session_s,
-            )
-            identity = await self.call(begin)
-            return None if identity is None else (secret, identity)
-        finally:
-            self._checking -= 1
+        outcome = LoginOutcome.FAILED if identity is None else LoginOutcome.SUCCEEDED
+        await self._audit.record(outcome, name, network)
+        return None if identity is None else (secret, identity)
 
     @contextlib.contextmanager
     def stay(self, principal: Principal) -> Iterator[OpenConnection]:
@@ -282,8 +304,7 @@ class AuthService:
         """Send a watchlist to all its readers, even if it has not changed.
 
         The client that changed it already shows the change; if another change reverts it, the list
-        equals
-        the last one sent, and the client must be corrected.
+        equals the last one sent, and the client must be corrected.
         """
         followers = [one for one in self._followers if one.user_id == user_id]
         if followers:
@@ -308,6 +329,11 @@ class AuthService:
         """Follow notifications of ended sessions and changed watchlists, until cancelled."""
         if self._database is None:
             return
+        async with asyncio.TaskGroup() as works:
+            works.create_task(self._audit.run(), name="login audit")
+            works.create_task(self._follow(), name="access")
+
+    async def _follow(self) -> None:
         await self._is_used.wait()
         channels = (ACCESS_CHANNEL, WATCHLISTS_CHANNEL)
 
@@ -352,6 +378,10 @@ class AuthService:
         for one in guests:
             if one.principal.secret_hash not in left:
                 one.over.set()
+
+    def seconds_left(self, identity: Identity) -> int:
+        """Seconds until a session or token ends."""
+        return max(0, round(self._left_s(identity)))
 
     def _left_s(self, identity: Identity) -> float:
         if identity.expires_us is None:

@@ -12,13 +12,14 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
 
 from include.config import GRPC_PORT as DEFAULT_PORT
 from include.errors import PermanentError
 from serving.auth.service import AuthService
 from serving.grpc.authentication import TokenInterceptor
 from serving.grpc.market_data import MarketData
+from serving.grpc.reflection import enable_reflection
+from serving.grpc.tick_streams import NO_MESSAGE
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2_grpc as services
 
@@ -79,7 +80,7 @@ async def grpc_serving(
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
-    reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+    enable_reflection(names, server)
     address = _bound(server, host, port, credentials)
     await server.start()
     for name in ("", SERVICE):
@@ -99,15 +100,18 @@ class _Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         self, continuation: Callable[[Any], Awaitable[Any]], details: Any
     ) -> Any:
         handler = await continuation(details)
-        if handler is None or (handler.request_streaming and SERVICE not in details.method):
+        if handler is None:
             return handler
         decode = handler.request_deserializer
-        if handler.request_streaming:  # bidirectional calls handle the error themselves
+        if handler.request_streaming:
 
             async def decode_all(bodies: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
                 messages = (decode(body) async for body in bodies)
-                async for answer in handler.stream_stream(messages, context):
-                    yield answer
+                try:
+                    async for answer in handler.stream_stream(messages, context):
+                        yield answer
+                except DecodeError:  # of reflection; our own calls handle it
+                    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_MESSAGE)
 
             return grpc.stream_stream_rpc_method_handler(
                 decode_all, response_serializer=handler.response_serializer
@@ -117,9 +121,7 @@ class _Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             try:
                 return decode(body)
             except DecodeError:
-                await context.abort(
-                    grpc.StatusCode.INVALID_ARGUMENT, "the bytes are not a message of this call"
-                )
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, NO_MESSAGE)
 
         if handler.response_streaming:
 

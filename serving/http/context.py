@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -42,18 +44,41 @@ MAKING_TIMEOUT_S = 30.0
 
 Result = TypeVar("Result")
 
+SOCKETS_PER_CLIENT = 1_000
+
 
 @dataclass(slots=True)
 class Sockets:
     """WebSocket counters.
 
     Attributes:
+        max_per_client: connections that one client may hold, so that it leaves room for others.
+        by_client: open connections by the client's network.
         conflated: counts bar states that newer ones replaced before readers received them.
     """
 
+    max_per_client: int
     open: int = 0
     accepted: int = 0
+    by_client: Counter[str] = field(default_factory=Counter)
     conflated: Callable[[], int] = lambda: 0
+
+    def has_room(self, client: str) -> bool:
+        """Whether a client may open another connection."""
+        return self.by_client[client] < self.max_per_client
+
+    @contextmanager
+    def counted(self, client: str) -> Iterator[None]:
+        """Count a client's connection while it is open."""
+        self.open, self.accepted = self.open + 1, self.accepted + 1
+        self.by_client[client] += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+            self.by_client[client] -= 1
+            if not self.by_client[client]:
+                del self.by_client[client]
 
 
 @dataclass(slots=True)
@@ -92,7 +117,7 @@ class Context:
     is_remote: bool = False
     latest: LatestBars = field(init=False)
     response_cache: ResponseCache = field(default_factory=ResponseCache)
-    sockets: Sockets = field(default_factory=Sockets)
+    sockets: Sockets = field(default_factory=lambda: Sockets(SOCKETS_PER_CLIENT))
     _listings: list[Listing] | None = None
     _newest_listings: dict[str, Listing] = field(default_factory=dict)
     _read_s: float = 0.0

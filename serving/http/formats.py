@@ -10,10 +10,11 @@ from decimal import Decimal
 from enum import StrEnum
 from hashlib import sha256
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import polars as pl
+from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -26,6 +27,10 @@ Row = Sequence[Any]
 ROWS_AT_ONCE = 1_000
 """Polars holds the interpreter lock while it converts rows: 2 ms for this many."""
 VARY = "accept, accept-encoding"
+DECIMAL = pl.Decimal(38, 18)
+"""Decimals in Arrow and Parquet: one scale for all pages. The exchange sends sixteen digits after
+the point at most; of computed averages, digits beyond the eighteenth are rounded off.
+"""
 
 
 class Format(StrEnum):
@@ -35,6 +40,27 @@ class Format(StrEnum):
     CSV = "text/csv"
     ARROW = "application/vnd.apache.arrow.file"
     PARQUET = "application/vnd.apache.parquet"
+
+
+class Numbers(StrEnum):
+    """What decimals are in Arrow and Parquet."""
+
+    DECIMAL = "decimal"
+    FLOAT = "float"
+
+
+NUMBERS = Annotated[
+    Numbers,
+    Query(
+        description="Decimals in Arrow and Parquet: exact, with eighteen digits after the point, "
+        "or binary floats, which are rounded. In JSON and CSV they are always text."
+    ),
+]
+
+
+def numbers(numbers: NUMBERS = Numbers.DECIMAL) -> Numbers:
+    """Check and describe the parameter of every route that answers with ``table``."""
+    return numbers
 
 
 def accepted(accept: str) -> Format:
@@ -81,9 +107,8 @@ def table(
 ) -> Response:
     """Return rows in the format that the client accepts.
 
-    Decimals are text in every format: a decimal column of Arrow or Parquet has one scale, which
-    would
-    add digits that the exchange does not send.
+    Decimals are text in JSON and CSV. In Arrow and Parquet they are numbers: decimals, or floats if
+    the query has ``numbers=float``.
 
     Args:
         name: of the rows, and of the file.
@@ -98,6 +123,8 @@ def table(
         if (cursor := further.get("next_cursor")) is not None:
             all_headers["x-next-cursor"] = cursor
     all_headers["vary"] = VARY
+    if request.query_params.get("numbers") == Numbers.FLOAT:
+        columns = {name: pl.Float64 if one == DECIMAL else one for name, one in columns.items()}
     body = _WRITERS[form](name, columns, rows, further)
     return tagged(request, body, form.value, all_headers)
 
@@ -201,10 +228,11 @@ def _csv(
 
 def _frame(columns: Mapping[str, Any], rows: Sequence[Row]) -> pl.DataFrame:
     schema = dict(columns)
+    kinds = tuple(schema.values())
     parts = [
         pl.DataFrame(
             [
-                [plain(value) if isinstance(value, Decimal) else value for value in row]
+                [_cell(value, kind) for value, kind in zip(row, kinds, strict=True)]
                 for row in rows[first : first + ROWS_AT_ONCE]
             ],
             schema=schema,
@@ -213,6 +241,14 @@ def _frame(columns: Mapping[str, Any], rows: Sequence[Row]) -> pl.DataFrame:
         for first in range(0, max(1, len(rows)), ROWS_AT_ONCE)
     ]
     return pl.concat(parts, rechunk=True)
+
+
+def _cell(value: Any, kind: Any) -> Any:
+    if kind == DECIMAL:  # of a text, polars would make null
+        return Decimal(value) if isinstance(value, str) else value
+    if kind == pl.Float64:
+        return None if value is None else float(value)
+    return plain(value) if isinstance(value, Decimal) else value
 
 
 def _arrow(

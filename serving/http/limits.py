@@ -12,6 +12,7 @@ from http import HTTPStatus
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.auth.client_network import network_of
 from serving.problems import answer
 
 MAX_CLIENTS = 10_000
@@ -70,7 +71,8 @@ class RateLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        client = scope["client"][0] if scope.get("client") else ""
+        # By network: a client with an IPv6 address has 2^64 of them.
+        client = network_of(scope["client"][0] if scope.get("client") else "").name
         may, left, wait_s = self._limit.take(client)
         limit_headers = {
             "ratelimit-limit": str(self._limit.per_minute),

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp
 
 from include.config import STREAMER_HTTP_PORT as DEFAULT_PORT
 from include.errors import PermanentError
+from serving.auth.client_network import trusted_hosts
 from serving.http.bounded_http import BoundedHttpProtocol
 from serving.http.encoded_frames import EncodedFramesProtocol
 
@@ -54,6 +55,8 @@ class Place:
         setting: prefix of its settings.
         max_connections: further requests are answered with 503.
         has_websockets: the application accepts them.
+        trusted_proxies: their X-Forwarded-For and X-Forwarded-Proto count: the client is the
+            last address in it that is not one of them.
     """
 
     host: str
@@ -62,6 +65,7 @@ class Place:
     setting: str = "STREAMER_HTTP"
     max_connections: int = MAX_CONNECTIONS
     has_websockets: bool = False
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @asynccontextmanager
@@ -80,6 +84,8 @@ async def serving(app: ASGIApp, place: Place) -> AsyncIterator[str]:
             access_log=False,
             lifespan="off",
             server_header=False,
+            proxy_headers=bool(place.trusted_proxies),
+            forwarded_allow_ips=trusted_hosts(place.trusted_proxies),
             http=BoundedHttpProtocol,
             ws=EncodedFramesProtocol if place.has_websockets else "none",
             ws_max_size=MAX_MESSAGE_BYTES,

@@ -84,8 +84,17 @@ const SHORT = new Intl.NumberFormat("en", {notation: "compact", maximumFractionD
 export const short = (value) => SHORT.format(+value);
 
 /** A bar's open time in UTC, as precise as its timeframe. */
+/** Which time is shown: UTC, or the browser's. */
+export const shownTime = {isLocal: false};
+
+/** Seconds to add to a time so that its UTC text is what is shown. */
+export const offsetOf = (time) => (shownTime.isLocal ? -60 * new Date(time * 1000).getTimezoneOffset() : 0);
+export const zone = () => (shownTime.isLocal ? "local time" : "UTC");
+
 export function moment(time, timeframe) {
-  const text = new Date(time * 1000).toISOString();
+  // Bars of a day or longer are of UTC days.
+  const isDay = (TIMEFRAMES[timeframe] ?? Infinity) >= 86400;
+  const text = new Date((time + (isDay ? 0 : offsetOf(time))) * 1000).toISOString();
   return (TIMEFRAMES[timeframe] ?? Infinity) >= 86400 ? text.slice(0, 10) : text.slice(0, 16).replace("T", " ");
 }
 
@@ -94,7 +103,7 @@ export const dayOf = (time) => new Date(time * 1000).toISOString().slice(0, 10);
 /** A bar in words, for screen readers. */
 export function inWords(bar, timeframe, decimals) {
   const price = (text) => fixed(text, decimals);
-  return `${moment(bar.time, timeframe)} UTC: open ${price(bar.open)}, high ${price(bar.high)}, `
+  return `${moment(bar.time, timeframe)} ${zone()}: open ${price(bar.open)}, high ${price(bar.high)}, `
     + `low ${price(bar.low)}, close ${price(bar.close)}, volume ${short(bar.volume)}`;
 }
 

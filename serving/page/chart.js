@@ -1,6 +1,6 @@
 // The chart: candles, volume, lines over and under them, levels, marks, crosshair.
 
-import {isRising} from "./bars.js";
+import {isRising, moment, zone} from "./bars.js";
 
 const MARGINS = {
   plain: {price: {top: 0.12, bottom: 0.22}, volume: {top: 0.82, bottom: 0}},
@@ -30,10 +30,10 @@ export class Chart {
   constructor(element, {moved, looked, drawn}) {
     this.#chart = LightweightCharts.createChart(element, {
       autoSize: true,
-      timeScale: {timeVisible: true, rightOffset: 4, minBarSpacing: 0.5},
+      timeScale: {timeVisible: true, rightOffset: 4, minBarSpacing: 0.5, tickMarkFormatter: tick},
       crosshair: {mode: LightweightCharts.CrosshairMode.Normal},
       kineticScroll: {touch: !isCalm.matches, mouse: false},
-      localization: {locale: "en", timeFormatter: (s) => new Date(s * 1000).toISOString().slice(0, 16).replace("T", " ") + " UTC"},
+      localization: {locale: "en", timeFormatter: (s) => `${moment(s, "1m")} ${zone()}`},
     });
     this.#candles = this.#chart.addCandlestickSeries({borderVisible: true});
     this.#volumes = this.#chart.addHistogramSeries({priceFormat: {type: "volume"}, priceScaleId: "volume",
@@ -63,6 +63,11 @@ export class Chart {
     for (const {series, line} of this.#lines.values()) series.applyOptions({color: colour(line.colour)});
     for (const level of this.#levels) level.applyOptions({color: colour("accent")});
     this.draw();
+  }
+
+  /** Write the times of the axis again. */
+  renewTimes() {
+    this.#chart.timeScale().applyOptions({tickMarkFormatter: (time, kind) => tick(time, kind)});
   }
 
   setTick(decimals, tick, timeVisible) {
@@ -175,6 +180,12 @@ export class Chart {
       if (series.options().priceScaleId === "below") series.priceScale().applyOptions({scaleMargins: MARGINS.divided.below});
     }
   }
+}
+
+// Kinds of the library: year, month, day, time, time with seconds. Days change at UTC midnight.
+function tick(time, kind) {
+  const text = moment(time, kind < 3 ? "1d" : "1m");
+  return [text.slice(0, 4), text.slice(0, 7), text.slice(5, 10)][kind] ?? text.slice(11, 16);
 }
 
 export const candle = (bar) => ({time: bar.time, open: +bar.open, high: +bar.high, low: +bar.low, close: +bar.close});

@@ -117,6 +117,12 @@ export class Live {
     this.#say({type: "subscribe", ...this.#watched});
   }
 
+  /** Unsubscribe. */
+  unwatch() {
+    if (this.#watched) this.#say({type: "unsubscribe", ...this.#watched});
+    this.#watched = null;
+  }
+
   /** Subscribe again: the symbol may be streamed by now. */
   again() {
     if (this.#watched) this.#say({type: "subscribe", ...this.#watched});

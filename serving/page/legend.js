@@ -12,7 +12,7 @@ function element(tag, className, text, ...parts) {
 }
 
 /** Show one bar: its prices, lines and marks; without marks, what the letters mean. */
-export function showLegend(place, {bar, symbol, timeframe, decimals, lines, rows, marks, isMarked, at}) {
+export function showLegend(place, {bar, symbol, timeframe, decimals, lines, own, rows, marks, isMarked, at}) {
   if (!bar) return place.replaceChildren();
   const price = (text) => fixed(text, decimals);
   const percent = (+bar.close / +bar.open - 1) * 100;
@@ -27,6 +27,9 @@ export function showLegend(place, {bar, symbol, timeframe, decimals, lines, rows
     const swatch = element("i", `swatch ${line.colour.slice(2)}`);
     return element("span", "", undefined, swatch, `${line.name} `, element("em", "", rows.said(line, bar.time, decimals, at === undefined)));
   });
+  for (const {line, said} of own) {
+    told.push(element("span", "", undefined, element("i", `swatch ${line.colour.slice(2)}`), `${line.name} `, element("em", "", said)));
+  }
   place.replaceChildren(first, ...(told.length ? [element("p", "lines", undefined, ...told)] : []),
     ...(isMarked ? [markKey(bar, marks)] : []));
 }

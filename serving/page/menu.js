@@ -1,6 +1,7 @@
 // The menu of what the chart shows; choices are stored in the browser.
 
 import {OSCILLATORS, OVERLAYS, warmUpOf} from "./indicators.js";
+import {periodOf} from "./own.js";
 
 /** Local storage; works without it too. */
 export const remembered = {
@@ -44,12 +45,31 @@ export function choices(menu, {changed}) {
     remembered.set("oscillator", select.value);
     changed("oscillator");
   });
+  for (const field of menu.querySelectorAll("input[type=number]")) {
+    field.value = remembered.get(`period ${field.id}`) ?? "";
+    field.addEventListener("change", () => {
+      if (field.value && periodOf(field.value) === undefined) return void field.reportValidity();
+      remembered.set(`period ${field.id}`, field.value);
+      changed(field.id);
+    });
+  }
   for (const one of document.querySelectorAll("details.menu")) closes(one);
   return {
     is: (id) => menu.querySelector(`#${id}`).checked,
     toggle: (id) => menu.querySelector(`#${id}`).click(),
+    period: (id) => periodOf(menu.querySelector(`#${id}`).value),
     get oscillator() { return select.value; },
   };
+}
+
+/** Close the open menus, and focus the last one's button; false if none was open. */
+export function closeMenus() {
+  const open = [...document.querySelectorAll("details.menu[open]")];
+  for (const one of open) {
+    one.removeAttribute("open");
+    one.querySelector("summary").focus();
+  }
+  return open.length > 0;
 }
 
 // Close by a click elsewhere or Escape.
@@ -58,6 +78,7 @@ function closes(menu) {
   addEventListener("pointerdown", (event) => menu.contains(event.target) || close());
   menu.addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || !menu.open) return;
+    event.stopPropagation();
     close();
     menu.querySelector("summary").focus();
   });

@@ -1,15 +1,17 @@
 // The page: its state and its controls. No build step, nothing from other hosts.
 
 import {Account} from "./account.js";
-import {Bars, TIMEFRAMES, dayOf, decimalsOf, fixed, fromSocket, inWords, isHole, levelsOf, stepOf} from "./bars.js";
+import {Bars, TIMEFRAMES, dayOf, decimalsOf, fixed, fromSocket, inWords, isHole, levelsOf, shownTime, stepOf} from "./bars.js";
 import {Chart, candle, colour} from "./chart.js";
-import {choices, remembered} from "./menu.js";
+import {choices, closeMenus, remembered} from "./menu.js";
+import {OWN, firstOf} from "./own.js";
 import {Live, ask, barsBefore, barsSince, ofSymbol, onLoginWanted} from "./feed.js";
 import {OSCILLATORS, OVERLAYS, Rows} from "./indicators.js";
 import {drawn, readMarks} from "./marks.js";
 import {Profile} from "./profile.js";
 import {Search} from "./search.js";
 import {Star} from "./star.js";
+import {Watchlist} from "./watchlist.js";
 import {showDay, showLegend} from "./legend.js";
 
 const PAGE = 500;           // bars of one request
@@ -48,7 +50,12 @@ const search = new Search(byId("symbol"), byId("symbols"), (symbol) => {
 });
 const live = new Live({told: heard, stateChanged: connection});
 const account = new Account(byId("login"), byId("account"), {entered, left: () => location.reload()});
+const watchlist = new Watchlist(byId("watchlist"), {
+  chosen: (symbol) => symbol !== state.symbol && show(symbol, state.timeframe),
+  streamed: () => search.streamed,
+});
 const star = new Star(byId("star"), {
+  changed: (symbols) => watchlist.show(symbols, !byId("star").hidden),
   told: (text) => { byId("summary").textContent = text; },
   failed: (error) => failed(error),
 });
@@ -70,7 +77,7 @@ function failed(error, say = trouble) {
 
 function tell() {
   const bar = (state.at && state.bars.at(state.at)) ?? state.bars.last;
-  showLegend(byId("legend"), {...state, bar, lines: lines(), isMarked: wanted.is("marks")});
+  showLegend(byId("legend"), {...state, bar, lines: lines(), own: bar ? ownLines().map((one) => ({...one, said: saidOfOwn(one, bar)})) : [], isMarked: wanted.is("marks")});
 }
 
 /** The chosen lines, with their panes. */
@@ -80,6 +87,21 @@ function lines() {
   const below = OSCILLATORS[wanted.oscillator];
   return [...found, ...(below?.lines ?? []).map((line) => ({line, under: true, marks: line === below.lines[0] ? below.marks : []}))]
     .map((one) => ({...one, decimals: state.decimals}));
+}
+
+/** The lines with a period of the user's own. */
+function ownLines() {
+  return Object.entries(OWN).map(([id, one]) => ({id, one, period: wanted.period(id)})).filter(({period}) => period)
+    .map(({id, one, period}) => ({under: one.below === true, marks: one.marks ?? [], decimals: state.decimals,
+      points: one.points(state.bars.list, period),
+      line: {column: id, name: `${one.name} ${period}`, colour: one.colour, bars: firstOf(id, period), isOwn: true}}));
+}
+
+/** Value of an own line at a bar, in words. */
+function saidOfOwn({line, points, decimals}, bar) {
+  const point = points.findLast((one) => one.time <= bar.time);
+  return point?.time === bar.time ? point.value.toFixed(line.column === "own_rsi" ? 1 : decimals)
+    : `needs ${line.bars} loaded bars: scroll back`;
 }
 
 // --- history
@@ -103,6 +125,8 @@ async function show(symbol, timeframe) {
   }
   trouble("");
   byId("day").replaceChildren();
+  byId("summary").textContent = "";
+  tell();  // nothing about the previous symbol
   byId("chart").setAttribute("aria-label", `Chart of ${symbol}, ${timeframe}`);
   try {
     const bars = await barsBefore(symbol, timeframe, PAGE);
@@ -121,7 +145,12 @@ async function show(symbol, timeframe) {
     showPrices();
     further(load, true);
   } catch (error) {
-    if (load === state.load) failed(error);
+    if (load !== state.load) return;
+    failed(error);
+    if (error.status === 404) {  // nothing of the symbol before
+      live.unwatch();
+      say(UNSTREAMED);
+    }
   } finally {
     if (load === state.load) state.isLoading = false;
   }
@@ -230,7 +259,11 @@ async function showLines(load, isMore, until) {
     await rows.read(state.symbol, state.timeframe, from, to, isOf(load));
     if (load !== state.load) return;
   }
-  chart.setLines(lines().map((one) => ({...one, points: state.rows.points(state.bars.list, one.line.column)})));
+  drawLines();
+}
+
+function drawLines() {
+  chart.setLines([...lines().map((one) => ({...one, points: state.rows.points(state.bars.list, one.line.column)})), ...ownLines()]);
 }
 
 let profileTimer = 0;
@@ -328,6 +361,7 @@ function take(data) {
 function chosen(id) {
   if (id === "hollow") chart.isHollow = wanted.is(id);
   if (id === "hollow") return chart.paint();
+  if (id === "local-time") return setZone();
   if (id === "profile-box") byId("profile").hidden = !wanted.is(id);
   if (id === "levels") trouble("");
   state.rows.isUnbuilt = false;
@@ -349,6 +383,13 @@ function setTheme(name) {
   profile.draw();
 }
 
+function setZone() {
+  shownTime.isLocal = wanted.is("local-time");
+  byId("zone").textContent = `Times are ${shownTime.isLocal ? "local; days are UTC" : "UTC"}.`;
+  chart.renewTimes();
+  tell();
+}
+
 const systemIsDark = matchMedia("(prefers-color-scheme: dark)");
 const theme = () => remembered.get("theme") ?? (systemIsDark.matches ? "dark" : "light");
 systemIsDark.addEventListener("change", () => setTheme(theme()));
@@ -365,7 +406,8 @@ function step(by) {
 
 const KEYS = {"/": () => byId("symbol").focus(), "[": () => step(-1), "]": () => step(1), t: () => byId("theme").click(),
   s: () => byId("choices").querySelector("summary").click(), p: () => wanted.toggle("profile-box"),
-  l: () => wanted.toggle("levels"), m: () => wanted.toggle("marks"), c: () => byId("chart").focus(), w: () => star.toggle()};
+  l: () => wanted.toggle("levels"), m: () => wanted.toggle("marks"), c: () => byId("chart").focus(), w: () => star.toggle(), u: () => wanted.toggle("local-time"),
+  "?": () => { byId("keys").open = !byId("keys").open; }, Escape: () => closeMenus()};
 
 onKeys(document, KEYS, () => byId("login").open);
 
@@ -385,6 +427,7 @@ const CHART_KEYS = {ArrowLeft: () => point(here() - 1), ArrowRight: () => point(
   Home: () => point(0), End: () => point(state.bars.length - 1),
   PageUp: () => chart.pan(-50), PageDown: () => chart.pan(50), "+": () => chart.zoom(0.7), "-": () => chart.zoom(1.4),
   Escape: () => {
+    if (closeMenus()) return;
     state.at = undefined;
     chart.point();
     chart.showNewest();
@@ -455,6 +498,7 @@ window.candelabra = {
 if (remembered.get("show profile-box") === null) byId("profile-box").checked = innerWidth > 640;
 chart.isHollow = wanted.is("hollow");
 byId("profile").hidden = !wanted.is("profile-box");
+setZone();
 setTheme(theme());
 begin();
 setInterval(showPrices, DAY_MS);

@@ -23,6 +23,8 @@ export class Search {
   #number = 0;
   #timer = 0;
   #active = -1;
+  #shown = "";
+  #found = [];
   streamed = [];
 
   /** @param chosen called with a symbol */
@@ -35,8 +37,10 @@ export class Search {
     });
     field.addEventListener("click", () => this.#isOpen || this.#find(""));
     field.addEventListener("keydown", (event) => this.#key(event));
-    field.addEventListener("change", () => this.#choose(field.value));
-    field.addEventListener("blur", () => this.close());
+    field.addEventListener("blur", () => {
+      this.close();
+      field.value = this.#shown;  // what was half typed is no choice
+    });
     // Runs before the field loses focus, which would close the list.
     list.addEventListener("pointerdown", (event) => {
       const option = event.target.closest("[role=option]");
@@ -48,6 +52,7 @@ export class Search {
   get #isOpen() { return !this.list.hidden; }
 
   show(symbol) {
+    this.#shown = symbol;
     if (document.activeElement !== this.field || !this.#isOpen) this.field.value = symbol;
   }
 
@@ -64,6 +69,7 @@ export class Search {
     const listed = await ask("/udf/search", {query: text.trim().slice(0, 64), limit: MOST}).catch(() => []);
     if (number !== this.#number) return;
     const found = joined(text, this.streamed, listed);
+    this.#found = found.map((one) => one.symbol);
     this.list.replaceChildren(...found.map((one, i) => {
       const option = Object.assign(document.createElement("li"), {id: `symbol-${i}`, role: "option"});
       option.dataset.symbol = one.symbol;
@@ -91,7 +97,9 @@ export class Search {
       this.#mark(options.length ? (this.#active + step + options.length) % options.length : -1);
     } else if (event.key === "Enter") {
       event.preventDefault();
-      this.#choose(options[this.#active]?.dataset.symbol ?? this.field.value);
+      const chosen = options[this.#active]?.dataset.symbol;
+      if (chosen) this.#choose(chosen);
+      else void this.#enter(this.field.value.trim().toUpperCase());
     } else if (event.key === "Escape") {
       event.stopPropagation();
       if (this.#isOpen) this.close();
@@ -107,6 +115,15 @@ export class Search {
     });
     if (place < 0) this.field.removeAttribute("aria-activedescendant");
     else this.field.setAttribute("aria-activedescendant", `symbol-${place}`);
+  }
+
+  // Only a whole name is chosen, or what alone fits; otherwise the list stays open.
+  async #enter(text) {
+    if (!text) return this.close();
+    clearTimeout(this.#timer);
+    await this.#find(text);
+    if (this.#found.includes(text)) this.#choose(text);
+    else if (this.#found.length === 1) this.#choose(this.#found[0]);
   }
 
   #choose(text) {

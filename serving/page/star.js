@@ -9,9 +9,12 @@ export class Star {
   #watched = new Set();
   #isBusy = false;
 
-  /** @param told called with a change in words, @param failed called with an error */
-  constructor(button, {told, failed}) {
-    Object.assign(this, {button, told, failed});
+  /**
+   * @param told called with a change in words, @param failed called with an error
+   * @param changed called with the watched symbols
+   */
+  constructor(button, {told, failed, changed = () => {}}) {
+    Object.assign(this, {button, told, failed, changed});
     button.addEventListener("click", () => this.toggle());
   }
 
@@ -29,6 +32,7 @@ export class Star {
   /** Set the whole watchlist. */
   list(symbols) {
     this.#watched = new Set(symbols);
+    this.changed(this.#watched);
     this.#draw();
   }
 
@@ -58,6 +62,7 @@ export class Star {
 
   #set(symbol, isOn) {
     this.#watched[isOn ? "add" : "delete"](symbol);
+    this.changed(this.#watched);
     this.#draw();
   }
 

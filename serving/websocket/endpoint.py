@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Literal
 
 import structlog
@@ -13,9 +14,11 @@ from fastapi import APIRouter, WebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from include.domain.timeframes import TIMEFRAMES, timeframe
+from serving.auth.client_network import network_of
 from serving.bars.live_bars import LiveBars
 from serving.http.context import Context
 from serving.http.encoded_frames import EXTENSION, Frames
+from serving.problems import answer
 from serving.websocket import messages
 from serving.websocket.broadcaster import (
     BINARY_PRICES,
@@ -66,8 +69,14 @@ async def websocket(socket: WebSocket) -> None:
     if not context.may_connect(socket.headers.get("origin"), socket.headers.get("host", "")):
         await socket.close(code=TOO_FAST, reason="this origin may not connect")
         return
-    await socket.accept()
-    await Reader(socket, context).run()
+    client = network_of(socket.client.host if socket.client else "").name
+    if not context.sockets.has_room(client):
+        text = f"more than {context.sockets.max_per_client:,} connections; close one first"
+        await socket.send_denial_response(answer(HTTPStatus.TOO_MANY_REQUESTS, text))
+        return
+    with context.sockets.counted(client):
+        await socket.accept()
+        await Reader(socket, context).run()
 
 
 @dataclass(slots=True)
@@ -104,8 +113,6 @@ class Reader:
         """Serve the reader until it leaves or stops reading."""
         reading = self._reading = asyncio.create_task(self._read_messages(), name="reader")
         watching = asyncio.create_task(self._watch_list(), name="reader")
-        sockets = self._context.sockets
-        sockets.open, sockets.accepted = sockets.open + 1, sockets.accepted + 1
         try:
             while not reading.done():
                 await asyncio.wait([reading], timeout=POLL_INTERVAL_S)
@@ -118,7 +125,6 @@ class Reader:
                 channel.broadcaster.remove(channel.listener, channel.listener.symbols)
             self._ticks.drop()
             self._streamed.leave()
-            sockets.open -= 1
 
     async def _read_messages(self) -> None:
         try:

@@ -114,7 +114,7 @@ def decoded(text: str | bytes) -> Message:
                 "unknown_type", "no type; should be subscribe, unsubscribe or ping"
             ) from None
         raise RefusedMessage("wrong_field", said[:300]) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise RefusedMessage(
             "not_json", 'not JSON; should be such as {"type": "subscribe", "symbol": "BTCUSDT"}'
         ) from None

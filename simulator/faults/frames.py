@@ -20,6 +20,7 @@ from simulator.market.noise import derive_key, hash_counter
 Render = Callable[[int], list[str]]
 Passed = tuple[int, str, Render]
 Change = Callable[[str], str]
+OnHit = Callable[[Fault, MarketName, str, int], None]
 
 _SHARE_ONE = 1 << 32
 _LINGER_US = MINUTE_US  # a scheduler is never so far behind
@@ -85,7 +86,10 @@ class FrameFaults:
 
     Attributes:
         is_idle: there is no fault, so frames need not be filtered.
+        on_hit: called with the fault, market, stream and due time (µs) of each frame hit.
     """
+
+    on_hit: OnHit | None = None
 
     def __init__(
         self, clock: SimulatedClock, *, seed: int, max_streams: int = MAX_STREAMS_PER_FAULT
@@ -157,6 +161,8 @@ class FrameFaults:
         )  # fmt: skip
         if made != list(frames):
             self._hits[rule.fault.id] += 1
+            if self.on_hit is not None:
+                self.on_hit(rule.fault, market, frames[0][1], due_us)
         return made
 
 
@@ -203,7 +209,7 @@ def _changed(render: Render, change: Change) -> Render:
 def _applied(change: Change, text: str) -> str:
     try:
         return change(text)
-    except ValueError:
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         return text  # an earlier fault left an unreadable payload
 
 

@@ -8,7 +8,7 @@ for any unit and USD-M prints the unit's own.
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from simulator.market.noise import derive_key, hash_counter
 
@@ -44,6 +44,7 @@ class Instrument:
         typical_price: centre of the price path, in ticks.
         largest_fill: maximum quantity of one fill, in steps.
         orders_per_day: mean number of taker orders (aggTrades) per day.
+        trades_at_bounds: the first and last orders of a minute are in its first and last instant.
     """
 
     symbol: str
@@ -57,6 +58,7 @@ class Instrument:
     orders_per_day: int
     tick: int = 1
     step: int = 1
+    trades_at_bounds: bool = False
 
     def __post_init__(self) -> None:
         if not 0 < self.typical_price < 1 << 30:
@@ -112,7 +114,7 @@ class Instrument:
         return self._formatter(self.quote_decimals)
 
 
-def _spot(symbol: str, quote_asset: str, **values: int) -> Instrument:
+def _spot(symbol: str, quote_asset: str, **values: Any) -> Instrument:
     return Instrument(
         symbol=symbol,
         market="spot",
@@ -122,7 +124,7 @@ def _spot(symbol: str, quote_asset: str, **values: int) -> Instrument:
     )
 
 
-def _um(symbol: str, **values: int) -> Instrument:
+def _um(symbol: str, **values: Any) -> Instrument:
     return Instrument(
         symbol=symbol,
         market="um",

@@ -117,13 +117,13 @@ def aggregate_trades(
         high=placed(np.maximum.reduceat(price, starts), flat) if len(traded) else flat,
         low=placed(np.minimum.reduceat(price, starts), flat) if len(traded) else flat,
         close=close,
-        volume=summed(trades.volume),
+        volume=summed(trades.quantity),
         quote_volume=summed(trades.quote),
-        trade_count=summed(trades.counted),
-        taker_buy_volume=summed(trades.volume * taker_buys),
+        trade_count=summed(trades.fills),
+        taker_buy_volume=summed(trades.quantity * taker_buys),
         taker_buy_quote_volume=summed(trades.quote * taker_buys),
         first_id=placed(trades.first_id[starts], no_id),
-        last_id=placed(trades.last_counted_id[ends], no_id),
+        last_id=placed(trades.last_id[ends], no_id),
     )
 
 

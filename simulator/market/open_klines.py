@@ -29,12 +29,12 @@ class OpenKline:
             np.maximum.accumulate(trades.price),
             np.minimum.accumulate(trades.price),
             trades.price,
-            np.cumsum(trades.volume),
+            np.cumsum(trades.quantity),
             np.cumsum(trades.quote),
-            np.cumsum(trades.counted),
-            np.cumsum(trades.volume * buys),
+            np.cumsum(trades.fills),
+            np.cumsum(trades.quantity * buys),
             np.cumsum(trades.quote * buys),
-            trades.last_counted_id,
+            trades.last_id,
         )
         return tuple(column.tolist() for column in columns)
 
@@ -45,7 +45,7 @@ class OpenKline:
         )
         trades = self.trades
         if unsent_fills:
-            stop = int(trades.slot_start[row] + trades.counted[row])
+            stop = int(trades.slot_start[row] + trades.fills[row])
             left_out = slice(stop - unsent_fills, stop)
             missing_volume = int(trades.slot_quantity[left_out].sum())
             missing_quote = int(trades.slot_quote[left_out].sum())

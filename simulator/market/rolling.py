@@ -54,7 +54,7 @@ def last_trade(history: History, time_us: int) -> LastTrade:
             trades = history.minute(history.start_minute).between(0, 1)
         else:
             trades = history.minute(history.minute_of_agg(agg_id - 1))
-    fill = int(trades.slot_start[-1] + trades.counted[-1]) - 1
+    fill = int(trades.slot_start[-1] + trades.fills[-1]) - 1
     return LastTrade(
         int(trades.time_us[-1]),
         int(trades.agg_id[-1]),

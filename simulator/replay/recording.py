@@ -18,6 +18,7 @@ from simulator.market.noise import IntArray
 from simulator.market.trades.columns import FillKind, TradeColumns
 from simulator.replay.blocks import Block, BlockBuilder
 from simulator.replay.recorded_frames import RecordedFrame, as_us, event_time_us, merge_frames
+from simulator.replay.recorded_klines import RecordedKlines, add_kline
 
 
 class _Event(msgspec.Struct):
@@ -37,8 +38,8 @@ class _Event(msgspec.Struct):
     X: str = "MARKET"
 
 
+_MARKET = "MARKET"
 _read_event = msgspec.json.Decoder(_Event)
-_KINDS: dict[str, int] = {kind.name: int(kind) for kind in FillKind}
 
 
 @dataclass(slots=True)
@@ -52,15 +53,14 @@ class _Columns:
     prices: array[int] = field(default_factory=lambda: array("q"))
     quantities: array[int] = field(default_factory=lambda: array("q"))
     makers: array[int] = field(default_factory=lambda: array("b"))
-    kinds: array[int] = field(default_factory=lambda: array("b"))
     price_decimals: int = 0
     quantity_decimals: int = 0
 
     def add(self, event: _Event, market: MarketName) -> None:
         price, price_decimals = _scaled(event.p, keeps_zeros=market == "um")
         quantity, quantity_decimals = _scaled(event.q, keeps_zeros=market == "um")
-        if quantity == 0 or price == 0:
-            return  # a void trade, in no kline
+        if quantity == 0 or price == 0 or event.X != _MARKET:
+            return  # a void trade, or one of the insurance fund or ADL: in no kline
         self.price_decimals = max(self.price_decimals, price_decimals)
         self.quantity_decimals = max(self.quantity_decimals, quantity_decimals)
         is_aggregate = event.e == "aggTrade"
@@ -71,7 +71,6 @@ class _Columns:
         self.prices.append(price)
         self.quantities.append(quantity)
         self.makers.append(event.m)
-        self.kinds.append(_KINDS.get(event.X, FillKind.MARKET))
 
 
 @functools.lru_cache(maxsize=1 << 16)  # most prices and many quantities repeat
@@ -104,6 +103,7 @@ class Recording:
     """A recording's trades, times and prepared frames.
 
     Attributes:
+        klines: of the symbols without recorded trades.
         first_event_us, last_event_us: event times of its first and last frame that has one.
         frame_count: frames in all files.
         streams: names of all streams; a position is the stream's number in blocks.
@@ -113,6 +113,7 @@ class Recording:
     market: MarketName
     paths: tuple[Path, ...]
     trades: dict[str, RecordedTrades]
+    klines: dict[str, RecordedKlines]
     first_event_us: int
     last_event_us: int
     frame_count: int
@@ -177,6 +178,7 @@ def scan_recording(
     """
     trades: dict[str, _Columns] = {}
     aggregates: dict[str, _Columns] = {}
+    klines: dict[str, RecordedKlines] = {}
     prepared = _Prepared(memory_bytes)
     first_us = last_us = count = 0
     for frame in merge_frames(paths):
@@ -190,6 +192,8 @@ def scan_recording(
                     columns[event.s] = _Columns()
                 columns[event.s].add(event, market)
                 event_us = as_us(event.E)
+            elif kind.startswith("kline_"):
+                event_us = add_kline(frame.payload, market, klines)
             else:
                 event_us = event_time_us(frame)
         except (ValueError, msgspec.DecodeError) as error:
@@ -212,6 +216,7 @@ def scan_recording(
         market=market,
         paths=tuple(paths),
         trades=found,
+        klines={symbol: of for symbol, of in klines.items() if symbol not in found},
         first_event_us=first_us,
         last_event_us=last_us,
         frame_count=count,
@@ -266,14 +271,11 @@ def _build(
         first_id=ids,
         slots=fills,
         fills=fills,
-        tail_kind=column(columns.kinds)[order],
+        tail_kind=np.full(len(ids), FillKind.MARKET, dtype=np.int64),
         price=prices,
         buyer_is_maker=column(columns.makers)[order].astype(np.bool_),
         quantity=quantities,
-        volume=quantities,
         quote=quotes,
-        counted=fills,
-        last_counted_id=ids + fills - 1,
         slot_start=rows,
         slot_quantity=quantities,
         slot_quote=quotes,

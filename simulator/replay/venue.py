@@ -6,7 +6,7 @@ from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.klines import aggregate_trades, roll_up
 from simulator.market.noise import IntArray
-from simulator.replay.recording import Recording
+from simulator.replay.recording import RecordedTrades, Recording
 from simulator.rest.venue import AggTradeQuery, KlineQuery, Row, UnavailableError
 from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
 
@@ -16,6 +16,7 @@ class RecordedVenue:
 
     Klines exist for completely recorded minutes, and for longer klines of such minutes only. A
     recording without aggTrade frames serves each trade as its own aggregate, with the trade's id.
+    A symbol without recorded trades has the recorded klines that were closed, and nothing else.
     """
 
     def __init__(self, recording: Recording, clock: SimulatedClock) -> None:
@@ -27,9 +28,15 @@ class RecordedVenue:
         return self._clock.now_us()
 
     def listed(self) -> tuple[Instrument, ...]:
-        return tuple(trades.instrument for trades in self._recording.trades.values())
+        traded = tuple(trades.instrument for trades in self._recording.trades.values())
+        return traded + tuple(
+            klines.instrument(symbol, self.name)
+            for symbol, klines in self._recording.klines.items()
+        )
 
     def listed_since_us(self, symbol: str) -> int:
+        if symbol in self._recording.klines:
+            return self._recording.klines[symbol].first_us
         return int(self._recording.trades[symbol].columns.time_us[0])
 
     def status(self, symbol: str) -> str:
@@ -40,6 +47,8 @@ class RecordedVenue:
     def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
         if query.interval.name == "1s":
             raise UnavailableError("a replay serves no 1s klines")
+        if query.symbol in self._recording.klines:
+            return self._recorded_klines(query, unit_us=unit_us)
         trades = self._recording.trades[query.symbol]
         until_us = self._recording.last_event_us if query.is_oracle else self.now_us()
         first, stop = self._recording.complete_minutes(until_us)
@@ -58,16 +67,32 @@ class RecordedVenue:
             for row in roll_up(klines, query.interval)
             if row.open_time_us >= first * MINUTE_US and row.close_time_us < stop * MINUTE_US
         ]
-        if query.start_us is not None:
-            rows = [row for row in rows if row.open_time_us >= query.start_us]
-        if query.end_us is not None:
-            rows = [row for row in rows if row.open_time_us <= query.end_us]
-        if query.limit is not None:
-            rows = rows[-query.limit :] if query.start_us is None else rows[: query.limit]
-        return [kline_row(trades.instrument, row, unit_us=unit_us) for row in rows]
+        opens = [row.open_time_us for row in rows]
+        return [
+            kline_row(trades.instrument, rows[place], unit_us=unit_us)
+            for place in _wanted(opens, query)
+        ]
+
+    def _recorded_klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
+        """Return klines as they were recorded, closed ones that have been sent."""
+        until_us = self._recording.last_event_us if query.is_oracle else self.now_us()
+        found = self._recording.klines[query.symbol].by_interval.get(query.interval.name)
+        if found is None:
+            raise UnavailableError(
+                f"the recording has no trades of {query.symbol} and no closed klines of "
+                f"{query.interval.name}"
+            )
+        rows = [found[at] for at in sorted(found) if found[at].sent_us <= until_us]
+        opens = [row.open_us for row in rows]
+        return [rows[place].row(unit_us=unit_us) for place in _wanted(opens, query)]
+
+    def _trades_of(self, symbol: str) -> RecordedTrades:
+        if symbol in self._recording.klines:
+            raise UnavailableError(f"the recording has klines of {symbol} but no trades")
+        return self._recording.trades[symbol]
 
     def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
-        columns = self._recording.trades[query.symbol].columns.until(self.now_us())
+        columns = self._trades_of(query.symbol).columns.until(self.now_us())
         start, stop = 0, len(columns)
         if query.from_id is not None:
             start = _position(columns.agg_id, query.from_id)
@@ -82,13 +107,26 @@ class RecordedVenue:
         )
 
     def trades(self, symbol: str, *, from_id: int | None, limit: int, unit_us: int) -> list[Row]:
-        trades = self._recording.trades[symbol]
+        trades = self._trades_of(symbol)
         if trades.is_aggregated:
             raise UnavailableError(f"the recording has aggTrades of {symbol} but no trades")
         columns = trades.columns.until(self.now_us())
         start = len(columns) - limit if from_id is None else _position(columns.first_id, from_id)
         start = max(0, start)
         return trade_rows(columns.between(start, start + limit), unit_us=unit_us)
+
+
+def _wanted(opens: list[int], query: KlineQuery) -> list[int]:
+    """Return the positions of the klines, by their open times, that a query asks for."""
+    start_us, end_us = query.start_us, query.end_us
+    places = [
+        place
+        for place, at in enumerate(opens)
+        if (start_us is None or at >= start_us) and (end_us is None or at <= end_us)
+    ]
+    if query.limit is None:
+        return places
+    return places[-query.limit :] if start_us is None else places[: query.limit]
 
 
 def _position(values: IntArray, wanted: int) -> int:

@@ -37,8 +37,34 @@ from simulator.wire.payloads import US_PER_MS
 _MEDIA_TYPE = "application/json;charset=UTF-8"
 _DEFAULT_RETRY_S = {429: 60, 418: 120}
 _DEFAULT_ROWS = 500
+_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
 _MAX_ROWS = 1_000  # of aggTrades
+CROSS_ORIGIN = {
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": "GET, HEAD, OPTIONS",
+}
+"""Headers of every answer of REST, as recorded: web pages may read the exchange."""
+_NOT_FOUND = """<!DOCTYPE html>
+<html>
+<head>
+  <meta http-equiv="Content-Type" content="text/html; charset=UTF-8">
+  <title>Binance</title>
+</head>
+<body>
+  <h3>404</h3>
+  <p>The page you are looking for does not exist.</p>
+</body>
+</html>
+"""
 _UM_VERSIONS = {"ticker/price": ("v1", "v2")}
+
+
+async def _unknown_path(_request: Request) -> Response:
+    """Answer a path that the exchange does not have: a page for browsers, not JSON.
+
+    A path with another method gets the same page. Nothing is charged.
+    """
+    return Response(_NOT_FOUND, status_code=404, media_type="text/html", headers=CROSS_ORIGIN)
 
 
 class RestApi:
@@ -75,7 +101,8 @@ class RestApi:
                 Route(f"{root}/{version}/{endpoint.name}", answer, methods=["GET"])
                 for version in versions
             ]
-        return routes
+        root = "/fapi" if self._is_um else "/api"
+        return [*routes, Route(f"{root}/{{path:path}}", _unknown_path, methods=_METHODS)]
 
     def _answer(
         self, endpoint: RestEndpoint, weigh: Weigh
@@ -132,7 +159,7 @@ class RestApi:
     # --- answers
 
     def _used(self, verdict: WeightCharge) -> dict[str, str]:
-        used = {"x-mbx-used-weight-1m": str(verdict.used)}
+        used = CROSS_ORIGIN | {"x-mbx-used-weight-1m": str(verdict.used)}
         if not self._is_um:
             used["x-mbx-used-weight"] = str(verdict.used)
         return used

@@ -10,6 +10,7 @@ from starlette.datastructures import QueryParams
 from simulator.wire.payloads import US_PER_MS
 
 INTEGER = re.compile(r"-?[0-9]{1,19}\Z")
+_NOT_NEGATIVE = re.compile(r"[0-9]{1,19}\Z")
 # Times of at least 1e14 are µs: 1e14 ms is the year 5138.
 MICROSECONDS_FROM = 10**14
 
@@ -68,11 +69,11 @@ class QueryParameters:
         return value
 
     def integer(self, name: str) -> int | None:
-        """Return an integer; None if it was not sent."""
+        """Return an integer of zero or more; None if it was not sent."""
         value = self._query.get(name)
         if value is None:
             return None
-        if not INTEGER.match(value):
+        if not _NOT_NEGATIVE.match(value):
             raise ApiError(
                 -1100,
                 f"Illegal characters found in parameter '{name}'; "
@@ -85,8 +86,6 @@ class QueryParameters:
         value = self.integer(name)
         if value is None:
             return None
-        if value < 0:
-            raise ApiError(-1100, f"Illegal characters found in parameter '{name}'.")
         if value >= MICROSECONDS_FROM:
             return value
         return value * US_PER_MS + (US_PER_MS - 1 if is_end else 0)

@@ -4,13 +4,14 @@ import asyncio
 import functools
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import structlog
 
-from simulator.clock import SimulatedClock
+from simulator.clock import SECOND_US, SimulatedClock
 from simulator.market.instruments import MarketName
 from simulator.market.market import SimulatedMarket
 from simulator.streams.feeds.catalogue import open_feed
@@ -90,6 +91,10 @@ class _ScheduledFeed:
 class FrameScheduler:
     """Sends the frames of all subscribed streams of one market when they are due.
 
+    Args:
+        max_late_s: the clock waits while frames are later than this (real seconds), so that streams
+            and REST tell of the same time; None: it never waits.
+
     Attributes:
         faults: filters every frame; None costs nothing.
     """
@@ -103,7 +108,9 @@ class FrameScheduler:
         seed: int,
         faults: FrameFilter | None = None,
         open_feed: OpenFeed = open_feed,
+        max_late_s: float | None = None,
     ) -> None:
+        self._max_late_us = math.inf if max_late_s is None else max_late_s * clock.speed * SECOND_US
         self.hub = FrameHub(on_first=self._open, on_last=self._close)
         self.faults = faults
         self._name = name
@@ -191,8 +198,12 @@ class FrameScheduler:
     def _send_due(self) -> bool:
         """Send due frames, at most one batch; return whether more may be due."""
         now_us = self._clock.now_us()
-        if self._heap:
-            self.hub.max_behind_us = max(self.hub.max_behind_us, now_us - self._heap[0][0])
+        late_us = now_us - self._heap[0][0] if self._heap else 0
+        self.hub.max_behind_us = max(self.hub.max_behind_us, late_us)
+        if late_us > self._max_late_us:
+            self._clock.hold(self)
+        elif late_us < self._max_late_us / 2:
+            self._clock.release(self)
         end_ns = time.monotonic_ns() + _MAX_BATCH_NS
         for number_sent in range(_BATCH_FRAMES):
             if number_sent % _FRAMES_PER_CLOCK_READ == 0 and time.monotonic_ns() > end_ns:

@@ -10,7 +10,7 @@ from simulator.market.klines import Kline
 from simulator.market.trades.columns import FillKind, TradeColumns
 
 _BOOLEAN = ("false", "true")
-_KIND_NAMES = {
+KIND_NAMES = {
     FillKind.MARKET: "MARKET",
     FillKind.VOID: "NA",
     FillKind.INSURANCE_FUND: "INSURANCE_FUND",
@@ -67,12 +67,24 @@ def trade_payloads(trades: TradeColumns, row: int, *, event_us: int, unit_us: in
         ]
     payloads = []
     for trade_id, quantity, kind in fills_of(trades, row):
-        shown = (price, quantity_text(quantity)) if kind != FillKind.VOID else ("0", "0")
+        units = fill_price(trades, row, kind)
+        shown = (instrument.format_price(units), quantity_text(quantity)) if units else ("0", "0")
         payloads.append(
             f'{{"e":"trade","E":{event},"T":{time},"s":"{symbol}","t":{trade_id},'
-            f'"p":"{shown[0]}","q":"{shown[1]}","X":"{_KIND_NAMES[kind]}","m":{maker}}}'
+            f'"p":"{shown[0]}","q":"{shown[1]}","X":"{KIND_NAMES[kind]}","m":{maker}}}'
         )
     return payloads
+
+
+def fill_price(trades: TradeColumns, row: int, kind: FillKind) -> int:
+    """Return the price of a fill: 0 if void, far from the market's if it is not a market trade."""
+    if kind == FillKind.VOID:
+        return 0
+    price, tick = int(trades.price[row]), trades.instrument.tick
+    if kind == FillKind.MARKET:
+        return price
+    away = max(1, price // tick // 50) * tick  # 2 %: the recorded one was 2 % above its minute
+    return price + away if kind == FillKind.INSURANCE_FUND else max(tick, price - away)
 
 
 def fills_of(trades: TradeColumns, row: int) -> list[tuple[int, int, FillKind]]:

@@ -3,7 +3,8 @@
 Pure: no socket, no clock, no database. Frames and exchange time go in, ``AggregatorEvents`` come
 out. Invariants:
 
-- A trade belongs to the minute of its trade time; each id counts once.
+- A trade belongs to the minute of its trade time; each id counts once. Fills of the insurance fund
+  and of auto-deleveraging use up their ids and count in no minute, as in the exchange's klines.
 - A minute is *whole* when all its trades have been aggregated: its first trade follows one of an
   earlier minute by id, or the connection delivered before the minute began, or the minute was
   seeded from a kline that ends where the trades continue.
@@ -17,7 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from include.binance.streams.messages import FIRST_US, AggTrade, Kline, Trade, microseconds
+from include.binance.streams.messages import (
+    FIRST_US,
+    AggTrade,
+    Kline,
+    KlineBody,
+    Trade,
+    microseconds,
+)
 from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import (
     Candle,
@@ -62,7 +70,8 @@ class SymbolAggregator:
         self._proves_by_ids = instrument.market is Market.SPOT
         self.ids = TradeIds() if timing.has_contiguous_ids else SkippingTradeIds()
         self.minutes = Minutes()
-        self.duplicates = self.void_trades = self.late_trades = self.equal_klines = 0
+        self.duplicates = self.void_trades = self.not_market_trades = 0
+        self.late_trades = self.equal_klines = 0
         self.is_dirty = False
         self.on_change: Callable[[str, Minute], None] | None = None
         self.without_trades = FailingMinutes()
@@ -128,6 +137,8 @@ class SymbolAggregator:
             self.duplicates += 1
         elif order is IdOrder.VOID:
             self.void_trades += 1
+        elif order is IdOrder.NOT_MARKET:
+            self.not_market_trades += 1
         elif order is IdOrder.OVERTAKEN:
             self._add_again(trade)
         elif order is IdOrder.WAITS:
@@ -259,6 +270,9 @@ class SymbolAggregator:
                 if minute.is_emitted and minute.is_behind(kline):
                     self._emit_kline(kline)  # its trades may be late, or may never arrive
                 minute.kline, minute.frame = kline, None
+                if self._seed is not None and self._seed.covers(kline):
+                    trades, self._seed = list(self._seed.trades), None
+                    self._aggregate_all(trades)
                 self._close_if_complete(minute)
             else:
                 self._emit_kline(kline)  # the minute is no longer in memory, or before the start
@@ -378,24 +392,28 @@ class SymbolAggregator:
         if minute.is_behind(kline):
             return  # klines may arrive before their trades; on_clock ends the wait
         theirs = kline.candle(self.symbol)
-        differs = False
-        if minute.is_whole and builder is not None and builder.trade_count:
-            differs = self._verify(minute, builder, theirs)
-        if differs and self._has_every_trade(builder):
-            candidate = CandleCandidate(
-                theirs, Status.VERIFIED, Source.KLINE, microseconds(kline.event_time)
-            )
-            self._events.kline_disputed(candidate)
-        else:
+        if builder is None or not builder.trade_count or not self._covers(minute, builder, kline):
             self._emit_kline(kline, theirs)
+        elif self._verify(minute, builder, theirs) and self._has_every_id(builder):
+            self._events.kline_disputed(_verified_by(kline, theirs))
+        else:
+            self._emit(_verified_by(kline, theirs))
         self._mark_emitted(minute)
 
-    def _has_every_trade(self, builder: CandleBuilder | None) -> bool:
-        """Whether the ids prove that an aggregated candle has each of its trades once; ids of raw
-        USD-M trades prove nothing."""
-        if builder is None or not self._proves_by_ids:
-            return False
-        return builder.last_trade_id - builder.first_trade_id + 1 == builder.trade_count
+    def _covers(self, minute: Minute, builder: CandleBuilder, kline: Kline) -> bool:
+        """Whether an aggregated candle has the trades of a kline; of the first minute after a start
+        only the kline's ids tell."""
+        return minute.is_whole or (
+            self._has_every_id(builder)
+            and builder.first_trade_id == kline.body.first_trade_id
+            and builder.last_trade_id == kline.body.last_trade_id
+        )
+
+    def _has_every_id(self, one: CandleBuilder | KlineBody) -> bool:
+        """Whether a candle has as many trades as ids; on USD-M that proves nothing, as ids may
+        skip."""
+        span = one.last_trade_id - one.first_trade_id + 1
+        return self._proves_by_ids and span == one.trade_count
 
     def _verify(self, minute: Minute, builder: CandleBuilder, theirs: Candle) -> bool:
         """Compare the aggregated candle with the closed kline; return whether values differ."""
@@ -435,8 +453,12 @@ class SymbolAggregator:
         self._emit(CandleCandidate(builder.candle(), status, Source.STREAM))
 
     def _emit_kline(self, kline: Kline, theirs: Candle | None = None) -> None:
-        candle, evidence_us = theirs or kline.candle(self.symbol), microseconds(kline.event_time)
-        self._emit(CandleCandidate(candle, Status.VERIFIED, Source.KLINE, evidence_us))
+        """Emit a kline that no candle can be compared with, unless it contradicts itself."""
+        candidate = _verified_by(kline, theirs or kline.candle(self.symbol))
+        if self._proves_by_ids and kline.body.trade_count and not self._has_every_id(kline.body):
+            self._events.kline_disputed(candidate)
+        else:
+            self._emit(candidate)
 
     def _emit(self, candidate: CandleCandidate) -> None:
         self._events.candle_closed(candidate)
@@ -492,3 +514,8 @@ class SymbolAggregator:
             self._events.rest_needed(self.symbol, *unrequested, NO_FRAMES)
         if until_us is not None and minutes >= SILENT_AFTER_MINUTES:
             self._events.silence_ended(self.symbol, since_us, until_us)
+
+
+def _verified_by(kline: Kline, theirs: Candle) -> CandleCandidate:
+    evidence_us = microseconds(kline.event_time)
+    return CandleCandidate(theirs, Status.VERIFIED, Source.KLINE, evidence_us)

@@ -41,6 +41,15 @@ class SeedSearch:
         self._kline = kline
         return self._match()
 
+    def covers(self, kline: Kline) -> bool:
+        """Whether all trades of a closed kline have been collected."""
+        return (
+            bool(self.trades)
+            and kline.body.trade_count > 0
+            and self.trades[0].first_trade_id <= kline.body.first_trade_id
+            and self.trades[-1].last_trade_id >= kline.body.last_trade_id
+        )
+
     def joined_minute_is_over(self, trade_us: int) -> bool:
         """Whether a trade lies in a later minute than the first one collected."""
         return bool(self.trades) and minute_of(trade_us) > minute_of(

@@ -39,6 +39,8 @@ class IdOrder(enum.Enum):
     """Held trades waited for this one: add it again, then the released trades."""
     PRECEDES = enum.auto()
     """Older than the first trade received; becomes ``first_id`` unless ids lie between."""
+    NOT_MARKET = enum.auto()
+    """A fill that no candle counts (insurance fund, auto-deleveraging); it uses up its id."""
 
 
 FOLLOWS = IdOrder.FOLLOWS  # alias: enum lookup is slow on this path
@@ -198,6 +200,7 @@ class TradeIds:
 class SkippingTradeIds(TradeIds):
     """Ids of a stream that skips ids by design (single trades of USD-M).
 
+    Only this stream sends fills that are not trades of the market.
     A smaller id does not show whether the trade was received before, so recent ids are remembered.
     A trade that was overtaken is classified as ``SKIPS``, once.
     """
@@ -212,7 +215,14 @@ class SkippingTradeIds(TradeIds):
         self._until_id = -1  # ids up to here are no longer remembered
 
     def add(self, trade: AggTrade | Trade, trade_us: int) -> IdOrder:
-        """Add a trade and classify it; an overtaken trade is ``SKIPS``."""
+        """Add a trade and classify it; an overtaken trade is ``SKIPS``.
+
+        A non-market fill never begins or restarts the ids: the next trade does.
+        """
+        if type(trade) is Trade and not trade.is_market:
+            if trade.id == self.next_id:
+                self.next_id = trade.id + 1
+            return IdOrder.NOT_MARKET
         order = super().add(trade, trade_us)
         if order is IdOrder.VOID:
             return order

@@ -107,6 +107,8 @@ class Capture:
             on_losses=self.losses.add,
             now_us=now_us,
         )
+        stored = StoredRowsCheck(self._url, self._gone, folder)
+        stored.load()
         self.writer = CaptureWriter(
             self._url,
             self.intake.lanes,
@@ -114,7 +116,7 @@ class Capture:
             self.losses,
             batch_rows=settings.capture_batch_rows,
             flush_timeout_s=settings.capture_flush_timeout_ms / 1000,
-            acknowledged=StoredRowsCheck(self._url, self._gone),
+            acknowledged=stored,
         )
         self._resumption = CaptureResumption(
             self._url,
@@ -124,6 +126,7 @@ class Capture:
             self.losses,
             delivers_since_us=self._delivers_since_us,
             now_us=now_us,
+            on_read=stored.expect,
         )
         calls = trade_calls()
         self.missing_ranges = MissingIdsQueue(

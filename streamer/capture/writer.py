@@ -229,7 +229,8 @@ class CaptureWriter:
             return
         self._replay_failures = 0
         if isinstance(found, Record):
-            await self._write(RAW_TABLES[found.dataset], found.lines)
+            table = RAW_TABLES[found.dataset]
+            await self._write(table, table.padded(found.lines))
             self.replayed += len(found.lines)
             await self._disk.call(self._spool.done, name="replay")
         else:
@@ -280,8 +281,9 @@ class CaptureWriter:
             await in_thread(
                 lambda: record_raw_gaps(database_url=self._url, gaps=gaps), name="losses"
             )
+        new = [gap for gap in gaps if not self._losses.is_known(gap)]
         self._losses.forget(gaps)  # the spiller updates the file
-        for gap in gaps:
+        for gap in new:
             log.warning(
                 "raw_rows_lost",
                 table=gap.dataset,
@@ -301,6 +303,7 @@ class CaptureWriter:
                 log.warning("capture_falls_behind", rows=held)
                 self.is_spooling = True
             try:
+                await self._save_acknowledged()
                 while await self._spill():
                     pass
                 await self._save_losses()
@@ -309,6 +312,7 @@ class CaptureWriter:
 
     async def _put_aside(self) -> None:
         """Save to disk what the next start needs."""
+        await self._save_acknowledged()
         while await self._spill():
             pass
         await self._save_losses()
@@ -357,6 +361,20 @@ class CaptureWriter:
         except OSError as error:
             log.error("capture_losses_unsaved", error=str(error))  # noqa: TRY400
 
+    async def _save_acknowledged(self) -> None:
+        """Save which rows are stored before later ones go to disk, unless the disk refuses."""
+        acknowledged = self._acknowledged
+        if acknowledged is None or not (self.is_spooling or acknowledged.is_outdated):
+            return
+        await self._save_losses()  # rows whose loss is recorded are left out
+        save = acknowledged.saving()
+        if save is None:
+            return
+        try:
+            await self._disk.call(save, name="acknowledged")
+        except OSError as error:
+            log.error("acknowledged_rows_unsaved", error=str(error))  # noqa: TRY400
+
     # --- the connection
 
     async def _connect(self) -> None:
@@ -364,8 +382,11 @@ class CaptureWriter:
             self._connection = await connect_async(
                 self._url, application_name="candelabra-capture", timeout_s=CONNECT_TIMEOUT_S
             )
+            self._losses.record_again()
             if self._acknowledged is not None:
                 await self._acknowledged.check()
+        elif self._acknowledged is not None and self._acknowledged.is_due:
+            await self._acknowledged.check()
 
     def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None:

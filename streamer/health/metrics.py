@@ -57,7 +57,8 @@ METRICS = {
     ),
     "candelabra_trades": Declared(
         "counter",
-        "Trades by outcome: aggregated, duplicate (known id), void (no price).",
+        "Trades by outcome: aggregated, duplicate (known id), void (no price), "
+        "not_market (a fill of the insurance fund or ADL on USD-M, which no candle counts).",
         ("market", "outcome"),
     ),
     "candelabra_reordered_trades": Declared(
@@ -111,6 +112,12 @@ METRICS = {
     "candelabra_write_failures": Declared("counter", "Writes that failed and are retried."),
     "candelabra_batch_rows": Declared("histogram", "Rows of one write of closed candles."),
     "candelabra_write_seconds": Declared("histogram", "Seconds of one write of closed candles."),
+    "candelabra_live_candles_bytes": Declared(
+        "gauge", "Size of the table that has the open candles."
+    ),
+    "candelabra_oldest_snapshot_seconds": Declared(
+        "gauge", "Age of the oldest transaction for which PostgreSQL keeps replaced rows."
+    ),
     "candelabra_database_up": Declared("gauge", "1 while the writer reaches the database, else 0."),
     "candelabra_queue_depth": Declared(
         "gauge",
@@ -265,13 +272,14 @@ class StreamerCollector(Collector):
             },
         )
         for one in feed.aggregators:  # separately: a symbol may be removed before its connection
-            not_aggregated = one.duplicates + one.void_trades
+            not_aggregated = one.duplicates + one.void_trades + one.not_market_trades
             self._running.note(
                 one,
                 {
                     ("candelabra_trades", (market, "aggregated")): -not_aggregated,
                     ("candelabra_trades", (market, "duplicate")): one.duplicates,
                     ("candelabra_trades", (market, "void")): one.void_trades,
+                    ("candelabra_trades", (market, "not_market")): one.not_market_trades,
                     ("candelabra_late_trades", (market,)): one.late_trades,
                     ("candelabra_reordered_trades", (market,)): one.ids.overtaken,
                     ("candelabra_verifications", ("equal",)): one.equal_klines,
@@ -344,6 +352,9 @@ def _of_writer(telemetry: TelemetrySources) -> Readings:
     yield "candelabra_write_failures", (), writer.failures
     yield "candelabra_batch_rows", (), writer.batch_rows
     yield "candelabra_write_seconds", (), writer.write_seconds
+    if writer.live_pressure is not None:
+        yield "candelabra_live_candles_bytes", (), writer.live_pressure.table_bytes
+        yield "candelabra_oldest_snapshot_seconds", (), writer.live_pressure.snapshot_s
     yield "candelabra_database_up", (), int(writer.answer_age_s is not None)
     yield "candelabra_queue_depth", ("candles",), writer.waiting
     yield "candelabra_queue_bound", ("candles",), writer.buffer_rows

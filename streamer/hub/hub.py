@@ -41,6 +41,11 @@ class _Listed:
     """The winning candidates of the last minutes, by open time."""
     listeners: list[Subscription] = field(default_factory=list)
 
+    def may_be_open(self, open_time_us: int) -> bool:
+        """Whether no candle of a minute was published as closed; older ones are forgotten."""
+        horizon_us = max(self.closed, default=open_time_us) - CLOSED_MINUTES * MINUTE_US
+        return open_time_us >= horizon_us and open_time_us not in self.closed
+
 
 class Hub:
     """Receives changes of candles from aggregators and passes them to subscriptions."""
@@ -168,7 +173,11 @@ class Hub:
             listed = self._listed[symbol]
             listed.listeners.append(subscription)
             self._listen(listed)
-            states = listed.aggregator.minutes | {
+            states = {
+                open_time_us: minute
+                for open_time_us, minute in listed.aggregator.minutes.items()
+                if listed.may_be_open(open_time_us)
+            } | {
                 open_time_us: ClosedCandle(candidate)
                 for open_time_us, candidate in listed.closed.items()
             }
@@ -216,6 +225,6 @@ class Hub:
         for symbol, minute in marked:
             minute.is_marked = False
             listed = self._listed.get(symbol)
-            if listed is not None and minute.open_time_us not in listed.closed:
+            if listed is not None and listed.may_be_open(minute.open_time_us):
                 for listener in listed.listeners:
                     listener.enqueue((symbol, minute.open_time_us), minute)

@@ -14,7 +14,7 @@ from streamer.candles.trade_ids import IdOrder, SkippingTradeIds
 from streamer.hub.ticks import MissedTrades, TradeTick
 from streamer.hub.trade_hub import TradeHub
 
-_NOT_PUBLISHED = frozenset({IdOrder.REPEATS, IdOrder.VOID})
+_NOT_PUBLISHED = frozenset({IdOrder.REPEATS, IdOrder.VOID, IdOrder.NOT_MARKET})
 
 
 class TradeTaps:

@@ -56,11 +56,13 @@ class FailoverCheck:
         request_repair: RequestRepair,
     ) -> None:
         self._url = settings.url_for("streamer")
-        self._lookback_us = settings.fill_lookback_minutes * MINUTE_US
+        self._span_us = 2 * settings.fill_lookback_minutes * MINUTE_US
         self._hub = hub
         self._exchange_us = exchange_us
         self._request_repair = request_repair
         self._due_s: float | None = None
+        self._back_us: int | None = None
+        """When PostgreSQL came back first since the last check, by the exchange's time."""
         self._begun_us: dict[str, int] = {}
         self._ended_us: dict[str, int] = {}
         """Symbols removed since the last check, each with the minute of its removal."""
@@ -72,13 +74,15 @@ class FailoverCheck:
     def end(self, symbols: Iterable[str]) -> None:
         """Record removed symbols; the next check still includes them."""
         now_us = minute_of(self._exchange_us())
-        since_us = now_us - self._lookback_us
+        since_us = now_us - self._span_us
         self._ended_us = {one: at for one, at in self._ended_us.items() if at >= since_us}
         self._ended_us.update(dict.fromkeys(symbols, now_us))
 
     def schedule(self) -> None:
         """Schedule a check: PostgreSQL is back."""
         self._due_s = asyncio.get_running_loop().time() + CHECK_DELAY_S
+        if self._back_us is None:
+            self._back_us = minute_of(self._exchange_us())
 
     async def run(self) -> None:
         """Run scheduled checks until cancelled."""
@@ -87,16 +91,20 @@ class FailoverCheck:
             await asyncio.sleep(POLL_S)
             if self._due_s is None or loop.time() < self._due_s:
                 continue
-            self._due_s = None
+            self._due_s, back_us, self._back_us = None, self._back_us, None
             try:
-                await self.check()
+                await self.check(back_us)
             except (TransientError, PermanentError, TimeoutError) as error:
                 self.schedule()
+                self._back_us = back_us
                 reason = str(error) or f"no answer within {CALL_TIMEOUT_S:g} s"
                 log.info("candles_not_checked", error=reason, retry_in_s=CHECK_DELAY_S)
 
-    async def check(self) -> None:
+    async def check(self, back_us: int | None = None) -> None:
         """Check once.
+
+        Args:
+            back_us: when PostgreSQL came back, by the exchange's time; now if None.
 
         Raises:
             TransientError, PermanentError, TimeoutError: PostgreSQL fails.
@@ -108,7 +116,7 @@ class FailoverCheck:
             ends_us.setdefault(symbol, min(at_us, until_us))
         begun_us = {one: at for one, at in self._begun_us.items() if one in ends_us}
         self._begun_us = dict(begun_us)
-        since_us = until_us - self._lookback_us
+        since_us = min(until_us, back_us or until_us) - self._span_us
         async with asyncio.timeout(CALL_TIMEOUT_S):
             missing, last_us = await in_thread(
                 partial(self._read, list(ends_us), begun_us, since_us),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +18,7 @@ import structlog
 from include.backoff import Backoff, RetryLoop
 from include.domain.candles import CandleCandidate, Status
 from include.domain.ranges import Ranges, united, without
-from include.domain.timeframes import MINUTE_US, minute_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import PermanentError, TransientError
 from include.store.ledgers.gap_batches import (
     ClosedGap,
@@ -51,6 +50,7 @@ MAX_GIVEN_UP = 100_000
 """Maximum given-up gaps that count as open; further ones are only in the table."""
 POLL_INTERVAL_S = 30.0
 """Interval of the check whether other workers have filled open gaps."""
+ROWS_GONE = "PostgreSQL no longer has the rows that filled it"
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
 CONNECT_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 30.0
@@ -67,6 +67,7 @@ class OpenGap:
         rows: its rows in the table; several if another streamer opened the same range.
         written: the range in the table's rows.
         changes: counts changes, to detect changes made during a write.
+        proven_after: failures of the connection before the first proof.
     """
 
     symbol: str
@@ -81,12 +82,13 @@ class OpenGap:
     rows: list[GapRow] = field(default_factory=list)
     written: tuple[int, int] | None = None
     changes: int = 0
+    proven_after: int | None = None
 
     def takes(self, start_us: int, end_us: int, now_s: float) -> bool:
         """Whether a range belongs to this gap."""
         if start_us >= self.start_us and end_us <= self.end_us:
             return True
-        if start_us > self.end_us or end_us < self.start_us:
+        if self.given_up is not None or start_us > self.end_us or end_us < self.start_us:
             return False
         return now_s - self.opened_s < GROWS_FOR_S or not self.proofs
 
@@ -100,16 +102,24 @@ class OpenGap:
         self.changes += not is_known
         return not is_known
 
-    def prove(self, start_us: int, end_us: int, by: str, now_s: float) -> None:
-        """Mark a range as proven."""
+    def prove(self, start_us: int, end_us: int, by: str, now_s: float, failures: int = 0) -> None:
+        """Mark a range as proven by rows that were stored after so many failures."""
         unproven = without(self.unproven, [(start_us, end_us)])
         if unproven == self.unproven:
             return
         self.unproven = unproven
+        self.proven_after = failures if self.proven_after is None else self.proven_after
         self.proofs.add(by)
         if not unproven:
             self.proven_s = now_s
             self.changes += 1
+
+    def doubt(self, reason: str) -> None:
+        """Take all proofs back and give up, because the table lacks rows that were stored."""
+        self.unproven = [(self.start_us, self.end_us)]
+        self.proofs.clear()
+        self.proven_s = self.proven_after = None
+        self.given_up = reason
 
     @property
     def detail(self) -> dict[str, object]:
@@ -134,16 +144,18 @@ class GapLedger:
         self._proven_until: dict[str, int] = {}
         """End of the newest minute verified by the stream's klines, by symbol."""
         self._changed: dict[OpenGap, None] = {}
-        self._given_up: Counter[GapRow] = Counter()
-        """Rows given up for ``repair_gaps``, each with the number of our gaps joined in it."""
+        self._given_up: dict[GapRow, list[OpenGap]] = {}
+        """Rows given up for ``repair_gaps``, each with our gaps that are joined in it."""
         self._wake = asyncio.Event()
         self._checked_s = 0.0
         self._connection: psycopg.AsyncConnection | None = None
+        self._failures = 0
+        """After a failure the connection may lead to a server that lacks the last stored rows."""
 
     @property
     def open(self) -> int:
         """Number of gaps not closed yet, including given-up ones."""
-        return sum(map(len, self._gaps.values())) + self._given_up.total()
+        return sum(map(len, self._gaps.values())) + sum(map(len, self._given_up.values()))
 
     @property
     def unwritten(self) -> int:
@@ -181,7 +193,7 @@ class GapLedger:
             return
         now_s = _now_s()
         for gap in gaps:
-            gap.prove(start_us, end_us, by, now_s)
+            gap.prove(start_us, end_us, by, now_s, self._failures)
             if gap.proven_s is not None:
                 self._change(gap)
 
@@ -220,6 +232,17 @@ class GapLedger:
                 gap.changes += 1
                 self._change(gap)
 
+    def leave(self, symbol: str, start_us: int, end_us: int, cause: str, reason: str) -> None:
+        """Leave minutes to the DAG ``repair_gaps`` that are in the table as an open gap already.
+
+        The ledger opens the gap again if a new server lacks it.
+        """
+        gap = OpenGap(symbol, start_us, end_us, cause, _now_s(), [(start_us, end_us)])
+        gap.given_up = reason
+        self._gaps.setdefault(symbol, []).append(gap)
+        self.opened += 1
+        self._change(gap)
+
     def adopt(self, gaps: Sequence[Gap]) -> None:
         """Take over gaps of an ended streamer, which the caller has claimed.
 
@@ -234,9 +257,8 @@ class GapLedger:
             for gap in gaps
             if _row_of(gap) not in rows and (gap.symbol, gap.start_us, gap.end_us) not in ranges
         ]
-        taken_back = self._given_up & Counter(map(_row_of, new))
-        self._given_up -= taken_back
-        self.opened += len(new) - taken_back.total()  # gaps known by range are counted already
+        taken_back = sum(self._take_back(_row_of(gap)) for gap in new)
+        self.opened += len(new) - taken_back  # gaps known by range are counted already
         for gap in new:
             bounds = (gap.start_us, gap.end_us)
             self._gaps.setdefault(gap.symbol, []).append(
@@ -276,6 +298,7 @@ class GapLedger:
 
     async def _on_failure(self) -> None:
         self._wake.set()
+        self._failures += 1
         await self._disconnect()
 
     def _log_retry(self, *, attempt: int, retry_in_s: float, error: str) -> None:
@@ -312,6 +335,9 @@ class GapLedger:
         await self._widen(connection, [gap for gap in batch if gap.written])
         await self._open(connection, [gap for gap in batch if not gap.written])
         proven = [gap for gap in batch if gap.proven_s is not None and gap.changes == seen[gap]]
+        earlier = [gap for gap in proven if gap.proven_after != self._failures]
+        doubted = await self._doubt(connection, earlier)
+        proven = [gap for gap in proven if gap not in doubted]
         now_s = _now_s()
         await close_gaps_async(
             connection,
@@ -338,6 +364,28 @@ class GapLedger:
                 self._drop(gap)
                 self._leave(gap)
 
+    async def _doubt(
+        self, connection: psycopg.AsyncConnection, gaps: Sequence[OpenGap]
+    ) -> set[OpenGap]:
+        """Close gaps proven before a failure as far as the table agrees; give up the others, and
+        return them."""
+        rows = [one for gap in gaps for one in gap.rows]
+        if not rows:
+            return set()
+        closed, gone = await close_proven_gaps_async(connection, rows)
+        doubted = [gap for gap in gaps if not closed.issuperset(gap.rows)]
+        for gap in doubted:
+            gap.doubt(ROWS_GONE)
+            gap.rows = [one for one in gap.rows if one not in gone]
+            log.warning(
+                "proof_not_stored",
+                symbol=gap.symbol,
+                start=from_us(gap.start_us).isoformat(),
+                end=from_us(gap.end_us).isoformat(),
+            )
+        await self._open(connection, [gap for gap in doubted if not gap.rows])
+        return set(doubted)
+
     async def _check_open(self) -> None:
         """Drop gaps that others have filled; open gaps again that a new server lacks."""
         open_gaps = [gap for gaps in self._gaps.values() for gap in gaps if gap.rows]
@@ -352,18 +400,29 @@ class GapLedger:
         for gap, changes in seen.items():
             if not gone.isdisjoint(gap.rows):
                 gap.rows = [one for one in gap.rows if one not in gone]
-                gap.written = None
-                gap.changes += 1
-                self._change(gap)
+                self._write_again(gap)
             elif gap.changes == changes and gap not in self._changed and closed >= {*gap.rows}:
                 self._drop(gap)
                 self.closed += 1
         for one in given_up:
-            gaps = self._given_up.pop(one, 0)  # 0: adopted again in the meantime
-            if one in closed or one in gone:
-                self.closed += gaps
+            gaps = self._given_up.pop(one, [])  # none: adopted again in the meantime
+            if one in closed:
+                self.closed += len(gaps)
+            elif one in gone:
+                for gap in gaps:
+                    self._open_again(gap)
             elif gaps:
                 self._given_up[one] = gaps  # moves behind the others
+
+    def _open_again(self, gap: OpenGap) -> None:
+        gap.rows = []
+        self._gaps.setdefault(gap.symbol, []).append(gap)
+        self._write_again(gap)
+
+    def _write_again(self, gap: OpenGap) -> None:
+        gap.written = None
+        gap.changes += 1
+        self._change(gap)
 
     async def _connected(self) -> psycopg.AsyncConnection:
         if self._connection is None or self._connection.closed:
@@ -408,7 +467,17 @@ class GapLedger:
     def _leave(self, gap: OpenGap) -> None:
         """Count a given-up gap as open until ``_check_open`` finds that others have closed it."""
         if len(self._given_up) < MAX_GIVEN_UP:
-            self._given_up[gap.rows[-1]] += 1
+            self._given_up.setdefault(gap.rows[-1], []).append(gap)
+
+    def _take_back(self, row: GapRow) -> bool:
+        """Forget one gap that is given up in this row; return whether there was one."""
+        gaps = self._given_up.get(row, [])
+        if not gaps:
+            return False
+        gaps.pop()
+        if not gaps:
+            del self._given_up[row]
+        return True
 
     async def _disconnect(self) -> None:
         if self._connection is not None:

@@ -21,7 +21,12 @@ from include.backoff import Backoff, RetryLoop
 from include.domain.candles import CandleCandidate
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError, TransientError
-from include.store.candles.live import LiveCandle, write_live_async
+from include.store.candles.live import (
+    LiveCandle,
+    LivePressure,
+    rotate_live_async,
+    write_live_async,
+)
 from include.store.candles.merging import store_async
 from include.store.postgres.pools import (
     connect_async,
@@ -96,6 +101,7 @@ class CandleWriter:
         self.failures = 0
         self.batch_rows = Histogram(BATCH_ROWS)
         self.write_seconds = Histogram(WRITE_SECONDS)
+        self.live_pressure: LivePressure | None = None
         self.heartbeat = Heartbeat()
         self._url = database_url
         self._aggregators = aggregators
@@ -281,6 +287,9 @@ class CandleWriter:
             if len(self._candidates) >= LIVE_SYMBOLS:
                 await self._write_closed()  # if few wait, all open candles are written first
             await self._write_live_of(dirty[first : first + LIVE_SYMBOLS])
+        if dirty:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                self.live_pressure = await rotate_live_async(self._connected())
 
     async def _write_live_of(self, aggregators: Sequence[SymbolAggregator]) -> None:
         rows = []

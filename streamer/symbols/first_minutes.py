@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -22,7 +23,7 @@ from include.binance.rest.client import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
-from include.errors import PermanentError
+from include.errors import PermanentError, RefusedAddressError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles.minutes import first_minutes
 from include.store.ledgers.gaps import open_gap, unknown_since
@@ -46,13 +47,32 @@ minute of its market. The streamer that stored that minute may have lost the sym
 was killed, or may not have seen the symbol in a list that was cached or could not be read."""
 
 
+LeftMinutes = Mapping[str, Sequence[tuple[int, int]]]
+"""By symbol, half-open ranges (µs) that are left to the DAG ``repair_gaps``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """Where streaming begins.
+
+    Attributes:
+        begins_us: the first minute of each symbol that does not begin now.
+        refused: the reason for each symbol that REST refused.
+        left_us: missed minutes older than the lookback, each recorded as an open gap.
+    """
+
+    begins_us: dict[str, int]
+    refused: dict[str, str]
+    left_us: LeftMinutes
+
+
 def find_begins(
     settings: Settings,
     added: Sequence[Instrument],
     last_us: Mapping[str, int],
     now_us: Mapping[Market, int],
     unlisted_us: Mapping[str, int] | None = None,
-) -> tuple[dict[str, int], dict[str, str]]:
+) -> Beginnings:
     """Find the minute (µs) with which each added symbol begins.
 
     A symbol with rows continues after its newest row. The first minute of a symbol without rows is
@@ -66,10 +86,6 @@ def find_begins(
         unlisted_us: last exchange time at which each symbol was not listed or selected yet; None at
             a start, where the newest stored row of the market is used instead.
 
-    Returns:
-        The first minute of each symbol that does not begin now, and the reason for each symbol that
-        REST refused.
-
     Raises:
         TransientError: PostgreSQL or the exchange does not answer.
     """
@@ -82,6 +98,7 @@ def find_begins(
         gaps_us = unknown_since(connection, [one.symbol for one in new], since_us)
     begins: dict[str, int] = {}
     refused: dict[str, str] = {}
+    left_us: dict[str, list[tuple[int, int]]] = {}
     for market, market_us in now_us.items():
         symbols = [one.symbol for one in added if one.market is market]
         lasts_us = {symbol: last_us[symbol] for symbol in symbols if symbol in last_us}
@@ -103,33 +120,35 @@ def find_begins(
         horizon_us = minute_of(market_us) - lookback_us
         early = [one for one in symbols if begins.get(one, horizon_us) < horizon_us]
         missed_us = {one: begins[one] for one in early if begins[one] != gaps_us.get(one)}
-        _leave_to_jobs(settings, missed_us, horizon_us)
+        left_us |= {symbol: [(start_us, horizon_us)] for symbol, start_us in missed_us.items()}
         begins |= dict.fromkeys(early, horizon_us)
-    return begins, refused
+    leave_to_jobs(settings, left_us)
+    return Beginnings(begins, refused, left_us)
 
 
-def _leave_to_jobs(settings: Settings, begins_us: Mapping[str, int], horizon_us: int) -> None:
-    """Record the minutes from each symbol's first missed minute to the horizon as open gaps."""
-    if not begins_us:
+def leave_to_jobs(settings: Settings, ranges_us: LeftMinutes) -> None:
+    """Record missed minutes as open gaps that ``repair_gaps`` repairs."""
+    ranges = [(symbol, *one) for symbol, of_symbol in ranges_us.items() for one in of_symbol]
+    if not ranges:
         return
     with connect(
         settings.url_for("streamer"), application_name="candelabra-streamer"
     ) as connection:
-        for symbol, begin_us in begins_us.items():
+        for symbol, start_us, end_us in ranges:
             open_gap(
                 connection,
                 symbol=symbol,
-                start_us=begin_us,
-                end_us=horizon_us,
+                start_us=start_us,
+                end_us=end_us,
                 cause=NOT_STREAMED,
                 detail={"error": BEFORE_LOOKBACK},
             )
     log.warning(
         "minutes_before_lookback",
-        symbols=len(begins_us),
-        since=from_us(min(begins_us.values())).isoformat(),
-        until=from_us(horizon_us).isoformat(),
-        minutes=sum(horizon_us - at_us for at_us in begins_us.values()) // MINUTE_US,
+        symbols=len(ranges_us),
+        since=from_us(min(start_us for _, start_us, _ in ranges)).isoformat(),
+        until=from_us(max(end_us for _, _, end_us in ranges)).isoformat(),
+        minutes=sum(end_us - start_us for _, start_us, end_us in ranges) // MINUTE_US,
         remedy="the DAG repair_gaps fills them, or candelabra backfill",
     )
 
@@ -159,7 +178,10 @@ def begin_of(first_us: int | None, gap_us: int | None, seen_us: int) -> int | No
 
 
 def find_missing_beginnings(
-    settings: Settings, instruments: Sequence[Instrument], now_us: Mapping[Market, int]
+    settings: Settings,
+    instruments: Sequence[Instrument],
+    now_us: Mapping[Market, int],
+    since_us: int,
 ) -> dict[str, tuple[int, int]]:
     """Find the minutes between a new listing's first minute and its first row, half-open (µs).
 
@@ -168,17 +190,17 @@ def find_missing_beginnings(
     Args:
         instruments: all streamed symbols.
         now_us: exchange time by market.
+        since_us: only listings since this minute are new.
 
     Raises:
         TransientError: PostgreSQL or the exchange does not answer.
     """
     url = settings.url_for("streamer")
     found: dict[str, tuple[int, int]] = {}
-    for market, market_us in now_us.items():
-        horizon_us = minute_of(market_us) - settings.fill_lookback_minutes * MINUTE_US
+    for market in now_us:
         of_market = {one.symbol: one for one in instruments if one.market is market}
         with connect(url, application_name="candelabra-streamer") as connection:
-            stored_us = first_minutes(connection, of_market, horizon_us)
+            stored_us = first_minutes(connection, of_market, since_us)
         incomplete = [of_market[symbol] for symbol in sorted(stored_us)]
         if len(incomplete) > MAX_REQUESTS:
             continue
@@ -188,7 +210,7 @@ def find_missing_beginnings(
         found |= {
             symbol: (first_us, stored_us[symbol])
             for symbol, first_us in firsts.items()
-            if horizon_us <= first_us < stored_us[symbol]
+            if since_us <= first_us < stored_us[symbol]
         }
     return found
 
@@ -218,6 +240,8 @@ def fetch_first_minutes(
         for one in left:
             try:
                 first_us = _first_minute(rest, one)
+            except RefusedAddressError:
+                raise  # it tells nothing of the symbol
             except PermanentError as error:
                 refused[one.symbol] = str(error)
             else:

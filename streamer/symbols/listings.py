@@ -230,13 +230,15 @@ class Listings:
         stored = StoredState({}, {}, [])
         try:
             stored = await find_stored(self._settings, added, {market: now_us}, self._stop)
-            begins, refused = await retry_until_stopped(
+            found = await retry_until_stopped(
                 "first_minutes",
                 lambda: find_begins(
                     self._settings, added, stored.last_us, {market: now_us}, since_us
                 ),
                 self._stop,
             )
+            begins, refused = found.begins_us, found.refused
+            stored = stored.leaving(found.left_us)
             reasons = [f"{symbol}: {reason}" for symbol, reason in refused.items()]
         except PermanentError as error:
             reasons = [str(error)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Container, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -16,16 +16,24 @@ from include.backoff import Backoff, RetryLoop
 from include.binance.rest.client import BinanceRest
 from include.config import Settings
 from include.domain.instruments import Instrument, Market
+from include.domain.ranges import united, without
 from include.domain.timeframes import MINUTE_US, minute_of
 from include.errors import TransientError
 from include.jobs.exchange import open_shared_rest
 from include.store.candles.live import remove_stale_live
-from include.store.candles.minutes import last_minutes, minutes_to_request
+from include.store.candles.minutes import first_minutes, last_minutes, minutes_to_request
 from include.store.ledgers.gaps import Gap, claim_gaps, close_proven_gaps, unknown_since
 from include.store.postgres.pools import connect, server_started
 from streamer.candles.minutes import Timing
 from streamer.runtime.threads import in_thread
-from streamer.symbols.first_minutes import find_begins, find_missing_beginnings, log_unknown
+from streamer.symbols.first_minutes import (
+    SEEN_BEFORE_US,
+    LeftMinutes,
+    find_begins,
+    find_missing_beginnings,
+    leave_to_jobs,
+    log_unknown,
+)
 from streamer.symbols.symbols_file import WantedSymbols
 from streamer.symbols.universe import choose, markets_of, not_trading
 
@@ -79,12 +87,14 @@ class StoredState:
             the first minute of a new listing on.
         gaps: open gaps of these symbols.
         server_started: start time of the server that was read; None if none was.
+        left_us: missed minutes older than the lookback, each recorded as an open gap.
     """
 
     last_us: dict[str, int]
     unsure_us: dict[str, list[tuple[int, int]]]
     gaps: list[Gap]
     server_started: datetime | None = None
+    left_us: LeftMinutes = field(default_factory=dict)
 
     def of(self, symbols: Container[str]) -> StoredState:
         """Return the part that concerns these symbols."""
@@ -93,7 +103,16 @@ class StoredState:
             {symbol: spans for symbol, spans in self.unsure_us.items() if symbol in symbols},
             [gap for gap in self.gaps if gap.symbol in symbols],
             self.server_started,
+            {symbol: spans for symbol, spans in self.left_us.items() if symbol in symbols},
         )
+
+    def leaving(self, left_us: LeftMinutes) -> StoredState:
+        """Return the state with further minutes that are left to jobs."""
+        both = {
+            symbol: [*self.left_us.get(symbol, ()), *left_us.get(symbol, ())]
+            for symbol in {**self.left_us, **left_us}
+        }
+        return replace(self, left_us=both)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +172,9 @@ async def find_start(
     streamed: list[str] = []
     if halted := not_trading(options.symbols, instruments):
         # A symbol halted or delisted while no streamer ran may lack its last minutes.
+        names = [one.symbol for one in instruments]
         streamed = await retry_until_stopped(
-            "streamed_before", lambda: _streamed_since(url, halted, horizon_us), stop
+            "streamed_before", lambda: _streamed_before(url, halted, names, horizon_us), stop
         )
     chosen = choose(
         options.symbols,
@@ -168,11 +188,11 @@ async def find_start(
         if not one.is_trading:
             log.warning("symbol_not_trading", symbol=one.symbol, status=one.status)
     stored = await find_stored(settings, chosen, now_us, stop)
-    begins, unknown = await retry_until_stopped(
+    found = await retry_until_stopped(
         "first_minutes", lambda: find_begins(settings, chosen, stored.last_us, now_us), stop
     )
-    log_unknown(unknown)
-    return StreamStart(chosen, stored, begins, now_us)
+    log_unknown(found.refused)
+    return StreamStart(chosen, stored.leaving(found.left_us), found.begins_us, now_us)
 
 
 async def find_stored(
@@ -197,13 +217,22 @@ async def find_stored(
     lookback_us = settings.fill_lookback_minutes * MINUTE_US
     horizon_us = min(map(minute_of, now_us.values())) - lookback_us
     stored = await retry_until_stopped(
-        "stored_minutes", lambda: _stored_minutes(url, symbols, horizon_us), stop
+        "stored_minutes",
+        lambda: _stored_minutes(url, symbols, horizon_us, now_us=max(now_us.values())),
+        stop,
     )
+    since_us = _since_us(stored.last_us, horizon_us, lookback_us)
     missed = await retry_until_stopped(
-        "beginnings", lambda: find_missing_beginnings(settings, instruments, now_us), stop
+        "beginnings",
+        lambda: find_missing_beginnings(settings, instruments, now_us, since_us),
+        stop,
     )
     for symbol, span in missed.items():
         stored.unsure_us.setdefault(symbol, []).append(span)
+    stored = _leaving_old(stored, horizon_us)
+    await retry_until_stopped(
+        "minutes_before_lookback", lambda: leave_to_jobs(settings, stored.left_us), stop
+    )
     return stored
 
 
@@ -266,24 +295,64 @@ def _request(
     return call
 
 
-def _streamed_since(url: str, symbols: Sequence[str], since_us: int) -> list[str]:
-    """Return symbols with a row since this time, or with a gap and no row."""
+def _streamed_before(
+    url: str, halted: Sequence[str], symbols: Sequence[str], horizon_us: int
+) -> list[str]:
+    """Return halted symbols that were streamed to the end, by a streamer that ended long ago too.
+
+    They have a row since the horizon, or not long before the newest row of all symbols, or a gap
+    and no row.
+    """
     with connect(url, application_name="candelabra-streamer") as connection:
-        last_us = unknown_since(connection, symbols, since_us) | last_minutes(connection, symbols)
-    return [symbol for symbol in symbols if last_us.get(symbol, 0) >= since_us]
+        last_us = last_minutes(connection, {*symbols, *halted})
+        since_us = min(horizon_us, max(last_us.values(), default=horizon_us) - SEEN_BEFORE_US)
+        last_us |= unknown_since(connection, halted, since_us)
+    return [symbol for symbol in halted if last_us.get(symbol, 0) >= since_us]
 
 
-def _stored_minutes(url: str, symbols: Sequence[str], since_us: int) -> StoredState:
+def _stored_minutes(
+    url: str, symbols: Sequence[str], horizon_us: int, *, now_us: int
+) -> StoredState:
     """Read newest rows, unverified minutes and open gaps; remove old open candles.
 
     A symbol streamed a moment ago may have unwritten rows. Rows newer than the last one found here
-    are requested again, never skipped.
+    are requested again, never skipped. A symbol's minutes between its first gap and its first row
+    are missing, too.
     """
     with connect(url, application_name="candelabra-streamer") as connection:
         started = server_started(connection)
         remove_stale_live(connection, symbols)
         close_proven_gaps(connection, symbols=symbols)
         gaps = claim_gaps(connection, worker="streamer", limit=MAX_GAPS, symbols=symbols)
-        last_us = last_minutes(connection, symbols)
-        unsure_us = minutes_to_request(connection, symbols, since_us)
-        return StoredState(last_us, unsure_us, gaps, started)
+        last_us = last_minutes(connection, symbols, now_us=now_us)
+        since_us = _since_us(last_us, horizon_us, minute_of(now_us) - horizon_us)
+        unsure_us = minutes_to_request(connection, symbols, since_us, now_us=now_us)
+        firsts_us = first_minutes(connection, {gap.symbol for gap in gaps}, since_us)
+    for symbol, first_us in firsts_us.items():
+        known = united((gap.start_us, gap.end_us) for gap in gaps if gap.symbol == symbol)
+        if unknown := without([(known[0][0], max(first_us, known[0][0]))], known):
+            unsure_us[symbol] = [*unknown, *unsure_us.get(symbol, [])]
+    return StoredState(last_us, unsure_us, gaps, started)
+
+
+def _since_us(last_us: Mapping[str, int], horizon_us: int, lookback_us: int) -> int:
+    """Return the first minute (µs) to look at: before the horizon after a long stop.
+
+    All minutes of the last streamer are then older. It may have been killed before it recorded a
+    gap, so as many minutes before its newest row are read.
+    """
+    return min(horizon_us, max(last_us.values(), default=horizon_us) - lookback_us)
+
+
+def _leaving_old(stored: StoredState, horizon_us: int) -> StoredState:
+    """Leave what the table lacks before the horizon, and no gap tells, to jobs."""
+    recent_us, left_us = {}, {}
+    for symbol, ranges in stored.unsure_us.items():
+        whole = united(ranges)
+        if recent := without(whole, [(whole[0][0], horizon_us)]):
+            recent_us[symbol] = recent
+        known = [(one.start_us, one.end_us) for one in stored.gaps if one.symbol == symbol]
+        later = [(max(horizon_us, whole[0][0]), max(horizon_us, whole[-1][1]))]
+        if left := without(without(whole, later), united(known)):
+            left_us[symbol] = left
+    return replace(stored, unsure_us=recent_us, left_us=left_us)

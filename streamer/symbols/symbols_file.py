@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from include.errors import PermanentError
+from include.errors import WrongValueError
 
 MAX_BYTES = 1_048_576
 """A list of all symbols of both markets has a fiftieth of this."""
@@ -47,21 +47,21 @@ def read_symbols(path: Path) -> WantedSymbols:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise PermanentError(
+        raise WrongValueError(
             f"{path}: {error.strerror}; a symbols file has one symbol or pattern on each line"
         ) from None
     if len(data) > MAX_BYTES:
-        raise PermanentError(f"{path}: over {MAX_BYTES} bytes; should be a list of symbols")
+        raise WrongValueError(f"{path}: over {MAX_BYTES} bytes; should be a list of symbols")
     lines: dict[str, int] = {}
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
         name = raw.partition(b"#")[0].decode(errors="replace").strip()
         if not name:
             continue
         if not NAME.fullmatch(name):
-            raise PermanentError(f"{path}:{number}: {_wrong(name)}")
+            raise WrongValueError(f"{path}:{number}: {_wrong(name)}")
         lines.setdefault(name, number)
     if not lines:
-        raise PermanentError(f"{path}: names no symbol; put one symbol or pattern on each line")
+        raise WrongValueError(f"{path}: names no symbol; put one symbol or pattern on each line")
     return WantedSymbols(path, lines)
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 
 from include.domain.instruments import UM_SUFFIX, Instrument, Market, unknown_symbol
-from include.errors import PermanentError, UnknownSymbolError
+from include.errors import UnknownSymbolError, WrongValueError
 
 ALL = ("*", f"*{UM_SUFFIX}")
 
@@ -48,7 +48,7 @@ def choose(
             without matches.
     """
     if not wanted:
-        raise PermanentError(
+        raise WrongValueError(
             "no symbols: give --symbols BTCUSDT,ETHUSDT (or SYMBOLS), a pattern like "
             "'*USDT' --top 100, --symbols-file FILE, or --all"
         )
@@ -56,7 +56,7 @@ def choose(
         if not matching([name], instruments, streamed=streamed):
             place = place_of(name)
             if is_pattern(name):
-                raise PermanentError(f"{place}no trading symbol matches the pattern {name!r}")
+                raise WrongValueError(f"{place}no trading symbol matches the pattern {name!r}")
             known = [instrument.symbol for instrument in instruments]
             raise UnknownSymbolError(place + unknown_symbol(name, known))
     chosen = matching(wanted, instruments, streamed=streamed)

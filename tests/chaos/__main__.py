@@ -22,7 +22,7 @@ import structlog
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.errors import CandelabraError
-from tests.chaos.run import ChaosError, run
+from tests.chaos.run import PATIENCE_S, ChaosError, run
 from tests.chaos.scenario import draw
 from tests.chaos.stage.servers import chaos_server
 
@@ -44,7 +44,7 @@ FOUND = {
     165: "a symbol whose streamer was killed before its first row began anew at the next start",
     199: "a read for the chart that hung with PostgreSQL kept the process from ending",
 }
-"""Seeds that failed at 120 minutes and speed 300, and what they found."""
+"""Basic seeds that failed at 120 minutes and speed 300, and what they found."""
 
 Told = tuple[int, bool, str]
 """A seed, whether it passed, and the message."""
@@ -62,7 +62,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if arguments.keep is not None:
         arguments.keep.mkdir(parents=True, exist_ok=True)
-    done = Done(arguments.resume, f"{arguments.minutes:g} {arguments.speed:g}")
+    done = Done(
+        arguments.resume, f"{arguments.minutes:g} {arguments.speed:g}" + " basic" * arguments.basic
+    )
     seeds = [seed for seed in ordered(arguments.seed, arguments.count) if seed not in done]
     if len(seeds) < arguments.count:
         sys.stdout.write(f"{arguments.count - len(seeds)} seeds went well before\n")
@@ -75,7 +77,7 @@ def main() -> int:
     for worker in workers:
         worker.start()
     try:
-        failed = _report(told, len(seeds), workers, done)
+        failed = _report(told, len(seeds), workers, done, is_enough=arguments.fail_fast)
     except KeyboardInterrupt:
         sys.stdout.write("ended early\n")
         for worker in workers:
@@ -120,8 +122,14 @@ class Done:
                 file.write(f"{seed} {self._how}\n")
 
 
-def _report(told: Queue[Told], count: int, workers: Sequence[Process], done: Done) -> list[int]:
-    """A line for each seed as it ends; returns those that failed."""
+def _report(
+    told: Queue[Told], count: int, workers: Sequence[Process], done: Done, *, is_enough: bool
+) -> list[int]:
+    """A line for each seed as it ends; returns those that failed.
+
+    Args:
+        is_enough: end with the first failure.
+    """
     began_s = time.monotonic()
     failed: list[int] = []
     number = 0
@@ -143,6 +151,10 @@ def _report(told: Queue[Told], count: int, workers: Sequence[Process], done: Don
         progress = f"[{number}/{count}, {len(failed)} failed, {left:.0f} min left]"
         sys.stdout.write(f"{progress} {text}\n")
         sys.stdout.flush()
+        if failed and is_enough:
+            for worker in workers:
+                worker.terminate()
+            return failed
     return sorted(failed)
 
 
@@ -178,9 +190,11 @@ def work(
 
 
 def _run(seed: int, arguments: argparse.Namespace, server: EmbeddedPostgres) -> Told:
-    scenario = draw(seed, minutes=arguments.minutes, speed=arguments.speed)
+    scenario = draw(
+        seed, minutes=arguments.minutes, speed=arguments.speed, is_basic=arguments.basic
+    )
     try:
-        outcome = run(scenario, server, keep=arguments.keep)
+        outcome = run(scenario, server, keep=arguments.keep, patience_s=arguments.patience)
     except ChaosError as error:
         return seed, False, str(error)
     for log in arguments.keep.glob(f"*-{seed}[.-]*") if arguments.keep else ():
@@ -198,6 +212,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1, help="how many seeds from there on")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="simulated, of faults")
     parser.add_argument("--speed", type=float, default=SPEED, help="simulated seconds per second")
+    parser.add_argument(
+        "--patience", type=float, default=PATIENCE_S, help="real seconds of calm to recover in"
+    )
+    parser.add_argument(
+        "--basic",
+        action="store_true",
+        help="no stops beyond the lookback, tight request weight, or trades at bounds of minutes",
+    )
+    parser.add_argument("--fail-fast", action="store_true", help="end with the first failure")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     parser.add_argument(
         "--resume", type=Path, metavar="FILE", help="remember good seeds there, and leave them out"

@@ -10,24 +10,30 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
 
 from deploy.local.postgres import EmbeddedPostgres
-from include.domain.timeframes import MINUTE_US, minute_of
-from include.errors import CandelabraError
+from include.domain.instruments import Market, market_of
+from include.domain.timeframes import MINUTE_US, minute_of, to_us
+from include.errors import CandelabraError, TransientError
 from include.jobs.klines.repair import repair_gaps
 from simulator.faults.plan import PlanError
 from simulator.server import ExchangeThread
 from tests.chaos.oracle.captured import Judge, rows_captured
+from tests.chaos.oracle.delivered import Delivered
 from tests.chaos.oracle.ledgers import given_up, reused_tickers
+from tests.chaos.oracle.readers import unpublished, wrong_in_view
 from tests.chaos.oracle.verdict import (
     MAX_REPORTED,
     GapCounts,
     Truth,
     differences,
+    expire_claims,
     gaps_of,
+    open_gaps,
     shortened,
     sources_of,
     truth,
@@ -35,18 +41,28 @@ from tests.chaos.oracle.verdict import (
 from tests.chaos.scenario import SYMBOLS, Scenario
 from tests.chaos.stage.blows import Blows
 from tests.chaos.stage.processes import StreamerProcess
+from tests.chaos.stage.reader import Reader
 from tests.chaos.stage.servers import Database, fresh_database
+from tests.chaos.stage.trust import TRUST
 from tests.chaos.stage.wiring import arguments, environment, settings_of_jobs
 from tests.integration.faults.staging import minutes_of, oracle, read_rows
 
 CALM_MINUTES = 6
 """Simulated: a halt is sure after five minutes."""
-EQUALITY_TIMEOUT_S = 180.0
+PATIENCE_S = 180.0
+"""Real seconds of calm until the table must equal the exchange."""
 START_TIMEOUT_S = 60.0
 REPAIR_EVERY_S = 1.0
 REPAIR_AFTER_S = 10.0
 """Younger gaps are the streamer's; older ones the DAG's, whose job is run here. A try of the
 streamer takes a second at most, and it has a calm of some for it."""
+CLAIMS_END_AFTER_S = 45.0
+"""Of calm, after which claims of killed streamers count as expired, for they last 15 minutes."""
+READERS_TIMEOUT_S = 10.0
+MIN_HITS = 0.1
+"""Share of the faults that must take effect: the others met no frame or request."""
+SETTLE_US = 2 * MINUTE_US
+"""Simulated; after it, rows of each stream arrive again."""
 MAX_RSS_BYTES = 250_000_000
 MAX_LEAVE_S = 60.0
 """Wait until sessions of ended processes are gone from the server, whose disk may stall."""
@@ -97,11 +113,18 @@ class Outcome:
         )
 
 
-def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = None) -> Outcome:
+def run(
+    scenario: Scenario,
+    server: EmbeddedPostgres,
+    *,
+    keep: Path | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Outcome:
     """Run a scenario on a server, and hold the table to the exchange.
 
     Args:
         keep: folder for the streamers' logs and the fault plan; a temporary one if None.
+        patience_s: real seconds of calm until the table must equal the exchange.
 
     Raises:
         ChaosError: the table is not the exchange's, or the streamer ended by itself.
@@ -111,7 +134,8 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candelabra-chaos-")))
         folder = keep or home
         database = stack.enter_context(fresh_database(server, f"chaos_{scenario.seed}"))
-        exchange = stack.enter_context(ExchangeThread(scenario.market))
+        exchange = stack.enter_context(ExchangeThread(scenario.market(home)))
+        stack.enter_context(TRUST.of(exchange.tls_ca_file))
         plan = [json.dumps(entry) for entry in scenario.entries]
         (folder / f"faults-{scenario.seed}.json").write_text("[\n" + ",\n".join(plan) + "\n]\n")
         settings = environment(exchange, database, scenario, home)
@@ -120,7 +144,7 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
             (folder / name).write_text("")
             one = StreamerProcess(settings, arguments(scenario), log_file=folder / name)
             streamers.append(stack.enter_context(one))
-        run_ = _Run(scenario, exchange, streamers[0], streamers[1], database)
+        run_ = _Run(scenario, exchange, streamers[0], streamers[1], database, patience_s)
         stack.callback(run_.close)
         try:
             outcome = run_.all()
@@ -130,11 +154,21 @@ def run(scenario: Scenario, server: EmbeddedPostgres, *, keep: Path | None = Non
     return outcome
 
 
+def check_hits(hits: int, faults: int) -> None:
+    """Fail a run in which so few faults took effect that it proves nothing.
+
+    Raises:
+        AssertionError: fewer than ``MIN_HITS`` of the faults took effect.
+    """
+    if hits < MIN_HITS * faults:
+        raise AssertionError(f"only {hits} of {faults} faults took effect: the run proves nothing")
+
+
 def command(scenario: Scenario) -> str:
     """How to run it again."""
     return (
         f"python -m tests.chaos --seed {scenario.seed} --minutes {scenario.minutes:g} "
-        f"--speed {scenario.speed:g}"
+        f"--speed {scenario.speed:g}" + (" --basic" if scenario.is_basic else "")
     )
 
 
@@ -148,7 +182,9 @@ class _Run:
         streamer: StreamerProcess,
         twin: StreamerProcess,
         database: Database,
+        patience_s: float,
     ) -> None:
+        self._patience_s = patience_s
         self._scenario = scenario
         self._exchange = exchange
         self._streamer = streamer
@@ -157,12 +193,17 @@ class _Run:
         self._settings = settings_of_jobs(exchange, database)
         self._serving = exchange.call(lambda: asyncio.ensure_future(exchange.exchange.wait()))
         self._repaired_s = 0.0
+        self._claims_end_s: float | None = None
+        self._calm_us = 0
+        self._delivered = Delivered(exchange)
+        self._reader = Reader(streamer, exchange.clock.now_us)
         self._outcome = Outcome(scenario.seed)
 
     def all(self) -> Outcome:
         """From the first start to the last comparison."""
         self._streamer.start()
         began_us = self._first_rows(SYMBOLS, START_TIMEOUT_S)
+        self._reader.start()
         self._faults(self._now_us())
         self._calm()
         until_us = minute_of(self._now_us())
@@ -171,6 +212,7 @@ class _Run:
         began_us |= new
         true = truth(self._exchange, began_us, until_us)
         self._await_equality(true, began_us, until_us)
+        self._check_readers(true, until_us)
         self._streamer.terminate()
         self._check_that_nothing_is_left()
         self._report(true, began_us, until_us)
@@ -185,6 +227,7 @@ class _Run:
 
     def close(self) -> None:
         """No longer watch the exchange."""
+        self._reader.stop()
         self._exchange.call(self._serving.cancel)
 
     def failure_report(self, error: Exception) -> str:
@@ -196,10 +239,18 @@ class _Run:
         return (
             f"seed {scenario.seed} failed: {error}\n"
             f"run it again: {command(scenario)}\n"
-            f"streamed by {scenario.wanted}, capture: {', '.join(scenario.capture) or 'none'}\n"
+            f"streamed by {scenario.wanted}{' over TLS' * scenario.is_tls}, "
+            f"capture: {', '.join(scenario.capture) or 'none'}\n"
             f"strikes: {strikes}\nfirst of {len(scenario.entries)} faults:\n{faults}\n"
+            f"open gaps:\n{self._open_gaps()}\n"
             f"logged: {dict(self._streamer.events())}\n{self._streamer.tail()}"
         )
+
+    def _open_gaps(self) -> str:
+        try:
+            return shortened(open_gaps(self._database.url)) or "none"
+        except psycopg.Error as error:
+            return f"not read: {error}"
 
     # --- steps
 
@@ -239,6 +290,8 @@ class _Run:
                 with suppress(PlanError):  # it has ended meanwhile
                     self._exchange.faults.remove(each["id"])
         self._outcome.hits = sum(1 for each in listed if each["hits"])
+        check_hits(self._outcome.hits, self._outcome.faults)
+        self._calm_us = self._now_us() + SETTLE_US
         self._wait_until_us(self._now_us() + CALM_MINUTES * MINUTE_US)
 
     def _newly_listed(self, until_us: int) -> dict[str, int]:
@@ -264,29 +317,57 @@ class _Run:
         def is_equal() -> bool:
             self._repair()
             found[:] = differences(
-                url, true, began_us, until_us, reused=reused, given_up=ended
-            ) or judge.differences(url, self._scenario.capture, began_us, until_us)
+                url, true, began_us, until_us,
+                reused=reused, given_up=ended, evidence=self._delivered,
+            ) or judge.differences(
+                url, self._scenario.capture, began_us, until_us, calm_us=self._calm_us
+            )  # fmt: skip
             return not found
 
         calm_s = time.monotonic()
+        self._claims_end_s = calm_s + CLAIMS_END_AFTER_S
         try:
-            self._until(is_equal, "the table of the exchange", EQUALITY_TIMEOUT_S)
+            self._until(is_equal, "the table of the exchange", self._patience_s)
         except TimeoutError as error:
             raise AssertionError(
-                f"{len(found)} differences after {EQUALITY_TIMEOUT_S:g} s of calm:\n"
+                f"{len(found)} differences after {self._patience_s:g} s of calm:\n"
                 f"{shortened(found)}"
             ) from error
         self._outcome.equal_after_s = time.monotonic() - calm_s
 
+    def _check_readers(self, true: Truth, until_us: int) -> None:
+        """Check what the hub published and what the live view shows."""
+        found: list[str] = []
+        ended = given_up(self._exchange)
+
+        def is_equal() -> bool:
+            found[:] = wrong_in_view(self._database.url, self._exchange, SYMBOLS)
+            return not found
+
+        with suppress(TimeoutError):
+            self._until(is_equal, "the live view", READERS_TIMEOUT_S)
+        self._reader.stop()
+        found += unpublished(
+            self._reader.connections, true, SYMBOLS, (self._calm_us, until_us), ended
+        )
+        if found:
+            raise AssertionError(f"readers saw {len(found)} differences:\n{shortened(found)}")
+
     def _repair(self) -> None:
-        """Repair periodically, like the DAG ``repair_gaps``."""
+        """Repair periodically, like the DAG ``repair_gaps``, whose tasks are retried."""
+        if self._claims_end_s is not None and time.monotonic() >= self._claims_end_s:
+            expire_claims(self._database.url)
+            self._claims_end_s = None
         if time.monotonic() >= self._repaired_s + REPAIR_EVERY_S:
-            repair_gaps(settings=self._settings, worker="chaos", older_than_s=REPAIR_AFTER_S)
+            with suppress(TransientError):
+                repair_gaps(settings=self._settings, worker="chaos", older_than_s=REPAIR_AFTER_S)
             self._repaired_s = time.monotonic()
 
     def _check_that_nothing_is_left(self) -> None:
         """Check that no process, session, uncaught error or memory growth remains."""
         for streamer in (self._streamer, self._twin):
+            if wrong := self._wrong_folds(streamer):
+                raise AssertionError(f"candles differed from right klines:\n{shortened(wrong)}")
             if left := streamer.left():
                 raise AssertionError(f"process groups {left} of ended streamers still run")
             if streamer.tracebacks():
@@ -301,6 +382,17 @@ class _Run:
         self._outcome.max_rss_bytes = rss_bytes
         if rss_bytes > MAX_RSS_BYTES:
             raise AssertionError(f"a streamer of six symbols held {rss_bytes / 1e6:.0f} MB")
+
+    def _wrong_folds(self, streamer: StreamerProcess) -> list[str]:
+        """Whole candles of spot that differed from a closed kline that was not wrong."""
+        return [
+            f"{one['symbol']} {one['open_time']}: {', '.join(one['values'])}"
+            for one in streamer.logged("kline_differs")
+            if market_of(one["symbol"]) is Market.SPOT
+            and not self._delivered.wrong_kline(
+                one["symbol"], to_us(datetime.fromisoformat(one["open_time"]))
+            )
+        ]
 
     def _report(self, true: Truth, began_us: dict[str, int], until_us: int) -> None:
         outcome = self._outcome

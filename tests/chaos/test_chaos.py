@@ -28,6 +28,8 @@ CHOSEN = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "").split(",") if 
 SEEDS = CHOSEN or [*range(1, 21)]
 SOAK_MINUTES = 120
 SOAK_SPEED = 300
+STOPPED = (33, 40, 128, 153)
+"""Seeds with stops longer than the lookback, which lost minutes without a gap once."""
 GROUPS = [SEEDS[first : first + AT_ONCE] for first in range(0, len(SEEDS), AT_ONCE)]
 RUNS = [
     pytest.param(seeds, id="-".join(map(str, seeds)), marks=[pytest.mark.long] if place else [])
@@ -74,7 +76,18 @@ def test_table_equals_the_exchange_after_chaos(
 def test_defects_found_by_a_soak_stay_fixed(
     seed: int, servers: list[EmbeddedPostgres], tmp_path: Path
 ) -> None:
-    scenario = draw(seed, minutes=SOAK_MINUTES, speed=SOAK_SPEED)
+    scenario = draw(seed, minutes=SOAK_MINUTES, speed=SOAK_SPEED, is_basic=True)
     outcome = run(scenario, servers[0], keep=tmp_path)
     assert outcome.minutes > 0
     assert outcome.streamed > 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(420)
+@pytest.mark.skipif(bool(CHOSEN), reason="other seeds were chosen")
+@pytest.mark.parametrize("seed", STOPPED)
+def test_stop_longer_than_the_lookback_loses_no_minute(
+    seed: int, servers: list[EmbeddedPostgres], tmp_path: Path
+) -> None:
+    scenario = draw(seed, minutes=SOAK_MINUTES, speed=SOAK_SPEED)
+    assert "long_stop" in run(scenario, servers[0], keep=tmp_path).strikes

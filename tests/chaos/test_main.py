@@ -54,7 +54,8 @@ def test_failed_cleanup_fails_the_run_and_later_runs_use_another_server(
         servers.append(folder)
         yield len(servers)
 
-    def run(scenario: Scenario, server: int, *, keep: Path | None) -> str:
+    def run(scenario: Scenario, server: int, *, keep: Path | None, patience_s: float) -> str:
+        assert patience_s == 9.0
         ran.append((scenario.seed, server))
         if scenario.seed == 2:
             raise ChaosError("rows are missing")
@@ -67,7 +68,11 @@ def test_failed_cleanup_fails_the_run_and_later_runs_use_another_server(
 
     monkeypatch.setattr(module, "chaos_server", chaos_server)
     monkeypatch.setattr(module, "run", run)
-    work([1, 2, 3, 4], argparse.Namespace(minutes=5.0, speed=150.0, keep=None), told.append)
+    work(
+        [1, 2, 3, 4],
+        argparse.Namespace(minutes=5.0, speed=150.0, keep=None, patience=9.0, basic=False),
+        told.append,
+    )
     assert ran == [(1, 1), (2, 1), (3, 1), (4, 2)]
     assert [one[:2] for one in told] == [(1, True), (2, False), (3, False), (4, True)]
     assert told[1][2] == "rows are missing"
@@ -83,7 +88,11 @@ def test_seeds_without_a_server_fail_one_after_the_other(monkeypatch: pytest.Mon
         raise OSError("no room")
 
     monkeypatch.setattr(module, "chaos_server", chaos_server)
-    work([1, 2], argparse.Namespace(minutes=5.0, speed=150.0, keep=None), told.append)
+    work(
+        [1, 2],
+        argparse.Namespace(minutes=5.0, speed=150.0, keep=None, patience=9.0, basic=False),
+        told.append,
+    )
     assert [one[:2] for one in told] == [(1, False), (2, False)]
 
 

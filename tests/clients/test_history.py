@@ -59,15 +59,7 @@ def test_trades_by_id_are_complete_and_aggregate_to_the_klines(
     aggregated = [
         aggregated_minute(list(rows), bought) for _, rows in groupby(fills, key=minute_of)
     ]
-    if market == "um":
-        # klines count fills of the insurance fund and ADL, for which no aggTrade has the side
-        aggregated, true = (
-            [row[:8] for row in aggregated],
-            [wanted[:8] for wanted in map(comparable, true)],
-        )
-    else:
-        true = [comparable(row) for row in true]
-    assert aggregated == true
+    assert aggregated == [comparable(row) for row in true]
     assert_aggregates_are_sums(aggregates, fills)
 
 

@@ -13,8 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DAGS = [
-    "backfill_history", "build_marts", "check_everything", "check_quality", "import_files",
-    "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
+    "audit_marts", "backfill_history", "build_marts", "check_everything", "check_quality",
+    "import_files", "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps",
+    "sync_instruments",
 ]  # fmt: skip
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 
@@ -141,12 +142,15 @@ def test_consumers_run_by_clock_and_by_asset_one_at_a_time(dag_bag, policies, da
     assert dag.max_active_runs == 1
 
 
-def test_check_everything_runs_daily_one_at_a_time(dag_bag):
+@pytest.mark.parametrize(
+    ("name", "schedule"), [("check_everything", "20 3 * * *"), ("audit_marts", "35 * * * *")]
+)
+def test_checks_of_everything_run_one_at_a_time(dag_bag, name, schedule):
     from airflow.sdk import CronTriggerTimetable
 
-    dag = dag_bag.dags["check_everything"]
+    dag = dag_bag.dags[name]
     assert isinstance(dag.timetable, CronTriggerTimetable)
-    assert dag.timetable.expression == "20 3 * * *"
+    assert dag.timetable.expression == schedule
     assert dag.max_active_runs == 1
 
 

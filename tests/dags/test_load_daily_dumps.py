@@ -26,7 +26,8 @@ def test_day_is_loaded_once_its_files_are_published(daily_run, database_url):
     tasks = {each.task_id: each for each in daily.tasks}
     assert tasks["summarise"].state == "success"
     labels = {each.rendered_map_index for each in daily.tasks if each.task_id == "load"}
-    assert labels == {f"{symbol} {daily.day:%Y-%m-%d}" for symbol in ("BTCUSDT", "BTCUSDT.P")}
+    first, last = (f"{symbol} {daily.day:%Y-%m-%d}" for symbol in ("BTCUSDT", "BTCUSDT.P"))
+    assert labels == {f"{first} … {last} (2)"}
 
 
 def test_run_without_active_symbols_succeeds(daily_run):

@@ -45,6 +45,19 @@ CASES: list[tuple[str, str, Any]] = [
     # a bar belongs to its time, whatever the browser's zone
     ("bars", "moment(1700000040, '5m')", "2023-11-14 22:14"),
     ("bars", "moment(1698796800, '1M')", "2023-11-01"),
+    ("bars", ("(() => { shownTime.isLocal = true; const told = [moment(60, '1m') =="
+     " new Date(60000 - new Date(60000).getTimezoneOffset() * 60000).toISOString().slice(0, 16)"
+     ".replace('T', ' '), moment(60, '1d'), zone()]; shownTime.isLocal = false; return told; })()"),
+     [True, "1970-01-01", "local time"]),
+    # periods of the user's own; what the loaded bars cannot give is not shown
+    ("own", "sma([1, 2, 3, 6].map((close, time) => ({time, close})), 3)",
+     [{"time": 2, "value": 2}, {"time": 3, "value": 11 / 3}]),
+    ("own", "ema([...Array(12).keys()].map((time) => ({time, close: '4'})), 2)",
+     [{"time": 10, "value": 4}, {"time": 11, "value": 4}]),
+    ("own", ("rsi([1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1].map((close, time) => ({time, close})), 2)"
+     ".map((one) => Math.round(one.value))"), [33]),
+    ("own", "['14', '1', '2.5', '', '1001', 'x'].map((one) => periodOf(one) ?? null)",
+     [14, None, None, None, None, None]),
     ("bars", "dayOf(1700000040)", "2023-11-14"),
     ("bars", "isHole({time: 0}, {time: 60}, '1m')", False),
     ("bars", "isHole({time: 0}, {time: 120}, '1m')", True),

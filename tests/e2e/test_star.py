@@ -98,6 +98,19 @@ async def test_star_adds_a_symbol_to_the_watchlist(
             await until_pressed(page, "BTCUSDT", is_on=True)
             await until_watched(database_url, anna, {"BTCUSDT"})
             await page.until("document.getElementById('summary').innerText.includes('is on your')")
+
+            # the panel has it with its price, and leads to it
+            panel = "document.getElementById('watchlist')"
+            await page.run(f"{panel}.querySelector('summary').click()")
+            await page.until(f"/BTCUSDT[\\s\\S]*[0-9] %/.test({panel}.innerText)")
+            await page.run("location.hash = '#BTCUSDT/5m'")
+            await page.until("document.title.startsWith('BTCUSDT 5m')")
+            assert await pale_texts(page) == []
+            await page.run(f"{panel}.querySelector('li button').click()")
+            await page.until(f"!{panel}.open")
+            await page.run("location.hash = '#BTCUSDT/1m'")
+            await page.until(f"{LIVE} && window.candelabra.bars() > 50")
+
             assert await pale_texts(page) == []
             assert "BTCUSDT on the watchlist" in (await names_of_controls(page))["button"]
             await page.press("w")

@@ -1,7 +1,8 @@
 """Plant each defect of ``defects.toml`` in a copy of the tree and run the tests that must fail.
 
 ``make mutants``, or ``python -m tests.mutants NAME…`` for some of them. The command fails if a
-defect turns no test red, or no longer applies to the code.
+defect turns no test red, or no longer applies to the code. ``--by chaos`` runs seeds of chaos
+instead of tests, and fails below ``CHAOS_GOAL``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +24,16 @@ DEFECTS = Path(__file__).with_name("defects.toml")
 TIMEOUT_S = 900.0
 """For the tests of one defect; a defect that makes them hang counts as caught."""
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not long"]
-PASSED, FAILED = 0, 1  # exit codes of pytest
+PASSED, FAILED = 0, 1  # exit codes of pytest and of chaos
+CHAOS = [
+    sys.executable, "-m", "tests.chaos", "--fail-fast", "--minutes", "60", "--speed", "300",
+    "--patience", "45",
+]  # fmt: skip
+CHAOS_DEFECTS = 25
+"""The first defects of the list: those of the live path, raw capture and its writers."""
+CHAOS_GOAL = 15
+CHAOS_SEEDS = ("1", "4")
+"""First seed and number of seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +92,33 @@ def run_tests(folder: Path, tests: list[str]) -> tuple[int, str]:
     return ended.returncode, "\n".join(lines or ended.stdout.splitlines()[-3:])
 
 
-def verdict_on(defect: Defect, folder: Path) -> tuple[bool, str]:
-    """Plant a defect, run its tests, and restore the file; returns whether a test failed."""
+def run_chaos(folder: Path, seeds: Sequence[str]) -> tuple[int, str]:
+    """Run seeds of chaos in a folder; returns the exit code and the first difference."""
+    first, count = seeds
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        ended = subprocess.run(
+            [*CHAOS, "--seed", first, "--count", count], cwd=folder, env=environment,
+            timeout=TIMEOUT_S, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return FAILED, f"no end within {TIMEOUT_S:g} s"
+    failed = [part for part in ended.stdout.splitlines() if " failed: " in part]
+    lines = ended.stdout.splitlines()
+    told = [f"{one[:200]} {lines[lines.index(one) + 1][:200]}" for one in failed[:1]]
+    return ended.returncode, "\n".join(told or lines[-1:] or ["no output"])
+
+
+def verdict_on(
+    defect: Defect, folder: Path, run: Callable[[], tuple[int, str]]
+) -> tuple[bool, str]:
+    """Plant a defect, run what must fail, and restore the file; returns whether it failed."""
     path = folder / defect.file
     original = path.read_text()
     try:
         path.write_text(defect.planted_in(original))
-        code, output = run_tests(folder, list(defect.tests))
+        code, output = run()
     except (OSError, ValueError) as error:
         return False, f"DOES NOT APPLY: {error}"
     finally:
@@ -94,7 +126,7 @@ def verdict_on(defect: Defect, folder: Path) -> tuple[bool, str]:
     if code == PASSED:
         return False, "SURVIVED"
     if code != FAILED:
-        return False, f"NO VERDICT, pytest ended with {code}: {output}"
+        return False, f"NO VERDICT, the run ended with {code}: {output}"
     return True, output.splitlines()[0].removeprefix("FAILED ").split(" - ")[0]
 
 
@@ -102,30 +134,44 @@ def main() -> int:
     """Try the defects; non-zero unless tests catch every one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="defects to try; by default all")
+    parser.add_argument("--by", choices=("tests", "chaos"), default="tests", help="what must fail")
+    parser.add_argument("--seeds", nargs=2, default=CHAOS_SEEDS, metavar=("FIRST", "COUNT"))
     chosen = parser.parse_args()
-    wanted = [one for one in defects() if not chosen.names or one.name in chosen.names]
+    is_chaos = chosen.by == "chaos"
+    listed = defects()[:CHAOS_DEFECTS] if is_chaos else defects()
+    wanted = [one for one in listed if not chosen.names or one.name in chosen.names]
     if unknown := set(chosen.names) - {one.name for one in wanted}:
         parser.error(f"no such defect: {', '.join(sorted(unknown))}")
     survivors = []
     with tempfile.TemporaryDirectory(prefix="candelabra-mutants-") as name:
         folder = Path(name)
         copy_tree(folder)
-        code, output = run_tests(
-            folder, list(dict.fromkeys(t for one in wanted for t in one.tests))
-        )
+        if is_chaos:
+            code, output = run_chaos(folder, chosen.seeds)
+        else:
+            code, output = run_tests(
+                folder, list(dict.fromkeys(t for one in wanted for t in one.tests))
+            )
         if code != PASSED:
-            print(f"these tests fail without any defect:\n{output}")  # noqa: T201
+            print(f"this fails without any defect:\n{output}")  # noqa: T201
             return 1
         for defect in wanted:
             began_s = time.monotonic()
-            is_caught, reason = verdict_on(defect, folder)
+            is_caught, reason = verdict_on(
+                defect,
+                folder,
+                partial(run_chaos, folder, chosen.seeds)
+                if is_chaos
+                else partial(run_tests, folder, list(defect.tests)),
+            )
             took_s = time.monotonic() - began_s
             mark = "caught  " if is_caught else "ESCAPED "
             print(f"{mark} {took_s:5.1f} s  {defect.name}: {reason}", flush=True)  # noqa: T201
             if not is_caught:
                 survivors.append(defect.name)
     print(f"{len(wanted) - len(survivors)} of {len(wanted)} defects caught")  # noqa: T201
-    return 1 if survivors else 0
+    goal = min(CHAOS_GOAL, len(wanted)) if is_chaos else len(wanted)
+    return 1 if len(wanted) - len(survivors) < goal else 0
 
 
 if __name__ == "__main__":

@@ -31,9 +31,7 @@ from tests.parity.test_recorded_frames import frames_2021
 pytestmark = pytest.mark.recorded
 
 Frame = AggTrade | Trade | Kline
-FEW = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,11 @@ def protos() -> str:
 
 def metrics() -> str:
     """Each metric with its kind, labels and help."""
-    source = next(path for path in modules() if "METRICS = {" in path.read_text())
+    from serving.metrics import SERVING_METRICS
+
+    source = next(path for path in modules() if "\nMETRICS = {" in path.read_text())
     name = ".".join(source.relative_to(ROOT).with_suffix("").parts)
-    declared = __import__(name, fromlist=["METRICS"]).METRICS
+    declared = __import__(name, fromlist=["METRICS"]).METRICS | SERVING_METRICS
     return "\n".join(
         f"{name} {one.kind} {','.join(one.labels)}: {one.meaning}"
         for name, one in sorted(declared.items())

@@ -16,8 +16,9 @@ CANCELLED_AT_STOP = "runs until the streamer or server stops, which cancels it"
 READER_WAITS = "a reader may wait for the next change without a limit"
 
 ENDED_BY_CALLER = {
+    ("serving/auth/login_audit.py", "run"): CANCELLED_AT_STOP,
     ("serving/auth/middleware.py", "_while_valid"): IN_TIMED_WAIT,
-    ("serving/auth/service.py", "run"): CANCELLED_AT_STOP,
+    ("serving/auth/service.py", "_follow"): CANCELLED_AT_STOP,
     ("serving/auth/service.py", "watchlists"): READER_WAITS,
     ("serving/bars/live_bars.py", "_follow"): CANCELLED_AT_STOP,
     ("serving/bars/live_bars.py", "_read_next"): CANCELLED_AT_STOP,

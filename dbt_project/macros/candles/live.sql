@@ -164,10 +164,9 @@ begin
                         order by stored.open_time limit 1
                     ),
                     (
-                        select live.open_time from {{ local(source('market', 'live_candles')) }} as live
+                        select live.open_time from market.live_candles_of(of_symbol) as live
                         where
-                            live.symbol = of_symbol
-                            and live.open_time >= date_bin('1 minute', former.listed_to, '2001-01-01 00:00:00+00')
+                            live.open_time >= date_bin('1 minute', former.listed_to, '2001-01-01 00:00:00+00')
                         order by live.open_time limit 1
                     )
                 ) as open_time
@@ -224,8 +223,8 @@ begin
         open_time, open_time + interval '1 minute',
         {{- select_bar_columns(without=['open_time', 'next_open_time', 'minute_count']) }},
         1, is_closed, is_closed, updated_at
-    from {{ local(source('market', 'live_candles')) }} as live
-    where live.symbol = of_symbol and live.open_time = bar_open;
+    from market.live_candles_of(of_symbol) as live
+    where live.open_time = bar_open;
 end
 {%- endset -%}
 {{ make_bar_function(
@@ -262,9 +261,9 @@ end
         {{ minute_as_bar('live') }},
         live.is_closed as is_complete,
         live.is_closed
-    from {{ local(source('market', 'live_candles')) }} as live
+    from market.live_candles_of(of_symbol) as live
     where
-        live.symbol = of_symbol and live.open_time >= bar_open and live.open_time < bar_end
+        live.open_time >= bar_open and live.open_time < bar_end
         and not exists (
             select from {{ local(source('market', 'candles_1m')) }} as stored
             where

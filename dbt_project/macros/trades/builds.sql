@@ -95,6 +95,15 @@
 /* only_touched_sessions {{ alias }} {{ day }} {{ time or '-' }} */
 {%- endmacro %}
 
+{#-
+  SQL: whether candles count a row of market.trades. Fills of the insurance fund and of
+  auto-deleveraging have other types, and prices far from the market's. Null: the source sends no
+  type, and no such fills.
+-#}
+{% macro is_of_the_market(alias) -%}
+coalesce({{ alias }}.trade_type, 'MARKET') = 'MARKET'
+{%- endmacro %}
+
 {#- SQL: a query with its marks replaced by joins with "touched", for one day. -#}
 {% macro restrict_to_touched_day(query, session, from_time, to_time) -%}
     {%- set of_day = 'inner join touched on touched.session = date \'' ~ session ~ '\''

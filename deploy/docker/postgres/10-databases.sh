@@ -11,5 +11,8 @@ CREATE ROLE candelabra LOGIN CREATEROLE PASSWORD :'owner_password';
 CREATE DATABASE candelabra OWNER candelabra;
 CREATE ROLE airflow LOGIN PASSWORD :'airflow_password';
 CREATE DATABASE airflow OWNER airflow;
-REVOKE ALL ON DATABASE airflow FROM PUBLIC;
+REVOKE ALL ON DATABASE airflow, postgres, template1 FROM PUBLIC;
 SQL
+# What only a superuser may restrict in the database that `candelabra migrate` fills.
+psql --no-psqlrc -v ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname candelabra \
+  --file "${ADMINISTRATOR_SQL:-/usr/share/candelabra/administrator.sql}"

@@ -39,6 +39,7 @@ MAX_READ_S = 3_600.0
 """Maximum time for reading a file once, including the processing of its rows."""
 
 _READ_BYTES = 1 << 20
+_HEX = frozenset("0123456789abcdef")
 _CORRUPT = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError)
 
 
@@ -46,6 +47,12 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in lower-case hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum_in(text: str) -> str | None:
+    """Return the SHA-256 of a CHECKSUM file, which has the sum and the name; None without one."""
+    checksum = next(iter(text.split()), "").lower()
+    return checksum if len(checksum) == 64 and _HEX.issuperset(checksum) else None
 
 
 def check_archive(path: Path) -> None:
@@ -58,6 +65,23 @@ def check_archive(path: Path) -> None:
     with _opened(path) as (stream, _):
         while stream.read(_READ_BYTES):
             pass
+
+
+def member_name(path: Path) -> str:
+    """Return the name of the file in a zip; empty for other files, which have one name.
+
+    Raises:
+        RejectedInputError: as ``check_archive``.
+    """
+    if path.suffix != ".zip":
+        return ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _only_member(path, archive).filename.rpartition("/")[2]
+    except _CORRUPT as error:
+        raise RejectedInputError(
+            f"{path.name} is damaged: {error or type(error).__name__}; fetch or copy it again"
+        ) from error
 
 
 def read_blocks(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
+from include.domain.timeframes import DAY_US
 from include.errors import RejectedInputError
 
 MAX_RAW_CHARACTERS = 500
@@ -75,7 +77,9 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
         # differ.
         if fitting:
             return max(fitting, key=lambda one: _fits_flags(fields, one)), False
-        raise RejectedInputError(f"{file} has {width} columns; known are {known}")
+        raise RejectedInputError(
+            f"{file} has {width} columns; known are {known}. Candles of others need --columns"
+        )
     header = first.lower().replace("_", "").replace(" ", "").replace('"', "")
     for layout in layouts:
         if header in layout.headers:
@@ -83,7 +87,7 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
     # Never the line itself: the reason may be read by others than the file.
     raise RejectedInputError(
         f"{file}: the first line, with {len(first.split(','))} fields, is neither a row nor a "
-        f"known header; known are {known}"
+        f"known header; known are {known}. Candles of others need --columns"
     )
 
 
@@ -156,6 +160,10 @@ def number_checks(columns: Sequence[str]) -> list[tuple[pl.Expr, str | pl.Expr]]
     return checks
 
 
+MAX_AHEAD_US = DAY_US
+"""How far a time may lie in the future: clocks differ, and simulated time may run ahead."""
+
+
 def time_checks(columns: Sequence[str], *, digits: int) -> list[tuple[pl.Expr, str | pl.Expr]]:
     """Return the checks that columns contain times in the file's unit.
 
@@ -169,6 +177,9 @@ def time_checks(columns: Sequence[str], *, digits: int) -> list[tuple[pl.Expr, s
         checks.append((~text.str.contains(TIME), no_time))
         other_unit = f"{name} is not in the unit of the file's first row"
         checks.append((text.str.len_bytes() != digits, other_unit))
+        latest = (time.time_ns() // 1_000 + MAX_AHEAD_US) // (1_000 if digits == 13 else 1)
+        is_ahead = (text.cast(pl.Int64, strict=False) > latest).fill_null(value=False)
+        checks.append((is_ahead, pl.format(f"{name} lies in the future: {{}}", text)))
     return checks
 
 

@@ -20,6 +20,7 @@ import httpx
 import structlog
 
 from include.backoff import Backoff, retried
+from include.binance.files.archives import checksum_in
 from include.binance.files.downloads import download
 from include.binance.files.dump_paths import daily_path, klines_prefix, monthly_path
 from include.binance.files.kline_files import KlineBlock, read_klines
@@ -56,7 +57,6 @@ MAX_ELAPSED_S = 300.0
 """A request is not retried after this time, however long the site asks to wait."""
 MAX_PAGES = 10_000
 """Maximum pages of a listing: ten million keys, more than the site has."""
-_HEX = frozenset("0123456789abcdef")
 
 
 class NotPublishedError(TransientError):
@@ -222,8 +222,8 @@ class DumpSite:
 
     def _expected_checksum(self, path: str) -> str:
         text = self._retried(path, partial(self._get, f"{path}.CHECKSUM")).text
-        checksum = text.split()[0].lower() if text.split() else ""
-        if len(checksum) != 64 or not _HEX.issuperset(checksum):
+        checksum = checksum_in(text)
+        if checksum is None:
             raise RejectedInputError(
                 f"{path}.CHECKSUM holds {text[:80]!r}; expected a SHA-256 and a file name"
             )

@@ -65,6 +65,15 @@ def parquet_layout(path: Path, layouts: Sequence[Layout]) -> Layout:
     return match.layout
 
 
+def parquet_names(path: Path) -> list[str]:
+    """Return the names of a file's columns.
+
+    Raises:
+        RejectedInputError: it is damaged.
+    """
+    return list(_schema(path))
+
+
 def parquet_symbols(path: Path) -> list[str]:
     """Return the distinct values of a file's column ``symbol``; empty if it has none.
 
@@ -100,6 +109,30 @@ def parquet_blocks(
         done += batch.height
         lines = batch.select(*texts).write_csv(include_header=False, quote_style="never")
         yield lines.encode(), done / max(total, 1)
+
+
+def foreign_blocks(path: Path) -> Generator[tuple[pl.DataFrame, float], None, None]:
+    """Yield a file's rows with every column as text, with the share read so far.
+
+    For files of unknown origin: a float becomes the shortest decimal that it stands
+    for. Times become µs since 1970; those without a zone count as UTC.
+
+    Raises:
+        RejectedInputError: it is damaged.
+    """
+    texts = [
+        pl.col(name).dt.epoch("us").cast(pl.String)
+        if isinstance(kind, pl.Datetime)
+        else pl.col(name).cast(pl.String)
+        for name, kind in _schema(path).items()
+        if not kind.is_nested() and kind != pl.Binary
+    ]
+    with _readable(path):
+        total = pl.scan_parquet(path).select(pl.len()).collect().item()
+    done = 0
+    for batch in _batches(path):
+        done += batch.height
+        yield batch.select(texts), done / max(total, 1)
 
 
 def _batches(path: Path, columns: Sequence[str] = ()) -> Generator[pl.DataFrame, None, None]:
@@ -164,7 +197,8 @@ def _match(path: Path, layouts: Sequence[Layout]) -> _Match:
             return _Match(layout, names)
     known_layouts = "; ".join(f"{one.name}: {','.join(one.columns)}" for one in layouts)
     raise RejectedInputError(
-        f"{path.name} has the columns {', '.join(by_plain.values())}; known are {known_layouts}"
+        f"{path.name} has the columns {', '.join(by_plain.values())}; known are {known_layouts}. "
+        "Candles of others need --columns"
     )
 
 

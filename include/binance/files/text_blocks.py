@@ -13,6 +13,9 @@ from include.binance.files.archives import BLOCK_BYTES, OnRead, check_archive, r
 from include.binance.files.columns import Layout, choose_layout, lines_of
 from include.errors import RejectedInputError
 
+_FIRST_BYTES = 1 << 18
+"""Read to find the first line; more than the longest line."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextBlock:
@@ -47,10 +50,21 @@ def layout_of(path: Path, layouts: Sequence[Layout]) -> Layout:
     """
     if path.suffix == parquet_files.SUFFIX:
         return parquet_files.parquet_layout(path, layouts)
-    for block in read_blocks(path):
+    return choose_layout(first_line_of(path), layouts, file=path.name)[0]
+
+
+def first_line_of(path: Path) -> str:
+    """Return a file's first non-blank line; of a Parquet file its column names.
+
+    Raises:
+        RejectedInputError: it is damaged or empty.
+    """
+    if path.suffix == parquet_files.SUFFIX:
+        return ",".join(parquet_files.parquet_names(path))
+    for block in read_blocks(path, block_bytes=_FIRST_BYTES):
         lines = lines_of(block, first_line=1)
         if lines.height:
-            return choose_layout(lines["raw"][0], layouts, file=path.name)[0]
+            return str(lines["raw"][0])
     raise RejectedInputError(f"{path.name} is empty")
 
 

@@ -25,6 +25,9 @@ FIRST_US = 100_000_000_000_000
 """Smallest time read as microseconds. Milliseconds have 13 digits until the year 5138, microseconds
 15 and more since 1973."""
 
+MARKET_TRADE = "MARKET"
+"""``trade_type`` of fills that candles count; others are ``INSURANCE_FUND``, ``ADL`` and ``NA``."""
+
 Moment = Annotated[int, msgspec.Meta(gt=10**12, lt=10**16)]
 """Valid event times, from 2001 in milliseconds to 2286 in microseconds."""
 
@@ -49,7 +52,11 @@ class AggTrade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="aggTra
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="trade"):
-    """``<symbol>@trade``: one fill. On USD-M the ids skip by design."""
+    """``<symbol>@trade``: one fill. On USD-M the ids skip by design.
+
+    USD-M also sends fills that are not trades of the market, such as takeovers by the insurance
+    fund at prices far from the market's. The exchange's klines leave them out.
+    """
 
     event_time: Moment = msgspec.field(name="E")
     symbol: str = msgspec.field(name="s")
@@ -58,6 +65,12 @@ class Trade(msgspec.Struct, frozen=True, gc=False, tag_field="e", tag="trade"):
     quantity: Decimal = msgspec.field(name="q")
     trade_time: Moment = msgspec.field(name="T")
     is_buyer_maker: bool = msgspec.field(name="m")
+    trade_type: str | None = msgspec.field(name="X", default=None)  # None on spot
+
+    @property
+    def is_market(self) -> bool:
+        """Whether candles count it."""
+        return self.trade_type is None or self.trade_type == MARKET_TRADE
 
     @property
     def first_trade_id(self) -> int:
@@ -236,7 +249,14 @@ def _checked(data: MarketFrame, text: bytes | memoryview | str) -> MarketFrame:
         is_sound = False  # comparing NaN raises
     if not is_sound:
         raise PermanentError(f"frame has an invalid number: {_beginning(text)}")
+    if isinstance(data, Trade) and not data.is_market and not _is_name(data.trade_type):
+        raise PermanentError(f"X of a trade should be one word: {_beginning(text)}")
     return data
+
+
+def _is_name(text: str | None) -> bool:
+    """Whether a text is a plain word, which needs no escaping in a line of COPY."""
+    return text is not None and text.isascii() and text.isidentifier() and len(text) < _SHOWN_KIND
 
 
 def _decode_other(text: bytes | memoryview | str, combined_error: Exception) -> Frame:

@@ -28,6 +28,7 @@ from include.jobs.files.user_files import (
     open_file,
     read_parts,
 )
+from include.store.candles.foreign import store_foreign
 from include.store.candles.merging import Connection
 from include.store.candles.minutes import MergeCounts, merge_frame
 from include.store.instruments import read_instruments
@@ -66,6 +67,7 @@ class ImportSummary:
         rows: usable rows: klines or trades.
         rejected: unusable rows, stored in ``ops.rejected_rows`` and ``quarantine``.
         partial: minutes that may lack trades.
+        incomplete: rows that lack values, stored in ``market.foreign_candles_1m``.
         merged: counts of the merge.
         quarantine: CSV of the rejected rows; None if there are none.
         reasons: number of rejected rows by reason.
@@ -80,6 +82,7 @@ class ImportSummary:
     partial: int
     merged: MergeCounts
     quarantine: str | None
+    incomplete: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -90,17 +93,20 @@ def import_file(
     path: Path | str,
     symbol: str = "",
     market: Market | str = "",
+    columns: str = "",
     on_progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportSummary:
     """Merge a user's file into ``market.candles_1m``; repeating it changes nothing.
 
-    Rows are stored as unconfirmed, with source ``file``: every row of the exchange outranks them.
-    Bad rows are stored with file, line and reason; the others are loaded. Repeating an interrupted
+    Rows are stored as unconfirmed, with source ``file``, or ``foreign`` if ``columns`` names their
+    columns: every row of the exchange outranks them.
+    Rows of foreign files that lack values are stored in ``market.foreign_candles_1m`` instead. Bad
+    rows are stored with file, line and reason; the others are loaded. Repeating an interrupted
     load gives the same rows.
 
     Args:
         path: ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``; the columns decide the kind.
-        symbol, market: see ``user_files.open_file``.
+        symbol, market, columns: see ``user_files.open_file``.
         on_progress: called after each block.
 
     Raises:
@@ -109,9 +115,9 @@ def import_file(
         TransientError: the database is away; rows merged before stay.
     """
     started_s = time.monotonic()
-    file = open_file(Path(path), symbol=symbol, market=market)
+    file = open_file(Path(path), symbol=symbol, market=market, columns=columns)
     path, symbol, key = file.path, file.symbol, file.key
-    merged, rows, rejected, partial = MergeCounts(), 0, 0, 0
+    merged, rows, rejected, partial, incomplete = MergeCounts(), 0, 0, 0, 0
     reasons: dict[str, int] = {}
     time_unit: str | None = None
     first: Rejection | None = None
@@ -128,8 +134,10 @@ def import_file(
             first = first or next(iter(part.rejections), None)
             if first is not None and not rows and rejected >= HOPELESS_ROWS:
                 raise _hopeless(path.name, first)
-            merged += _merge(connection, symbol, part)
+            merged += _merge(connection, file, part)
             partial += part.partial.height
+            incomplete += part.incomplete.height
+            store_foreign(connection, part.incomplete, file=path.name)
             time_unit = part.time_unit or time_unit
             keep(part.rejections)
             record_rejected_rows(
@@ -164,6 +172,7 @@ def import_file(
         rows=rows,
         rejected=rejected,
         partial=partial,
+        incomplete=incomplete,
         merged=merged,
         quarantine=str(quarantine) if rejected else None,
         reasons=reasons,
@@ -181,11 +190,12 @@ def import_file(
     return summary
 
 
-def _merge(connection: Connection, symbol: str, part: FilePart) -> MergeCounts:
-    whole = as_candidates(part.candles, status=Status.UNCONFIRMED, source=Source.FILE)
+def _merge(connection: Connection, file: UserFile, part: FilePart) -> MergeCounts:
+    source = Source.FILE if file.columns is None else Source.FOREIGN
+    whole = as_candidates(part.candles, status=Status.UNCONFIRMED, source=source)
     partial = as_candidates(part.partial, status=Status.PARTIAL, source=Source.FILE)
     counts = merge_frame(connection, pl.concat([whole, partial]).sort("open_time"))
-    add_coverage(connection, symbol, Source.FILE, ranges_in(part.candles["open_time"]))
+    add_coverage(connection, file.symbol, source, ranges_in(part.candles["open_time"]))
     return counts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import structlog
 
 from include.config import Settings
 from include.errors import RejectedInputError, TransientError
+from include.jobs.files.checksums import checksum_beside
 from include.jobs.files.imports import ImportSummary, import_file
 from include.jobs.files.inbox_folder import (
     DONE,
@@ -38,6 +40,8 @@ def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
             return InboxResult(name, "gone")
         try:
             check_regular(path)
+            if os.path.lexists(checksum_beside(path)):
+                check_regular(checksum_beside(path))
             summary = _imported(settings, path)
         except TransientError:
             raise  # the file stays claimed; the next run loads it

@@ -7,6 +7,8 @@
     inbox/done/FILE         loaded; FILE.reason.txt beside it if rows were rejected
     inbox/failed/FILE       refused; FILE.reason.txt beside it
 
+A ``FILE.CHECKSUM`` moves with its file. Alone it waits an hour for it, then it is refused.
+
 Links, devices and pipes are refused without being opened. Subfolders are preserved, so files below
 ``futures/um`` count as USD-M. If a run is killed, its file stays claimed but loses its lock: the
 next run loads it.
@@ -19,11 +21,12 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from include.errors import PermanentError, RejectedInputError
+from include.jobs.files.checksums import CHECKSUM, checksum_beside
 from include.jobs.files.pieces import InboxFile
 from include.jobs.files.user_files import SUFFIXES
 
@@ -31,6 +34,9 @@ CLAIMED, DONE, FAILED = ".claimed", "done", "failed"
 
 UNCHANGED_FOR_S = 10.0
 """A file that was written, moved or touched within this time may still be incomplete."""
+
+CHECKSUM_WAITS_S = 3_600.0
+"""How long a CHECKSUM waits for its file."""
 
 MAX_FILES = 200
 """Maximum files of one run; the others wait for the next run."""
@@ -92,22 +98,44 @@ def _unchanged(inbox: Path, unchanged_for_s: float) -> Iterator[InboxFile]:
             if name.startswith(".") or name.endswith((".part", ".tmp", ".crdownload")):
                 continue
             path = here / name
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                continue  # claimed in the meantime
-            # Copying tools set the modification time freely, even to the future; they cannot set
-            # ctime.
-            modified_s = status.st_mtime if status.st_mtime <= now_s else 0.0
-            if max(modified_s, status.st_ctime) > now_s - unchanged_for_s:
+            waits_s = unchanged_for_s
+            if name.endswith(CHECKSUM):
+                if os.path.lexists(path.with_name(name.removesuffix(CHECKSUM))):
+                    continue  # it moves with its file
+                waits_s = CHECKSUM_WAITS_S
+            status = _status_of(path)
+            if status is None or _changed_s(status, now_s) > now_s - waits_s:
+                continue
+            checksum = _status_of(checksum_beside(path))
+            if checksum is not None and _changed_s(checksum, now_s) > now_s - unchanged_for_s:
                 continue
             yield InboxFile(path.relative_to(inbox).as_posix(), status.st_size)
+
+
+def _status_of(path: Path) -> os.stat_result | None:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None  # claimed in the meantime
+
+
+def _changed_s(status: os.stat_result, now_s: float) -> float:
+    """Return when a file was last changed, moved or touched.
+
+    Copying tools set the modification time freely, even to the future; they cannot set ctime.
+    """
+    modified_s = status.st_mtime if status.st_mtime <= now_s else 0.0
+    return max(modified_s, status.st_ctime)
 
 
 def _abandoned(inbox: Path) -> Iterator[InboxFile]:
     """Yield claimed files of dead runs."""
     for path in (inbox / CLAIMED).glob("*/**/*"):
         if path.is_dir() and not path.is_symlink():
+            continue
+        if path.name.endswith(CHECKSUM) and os.path.lexists(
+            path.with_name(path.name.removesuffix(CHECKSUM))
+        ):
             continue
         with _locked(path) as is_ours:
             if is_ours:
@@ -127,6 +155,8 @@ def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
     for abandoned in sorted((inbox / CLAIMED).glob(f"*/{_escaped(name)}")):
         with _locked(abandoned) as is_ours:
             if is_ours:
+                if not os.path.lexists(inbox / name):  # else it belongs to that newer file
+                    _bring_checksum(inbox, name, abandoned)
                 yield abandoned
                 _remove_empty(abandoned.parent, below=inbox / CLAIMED)
                 return
@@ -139,9 +169,19 @@ def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
         yield None
         return
     with _locked(claimed) as is_ours:
+        if is_ours:
+            _bring_checksum(inbox, name, claimed)
         # another run may have taken it for abandoned
         yield claimed if is_ours else None
     _remove_empty(claimed.parent, below=inbox / CLAIMED)
+
+
+def _bring_checksum(inbox: Path, name: str, claimed: Path) -> None:
+    """Move a file's CHECKSUM beside the claimed file, unless it is there already."""
+    target = checksum_beside(claimed)
+    if not os.path.lexists(target):
+        with suppress(FileNotFoundError):
+            checksum_beside(inbox / name).rename(target)
 
 
 @contextmanager
@@ -215,7 +255,7 @@ def _remove_empty(folder: Path, *, below: Path) -> None:
 
 
 def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> str:
-    """Move a file to a folder without replacing earlier ones, and write the reason beside it.
+    """Move a file and its CHECKSUM to a folder, replacing none; write the reason beside it.
 
     Returns:
         Its path relative to the inbox.
@@ -229,6 +269,10 @@ def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> st
         beside.unlink(missing_ok=True)  # of an earlier file, or a link that somebody put there
         with beside.open("x", encoding="utf-8") as file:
             file.write(reason)
+    # First the checksum: a kill in between leaves a file that the next run loads again.
+    checksum = checksum_beside(path)
+    if os.path.lexists(checksum):
+        checksum.replace(_free_place(checksum_beside(target)))
     path.replace(target)
     return target.relative_to(inbox).as_posix()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -29,17 +28,26 @@ from include.domain.instruments import (
     Market,
     exchange_symbol_of,
     market_of,
+    symbol_from,
     symbol_of,
 )
-from include.errors import PermanentError, RejectedInputError
+from include.errors import PermanentError, RejectedInputError, WrongValueError
+from include.jobs.files.checksums import CHECKSUM, check_sum
+from include.jobs.files.column_maps import ColumnMap, column_map
+from include.jobs.files.foreign_files import FOREIGN, check_foreign, read_foreign
+from include.jobs.files.markets import (
+    DUMP_NAME,
+    check_header,
+    check_names,
+    check_rows,
+    market_said,
+)
 from include.jobs.klines.dump_loading import window_of
 from include.jobs.klines.pieces import market_from, symbols_of
 
 log = structlog.get_logger(__name__)
 
 SUFFIXES = (".csv", ".csv.gz", ".zip", PARQUET)
-
-_NAME = re.compile(r"(?P<symbol>[^-/\\]+)-(?P<kind>[A-Za-z0-9]+)-\d{4}-\d{2}(-\d{2})?")
 
 _KLINES, _TRADES, _AGG_TRADES = "klines", "trades", "agg_trades"
 _KINDS = {"1m": _KLINES, "trades": _TRADES, "aggTrades": _AGG_TRADES}
@@ -71,12 +79,14 @@ class UserFile:
         kind: ``klines``, ``trades`` or ``agg_trades``.
         key: its name in the ledgers; includes the symbol, because dumps of spot and USD-M have the
             same file names.
+        columns: how its columns are named, if it is foreign.
     """
 
     path: Path
     symbol: str
     kind: str
     layout: Layout
+    columns: ColumnMap | None = None
 
     @property
     def key(self) -> str:
@@ -93,6 +103,7 @@ class FilePart:
         partial: minutes that may lack trades.
         rows: usable rows.
         share: of the file, read so far (0..1).
+        incomplete: rows of foreign files that lack values, which are null.
     """
 
     candles: pl.DataFrame
@@ -101,31 +112,51 @@ class FilePart:
     rows: int
     time_unit: str | None
     share: float
+    incomplete: pl.DataFrame = field(default_factory=CANDLE_SCHEMA.to_frame)
 
 
-def open_file(path: Path, *, symbol: str = "", market: Market | str = "") -> UserFile:
+def open_file(
+    path: Path, *, symbol: str = "", market: Market | str = "", columns: str = ""
+) -> UserFile:
     """Detect what a file contains; the file is read to its end to find damage immediately.
+
+    A CHECKSUM beside it is verified first.
 
     Args:
         symbol: platform symbol; empty to derive it from a name like ``BTCUSDT-1m-2024-02.zip``, or
             from the column ``symbol`` of a Parquet file.
         market: of a symbol without ``.P``; empty for spot, or USD-M below ``futures/um``.
+        columns: of a foreign file; see ``column_maps.column_map``.
 
     Raises:
-        RejectedInputError: the whole file is unusable.
+        RejectedInputError: the whole file is unusable, or of a market that we do not cover or not
+            named.
         PermanentError: the symbol is unknown or invalid.
     """
+    if path.name.endswith(CHECKSUM):
+        raise RejectedInputError(
+            f"{path.name} has no file beside it to verify: drop both at the same time"
+        )
     if not path.name.endswith(SUFFIXES):
         raise RejectedInputError(f"{path} is none of {', '.join(SUFFIXES)}")
+    check_sum(path)
     check_file(path)
-    named = _symbol_for(path, symbol, market)
-    match = _NAME.fullmatch(_stem(path))
+    check_names(path, _stem(path))
+    match = DUMP_NAME.fullmatch(_stem(path))
     if match is not None and match["kind"] not in _KINDS:
         raise RejectedInputError(
             f"{path.name} holds {match['kind']}; 1m klines, trades or aggTrades can be imported"
         )
+    said = market_said(path, symbol, market)
+    check_header(path, said)
+    named = _symbol_for(path, symbol, said or Market.SPOT)
+    if columns:
+        chosen = column_map(columns)
+        check_foreign(path, chosen)
+        return UserFile(path, named, _KLINES, FOREIGN, chosen)
     kinds = _LAYOUTS[market_of(named)]
     layout = layout_of(path, list(kinds))
+    check_rows(path, layout, said)
     return UserFile(path, named, kinds[layout], layout)
 
 
@@ -140,10 +171,22 @@ def read_parts(file: UserFile) -> Iterator[FilePart]:
     def on_read(so_far: float) -> None:
         share[0] = so_far
 
+    if file.columns is not None:
+        for one in read_foreign(file.path, file.symbol, file.columns, on_read=on_read):
+            yield FilePart(
+                one.candles,
+                CANDLE_SCHEMA.to_frame(),
+                one.rejections,
+                one.candles.height + one.incomplete.height,
+                one.time_unit,
+                share[0],
+                one.incomplete,
+            )
+        return
     if file.kind == _KLINES:
         none = CANDLE_SCHEMA.to_frame()
         stem = _stem(file.path)
-        window = window_of(stem) if _NAME.fullmatch(stem) else None
+        window = window_of(stem) if DUMP_NAME.fullmatch(stem) else None
         # Nothing tells which of two rows of a minute is right: find duplicates across blocks first.
         twice = frozenset[int]().union(
             *(block.repeated_us for block in read_klines(file.path, file.symbol, window=window))
@@ -184,7 +227,7 @@ def inexact_quotes_error(file: UserFile) -> RejectedInputError:
 
 def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
     """Return the platform symbol of a file's rows."""
-    match = _NAME.fullmatch(_stem(path))
+    match = DUMP_NAME.fullmatch(_stem(path))
     inside = parquet_symbols(path) if path.suffix == PARQUET else []
     if not symbol:
         symbol = match["symbol"] if match is not None else (inside[0] if len(inside) == 1 else "")
@@ -198,21 +241,18 @@ def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
             f"{path.name} does not say its symbol: name it like BTCUSDT-1m-2024-02.csv, "
             "or give --symbol BTCUSDT"
         )
-    if not market:
-        is_um = "/futures/um/" in f"/{path.as_posix()}"
-        market = Market.UM if is_um else Market.SPOT
     named = symbols_of([symbol], market_from(market))[0]
     if named.startswith(".") or any(mark in named for mark in "/\\"):
-        raise PermanentError(f"{named!r} is not a symbol; it should be like BTCUSDT or BTCUSDT.P")
+        raise WrongValueError(f"{named!r} is not a symbol; it should be like BTCUSDT or BTCUSDT.P")
     exchange_symbol = exchange_symbol_of(named)
-    if inside and inside[0].upper() not in (
+    if inside and symbol_from(inside[0]) not in (
         exchange_symbol,
         symbol_of(market_of(named), exchange_symbol),
     ):
         raise RejectedInputError(
             f"{path.name} holds rows of {inside[0]}, not of {named}: give --symbol {inside[0]}"
         )
-    if match is not None and match["symbol"].upper() != exchange_symbol:
+    if match is not None and exchange_symbol_of(symbol_from(match["symbol"])) != (exchange_symbol):
         log.warning("file_symbol_differs", file=path.name, symbol=named)
     return named
 

@@ -50,6 +50,10 @@ log = structlog.get_logger(__name__)
 WORKERS = 4
 """Pieces loaded concurrently: parsing, copying and waiting for the network overlap."""
 
+TASK_WORKERS = 2
+"""The same in a task of Airflow, which runs two of them at a time."""
+MAX_FAILED_SHOWN = 5
+
 PIECE_ATTEMPTS = 3
 MAX_PATIENCE_S = 180.0
 """A longer Retry-After is a ban and ends the load, so that the user learns of it."""
@@ -183,6 +187,27 @@ def load_pieces(
         stopped.set()
         pool.shutdown(wait=False, cancel_futures=True)
     return BackfillSummary(plan, counts, tuple(failed))
+
+
+def load_all(*, settings: Settings, plan: BackfillPlan, workers: int = TASK_WORKERS) -> LoadCounts:
+    """Load the pieces of a plan, or fail after all were tried.
+
+    Raises:
+        TransientError: some could not be loaded; the others are.
+        PermanentError: the exchange does not know a symbol, or a setting is wrong.
+    """
+    loaded = load_pieces(settings=settings, plan=plan, workers=workers)
+    raise_if_failed(loaded.failed, pieces=len(plan.pieces))
+    return loaded.counts
+
+
+def raise_if_failed(failed: Sequence[str], *, pieces: int) -> None:
+    """Raise a TransientError that names the first failed pieces, if there are any."""
+    if failed:
+        raise TransientError(
+            f"{len(failed)} of {pieces} pieces could not be loaded; the next attempt loads what is "
+            f"still missing: {'; '.join(failed[:MAX_FAILED_SHOWN])}"
+        )
 
 
 def _load_patiently(

@@ -13,11 +13,15 @@ from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, TIMEFRAMES, from_us
 from include.errors import PermanentError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
+from include.jobs.groups import label_of_group, split
+from include.jobs.klines.backfill import load_all
 from include.jobs.klines.dump_loading import KIND
 from include.jobs.klines.pieces import (
+    BackfillPlan,
     DayGroup,
     DayPiece,
     DumpPiece,
+    LoadCounts,
     Moment,
     moment_us,
     symbols_of,
@@ -34,6 +38,9 @@ MONTH = TIMEFRAMES["1M"]
 
 CATCH_UP_DAYS = 7
 """Days before a run's own range that are caught up if they were not fully reconciled."""
+
+GROUP_DAYS = 25
+"""Usual symbol days of one task: few tasks, and a retry repeats little."""
 
 MONTHS_BACK = 3
 """Monthly files are published up to mid-month, sometimes later."""
@@ -92,24 +99,39 @@ def plan_dumps(
     end: Moment,
     symbols: str = "",
     market: Market | str = Market.SPOT,
-) -> list[DumpPiece]:
-    """Return the daily files of a run's days; see ``plan_day``.
+) -> list[DayGroup]:
+    """Return the days of a run in groups; see ``plan_day``.
 
     Raises:
         PermanentError, TransientError: as ``plan_day``.
     """
-    days = plan_day(settings=settings, start=start, end=end, symbols=symbols, market=market)
-    return [one.dump for one in days]
-
-
-def paths_of(*, plan: Iterable[DumpPiece | DayGroup], since_us: int) -> list[str]:
-    """Return a plan's files whose periods start at ``since_us`` or later."""
-    dumps = (
-        dump
-        for part in plan
-        for dump in ([one.dump for one in part.pieces] if isinstance(part, DayGroup) else [part])
+    return day_groups(
+        plan_day(settings=settings, start=start, end=end, symbols=symbols, market=market)
     )
-    return [dump.path for dump in dumps if dump.start_us >= since_us]
+
+
+def day_groups(pieces: Sequence[DayPiece]) -> list[DayGroup]:
+    """Group days, so that one task works on several."""
+    return [
+        DayGroup(label_of_group([piece.label for piece in run]), tuple(run))
+        for run in split(pieces, usual=GROUP_DAYS)
+    ]
+
+
+def load_days(*, settings: Settings, group: DayGroup) -> LoadCounts:
+    """Load the daily files of a group.
+
+    Raises:
+        TransientError, PermanentError: as ``load_all``.
+    """
+    dumps = tuple(piece.dump for piece in group.pieces)
+    return load_all(settings=settings, plan=BackfillPlan(dumps=dumps))
+
+
+def paths_of(*, plan: Iterable[DayGroup], since_us: int) -> list[str]:
+    """Return a plan's files whose days start at ``since_us`` or later."""
+    days = (day for group in plan for day in group.pieces)
+    return [day.path for day in days if day.day_us >= since_us]
 
 
 def unpublished(*, settings: Settings, paths: Sequence[str]) -> list[str]:

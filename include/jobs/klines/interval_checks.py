@@ -22,7 +22,7 @@ from include.domain.candles import VALUE_NAMES, Candle, differing_values
 from include.domain.columns.candles import CANDLE_SCHEMA, from_candles, roll_up, to_candles
 from include.domain.instruments import Market
 from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, Timeframe, from_us
-from include.errors import PermanentError, RejectedInputError
+from include.errors import RejectedInputError, WrongValueError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
 from include.jobs.klines.dump_files import download_folder, record_unusable
 from include.jobs.klines.dump_loading import window_of
@@ -108,16 +108,16 @@ def compare_interval(
         on_check: called after each file.
 
     Raises:
-        PermanentError: an unknown interval or market, or a malformed time.
+        WrongValueError: an unknown interval or market, or a malformed time.
         TransientError: the dump site or the database is away.
     """
     frame = TIMEFRAMES.get(interval)
     if frame is None or frame.width_us == MINUTE_US:
         known = ", ".join(name for name in TIMEFRAMES if name != "1m")
-        raise PermanentError(f"no interval {interval!r} to compare; there are {known}")
+        raise WrongValueError(f"no interval {interval!r} to compare; there are {known}")
     start_us, end_us = moment_us(start, name="start"), moment_us(end, name="end")
     if start_us >= end_us:
-        raise PermanentError(f"start {start} should be before end {end}")
+        raise WrongValueError(f"start {start} should be before end {end}")
     checks = []
     with (
         connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,

@@ -13,13 +13,20 @@ from typing import Self
 import structlog
 
 from include.domain.candles import Source
-from include.domain.instruments import UM_SUFFIX, Market, symbol_of
+from include.domain.instruments import (
+    UM_SUFFIX,
+    Market,
+    exchange_symbol_of,
+    symbol_from,
+    symbol_of,
+    uncovered_contract,
+)
 from include.domain.ranges import Ranges as Ranges
 from include.domain.ranges import gaps_in as gaps_in
 from include.domain.ranges import minutes_in as minutes_in
 from include.domain.ranges import ranges_of as ranges_of
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us, minute_of, to_us
-from include.errors import PermanentError
+from include.errors import WrongValueError
 from include.store.candles.minutes import MergeCounts
 
 log = structlog.get_logger(__name__)
@@ -196,13 +203,13 @@ def moment_us(value: Moment, *, name: str) -> int:
     """Convert a time to µs since the epoch.
 
     Raises:
-        PermanentError: it cannot be parsed, or a datetime has no zone.
+        WrongValueError: it cannot be parsed, or a datetime has no zone.
     """
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise PermanentError(
+            raise WrongValueError(
                 f"{name} {value!r} is no time: write a date or a time of UTC, such as 2026-11-01 "
                 "or 2026-11-01T12:00"
             ) from None
@@ -210,7 +217,7 @@ def moment_us(value: Moment, *, name: str) -> int:
             value = value.replace(tzinfo=UTC)
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise PermanentError(f"{name} {value} has no time zone; give UTC explicitly")
+            raise WrongValueError(f"{name} {value} has no time zone; give UTC explicitly")
         return to_us(value)
     if isinstance(value, date):
         return to_us(datetime(value.year, value.month, value.day, tzinfo=UTC))
@@ -226,26 +233,31 @@ def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
     """Return platform symbols, in order and without duplicates, from names as users type them.
 
     Args:
-        symbols: ``"BTCUSDT, ETHUSDT"`` or a sequence; the exchange's names or ours (``.P``).
+        symbols: ``"BTCUSDT, ETHUSDT"`` or a sequence; the exchange's names or ours (``.P``),
+            or pairs such as ``BTC/USDT``.
         market: of names without ``.P``.
 
     Raises:
-        PermanentError: there are none, one is a pattern, or the market is unknown.
+        WrongValueError: there are none, one is a pattern or a contract outside our markets, or the
+            market is unknown.
     """
     names = symbols.replace(",", " ").split() if isinstance(symbols, str) else list(symbols)
     place = market_from(market)
     found: dict[str, None] = {}
     for name in names:
-        clean = name.strip().upper()
+        clean = symbol_from(name)
         if any(character in clean for character in "*?["):
-            raise PermanentError(
+            raise WrongValueError(
                 f"{name!r} is a pattern, which only `candelabra stream` and `up` accept: list the "
                 "symbols, such as BTCUSDT"
             )
+        uncovered = uncovered_contract(exchange_symbol_of(clean))
+        if uncovered is not None:
+            raise WrongValueError(uncovered)
         if clean:
             found[clean if clean.endswith(UM_SUFFIX) else symbol_of(place, clean)] = None
     if not found:
-        raise PermanentError("no symbols: name at least one, such as BTCUSDT")
+        raise WrongValueError("no symbols: name at least one, such as BTCUSDT")
     return list(found)
 
 
@@ -259,7 +271,7 @@ def market_from(market: Market | str) -> Market:
         return Market(market)
     except ValueError:
         known = " or ".join(one.value for one in Market)
-        raise PermanentError(f"unknown market {market!r}; it should be {known}") from None
+        raise WrongValueError(f"unknown market {market!r}; it should be {known}") from None
 
 
 def label_of(symbol: str, start_us: int, end_us: int) -> str:

@@ -26,10 +26,10 @@ from include.domain.sourcing import (
 )
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us, minute_of, to_us
 from include.errors import (
-    PermanentError,
     RateLimitedError,
     TransientError,
     UnknownSymbolError,
+    WrongValueError,
 )
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.klines.dump_loading import KIND, window_of
@@ -132,7 +132,7 @@ def fill_from(mode: FillMode | str) -> FillMode:
         return FillMode(mode)
     except ValueError:
         known = ", ".join(one.value for one in FillMode)
-        raise PermanentError(f"unknown mode {mode!r}; it should be one of {known}") from None
+        raise WrongValueError(f"unknown mode {mode!r}; it should be one of {known}") from None
 
 
 def _log_plan(plan: BackfillPlan, *, symbols: int, with_pieces: bool) -> None:
@@ -255,7 +255,7 @@ class _Planner:
         """Plan the pieces of a range for which the exchange has rows."""
         meant = [span]
         if self._fill is not FillMode.ALL:
-            stored = stored_span(self._connection, symbol)
+            stored = stored_span(self._connection, symbol, span[1])
             meant = minutes_to_fill(self._fill, *span, stored)
             if stored is None:
                 notes += (f"{symbol}: nothing is stored, so mode {self._fill} has no place",)

@@ -20,7 +20,7 @@ from include.domain.instruments import Market, market_of
 from include.domain.timeframes import DAY_US, to_us
 from include.errors import PermanentError, TransientError, UnknownSymbolError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
-from include.jobs.klines.daily import is_new_month, monthly_pieces, plan_day
+from include.jobs.klines.daily import day_groups, is_new_month, monthly_pieces, plan_day
 from include.jobs.klines.dump_loading import KIND, load_dump_piece
 from include.jobs.klines.minutes import fetch_minutes
 from include.jobs.klines.pieces import (
@@ -49,9 +49,6 @@ from include.store.postgres.pools import connect
 
 log = structlog.get_logger(__name__)
 
-GROUP_DAYS = 25
-"""Symbol days that one task reconciles: few tasks, and a retry repeats little."""
-
 
 def plan_reconciliation(
     *,
@@ -67,8 +64,7 @@ def plan_reconciliation(
         PermanentError, TransientError: as ``plan_day``.
     """
     pieces = plan_day(settings=settings, start=start, end=end, symbols=symbols, market=market)
-    groups = [pieces[first : first + GROUP_DAYS] for first in range(0, len(pieces), GROUP_DAYS)]
-    return [DayGroup(_label_of(group), tuple(group)) for group in groups]
+    return day_groups(pieces)
 
 
 def reconcile_group(*, settings: Settings, group: DayGroup) -> Reconciled:
@@ -223,8 +219,3 @@ def _is_new_issue(connection: Connection, piece: DumpPiece, entry: DumpEntry | N
 
 def _day_us(verdict: DayVerdict) -> int:
     return to_us(datetime.combine(verdict.day, time(), UTC))
-
-
-def _label_of(pieces: Sequence[DayPiece]) -> str:
-    first, last = pieces[0], pieces[-1]
-    return first.label if len(pieces) == 1 else f"{first.label} … {last.label} ({len(pieces)})"

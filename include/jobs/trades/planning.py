@@ -20,6 +20,7 @@ from include.errors import (
     RateLimitedError,
     TransientError,
     UnknownSymbolError,
+    WrongValueError,
 )
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
 from include.jobs.klines.dump_files import REPLACED_BY
@@ -77,15 +78,15 @@ def plan_trade_dumps(
         start, end: half-open; all days it overlaps count.
 
     Raises:
-        PermanentError: an unknown kind or market, or a malformed time.
+        WrongValueError: an unknown kind or market, or a malformed time.
         TransientError: the dump site or the database is away.
     """
     if kind not in KINDS:
-        raise PermanentError(f"unknown kind {kind!r}; it should be {' or '.join(KINDS)}")
+        raise WrongValueError(f"unknown kind {kind!r}; it should be {' or '.join(KINDS)}")
     names = symbols_of(symbols, market_from(market))
     start_us, end_us = moment_us(start, name="start"), moment_us(end, name="end")
     if start_us >= end_us:
-        raise PermanentError(f"start {start} should be before end {end}")
+        raise WrongValueError(f"start {start} should be before end {end}")
     pieces: list[TradeDumpPiece] = []
     unpublished: list[str] = []
     loaded = 0

@@ -156,6 +156,96 @@ VOLUME_EQUALS_ITS_TRADES = Check(
     """,
 )
 
+# The exchange's published start of trading may be later than its first rows: only the end counts.
+ROWS_LIE_WITHIN_A_LISTING = Check(
+    "rows_lie_within_a_listing",
+    "a symbol has no trades after its last listing has ended, nor between two listings",
+    """
+    SELECT symbol, open_time, trade_count || ' trades after the listing ended ' || ended AS detail
+    FROM (SELECT * FROM {{batch}}) AS candle, LATERAL (
+        SELECT max(listed.listed_to) AS ended FROM market.instruments AS listed
+        WHERE listed.symbol = candle.symbol AND listed.listed_to <= candle.open_time
+    ) AS earlier
+    WHERE
+        trade_count > 0
+        AND ended IS NOT NULL
+        AND NOT EXISTS (
+            SELECT FROM market.instruments AS listed
+            WHERE
+                listed.symbol = candle.symbol
+                AND listed.listed_from <= candle.open_time
+                AND (listed.listed_to IS NULL OR listed.listed_to > candle.open_time)
+        )
+    """,
+)
+
+# Dump files have symbols that were delisted before the registry began.
+SYMBOLS_ARE_REGISTERED = Check(
+    "symbols_are_registered",
+    "the symbol of a candle is in market.instruments, once its market was registered",
+    """
+    SELECT symbol, min(open_time) AS open_time, 'not in market.instruments' AS detail
+    FROM (SELECT * FROM {{batch}}) AS candle
+    WHERE
+        NOT EXISTS (SELECT FROM market.instruments AS known WHERE known.symbol = candle.symbol)
+        AND EXISTS (
+            SELECT FROM market.instruments AS known
+            WHERE known.market = market.market_of(candle.symbol)
+        )
+    GROUP BY symbol
+    """,
+    Severity.WARNING,
+)
+
+# The exchange changes ticks and steps; the registry has those of the day on which it was read.
+PRICES_LIE_ON_THE_TICK = Check(
+    "prices_lie_on_the_tick",
+    "the prices of a minute near the registry's last reading are multiples of the tick",
+    """
+    SELECT
+        candle.symbol,
+        candle.open_time,
+        'tick ' || tick_size || ', prices ' || open || ', ' || high || ', ' || low || ', ' || close
+        AS detail
+    FROM (SELECT * FROM {{batch}}) AS candle, LATERAL (
+        SELECT listed.tick_size FROM market.instruments AS listed
+        WHERE
+            listed.symbol = candle.symbol
+            AND listed.listed_to IS NULL
+            AND candle.open_time BETWEEN
+            listed.seen_at - interval '12 hours' AND listed.seen_at + interval '1 day'
+    ) AS filters
+    WHERE
+        trade_count > 0
+        AND (
+            mod(open, tick_size) <> 0 OR mod(high, tick_size) <> 0
+            OR mod(low, tick_size) <> 0 OR mod(close, tick_size) <> 0
+        )
+    """,
+    Severity.WARNING,
+)
+
+VOLUMES_LIE_ON_THE_STEP = Check(
+    "volumes_lie_on_the_step",
+    "the volumes of a minute near the registry's last reading are multiples of the step",
+    """
+    SELECT
+        candle.symbol,
+        candle.open_time,
+        'step ' || step_size || ', volumes ' || volume || ' and ' || taker_buy_volume AS detail
+    FROM (SELECT * FROM {{batch}}) AS candle, LATERAL (
+        SELECT listed.step_size FROM market.instruments AS listed
+        WHERE
+            listed.symbol = candle.symbol
+            AND listed.listed_to IS NULL
+            AND candle.open_time BETWEEN
+            listed.seen_at - interval '12 hours' AND listed.seen_at + interval '1 day'
+    ) AS filters
+    WHERE mod(volume, step_size) <> 0 OR mod(taker_buy_volume, step_size) <> 0
+    """,
+    Severity.WARNING,
+)
+
 CANDLE_CHECKS = (
     PRICES_ARE_POSITIVE,
     SILENT_MINUTES_HAVE_ONE_PRICE,
@@ -164,6 +254,10 @@ CANDLE_CHECKS = (
     STREAMED_MINUTES_ARE_CONFIRMED,
     ROWS_LIE_OUTSIDE_OUTAGES,
     VOLUME_EQUALS_ITS_TRADES,
+    ROWS_LIE_WITHIN_A_LISTING,
+    SYMBOLS_ARE_REGISTERED,
+    PRICES_LIE_ON_THE_TICK,
+    VOLUMES_LIE_ON_THE_STEP,
 )
 
 VOCABULARY = {

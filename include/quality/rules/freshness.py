@@ -34,6 +34,30 @@ STREAMS_DO_NOT_END_ALONE = Check(
 # other symbols of its market were streamed for a day without it. Its rows show that it was
 # streamed, or its coverage does if files contain its later minutes. A symbol that the exchange has
 # halted has no later rows, nor has a symbol in an outage: neither is a fault.
+# The scope of the other rules ends at the present.
+MINUTES_HAVE_BEGUN = Check(
+    "minutes_have_begun",
+    "no row lies more than an hour in the future",
+    """
+    SELECT
+        symbol, open_time,
+        'begins ' || to_char(open_time - now(), 'FMDDD "days" HH24:MI') || ' from now' AS detail
+    FROM (SELECT * FROM {{batch}}) AS later
+    """,
+)
+
+FUTURE = Suite(
+    "future",
+    "rows later than the present",
+    """
+    SELECT symbol, open_time FROM market.candles_1m
+    WHERE
+        open_time > now() + interval '1 hour'
+        AND ({all_symbols} OR symbol = ANY ({symbols}))
+    """,
+    (MINUTES_HAVE_BEGUN,),
+)
+
 FRESHNESS = Suite(
     "freshness",
     "the newest minute of each symbol",

@@ -38,7 +38,10 @@ ORDER BY u.name
 # One statement: an account disabled, or given another password, in the meantime gets no session.
 _BEGIN_SESSION = """
 INSERT INTO accounts.sessions (user_id, secret_hash, expires_at)
-SELECT u.id, %(secret_hash)s, now() + make_interval(secs => %(lifetime_s)s)
+SELECT
+    u.id,
+    %(secret_hash)s,
+    now() + least(make_interval(secs => %(lifetime_s)s), accounts.longest_session())
 FROM accounts.users AS u
 WHERE
     u.id = %(user_id)s AND u.password_hash = %(password_hash)s AND u.disabled_at IS NULL
@@ -289,6 +292,9 @@ def begin_session(
     connection: Connection, login: Password, secret_hash: bytes, *, lifetime_s: float
 ) -> Identity | None:
     """Create a session; remove expired sessions, and the user's oldest beyond ``MAX_SESSIONS``.
+
+    Args:
+        lifetime_s: the session lasts as long, but no longer than the owner of the database allows.
 
     Returns:
         None if the account was disabled or its password changed in the meantime.

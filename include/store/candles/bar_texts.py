@@ -13,8 +13,8 @@ import msgspec
 from psycopg import sql
 
 from include.domain.timeframes import Timeframe, from_us, to_us
-from include.errors import PermanentError
-from include.store.candles.bars import is_unbuilt, relation_of
+from include.errors import PermanentError, TransientError
+from include.store.candles.bars import is_slow, is_unbuilt, relation_of, soon
 from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 
@@ -88,14 +88,15 @@ _OF_A_BAR = """
             ',"status":null,"source":null'
 """
 
-# A rewritten row has another xmin. A deleted row lowers the count, or another row enters the page.
+# A rewritten row has another version. A deleted row lowers the count, or another row enters the
+# page.
 _VERSION = """
 SELECT
     count(*),
     max(minutes.open_time) AS last,
     sum(hashtextextended(minutes.version, 0)) AS versions
 FROM (
-    SELECT stored.open_time, stored.xmin::text AS version FROM {relation} AS stored
+    SELECT stored.open_time, stored.{version}::text AS version FROM {relation} AS stored
     WHERE
         stored.symbol = %(symbol)s
         AND stored.open_time >= %(start)s
@@ -105,10 +106,10 @@ FROM (
 ) AS minutes
 """
 _VERSIONS = sql.SQL("SELECT * FROM ({}) AS stored CROSS JOIN ({}) AS live").format(
-    *(
-        sql.SQL(_VERSION).format(relation=sql.Identifier("market", name))
-        for name in ("candles_1m", "live_candles")
-    )
+    sql.SQL(_VERSION).format(relation=sql.SQL("market.candles_1m"), version=sql.SQL("xmin")),
+    sql.SQL(_VERSION).format(
+        relation=sql.SQL("market.live_candles_of(%(symbol)s)"), version=sql.SQL("updated_at")
+    ),
 )
 
 Version = tuple[Any, ...]
@@ -140,8 +141,7 @@ def read_bar_texts(
     limit: int,
     newest: bool = False,
 ) -> BarTexts | None:
-    """Return the bars of ``read_bars`` as text; None before the marts' first build, for bars above
-    1m.
+    """Return the bars of ``read_bars`` as text; None where these must be rolled up from minutes.
 
     Args:
         end_us: None for the newest.
@@ -162,12 +162,12 @@ def read_bar_texts(
         "most": limit if newest else limit + 1,
     }
     try:
-        with translated(connection):
+        with translated(connection), soon(connection, timeframe, newest=newest):
             row = connection.execute(query, arguments).fetchone()
-    except PermanentError as error:
-        if not is_unbuilt(error, timeframe):
-            raise
-        return None
+    except (PermanentError, TransientError) as error:
+        if is_unbuilt(error, timeframe) or (newest and is_slow(error, timeframe)):
+            return None
+        raise
     text, count, last = row or ("", 0, None)  # an aggregate always returns a row
     if last is None or count <= limit:
         return BarTexts(text, count, None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,10 @@ from include.domain.candles import Candle, Source, Status
 from include.domain.exact import ZERO
 from include.domain.live_bars import BarPart, reach_of
 from include.domain.timeframes import MINUTE_US, Timeframe, from_us, to_us
-from include.errors import PermanentError
+from include.errors import PermanentError, TransientError
 from include.store.candles.merging import Connection
 from include.store.candles.minutes import read_candles
-from include.store.candles.unbuilt_bars import listed_from_us, read_unbuilt_bars
+from include.store.candles.unbuilt_bars import MAX_MINUTES, listed_from_us, read_unbuilt_bars
 from include.store.postgres.pools import translated
 
 # Joins minutes by the rule of include/domain/rollup.py.
@@ -60,6 +61,18 @@ ORDER BY open_time {direction}
 LIMIT %(limit)s
 """
 
+
+NEWEST_TIMEOUT_MS = 1_000
+"""For reading the newest bars from a mart. During a load most bars of a mart are stale, and its
+view would roll up all of them to find the newest; a lock may hold it too.
+"""
+NEWEST_MINUTES = 262_144
+"""Minutes that are rolled up instead, which takes half a second."""
+_LIMITED = """
+SELECT
+    set_config('statement_timeout', %(most)s, true),
+    set_config('lock_timeout', %(most)s, true)
+"""
 
 _OF_A_MINUTE = "1, status <> 'live', status, source"
 _OF_A_BAR = "minute_count, is_closed, NULL, NULL"
@@ -118,7 +131,8 @@ def read_bars(
 ) -> list[StoredBar]:
     """Return stored bars that open in [``start_us``, ``end_us``), oldest first.
 
-    Before the marts' first build, bars of several minutes are rolled up from the minutes.
+    Before the marts' first build, bars of several minutes are rolled up from the minutes. So are
+    the newest bars if the mart does not answer within a second; they may then be fewer.
 
     Args:
         end_us: None for the newest.
@@ -138,14 +152,16 @@ def read_bars(
         "limit": limit,
     }
     try:
-        with translated(connection):
+        with translated(connection), soon(connection, timeframe, newest=newest):
             rows = connection.execute(query, arguments).fetchall()
-    except PermanentError as error:
-        if not is_unbuilt(error, timeframe):
+    except (PermanentError, TransientError) as error:
+        is_busy = newest and is_slow(error, timeframe)
+        if not is_busy and not is_unbuilt(error, timeframe):
             raise
         rows = read_unbuilt_bars(
-            connection, symbol, timeframe, start_us, end_us, limit=limit, newest=newest
-        )
+            connection, symbol, timeframe, start_us, end_us, limit=limit, newest=newest,
+            max_minutes=NEWEST_MINUTES if is_busy else MAX_MINUTES,
+        )  # fmt: skip
     found = [_bar(row) for row in rows]
     return found[::-1] if newest else found
 
@@ -157,7 +173,24 @@ def relation_of(timeframe: Timeframe) -> sql.Identifier:
     return sql.Identifier("marts", f"{timeframe.table}_live")
 
 
-def is_unbuilt(error: PermanentError, timeframe: Timeframe) -> bool:
+@contextmanager
+def soon(connection: Connection, timeframe: Timeframe, *, newest: bool) -> Iterator[None]:
+    """Limit the time of a statement that reads the newest bars of a mart."""
+    if timeframe.parent is None or not newest:
+        yield
+        return
+    with translated(connection), connection.transaction():
+        connection.execute(_LIMITED, {"most": str(NEWEST_TIMEOUT_MS)})
+        yield
+
+
+def is_slow(error: Exception, timeframe: Timeframe) -> bool:
+    """Whether a mart did not answer in time, because of a load or a lock."""
+    causes = (errors.QueryCanceled, errors.LockNotAvailable)
+    return timeframe.parent is not None and isinstance(error.__cause__, causes)
+
+
+def is_unbuilt(error: Exception, timeframe: Timeframe) -> bool:
     """Whether bars could not be read because the marts were never built."""
     return timeframe.parent is not None and isinstance(error.__cause__, errors.UndefinedTable)
 

@@ -11,15 +11,15 @@ from include.store.postgres.pools import translated
 
 # Two index probes at the ends of the primary key; min and max together would read all of it.
 _SPAN = """
-SELECT oldest.open_time, newest.open_time
+SELECT oldest.open_time, coalesce(newest.open_time, oldest.open_time)
 FROM (
     SELECT c.open_time FROM market.candles_1m AS c
     WHERE c.symbol = %(symbol)s ORDER BY c.open_time LIMIT 1
-) AS oldest,
-(
+) AS oldest
+LEFT JOIN (
     SELECT c.open_time FROM market.candles_1m AS c
-    WHERE c.symbol = %(symbol)s ORDER BY c.open_time DESC LIMIT 1
-) AS newest
+    WHERE c.symbol = %(symbol)s AND c.open_time < %(until)s ORDER BY c.open_time DESC LIMIT 1
+) AS newest ON true
 """
 
 _FILES = """
@@ -63,10 +63,15 @@ class FileState:
     loaded_us: tuple[int, int] | None
 
 
-def stored_span(connection: Connection, symbol: str) -> tuple[int, int] | None:
-    """Return the range of a symbol's stored minutes; None without rows."""
+def stored_span(connection: Connection, symbol: str, until_us: int) -> tuple[int, int] | None:
+    """Return the range of a symbol's stored minutes; None without rows.
+
+    Args:
+        until_us: rows from this time on do not extend the range: their time may be wrong.
+    """
+    arguments = {"symbol": symbol, "until": from_us(until_us)}
     with translated(connection):
-        row = connection.execute(_SPAN, {"symbol": symbol}).fetchone()
+        row = connection.execute(_SPAN, arguments).fetchone()
     return None if row is None else (to_us(row[0]), to_us(row[1]) + MINUTE_US)
 
 

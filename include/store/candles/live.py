@@ -12,64 +12,32 @@ from include.store.candles.merging import AsyncConnection, Connection
 from include.store.postgres.arrays import array_of, array_of_names, moment_text
 from include.store.postgres.pools import translated
 
-# In primary-key order, so that two streamers cannot deadlock. Rows whose minute is already stored
-# arrive late and are skipped: the view would hide them, and nothing would remove them.
 _WRITE = """
-INSERT INTO market.live_candles AS l (
-    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
-    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
-    is_closed, event_time, updated_at
-)
-SELECT r.*, clock_timestamp()
-FROM unnest(
+SELECT ops.write_live_candles(
     %s::text[], %s::timestamptz[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
     %s::numeric[], %s::numeric[], %s::bigint[], %s::numeric[], %s::numeric[], %s::bigint[],
     %s::bigint[], %s::boolean[], %s::timestamptz[]
-) AS r (
-    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
-    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
-    is_closed, event_time
 )
-WHERE NOT EXISTS (
-    SELECT FROM market.candles_1m AS c
-    WHERE c.symbol = r.symbol AND c.open_time = r.open_time
-)
-ORDER BY r.symbol COLLATE "C", r.open_time
-ON CONFLICT (symbol, open_time) DO UPDATE SET
-    open = excluded.open,
-    high = excluded.high,
-    low = excluded.low,
-    close = excluded.close,
-    volume = excluded.volume,
-    quote_volume = excluded.quote_volume,
-    trade_count = excluded.trade_count,
-    taker_buy_volume = excluded.taker_buy_volume,
-    taker_buy_quote_volume = excluded.taker_buy_quote_volume,
-    first_trade_id = excluded.first_trade_id,
-    last_trade_id = excluded.last_trade_id,
-    is_closed = l.is_closed OR excluded.is_closed,
-    event_time = greatest(l.event_time, excluded.event_time),
-    updated_at = excluded.updated_at
-WHERE
-    coalesce(excluded.last_trade_id, -1) > coalesce(l.last_trade_id, -1)
-    OR (
-        coalesce(excluded.last_trade_id, -1) = coalesce(l.last_trade_id, -1)
-        AND excluded.is_closed AND NOT l.is_closed
-    )
 """
 
 _REMOVE_CLOSED = """
-DELETE FROM market.live_candles AS l
-USING market.candles_1m AS c
+SELECT ops.delete_live_candles(array_agg(l.symbol), array_agg(l.open_time))
+FROM market.live_candles_of(%s) AS l
 WHERE
-    l.symbol = %s AND l.open_time >= %s AND l.open_time < %s
-    AND c.symbol = l.symbol AND c.open_time = l.open_time
+    l.open_time >= %s AND l.open_time < %s
+    AND EXISTS (
+        SELECT FROM market.candles_1m AS c
+        WHERE c.symbol = l.symbol AND c.open_time = l.open_time
+    )
 """
 
 _REMOVE_ABANDONED = """
-DELETE FROM market.live_candles
-WHERE symbol = ANY(%s) OR updated_at < now() - interval '10 minutes'
+SELECT ops.delete_live_candles(array_agg(l.symbol), array_agg(l.open_time))
+FROM market.live_candles AS l
+WHERE l.symbol = ANY(%s) OR l.updated_at < now() - interval '10 minutes'
 """
+
+_ROTATE = "SELECT table_bytes, snapshot_s FROM ops.rotate_live_candles()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +55,19 @@ class LiveCandle:
     is_closed: bool
     event_time_us: int | None = None
     has_quotes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class LivePressure:
+    """What long transactions cost the live candles.
+
+    Attributes:
+        table_bytes: size of the table that has the open candles.
+        snapshot_s: age of the oldest transaction for which PostgreSQL keeps replaced rows.
+    """
+
+    table_bytes: int
+    snapshot_s: float
 
 
 async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandle]) -> int:
@@ -113,7 +94,21 @@ async def write_live_async(connection: AsyncConnection, rows: Sequence[LiveCandl
     with translated(connection):
         async with connection.cursor() as cursor:
             await cursor.execute(_WRITE, columns)
-            return cursor.rowcount
+            return _number(await cursor.fetchone())
+
+
+async def rotate_live_async(connection: AsyncConnection) -> LivePressure:
+    """Move the open candles to another table if replaced rows fill theirs; never waits.
+
+    Call it regularly while open candles are written: a long transaction of anybody keeps all rows
+    that it might see.
+
+    Raises:
+        TransientError: the database is away.
+    """
+    with translated(connection):
+        row = await (await connection.execute(_ROTATE)).fetchone()
+    return LivePressure(*row or (0, 0.0))
 
 
 def remove_closed_live(connection: Connection, symbol: str, start_us: int, end_us: int) -> int:
@@ -126,9 +121,11 @@ def remove_closed_live(connection: Connection, symbol: str, start_us: int, end_u
         The number removed.
     """
     with translated(connection):
-        return connection.execute(
-            _REMOVE_CLOSED, (symbol, from_us(start_us), from_us(end_us))
-        ).rowcount
+        return _number(
+            connection.execute(
+                _REMOVE_CLOSED, (symbol, from_us(start_us), from_us(end_us))
+            ).fetchone()
+        )
 
 
 def remove_stale_live(connection: Connection, symbols: Sequence[str]) -> int:
@@ -142,7 +139,11 @@ def remove_stale_live(connection: Connection, symbols: Sequence[str]) -> int:
         The number removed.
     """
     with translated(connection):
-        return connection.execute(_REMOVE_ABANDONED, (list(symbols),)).rowcount
+        return _number(connection.execute(_REMOVE_ABANDONED, (list(symbols),)).fetchone())
+
+
+def _number(row: tuple[Any, ...] | None) -> int:
+    return int(row[0]) if row else 0
 
 
 def _age(row: LiveCandle) -> tuple[int, bool]:

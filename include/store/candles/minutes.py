@@ -44,10 +44,10 @@ ORDER BY open_time
 
 _LAST = """
 SELECT s.symbol, last.open_time
-FROM unnest(%s::text[]) AS s (symbol)
+FROM unnest(%(symbols)s::text[]) AS s (symbol)
 CROSS JOIN LATERAL (
     SELECT c.open_time FROM market.candles_1m AS c
-    WHERE c.symbol = s.symbol
+    WHERE c.symbol = s.symbol AND c.open_time <= coalesce(%(now)s::timestamptz, 'infinity')
     ORDER BY c.open_time DESC
     LIMIT 1
 ) AS last
@@ -117,7 +117,9 @@ WITH steps AS (
         status = 'verified' AS is_sure,
         lead(open_time) OVER (PARTITION BY symbol ORDER BY open_time) AS next_time
     FROM market.candles_1m
-    WHERE symbol = ANY(%(symbols)s) AND open_time >= %(start)s
+    WHERE
+        symbol = ANY(%(symbols)s) AND open_time >= %(start)s
+        AND open_time <= coalesce(%(now)s::timestamptz, 'infinity')
 ),
 
 parts AS (
@@ -183,10 +185,17 @@ def read_candles(connection: Connection, symbol: str, start_us: int, end_us: int
     return [Candle(row[0], to_us(row[1]), *row[2:]) for row in rows]
 
 
-def last_minutes(connection: Connection, symbols: Iterable[str]) -> dict[str, int]:
-    """Return the open time (µs) of each symbol's newest row; symbols without rows are absent."""
+def last_minutes(
+    connection: Connection, symbols: Iterable[str], *, now_us: int | None = None
+) -> dict[str, int]:
+    """Return the open time (µs) of each symbol's newest row; symbols without rows are absent.
+
+    Args:
+        now_us: the exchange's time; later rows are wrong and do not count.
+    """
+    arguments = {"symbols": list(symbols), "now": None if now_us is None else from_us(now_us)}
     with translated(connection):
-        rows = connection.execute(_LAST, (list(symbols),)).fetchall()
+        rows = connection.execute(_LAST, arguments).fetchall()
     return {symbol: to_us(open_time) for symbol, open_time in rows}
 
 
@@ -209,7 +218,7 @@ def last_traded_minute(
 
 
 def minutes_to_request(
-    connection: Connection, symbols: Sequence[str], start_us: int
+    connection: Connection, symbols: Sequence[str], start_us: int, *, now_us: int | None = None
 ) -> dict[str, list[tuple[int, int]]]:
     """Return the minutes up to each symbol's newest row without a verified row.
 
@@ -218,6 +227,7 @@ def minutes_to_request(
 
     Args:
         start_us: open time of the first minute.
+        now_us: the exchange's time; later rows are wrong and do not count.
 
     Returns:
         Half-open ranges (µs), ascending; symbols with every minute verified are absent.
@@ -227,7 +237,11 @@ def minutes_to_request(
     """
     if start_us % MINUTE_US:
         raise PermanentError(f"{start_us} must be the open time of a minute")
-    arguments = {"symbols": list(symbols), "start": from_us(start_us)}
+    arguments = {
+        "symbols": list(symbols),
+        "start": from_us(start_us),
+        "now": None if now_us is None else from_us(now_us),
+    }
     with translated(connection):
         rows = connection.execute(_TO_ASK, arguments).fetchall()
     ranges: dict[str, list[tuple[int, int]]] = {}

@@ -173,10 +173,10 @@ LEFT JOIN LATERAL (
         ), '{}')
     ) AS h (span)
 ) AS missing ON true
-LEFT JOIN LATERAL (
-    SELECT max(l.updated_at) AS updated_at FROM market.live_candles AS l
-    WHERE l.symbol = s.symbol
-) AS live ON true
+LEFT JOIN (
+    SELECT l.symbol, max(l.updated_at) AS updated_at FROM market.live_candles AS l
+    GROUP BY l.symbol
+) AS live ON s.symbol = live.symbol
 LEFT JOIN LATERAL (
     SELECT
         count(*) AS open,

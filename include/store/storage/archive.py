@@ -173,7 +173,7 @@ def restore_rows(
         cursor.execute(create)
         for frame in frames:
             with cursor.copy(copy_in) as copy:
-                copy.write(copy_lines(frame))
+                copy.write(copy_lines(archived.table, frame))
             rows += frame.height
             cursor.execute(delete, day)
             replaced += cursor.rowcount

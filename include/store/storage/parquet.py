@@ -38,6 +38,8 @@ MOMENT = pl.Datetime("us", "UTC")
 
 BLOCK_BYTES = 8 * 1_048_576
 """Size of a CSV block; about 100,000 rows, which take 20 MB in polars."""
+ADDED_LATER = frozenset({"trade_type"})
+"""Columns that files of older versions lack; their rows have NULL."""
 ROW_GROUP_ROWS = 122_880
 """DuckDB's default, the unit of its parallelism. Statistics of symbol let readers skip row groups.
 """
@@ -103,7 +105,7 @@ def read_day(table: RawTable, path: Path) -> Iterator[pl.DataFrame]:
     """
     try:
         found = dict(pl.read_parquet_schema(path))
-        if found != schema_of(table):
+        if found not in (schema_of(table), _older_schema_of(table)):
             raise RejectedInputError(f"{path} has other columns than an archive of {table.name}")
         yield from pl.scan_parquet(path, hive_partitioning=False).collect_batches(
             chunk_size=ROW_GROUP_ROWS, maintain_order=True
@@ -125,9 +127,12 @@ def content_of(table: RawTable, path: Path) -> Content:
     return Content(rows, digest.hexdigest())
 
 
-def copy_lines(frame: pl.DataFrame) -> str:
-    """Format the rows of a file as CSV for COPY, in the order of their columns."""
-    return frame.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
+def copy_lines(table: RawTable, frame: pl.DataFrame) -> str:
+    """Format the rows of a file as CSV for COPY, in the order of the table's columns."""
+    schema = schema_of(table)
+    added = (pl.lit(None, of).alias(name) for name, of in schema.items() if name not in frame)
+    rows = frame.with_columns(added).select(list(schema))
+    return rows.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
 
 
 def sync_folder(folder: Path) -> None:
@@ -142,8 +147,13 @@ def sync_folder(folder: Path) -> None:
 # --- inside
 
 
+def _older_schema_of(table: RawTable) -> dict[str, pl.DataType]:
+    """Return the columns of files that were written before some were added."""
+    return {name: of for name, of in schema_of(table).items() if name not in ADDED_LATER}
+
+
 def _type_of(column: str) -> Any:
-    if column == "symbol":
+    if column in ("symbol", "trade_type"):
         return pl.String()
     if column.startswith("is_"):
         return pl.Boolean()

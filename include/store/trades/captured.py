@@ -28,9 +28,9 @@ from include.store.postgres.pools import translated
 AggTradeRow = tuple[str, int, Decimal, Decimal, int, int, int, bool]
 """Symbol, id, price, quantity, first and last trade id, trade time (µs), whether the buyer was
 maker."""
-TradeRow = tuple[str, int, Decimal, Decimal, Decimal | None, int, bool]
+TradeRow = tuple[str, int, Decimal, Decimal, Decimal | None, int, bool, str | None]
 """Symbol, id, price, quantity, quote quantity if known, trade time (µs), whether the buyer was
-maker."""
+maker, and the trade type if known (may be omitted)."""
 BookTickerRow = tuple[str, int, Decimal, Decimal, Decimal, Decimal, int | None, int]
 """Symbol, update id, bid and its quantity, ask and its quantity, event time if known, and time of
 receipt (both µs)."""
@@ -39,6 +39,9 @@ ABOUT_MIDNIGHT = frozenset({"23:59", "00:00"})
 """Minutes in which another process may have stored the same row on the adjacent day."""
 LINES_A_WRITE = 1_024
 """About 100 kB: joining them blocks the event loop for a tenth of a millisecond."""
+
+NULL = "\\N"
+"""NULL in COPY's text format."""
 
 _THREE = [f"{number:03d}+00" for number in range(1_000)]
 
@@ -83,13 +86,14 @@ def trade_line(
     quote: Decimal | None,
     time_us: int,
     is_maker: bool,
+    trade_type: str | None = None,
 ) -> str:
     """Format a ``TradeRow`` as a line of COPY."""
     at = _moment(time_us)
-    quote_text = "\\N" if quote is None else quote
+    quote_text = NULL if quote is None else quote
     return (
         f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{quote_text!s}\t{at}"
-        f"\t{'t' if is_maker else 'f'}\n"
+        f"\t{'t' if is_maker else 'f'}\t{trade_type or NULL}\n"
     )
 
 
@@ -137,6 +141,12 @@ class RawTable:
         """Format a row as a line of COPY's text format."""
         return self.line_of(*row)
 
+    def padded(self, lines: list[str]) -> list[str]:
+        """Add NULL to lines from an older version of the program, which had fewer columns."""
+        missing = len(self.columns) - 1 - lines[0].count("\t") if lines else 0
+        ending = f"\t{NULL}" * missing + "\n"
+        return [line[:-1] + ending for line in lines] if missing else lines
+
     @property
     def path(self) -> sql.Identifier:
         """The table's name in SQL."""
@@ -167,7 +177,7 @@ TRADES = RawTable(
     "trades",
     (
         "symbol", "day", "trade_id", "price", "quantity", "quote_quantity", "trade_time",
-        "is_buyer_maker",
+        "is_buyer_maker", "trade_type",
     ),
     "trade_id",
     "trade_time",

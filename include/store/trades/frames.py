@@ -26,7 +26,7 @@ def write_raw_frame(
 
     Args:
         rows: as ``TradeBlock.rows``: ``id``, ``trade_time`` (µs) and the table's other columns,
-            numbers as text.
+            numbers as text; without ``trade_type``, which files do not have.
 
     Raises:
         TransientError: the database is away, or another writer conflicted.
@@ -51,7 +51,11 @@ def _as_table(rows: pl.DataFrame, table: RawTable, symbol: str) -> pl.DataFrame:
     moments = rows.with_columns(pl.col("trade_time").cast(TIME))
     return (
         moments.rename({"id": table.id_column})
-        .with_columns(symbol=pl.lit(symbol), day=pl.col("trade_time").dt.date())
+        .with_columns(
+            symbol=pl.lit(symbol),
+            day=pl.col("trade_time").dt.date(),
+            trade_type=pl.lit(None, pl.String),
+        )
         .select(table.columns)
     )
 

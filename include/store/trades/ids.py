@@ -83,6 +83,42 @@ def last_rows(
     return {symbol: (number, to_us(moment)) for symbol, number, moment in rows}
 
 
+def rows_gone(
+    connection: Connection, table: RawTable, rows: Sequence[Reached]
+) -> dict[str, tuple[int, int] | None]:
+    """Return the symbols whose row the table lacks, with the last row before it.
+
+    Args:
+        rows: one of each symbol, which was stored.
+
+    Returns:
+        Id and time (µs) of the remaining row by symbol; None if there is none. It belongs to a
+        previous instrument of the ticker if the present one has no row left.
+    """
+    query = sql.SQL(
+        "SELECT s.symbol, coalesce(a.{id}, b.{id}), coalesce(a.{time}, b.{time}) "
+        "FROM unnest(%s::text[], %s::bigint[], %s::timestamptz[]) AS s (symbol, id, at) "
+        "LEFT JOIN LATERAL (SELECT t.{id}, t.{time} FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.{id} <= s.id "
+        "ORDER BY t.day DESC, t.{id} DESC LIMIT 1) AS a ON true "
+        "LEFT JOIN LATERAL (SELECT t.{id}, t.{time} FROM {table} AS t "
+        "WHERE t.symbol = s.symbol AND t.{time} <= s.at "
+        "ORDER BY t.day DESC, t.{id} DESC LIMIT 1) AS b ON a.{id} IS NULL "
+        "WHERE a.{id} IS DISTINCT FROM s.id"
+    ).format(**_names(table))
+    arguments = (
+        [row.symbol for row in rows],
+        [row.last_id for row in rows],
+        [from_us(row.last_us) for row in rows],
+    )
+    with translated(connection):
+        found = connection.execute(query, arguments).fetchall()
+    return {
+        symbol: None if number is None else (number, to_us(moment))
+        for symbol, number, moment in found
+    }
+
+
 def first_rows(
     connection: Connection, table: RawTable, symbols: Sequence[str], since_us: int
 ) -> dict[str, int]:

@@ -15,23 +15,23 @@ from include.domain.timeframes import from_us
 from include.errors import RejectedInputError
 from include.store.accounts import watchlists
 from include.store.accounts.users import end_session, list_users, sessions_of
+from serving.auth.client_network import ClientNetwork, network_of
+from serving.auth.login_queue import LoginRefusedError
 from serving.auth.middleware import COOKIE, principal_of
 from serving.auth.service import AuthService
 from serving.http.context import context_of
 from serving.http.formats import json, plain_json
-from serving.http.limits import RateLimiter
+from serving.http.login_limits import LoginLimits
 from serving.http.parameters import unknown_symbol_text
 from serving.problems import Problem, refused, shown, unknown
 
 router = APIRouter(tags=["accounts"])
 
-LOGINS_PER_MINUTE = 10
-"""Login attempts for a client's address."""
-LOGINS_OF_A_NAME_PER_MINUTE = 30
-"""Login attempts for a name: few enough to prevent guessing from many addresses, enough
-that others can hardly lock a user out.
-"""
+QUEUE_RETRY_S = 5.0
+"""When a client may try again after a login for which there was no place in the queue."""
 MAX_BODY_BYTES = 8_192
+MAX_NAME = 64
+"""Further characters are dropped: the names of accounts have 63 at most."""
 NO_STORE = {"cache-control": "no-store"}
 MAX_ID = 2**63 - 1
 
@@ -65,38 +65,23 @@ LOGIN_BODY = {
 }
 
 
-class LoginLimits:
-    """Limits login attempts; one for an application."""
-
-    def __init__(self) -> None:
-        self._addresses = RateLimiter(LOGINS_PER_MINUTE)
-        self._names = RateLimiter(LOGINS_OF_A_NAME_PER_MINUTE)
-
-    def check(self, address: str, name: str) -> None:
-        """Count an attempt.
-
-        Raises:
-            Problem: there were too many.
-        """
-        for limit, client in ((self._addresses, address), (self._names, name)):
-            may, _, wait_s = limit.take(client)
-            if not may:
-                raise Problem(
-                    HTTPStatus.TOO_MANY_REQUESTS,
-                    "too many logins; try again later",
-                    headers={"retry-after": str(int(wait_s) + 1)},
-                )
-
-
 @router.post("/login", summary="Begin a session", openapi_extra=LOGIN_BODY)
 async def login(request: Request) -> Response:
     """Sets the session's cookie: HttpOnly, SameSite=Strict, and Secure with TLS."""
     auth = _auth(request)
     credentials = await _body(request, Login)
-    address = request.client.host if request.client else ""
-    name = credentials.name.strip().lower()
-    request.app.state.login_limits.check(address, name[:64])
-    found = await auth.log_in(name, credentials.password)
+    network = network_of(request.client.host if request.client else "")
+    name = credentials.name.strip().lower()[:MAX_NAME]
+    limits: LoginLimits = request.app.state.login_limits
+    wait_s = limits.of_network(network, name)
+    if not wait_s and (name_wait_s := limits.of_name(name)):
+        wait_s = 0.0 if await auth.is_usual(name, network) else name_wait_s
+    if wait_s:
+        raise _too_many(auth, name, network, wait_s=wait_s)
+    try:
+        found = await auth.log_in(name, credentials.password, network)
+    except LoginRefusedError:
+        raise _too_many(auth, name, network, wait_s=QUEUE_RETRY_S) from None
     if found is None:
         raise Problem(HTTPStatus.UNAUTHORIZED, "name or password is wrong")
     secret, identity = found
@@ -104,7 +89,7 @@ async def login(request: Request) -> Response:
     response.set_cookie(
         COOKIE,
         secret,
-        max_age=int(auth.session_s),
+        max_age=auth.seconds_left(identity),
         httponly=True,
         samesite="strict",
         secure=_is_tls(request),
@@ -256,6 +241,16 @@ def _auth(request: Request) -> AuthService:
             "this server has no accounts: ACCOUNTS_DATABASE_URL is not set there",
         )
     return auth
+
+
+def _too_many(auth: AuthService, name: str, network: ClientNetwork, *, wait_s: float) -> Problem:
+    """Count a refused login; return its problem."""
+    auth.refuse_login(name, network)
+    return Problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too many logins; try again later",
+        headers={"retry-after": str(int(wait_s) + 1)},
+    )
 
 
 async def _end(auth: AuthService, user_id: int, session_id: int) -> bool:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import polars as pl
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from psycopg import errors
 from starlette.responses import Response
 
@@ -27,11 +27,11 @@ from include.store.trades.analytics import (
 )
 from serving.http import parameters
 from serving.http.context import Context, context_of
-from serving.http.formats import plain_json, table
+from serving.http.formats import DECIMAL, numbers, plain_json, table
 from serving.problems import Problem, refused, unknown
 from serving.protobuf.bars import EARLIEST_US
 
-router = APIRouter(prefix="/symbols/{symbol}", tags=["analytics"])
+router = APIRouter(prefix="/symbols/{symbol}", tags=["analytics"], dependencies=[Depends(numbers)])
 
 DEFAULT_BARS = 200
 MAX_BARS = 5_000
@@ -47,10 +47,11 @@ TYPES: dict[str, Any] = {
     "int4": pl.Int32,
     "int8": pl.Int64,
     "float8": pl.Float64,
+    "numeric": DECIMAL,
     "timestamptz": pl.Datetime("us", "UTC"),
     "date": pl.Date,
 }
-"""Column types in Arrow and Parquet; all others, and decimals, are text."""
+"""Column types in Arrow and Parquet; all others are text."""
 
 
 @router.get("/levels", summary="All-time high and low, and retracements")

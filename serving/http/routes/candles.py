@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import polars as pl
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe, from_us
@@ -18,12 +18,12 @@ from include.store.candles.merging import Connection
 from serving.bars.subscription import BarUpdate
 from serving.http import parameters
 from serving.http.context import context_of
-from serving.http.formats import Format, accepted, answered, joined, table
+from serving.http.formats import DECIMAL, Format, accepted, answered, joined, numbers, table
 from serving.http.response_cache import CachedResponse, ResponseCache
 from serving.problems import refused
 from serving.protobuf.bars import EARLIEST_US
 
-router = APIRouter(tags=["candles"])
+router = APIRouter(tags=["candles"], dependencies=[Depends(numbers)])
 
 DEFAULT_LIMIT = 500
 MAX_LIMIT = 10_000
@@ -36,15 +36,15 @@ COLUMNS: dict[str, Any] = {
     "symbol": pl.String,
     "timeframe": pl.String,
     "open_time": pl.Datetime("us", "UTC"),
-    "open": pl.String,
-    "high": pl.String,
-    "low": pl.String,
-    "close": pl.String,
-    "volume": pl.String,
-    "quote_volume": pl.String,
+    "open": DECIMAL,
+    "high": DECIMAL,
+    "low": DECIMAL,
+    "close": DECIMAL,
+    "volume": DECIMAL,
+    "quote_volume": DECIMAL,
     "trade_count": pl.Int64,
-    "taker_buy_volume": pl.String,
-    "taker_buy_quote_volume": pl.String,
+    "taker_buy_volume": DECIMAL,
+    "taker_buy_quote_volume": DECIMAL,
     "first_trade_id": pl.Int64,
     "last_trade_id": pl.Int64,
     "minute_count": pl.Int32,

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Annotated, Any
 
 import polars as pl
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from include.domain.candles import Candle
@@ -20,12 +20,12 @@ from include.store.instruments import LISTED_FROM_UNKNOWN_US, Listing
 from serving.bars.day_prices import DayAnswer
 from serving.http import parameters
 from serving.http.context import Context, context_of
-from serving.http.formats import book_ticker_fields, json, table
+from serving.http.formats import DECIMAL, book_ticker_fields, json, numbers, table
 from serving.problems import Problem, unknown
 from serving.protobuf.bars import EARLIEST_US, plain
 from streamer.hub.trade_hub import FullError
 
-router = APIRouter(tags=["symbols"])
+router = APIRouter(tags=["symbols"], dependencies=[Depends(numbers)])
 
 BOOK_TIMEOUT_S = 2.0
 SOON = {"retry-after": "1"}
@@ -37,8 +37,8 @@ COLUMNS: dict[str, Any] = {
     "base_asset": pl.String,
     "quote_asset": pl.String,
     "status": pl.String,
-    "tick_size": pl.String,
-    "step_size": pl.String,
+    "tick_size": DECIMAL,
+    "step_size": DECIMAL,
     "listed_from": pl.Datetime("us", "UTC"),
     "listed_to": pl.Datetime("us", "UTC"),
     "is_streamed": pl.Boolean,
@@ -48,14 +48,14 @@ PRICES: dict[str, Any] = {
     "symbol": pl.String,
     "from": pl.Datetime("us", "UTC"),
     "newest_minute": pl.Datetime("us", "UTC"),
-    "open": pl.String,
-    "high": pl.String,
-    "low": pl.String,
-    "last": pl.String,
-    "change": pl.String,
-    "change_percent": pl.String,
-    "volume": pl.String,
-    "quote_volume": pl.String,
+    "open": DECIMAL,
+    "high": DECIMAL,
+    "low": DECIMAL,
+    "last": DECIMAL,
+    "change": DECIMAL,
+    "change_percent": DECIMAL,
+    "volume": DECIMAL,
+    "quote_volume": DECIMAL,
     "trade_count": pl.Int64,
     "minute_count": pl.Int32,
     "missing_minutes": pl.Int32,

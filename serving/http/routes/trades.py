@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import polars as pl
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
 from include.store.candles.merging import Connection
@@ -15,10 +15,10 @@ from include.store.trades.captured import RAW_TABLES
 from include.store.trades.pages import StoredTrade, TradePage, read_trades
 from serving.http import parameters
 from serving.http.context import context_of
-from serving.http.formats import Format, table
+from serving.http.formats import DECIMAL, Format, numbers, table
 from serving.problems import Problem, refused, unknown
 
-router = APIRouter(tags=["trades"])
+router = APIRouter(tags=["trades"], dependencies=[Depends(numbers)])
 
 DEFAULT_LIMIT = 500
 MAX_LIMIT = 1_000
@@ -39,8 +39,8 @@ class Kind(StrEnum):
 COLUMNS: dict[str, Any] = {
     "symbol": pl.String,
     "id": pl.Int64,
-    "price": pl.String,
-    "quantity": pl.String,
+    "price": DECIMAL,
+    "quantity": DECIMAL,
     "time": pl.Datetime("us", "UTC"),
     "is_buyer_maker": pl.Boolean,
     "first_trade_id": pl.Int64,

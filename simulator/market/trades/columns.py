@@ -14,7 +14,10 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class FillKind(IntEnum):
-    """Kind of an order's further fills; its first fill is always a market trade."""
+    """Kind of an order's further fills; its first fill is always a market trade.
+
+    Klines, statistics, aggTrades and REST count market trades alone.
+    """
 
     MARKET = 0
     SKIPPED = 1
@@ -31,9 +34,7 @@ class TradeColumns:
         time_us: trade time; ascending.
         first_id: id of the first fill; the order has ids `first_id … first_id + slots - 1`.
         fills: number of market trades (`f … l` of the aggTrade).
-        quantity: sum over the market trades; `volume` and `quote` sum what klines count.
-        counted: number of fills that klines count.
-        last_counted_id: highest id of a counted fill.
+        quantity, quote: sums over the market trades.
         slot_start: row of `slot_quantity`/`slot_quote` where the order's fills start.
     """
 
@@ -47,16 +48,18 @@ class TradeColumns:
     price: IntArray
     buyer_is_maker: BoolArray
     quantity: IntArray
-    volume: IntArray
     quote: IntArray
-    counted: IntArray
-    last_counted_id: IntArray
     slot_start: IntArray
     slot_quantity: IntArray
     slot_quote: IntArray
 
     def __len__(self) -> int:
         return len(self.time_us)
+
+    @property
+    def last_id(self) -> IntArray:
+        """Highest id of each order's market trades."""
+        return self.first_id + self.fills - 1
 
     def between(self, start: int, stop: int) -> "TradeColumns":
         """Return orders `start … stop - 1`; the fills are shared, not copied."""
@@ -66,9 +69,8 @@ class TradeColumns:
         return TradeColumns(
             self.instrument, self.time_us[rows], self.agg_id[rows], self.first_id[rows],
             self.slots[rows], self.fills[rows], self.tail_kind[rows], self.price[rows],
-            self.buyer_is_maker[rows], self.quantity[rows], self.volume[rows], self.quote[rows],
-            self.counted[rows], self.last_counted_id[rows], self.slot_start[rows],
-            self.slot_quantity, self.slot_quote,
+            self.buyer_is_maker[rows], self.quantity[rows], self.quote[rows],
+            self.slot_start[rows], self.slot_quantity, self.slot_quote,
         )  # fmt: skip
 
     def until(self, time_us: int) -> "TradeColumns":
@@ -83,20 +85,17 @@ def select(trades: TradeColumns, mask: npt.NDArray[np.bool_]) -> TradeColumns:
     return TradeColumns(
         trades.instrument, trades.time_us[mask], trades.agg_id[mask], trades.first_id[mask], slots,
         trades.fills[mask], trades.tail_kind[mask], trades.price[mask], trades.buyer_is_maker[mask],
-        trades.quantity[mask], trades.volume[mask], trades.quote[mask], trades.counted[mask],
-        trades.last_counted_id[mask], np.cumsum(slots) - slots, trades.slot_quantity[kept_fills],
-        trades.slot_quote[kept_fills],
+        trades.quantity[mask], trades.quote[mask], np.cumsum(slots) - slots,
+        trades.slot_quantity[kept_fills], trades.slot_quote[kept_fills],
     )  # fmt: skip
 
 
 def renumber(trades: TradeColumns, first_agg_id: int, first_id: int) -> TradeColumns:
     """Return the same trades with consecutive ids from the given ones on."""
-    first_ids = first_id + np.cumsum(trades.slots) - trades.slots
     return replace(
         trades,
         agg_id=first_agg_id + np.arange(len(trades), dtype=np.int64),
-        first_id=first_ids,
-        last_counted_id=first_ids + trades.counted - 1,
+        first_id=first_id + np.cumsum(trades.slots) - trades.slots,
     )
 
 

@@ -6,8 +6,8 @@ of A is in the i-th A-th part of the minute, so times are sorted by construction
 the time of the previous one, like a sweep through the book.
 
 On USD-M the further fills of a few orders are not market trades: a skipped id, a void fill (price
-0, quantity 0), or a fill of the insurance fund or auto-deleveraging, which klines count and
-aggTrades omit.
+0, quantity 0), or a fill of the insurance fund or auto-deleveraging. They use up ids, and neither
+klines nor aggTrades count them, as recorded.
 """
 
 import numpy as np
@@ -101,6 +101,9 @@ class TradeGenerator:
         hashes = hash_counters(self._order_key, minute_index[row] + number)
 
         offset = _stratified(hashes, number, orders[row])
+        if instrument.trades_at_bounds:
+            offset[number == 0] = 0
+            offset[(number == orders[row] - 1) & (number > 0)] = MINUTE_US - 1
         if not spot:
             offset -= offset % 1_000
         buyer_is_maker = take_bits(hashes, low=28, count=1)
@@ -109,34 +112,34 @@ class TradeGenerator:
         slot_start = np.cumsum(slots) - slots
         tail_kind = np.zeros(count, dtype=np.int64) if spot else _tail_kinds(hashes, slots)
         fills = np.where(tail_kind == FillKind.MARKET, slots, 1)
-        counted = np.where((tail_kind == FillKind.SKIPPED) | (tail_kind == FillKind.VOID), 1, slots)
 
         slot_quantity = self._quantities(minute_index, orders, further, slots, row)
         if not spot:
-            empty = np.repeat(counted == 1, slots)
+            is_empty = (tail_kind == FillKind.SKIPPED) | (tail_kind == FillKind.VOID)
+            empty = np.repeat(is_empty, slots)
             empty[slot_start] = False
             slot_quantity[empty] = 0
         slot_quote = slot_quantity * np.repeat(price, slots)
         if instrument.rounds_quote:
             slot_quote //= instrument.quote_divisor  # the exchange cuts digits off
-        volume = _sum_runs(slot_quantity, slot_start)
-        quantity = np.where(fills == slots, volume, slot_quantity[slot_start])
-        first_ids = first_id + slot_start
+
+        def of_market(values: IntArray) -> IntArray:
+            if spot:
+                return _sum_runs(values, slot_start)
+            return np.where(fills == slots, _sum_runs(values, slot_start), values[slot_start])
+
         return TradeColumns(
             instrument=instrument,
             time_us=minutes[row] * MINUTE_US + offset,
             agg_id=first_agg_id + np.arange(count, dtype=np.int64),
-            first_id=first_ids,
+            first_id=first_id + slot_start,
             slots=slots,
             fills=fills,
             tail_kind=tail_kind,
             price=price,
             buyer_is_maker=buyer_is_maker.astype(np.bool_),
-            quantity=quantity if not spot else volume,
-            volume=volume,
-            quote=_sum_runs(slot_quote, slot_start),
-            counted=counted,
-            last_counted_id=first_ids + counted - 1,
+            quantity=of_market(slot_quantity),
+            quote=of_market(slot_quote),
             slot_start=slot_start,
             slot_quantity=slot_quantity,
             slot_quote=slot_quote,

@@ -104,7 +104,7 @@ def kline_events(
 
 
 def _update(trades: TradeColumns, row: int, time_us: int, drawn: int) -> KlineUpdate:
-    fills = int(trades.counted[row])
+    fills = int(trades.fills[row])
     # Half of the updates triggered by an order with several fills end inside it.
     inside = fills > 1 and (drawn >> (row % 30)) & 1
     unsent = 1 + (drawn >> 32) % (fills - 1) if inside else 0

@@ -69,7 +69,7 @@ class IdSequence:
 
     def __init__(self, *, late_s: float, max_missing_ranges: int = MAX_MISSING_RANGES) -> None:
         self.first_id: int | None = None
-        """The first id that arrived."""
+        """The first id of the current instrument that arrived."""
         self.highest: int | None = None
         self.highest_us = 0
         self.missing_ranges: list[MissingRange] = []
@@ -107,6 +107,7 @@ class IdSequence:
             return False
         else:
             self._restart(highest, self.highest_us, time_us)
+            self.first_id = None
         if self.first_id is None:
             self.first_id, self._first_us = number, time_us
         self.highest = number
@@ -123,7 +124,7 @@ class IdSequence:
             self.miss(
                 MissingRange(stored_id + 1, self.first_id - 1, stored_us, self._first_us, now_s)
             )
-        elif stored_id >= self.first_id and stored_us + REUSED_AFTER_US <= self._first_us:
+        elif self._is_of_previous(stored_id, stored_us):
             self._restart(stored_id, stored_us, self._first_us)
 
     def miss(self, missing_range: MissingRange) -> None:
@@ -142,10 +143,12 @@ class IdSequence:
             stored: id and time (µs) of the last remaining row; None if there is none.
             last_id: id of the last row before the loss.
         """
-        if self.highest is None or self.first_id is None:
-            return
+        if stored is not None and self._is_of_previous(*stored):
+            stored = None
+        if self.highest is None or (stored is None and self.first_id is None):
+            return  # it is unknown where its rows began
         last_id = min(self.highest, last_id + OVERTAKING_IDS)
-        left_id, from_us = (self.first_id - 1, self._first_us) if stored is None else stored
+        left_id, from_us = stored or ((self.first_id or 0) - 1, self._first_us)
         if left_id < last_id:
             self.miss(MissingRange(left_id + 1, last_id, from_us, self.highest_us, now_s))
 
@@ -187,6 +190,14 @@ class IdSequence:
         return missing_range
 
     # --- inside
+
+    def _is_of_previous(self, stored_id: int, stored_us: int) -> bool:
+        """Whether a stored row belongs to the previous instrument of the ticker."""
+        return (
+            self.first_id is not None
+            and stored_id >= self.first_id
+            and stored_us + REUSED_AFTER_US <= self._first_us
+        )
 
     def _restart(self, last_id: int, last_us: int, first_us: int) -> None:
         """Handle a reused ticker: missing trades of the previous instrument are lost.

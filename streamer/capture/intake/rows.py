@@ -110,11 +110,14 @@ class Intake:
             self.void_trades += 1
             return
         number, time_us = trade.id, microseconds(trade.trade_time)
-        if is_aggregate:
+        if isinstance(trade, AggTrade):
             known = self._agg_ids[market]
         elif market is _UM:
             symbol = symbol_of(market, trade.symbol)
-            line = trade_line(symbol, number, price, quantity, None, time_us, trade.is_buyer_maker)
+            line = trade_line(
+                symbol, number, price, quantity, None, time_us, trade.is_buyer_maker,
+                trade.trade_type,
+            )  # fmt: skip
             self.lanes.add(self._um_trades, line)
             return
         else:

@@ -35,8 +35,8 @@ MAX_CALL_S = 300.0
 """Timeout for reading the last candles of all symbols; beyond it PostgreSQL hangs."""
 MAX_CHECKS = {Market.SPOT: 65, Market.UM: 3}
 """Checks of one candle before requests end; a gap is then recorded for spot, after half an hour.
-USD-M candles include fills of the insurance fund and of liquidations, which no aggTrade has, so
-they prove nothing."""
+On USD-M nothing is concluded: that candles there leave out the same fills as aggTrades is known
+from recordings only."""
 NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
 
 

@@ -55,6 +55,7 @@ class CaptureResumption:
         delivers_since_us: since when (wall clock) the exchange delivers a dataset of a symbol; None
             while it does not, 0 if unknown.
         now_us: wall clock.
+        on_read: receives the dataset and the last stored rows by symbol, as id and time (µs).
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class CaptureResumption:
         *,
         delivers_since_us: Callable[[str, str], int | None],
         now_us: Callable[[], int],
+        on_read: Callable[[str, Mapping[str, tuple[int, int]]], None] = lambda *_: None,
     ) -> None:
         self._url = database_url
         self._datasets = datasets
@@ -75,6 +77,7 @@ class CaptureResumption:
         self._losses = losses
         self._delivers_since_us = delivers_since_us
         self._now_us = now_us
+        self._on_read = on_read
         self._joined: dict[str, int] = {}
         """Symbols whose earlier rows have not been read, and when they joined: µs after the start.
         """
@@ -164,6 +167,7 @@ class CaptureResumption:
                 last, missing = await in_thread(
                     partial(self._stored, dataset, requestable), name="capture_start"
                 )
+            self._on_read(dataset, last)
             async with asyncio.timeout(MAX_CALL_S):
                 missing += await in_thread(
                     partial(self._missing_earlier, dataset, requestable), name="capture_start"
@@ -202,7 +206,9 @@ class CaptureResumption:
         if not known:
             return
         async with asyncio.timeout(MAX_CALL_S):
-            spans = await in_thread(partial(self._spans, known), name="capture_start")
+            spans, last = await in_thread(partial(self._spans, known), name="capture_start")
+        for dataset, rows in last:
+            self._on_read(dataset, rows)
         for loss, (start_us, end_us) in spans.items():
             self._losses.close(loss, start_us, end_us)
             self._own.discard(loss)
@@ -240,14 +246,17 @@ class CaptureResumption:
         with connect(self._url, application_name="candelabra-capture") as connection:
             return missing_ids(connection, RAW_TABLES[dataset], symbols, from_us, from_us + DAY_US)
 
-    def _spans(self, losses: Mapping[Loss, int]) -> dict[Loss, tuple[int | None, int]]:
+    def _spans(
+        self, losses: Mapping[Loss, int]
+    ) -> tuple[dict[Loss, tuple[int | None, int]], list[tuple[str, dict[str, tuple[int, int]]]]]:
         """Return the times of the last row before losses (None if there is none) and the first one
-        after.
+        after; and the last rows themselves by dataset and symbol.
 
         Args:
             losses: each with its latest end.
         """
         spans: dict[Loss, tuple[int | None, int]] = {}
+        read: list[tuple[str, dict[str, tuple[int, int]]]] = []
         own = self._own.copy()
         together: dict[tuple[str, int], list[Loss]] = {}
         for loss in losses:
@@ -256,13 +265,14 @@ class CaptureResumption:
             for (dataset, until_us), some in together.items():
                 table, symbols = RAW_TABLES[dataset], [loss.symbol for loss in some]
                 last = last_rows(connection, table, symbols, None, before_us=until_us)
+                read.append((dataset, last))
                 first = first_rows(connection, table, list(last), until_us)
                 for loss in some:
                     start_us = last[loss.symbol][1] if loss.symbol in last else None
                     end_us = first.get(loss.symbol, losses[loss])
                     # For ended processes the table is the only source.
                     spans[loss] = (start_us, min(end_us, losses[loss]) if loss in own else end_us)
-        return spans
+        return spans, read
 
 
 async def _retry(step: Callable[[], Awaitable[None]]) -> None:

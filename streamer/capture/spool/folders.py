@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from include.errors import PermanentError
+from streamer.capture.spool.acknowledged import adopt_acknowledged
 from streamer.capture.spool.checkpoint import adopt_complete
 from streamer.capture.spool.losses import adopt_losses
 from streamer.capture.spool.segments import SUFFIX, last_number, name_of
@@ -57,6 +58,8 @@ def _adopt(folder: Path, root: Path) -> None:
         if lock is None:
             continue
         with lock:
+            # First the rows before the spooled ones: a kill in between must not part them.
+            adopt_acknowledged(other, folder)
             number = last_number(folder)
             for segment in sorted(other.glob(f"*{SUFFIX}")):
                 number += 1

@@ -1,9 +1,15 @@
-"""Rows that raw capture lost, counted and stored on disk until they are in the ledger."""
+"""Rows that raw capture lost, counted and stored on disk until they are in the ledger.
+
+A server that takes over may lack the newest rows of the ledger too. So recorded losses are kept for
+some minutes, and recorded again after a failure; the ledger has each once.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -14,6 +20,10 @@ from streamer.capture.spool.disk import replace_file
 
 LOSSES_FILE = "losses.json"
 
+RECORDED_KEPT_S = 600.0
+"""Seconds for which a recorded loss is kept: a standby may be behind for as long."""
+MAX_RECORDED = 10_000
+
 log = structlog.get_logger(__name__)
 
 
@@ -23,6 +33,7 @@ class Loss(msgspec.Struct, frozen=True):
     Attributes:
         from_us: None if the start is unknown until the table is read: the last row before the end.
         rows: number of lost rows; None if unknown, as after a disconnect.
+        is_recorded: whether it was in the ledger when it was written to disk.
     """
 
     dataset: str
@@ -31,6 +42,7 @@ class Loss(msgspec.Struct, frozen=True):
     from_us: int | None
     to_us: int
     rows: int | None = None
+    is_recorded: bool = False
 
 
 _FILE = msgspec.json.Decoder(list[Loss])
@@ -58,13 +70,14 @@ class Losses:
 
     Args:
         path: of the file.
+        now_s: monotonic clock.
 
     Attributes:
         open: losses with an unknown start; they are on disk as well, but ``take`` does not return
             them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self.rows = 0
         """Lost rows since the start whose number is known."""
         self.times = 0
@@ -72,13 +85,19 @@ class Losses:
         self._path = path
         self.open: set[Loss] = set()
         self._kept: dict[tuple[str, str, str], Loss] = {}
+        self._again: list[Loss] = []
+        """Losses that were recorded and are to be recorded again. They are not joined with others:
+        the rows in between are not lost."""
+        self._recorded: deque[tuple[float, Loss]] = deque(maxlen=MAX_RECORDED)
+        """Losses in the ledger, each with the time until which it is kept."""
+        self._now_s = now_s
         self._changes = 0
         self._saved_changes = 0
         self._adopted: list[Path] = []
         self._saving = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._kept) + len(self._again)
 
     @property
     def is_saved(self) -> bool:
@@ -120,31 +139,32 @@ class Losses:
 
     def take(self) -> list[RawGap]:
         """Return all losses as gaps for the ledger; call ``forget`` once they are stored."""
-        return [
-            RawGap(
-                loss.dataset,
-                loss.symbol,
-                loss.from_us,
-                loss.to_us,
-                loss.cause,
-                {} if loss.rows is None else {"rows": loss.rows},
-            )
-            for loss in self._kept.values()
-            if loss.from_us is not None
-        ]
+        gaps = map(_gap_of, (*self._kept.values(), *self._again))
+        return [gap for gap in gaps if gap is not None]
+
+    def is_known(self, gap: RawGap) -> bool:
+        """Whether a gap of ``take`` was recorded before."""
+        return any(_gap_of(loss) == gap for loss in self._again)
 
     def forget(self, recorded: Iterable[RawGap]) -> None:
-        """Remove the losses that have not grown since ``take``."""
-        for gap in recorded:
-            key = (gap.dataset, gap.symbol, gap.cause)
-            loss = self._kept.get(key)
-            if loss is not None and (loss.from_us, loss.to_us, loss.rows) == (
-                gap.from_us,
-                gap.to_us,
-                gap.detail.get("rows"),
-            ):
-                del self._kept[key]
+        """Count losses as recorded unless they have grown since ``take``."""
+        until_s = self._now_s() + RECORDED_KEPT_S
+        stored = {
+            (gap.dataset, gap.symbol, gap.cause, gap.from_us, gap.to_us, gap.detail.get("rows"))
+            for gap in recorded
+        }
+        for loss in (*self._kept.values(), *self._again):
+            if _facts(loss) in stored:
+                self._recorded.append((until_s, loss))
                 self._changes += 1
+        self._kept = {key: loss for key, loss in self._kept.items() if _facts(loss) not in stored}
+        self._again = [loss for loss in self._again if _facts(loss) not in stored]
+
+    def record_again(self) -> None:
+        """Take losses that were recorded lately once more: the server may be another one."""
+        now_s = self._now_s()
+        self._again += [loss for until_s, loss in self._recorded if until_s > now_s]
+        self._recorded.clear()
 
     def save(self) -> None:
         """Write the losses to disk if anything has changed.
@@ -156,7 +176,12 @@ class Losses:
             changes = self._changes  # read before the write: later additions are not saved
             if changes == self._saved_changes:
                 return
-            self._write(msgspec.json.encode([*self._kept.values(), *self.open]))
+            now_s = self._now_s()
+            kept = [loss for until_s, loss in self._recorded.copy() if until_s > now_s]
+            recorded = [
+                msgspec.structs.replace(loss, is_recorded=True) for loss in (*self._again, *kept)
+            ]
+            self._write(msgspec.json.encode([*self._kept.values(), *self.open, *recorded]))
             self._saved_changes = changes
 
     def _write(self, content: bytes) -> None:
@@ -166,6 +191,9 @@ class Losses:
 
     def _join(self, losses: Iterable[Loss]) -> None:
         for loss in losses:
+            if loss.is_recorded:
+                self._again.append(msgspec.structs.replace(loss, is_recorded=False))
+                continue
             if loss.from_us is None:
                 self.open.add(loss)
                 continue
@@ -181,3 +209,15 @@ class Losses:
                 max(known.to_us, loss.to_us),
                 sum(counted) if counted else None,
             )
+
+
+def _gap_of(loss: Loss) -> RawGap | None:
+    """Return a loss as a gap for the ledger; None while its start is unknown."""
+    if loss.from_us is None:
+        return None
+    detail = {} if loss.rows is None else {"rows": loss.rows}
+    return RawGap(loss.dataset, loss.symbol, loss.from_us, loss.to_us, loss.cause, detail)
+
+
+def _facts(loss: Loss) -> tuple[object, ...]:
+    return (loss.dataset, loss.symbol, loss.cause, loss.from_us, loss.to_us, loss.rows)

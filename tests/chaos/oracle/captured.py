@@ -18,6 +18,7 @@ from tests.chaos.oracle.exchanged import (
     Quote,
     Row,
     book_tickers_of,
+    has_book_tickers,
     in_exchange_time,
     in_machine_time,
     listings_of,
@@ -33,7 +34,7 @@ COLUMNS = {
     "agg_trades": (
         "agg_trade_id", "price", "quantity", "first_trade_id", "last_trade_id", "is_buyer_maker",
     ),
-    "trades": ("trade_id", "price", "quantity", "is_buyer_maker"),
+    "trades": ("trade_id", "price", "quantity", "is_buyer_maker", "trade_type"),
     "book_tickers": ("update_id", "bid_price", "bid_quantity", "ask_price", "ask_quantity"),
 }  # fmt: skip
 
@@ -53,13 +54,22 @@ class Judge:
         """By symbol, between the lowest id and the highest."""
 
     def differences(
-        self, database_url: str, datasets: Iterable[str], symbols: Iterable[str], until_us: int
+        self,
+        database_url: str,
+        datasets: Iterable[str],
+        symbols: Iterable[str],
+        until_us: int,
+        *,
+        calm_us: int | None = None,
     ) -> list[str]:
         """Return what differs from the exchange before a time.
 
         From the first row of a listing on, each trade of the exchange is stored, unless an entry of
         ``ops.gaps`` covers it; no other trade is stored. Only the first dataset and symbol that
         differ are reported: the caller can ask again.
+
+        Args:
+            calm_us: time since which there are no faults; rows of every dataset must have come.
         """
         for dataset in datasets:
             for symbol in symbols:
@@ -71,6 +81,24 @@ class Judge:
                     )
                     if found := judge(dataset, symbol, rows, gaps, until_us):
                         return found
+                if calm_us is not None and (
+                    found := self._check_newest(dataset, symbol, rows, calm_us, until_us)
+                ):
+                    return found
+        return []
+
+    def _check_newest(
+        self, dataset: str, symbol: str, rows: list[Row], calm_us: int, until_us: int
+    ) -> list[str]:
+        """Return a difference if the exchange has had rows since the calm, and the table none."""
+        if dataset == "book_tickers":
+            has_new = has_book_tickers(self._exchange, symbol, calm_us, until_us)
+            since_us = in_machine_time(self._exchange, calm_us)
+        else:
+            since_us = calm_us
+            has_new = bool(trades_of(self._exchange, dataset, symbol, calm_us, until_us))
+        if has_new and (not rows or rows[-1][0] < since_us):
+            return [f"{dataset} of {symbol}: no row since {from_us(calm_us)}"]
         return []
 
     def _check_book_tickers(

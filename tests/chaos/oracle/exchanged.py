@@ -10,7 +10,7 @@ from typing import Any
 from include.domain.instruments import exchange_symbol_of, market_of
 from simulator.market.trades.columns import FillKind, TradeColumns
 from simulator.server import ExchangeThread
-from simulator.wire.payloads import agg_trade_rows, fills_of
+from simulator.wire.payloads import KIND_NAMES, agg_trade_rows, fill_price, fills_of
 
 Row = tuple[Any, ...]
 Quote = tuple[int, Row]
@@ -31,7 +31,8 @@ def listings_of(exchange: ExchangeThread, symbol: str) -> list[tuple[int, int]]:
 def in_machine_time(exchange: ExchangeThread, moment_us: int) -> int:
     """When it was a time of the exchange, by the machine's clock."""
     clock = exchange.clock
-    return time.time_ns() // 1_000 - round((clock.now_us() - moment_us) / clock.speed)
+    behind_ns = time.monotonic_ns() - clock.monotonic_at(moment_us)
+    return (time.time_ns() - behind_ns) // 1_000
 
 
 def in_exchange_time(exchange: ExchangeThread, moment_us: int) -> int:
@@ -39,7 +40,8 @@ def in_exchange_time(exchange: ExchangeThread, moment_us: int) -> int:
     now_us, machine_us = exchange.clock.now_us(), time.time_ns() // 1_000
     if abs(moment_us - now_us) < abs(moment_us - machine_us):
         return moment_us
-    return round(now_us - (machine_us - moment_us) * exchange.clock.speed)
+    behind_ns = (machine_us - moment_us) * 1_000
+    return exchange.clock.time_at(time.monotonic_ns() - behind_ns)
 
 
 def _trades(exchange: ExchangeThread, symbol: str, from_us: int, until_us: int) -> TradeColumns:
@@ -69,15 +71,22 @@ def trades_of(
     found = {}
     for row in range(len(trades)):
         time_us = int(trades.time_us[row]) // unit_us * unit_us
-        price = Decimal(unit.format_price(int(trades.price[row])))
         for number, quantity, kind in fills_of(trades, row):
             if kind is not FillKind.VOID:
                 found[time_us, number] = (
-                    price,
+                    Decimal(unit.format_price(fill_price(trades, row, kind))),
                     Decimal(unit.format_quantity(quantity)),
                     bool(trades.buyer_is_maker[row]),
+                    KIND_NAMES[kind] if unit.market == "um" else None,
                 )
     return found
+
+
+def has_book_tickers(exchange: ExchangeThread, symbol: str, from_us: int, until_us: int) -> bool:
+    """Whether the best prices of a symbol change between two times."""
+    book = exchange.markets[market_of(symbol).value].book(exchange_symbol_of(symbol))
+    step = book.next_moving_step(book.step_at(from_us) + 1)
+    return step is not None and step < book.step_at(until_us)
 
 
 def book_tickers_of(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import psycopg
 from psycopg.rows import dict_row
 
-from include.domain.instruments import UM_SUFFIX, Market, market_of
-from include.domain.timeframes import from_us, minute_of, to_us
+from include.domain.instruments import UM_SUFFIX, exchange_symbol_of, market_of
+from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
 from simulator.server import ExchangeThread
 from streamer.symbols.symbol_selection import GONE_AFTER_US
 
@@ -20,8 +20,48 @@ COMPARED: Final = (
     "first_trade_id", "last_trade_id",
 )  # fmt: skip
 """Receives a contradiction."""
+IDS: Final = frozenset({"first_trade_id", "last_trade_id"})
 Reused = Mapping[str, Set[int]]
 """By symbol, the first minute of each instrument that got the ticker of another."""
+
+
+class Evidence(Protocol):
+    """What the exchange's side knows about the minutes of a run."""
+
+    def undetectable(self, symbol: str, minute_us: int) -> frozenset[str]:
+        """Return the columns that a wrong closed kline may have, as no trades contradict it."""
+
+    def wrong_kline(self, symbol: str, minute_us: int) -> set[str]:
+        """Return the forms in which the closed kline of a minute may have been wrong."""
+
+    def trade_ids(self, symbol: str, minute_us: int) -> tuple[int, int]:
+        """Return the first and last trade id of a minute; −1 without trades."""
+
+
+class NoEvidence:
+    """Of a run without wrong klines, whose ids do not matter."""
+
+    def undetectable(self, _symbol: str, _minute_us: int) -> frozenset[str]:
+        return frozenset()
+
+    def wrong_kline(self, _symbol: str, _minute_us: int) -> set[str]:
+        return set()
+
+    def trade_ids(self, _symbol: str, _minute_us: int) -> tuple[int, int]:
+        return -1, -1
+
+
+NO_EVIDENCE: Final = NoEvidence()
+
+
+def exchange_ids(exchange: ExchangeThread, symbol: str, minute_us: int) -> tuple[int, int]:
+    """Return the first and last trade id of a minute of the exchange; −1 without trades."""
+    market = exchange.markets[market_of(symbol).value]
+    bars = market.klines(
+        exchange_symbol_of(symbol), "1m", minute_us, minute_us + MINUTE_US - 1,
+        view_us=exchange.clock.now_us(),
+    )  # fmt: skip
+    return (bars[0].first_id, bars[0].last_id) if bars else (-1, -1)
 
 
 def reused_tickers(exchange: ExchangeThread) -> Reused:
@@ -51,7 +91,11 @@ def given_up(exchange: ExchangeThread) -> Mapping[str, int]:
 
 
 def unproven(
-    database_url: str, began_us: Mapping[str, int], until_us: int, reused: Reused
+    database_url: str,
+    began_us: Mapping[str, int],
+    until_us: int,
+    reused: Reused,
+    evidence: Evidence = NO_EVIDENCE,
 ) -> list[str]:
     """Return candles in [began, until) whose trade ids do not follow, or with missing minutes
     before them.
@@ -70,9 +114,13 @@ def unproven(
             ).fetchall()
             begins = sorted(reused.get(symbol, ()))
             for row in rows:
+                if evidence.wrong_kline(symbol, to_us(row["open_time"])):
+                    row["contradicted_by"] = list({*(row["contradicted_by"] or ())} - {"kline"})
                 if _is_restart(row, begins):
                     while begins and begins[0] <= to_us(row["open_time"]):
                         del begins[0]
+                    continue
+                if _may_be_of_a_wrong_kline(row, symbol, evidence):
                     continue
                 found.append(
                     f"{symbol} {row['open_time']:%d %H:%M}: its ids {row['continuity']}, "
@@ -80,6 +128,17 @@ def unproven(
                     f"contradicted by {row['contradicted_by']}"
                 )
     return found
+
+
+def _may_be_of_a_wrong_kline(row: dict[str, Any], symbol: str, evidence: Evidence) -> bool:
+    """Whether a wrong kline explains a row: ``unexplained`` judges what it contradicts."""
+    minute_us = to_us(row["open_time"])
+    if row["missing_minutes"] or not evidence.wrong_kline(symbol, minute_us):
+        return False
+    if row["is_broken"]:
+        is_counted_wrong = "trade_count" in evidence.undetectable(symbol, minute_us)
+        return row["continuity"] == "count_mismatch" and is_counted_wrong
+    return True
 
 
 def _is_restart(row: dict[str, Any], begins: list[int]) -> bool:
@@ -94,12 +153,13 @@ def _is_restart(row: dict[str, Any], begins: list[int]) -> bool:
     )
 
 
-def unexplained(database_url: str) -> list[str]:
+def unexplained(database_url: str, evidence: Evidence = NO_EVIDENCE) -> list[str]:
     """Return contradictions that nothing explains.
 
-    A partial candle lacks trades by definition, and an unconfirmed one may: its last ones were lost
-    with the closed kline, and nothing later showed them. On USD-M, aggTrades leave out fills of the
-    insurance fund and of ADL, which klines count: an aggregated candle has less, by design.
+    A partial candle lacks trades by definition. An unconfirmed one may, if its first or last ones
+    were lost with the closed kline and nothing later showed them: then its ids end before the
+    exchange's, or begin after them. A wrong closed kline loses against REST, and a true candle
+    against a wrong kline that could not be detected.
     """
     with psycopg.connect(database_url, row_factory=dict_row) as connection:
         rows = connection.execute(
@@ -116,10 +176,36 @@ def unexplained(database_url: str) -> list[str]:
             if row[f"loser_{name}"] != row[name]
         )
         for row in rows
-        if not (
-            (market_of(row["symbol"]) is Market.UM or row["loser_status"] == "unconfirmed")
-            and row["loser_source"] == "stream"
-            and row["loser_trade_count"] < row["trade_count"]
-            and row["loser_volume"] <= row["volume"]
-        )
+        if not (_lost_trades(row, evidence) or _is_of_a_wrong_kline(row, evidence))
     ]
+
+
+def _lost_trades(row: dict[str, Any], evidence: Evidence) -> bool:
+    if (
+        row["loser_source"] != "stream"
+        or row["loser_trade_count"] >= row["trade_count"]
+        or row["loser_volume"] > row["volume"]
+    ):
+        return False
+    first, last = evidence.trade_ids(row["symbol"], to_us(row["open_time"]))
+    if row["loser_status"] != "unconfirmed" or row["loser_last_trade_id"] is None:
+        return False
+    return bool(row["loser_first_trade_id"] > first or row["loser_last_trade_id"] < last)
+
+
+def _is_of_a_wrong_kline(row: dict[str, Any], evidence: Evidence) -> bool:
+    """Whether a closed kline was wrong, and lost, or won where it could not be detected."""
+    minute_us = to_us(row["open_time"])
+    if not evidence.wrong_kline(row["symbol"], minute_us):
+        return False
+    if row["loser_source"] == "kline":
+        return bool(row["winner_source"] == "rest")
+    if row["loser_source"] != "stream":
+        return False
+    if row["source"] == "kline":
+        return bool(evidence.undetectable(row["symbol"], minute_us))
+    return row["source"] == "rest" and all(
+        row[f"loser_{name}"] == row[name]
+        for name in COMPARED
+        if name not in IDS and name != "quote_volume"  # the kline's, where the exchange rounds
+    )

@@ -40,7 +40,9 @@ class Captured:
 
     def judge(self) -> list[str]:
         until_us = self.start_us + MINUTES * MINUTE_US
-        return Judge(self.exchange).differences(self.url, DATASETS, [SYMBOL], until_us)
+        return Judge(self.exchange).differences(
+            self.url, DATASETS, [SYMBOL], until_us, calm_us=self.start_us + MINUTE_US
+        )
 
     def run(self, statement: str, *values: object) -> None:
         self.connection.execute(statement, values)  # type: ignore[arg-type]
@@ -92,11 +94,22 @@ def captured(exchange: tuple[ExchangeThread, int], database_url: str) -> Iterato
         yield one
 
 
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_dataset_without_a_row_since_the_calm_fails(captured: Captured, dataset: str) -> None:
+    captured.run(f"DELETE FROM market.{dataset}")  # noqa: S608
+    assert captured.judge() == [
+        f"{dataset} of {SYMBOL}: no row since {from_us(captured.start_us + MINUTE_US)}"
+    ]
+
+
 def _line(dataset: str, key: tuple[int, int], row: Row) -> str:
     time_us, number = key
-    *values, maker = row
-    extra = [] if dataset == "agg_trades" else [None]
-    return RAW_TABLES[dataset].line((SYMBOL, number, *values, *extra, time_us, maker))
+    if dataset == "agg_trades":
+        *values, maker = row
+        return RAW_TABLES[dataset].line((SYMBOL, number, *values, time_us, maker))
+    price, quantity, maker, trade_type = row
+    values = [SYMBOL, number, price, quantity, None, time_us, maker, trade_type]
+    return RAW_TABLES[dataset].line(values)
 
 
 def test_rows_equal_to_the_exchange_pass(captured: Captured) -> None:

@@ -30,6 +30,24 @@ UNSURE = "status = 'unconfirmed', source = 'stream', source_rank = 40"
 
 
 @dataclass
+class Known:
+    """Evidence of the exchange's side."""
+
+    forms: set[str] = field(default_factory=set)
+    columns: frozenset[str] = frozenset()
+    ids: tuple[int, int] = (1, 100)
+
+    def undetectable(self, _symbol: str, _minute_us: int) -> frozenset[str]:
+        return self.columns
+
+    def wrong_kline(self, _symbol: str, _minute_us: int) -> set[str]:
+        return self.forms
+
+    def trade_ids(self, _symbol: str, _minute_us: int) -> tuple[int, int]:
+        return self.ids
+
+
+@dataclass
 class Table:
     """A table that is as it must be, until it is damaged."""
 
@@ -38,6 +56,7 @@ class Table:
     true: Truth
     start_us: int
     given_up: dict[str, int] = field(default_factory=dict)
+    evidence: Known = field(default_factory=lambda: Known())
     reused: dict[str, set[int]] = field(default_factory=dict)
 
     @property
@@ -55,6 +74,7 @@ class Table:
             self.end_us,
             reused=self.reused,
             given_up=self.given_up,
+            evidence=self.evidence,
         )
 
     def change(self, assignment: str, number: int) -> None:
@@ -217,3 +237,46 @@ def test_gaps_closed_by_jobs_are_split_by_whether_the_streamer_gave_up(
         )  # fmt: skip
         close_gap(table.connection, gap_id, detail=of_job if number > 1 else None)
     assert gaps_of(table.url) == GapCounts(opened=4, of_jobs=2, silent=1)
+
+
+def _lose(table: Table, number: int, first_id: int, last_id: int) -> None:
+    """A fold with a trade fewer than the kline loses."""
+    values = table.true[SYMBOL][table.minute(number)]
+    told = _candidate(table.minute(number), (*values[:6], values[6] - 1, *values[7:]))
+    candle = replace(told.candle, first_trade_id=first_id, last_trade_id=last_id)
+    candidate = replace(told, candle=candle, status=Status.UNCONFIRMED, source=Source.STREAM)
+    merge_candidates(table.connection, [candidate])
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_excused"), [((1, 99), True), ((2, 100), True), ((1, 100), False)]
+)
+def test_unconfirmed_loser_is_excused_only_if_its_ids_are_incomplete(
+    table: Table, ids: tuple[int, int], is_excused: bool
+) -> None:
+    _lose(table, 9, *ids)
+    found = table.judge()
+    assert bool(found) is not is_excused
+    if found:
+        assert "unconfirmed by stream was contradicted by kline" in found[0]
+
+
+def test_wrong_kline_is_excused_only_in_its_columns_and_where_undetectable(table: Table) -> None:
+    table.change("volume = volume + 1", 2)
+    assert "true is" in table.judge()[0]
+    table.evidence = Known({"volume"})
+    assert "true is" in table.judge()[0]
+    table.evidence = Known({"volume"}, frozenset({"volume"}))
+    assert table.judge() == []
+    table.change("high = high + 1", 2)
+    assert "true is" in table.judge()[0]
+    table.change("high = high - 1, source = 'rest', source_rank = 80", 2)
+    assert "true is" in table.judge()[0]
+
+
+def test_wrong_kline_may_lose_against_rest(table: Table) -> None:
+    _contradict(table, 9)
+    table.change("volume = volume - 1", 9)
+    assert any("verified by kline was contradicted by rest" in one for one in table.judge())
+    table.evidence = Known({"volume"})
+    assert table.judge() == []

@@ -37,11 +37,12 @@ POLL_SETTINGS = {
     "streamer.capture.spool.checkpoint": "SAVE_INTERVAL_S",
     "streamer.capture.repair.resumption": "POLL_S",
     "streamer.storage.gap_ledger": "POLL_INTERVAL_S",
-    "streamer.storage.failover_check": "CHECK_DELAY_S",
     "streamer.storage.repair_queue": "POLL_S",
 }
 """Modules that poll periodically."""
 
+CHECK_FACTOR = 50
+"""A check comes while what a start filled is within its span, although the lookback is short."""
 WEIGHT_FACTOR = 100
 """The exchange's minutes, in which it counts requests, pass as much faster; the budget's do not."""
 
@@ -63,6 +64,8 @@ def hurry(factor: float) -> None:
     repairs.REFUSED_BACKOFF = _hurried(repairs.REFUSED_BACKOFF, factor)
     rotate_s = _of("streamer.health.watchdog", "ROTATE_INTERVAL_S") / factor
     _give("streamer.app", "Watchdog", rotate_interval_s=rotate_s)
+    check = importlib.import_module("streamer.storage.failover_check")
+    check.CHECK_DELAY_S /= CHECK_FACTOR
     late_s = _of("streamer.capture.intake.rows", "LATE_S") / factor
     _give("streamer.capture.app", "Intake", late_s=late_s)
     limits = importlib.import_module("include.binance.rest.weights").WEIGHT_LIMITS

@@ -11,9 +11,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 ROOT = Path(__file__).parents[3]
 STOP_TIMEOUT_S = 20.0
+REFUSED = "refuses this address"
+"""Part of the message with which a start ends on status 403."""
 NO_EVENT = "(no event)"
 """Marks lines that are not JSON: a traceback, or a library's warning."""
 
@@ -32,6 +35,7 @@ class StreamerProcess:
 
     Attributes:
         starts: how many lives it had.
+        refused: lives that ended because the exchange refused the address.
         max_rss_bytes: most memory that any of them held, as seen when it was struck.
     """
 
@@ -43,6 +47,7 @@ class StreamerProcess:
         self._command = [sys.executable, "-m", "tests.chaos.stage.hurried", *arguments]
         self.log_file = log_file
         self.starts = 0
+        self.refused = 0
         self.max_rss_bytes = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._groups: list[int] = []
@@ -63,9 +68,17 @@ class StreamerProcess:
         self.starts += 1
 
     def check(self) -> None:
-        """Raises EndedError where it has ended by itself."""
+        """Start it again where the exchange refused its address, as a supervisor does.
+
+        Raises:
+            EndedError: it has ended by itself for another reason.
+        """
         code = None if self._process is None else self._process.poll()
         if code is not None:
+            if REFUSED in self.tail(3):
+                self.refused += 1
+                self.start()
+                return
             raise EndedError(f"the streamer ended by itself (exit code {code}):\n{self.tail()}")
 
     def kill(self) -> None:
@@ -117,6 +130,11 @@ class StreamerProcess:
         for line in self.log_file.read_text().splitlines():
             found[_event(line)] += 1
         return found
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Log entries of one event."""
+        lines = [line for line in self.log_file.read_text().splitlines() if event in line]
+        return [json.loads(line) for line in lines if _event(line) == event]
 
     def tracebacks(self) -> int:
         """Uncaught errors; libraries may write other lines that are not events."""

@@ -19,6 +19,8 @@ TARGETS: Final[dict[str, Target]] = {
     "postgres_hangs_up": "postgres",
     "postgres_freeze": "postgres",
     "read_only": "postgres",
+    "long_stop": "streamer",
+    "long_outage": "postgres",
 }
 """Each kind of strike, and its target. A target that is down is not struck until it has recovered.
 """
@@ -80,3 +82,23 @@ def draw_strikes(draws: random.Random, *, minutes: float, speed: float) -> tuple
         Strike(at_us, kind, draws.randrange(longest_us))
         for at_us, kind in zip(moments, kinds, strict=True)
     )
+
+
+def draw_long_stops(
+    draws: random.Random, *, minutes: float, lookback_minutes: int
+) -> tuple[Strike, ...]:
+    """A stop of the streamer that is longer than its lookback; in half of the runs PostgreSQL is
+    away as well, since shortly before.
+
+    Args:
+        minutes: simulated minutes of the run.
+        lookback_minutes: `FILL_LOOKBACK_MINUTES`.
+    """
+    minute_us = 60_000_000
+    at_us = round(draws.uniform(0.1, 0.5) * minutes * minute_us)
+    down_us = round((lookback_minutes + draws.uniform(5, 15)) * minute_us)
+    stop = Strike(at_us, "long_stop", down_us)
+    if draws.random() < 0.5:
+        return (stop,)
+    before_us = round(draws.uniform(1, 4) * minute_us)
+    return (Strike(at_us - before_us, "long_outage", down_us + before_us // 2), stop)

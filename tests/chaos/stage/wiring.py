@@ -42,13 +42,16 @@ def environment(
     Args:
         home: for the spool of raw capture; two streamers share it.
     """
+    authority = exchange.tls_ca_file
     return {
+        **({} if authority is None else {"SSL_CERT_FILE": authority}),
         **{name.upper(): url for name, url in _urls(exchange).items()},
         "STREAMER_DATABASE_URL": database.streamer_url,
         "CANDELABRA_HOME": str(home),
         "STALE_STREAM_S": "1.5",
         "SYMBOLS_REFRESH_S": "0.5",
         "HTTP_TIMEOUT_S": "2",
+        "FILL_LOOKBACK_MINUTES": str(scenario.lookback_minutes),
         "ROTATE_AFTER_S": f"{scenario.rotate_after_s:g}",
         "CLOSE_GRACE_SPOT_MS": "3000",
         "CLOSE_GRACE_UM_MS": "3000",
@@ -56,6 +59,8 @@ def environment(
         "BATCH_FLUSH_TIMEOUT_MS": "50",
         "CAPTURE_FLUSH_TIMEOUT_MS": "100",
         "STREAMER_HTTP_PORT": "0",
+        "API_PORT": "0",
+        "GRPC_PORT": "0",
         "LOG_FORMAT": "json",
     }
 

@@ -35,8 +35,9 @@ CLOCK_START = datetime(2026, 11, 20, 6, tzinfo=UTC)
 TODAY = datetime(2026, 11, 20, tzinfo=UTC)
 HOOK_SECRET = "s3cret-part-of-the-url"
 DAGS = [
-    "backfill_history", "build_marts", "check_everything", "check_quality", "import_files",
-    "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps", "sync_instruments",
+    "audit_marts", "backfill_history", "build_marts", "check_everything", "check_quality",
+    "import_files", "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps",
+    "sync_instruments",
 ]  # fmt: skip
 
 

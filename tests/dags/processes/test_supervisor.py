@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -70,6 +70,11 @@ def run_with_a_running_task(airflow: LocalAirflow, dag_id: str) -> str | None:
     return None
 
 
+def is_restarted(airflow: LocalAirflow, before: dict[str, int], names: Sequence[str]) -> bool:
+    airflow.check()
+    return all(airflow.pids[name] != before[name] for name in names)
+
+
 def test_orphans_and_tasks_stop_and_the_next_start_resumes_the_run(orphaned, database_url):
     home, url, marker = orphaned
     assert len(marked(marker)) >= 4
@@ -96,10 +101,15 @@ def test_orphans_and_tasks_stop_and_the_next_start_resumes_the_run(orphaned, dat
         run_id = until(lambda: run_with_a_running_task(airflow, "build_marts"), timeout_s=300)
         processes = [psutil.Process(pid) for pid in airflow.pids.values()]
         processes += [below for one in processes for below in one.children(recursive=True)]
-        os.kill(airflow.pids["airflow triggerer"], signal.SIGKILL)
-        until(airflow.exited, timeout_s=120)
-        with pytest.raises(PermanentError, match="airflow triggerer was killed by SIGKILL"):
-            airflow.check()
+        # Killed processes are started again, and the others go on running.
+        before = airflow.pids
+        killed = ("airflow triggerer", "airflow scheduler")
+        for name in killed:
+            os.kill(before[name], signal.SIGKILL)
+        until(lambda: is_restarted(airflow, before, killed), timeout_s=120)
+        airflow.wait_healthy(timeout_s=300)
+        assert {name for name, pid in airflow.pids.items() if pid != before[name]} == {*killed}
+        processes += [psutil.Process(airflow.pids[name]) for name in killed]
         began_s = time.monotonic()
     assert time.monotonic() - began_s < 60
     assert marked(airflow.marker) == []

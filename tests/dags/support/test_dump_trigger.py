@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from include.errors import PermanentError, TransientError
-from include.jobs.klines.pieces import DayGroup, DayPiece, DumpPiece
+from include.jobs.klines.pieces import DayGroup, DayPiece
 from include.jobs.task_json import to_json
 
 NOW = datetime.now(UTC)
@@ -17,8 +17,7 @@ OLD_US, DAY_US = (int((NOW - timedelta(days=days)).timestamp()) * 1_000_000 for 
 DAYS = (DayPiece("X", "x", DAY_US, "b.zip"), DayPiece("X", "x", DAY_US, "c.zip"))
 PLAN = to_json(
     [
-        DumpPiece("X", "x", "old.zip", "dump_daily", OLD_US, OLD_US),
-        DumpPiece("X", "x", "a.zip", "dump_daily", DAY_US, DAY_US),
+        DayGroup("x", (DayPiece("X", "x", OLD_US, "old.zip"), DayPiece("X", "x", DAY_US, "a.zip"))),
         DayGroup("x", DAYS),
     ]
 )

@@ -74,7 +74,7 @@ def test_levels_follow_every_change(market: Any, build: Any) -> None:
     peak = flat("COSUSDT", cos[-1][1] + MINUTE, "9.5")
     write(connection, cos[1_990:])
     connection.execute(
-        "INSERT INTO market.live_candles (symbol, open_time, open, high, low, close, volume,"
+        "INSERT INTO ops.live_candles_1 (symbol, open_time, open, high, low, close, volume,"
         " quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, is_closed)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 0, 0, false)",
         peak,

@@ -43,6 +43,7 @@ from tests.unit.store.candidates import candidate, candle
 pytestmark = pytest.mark.timeout(900)
 
 STAGES = read_dockerfile()[1]
+REPEATABLE = ROOT / "include" / "store" / "migrations" / "sql" / "repeatable"
 SLOW = 4
 """Timeouts of docker-compose.yml are multiplied by this; the machine may be busy."""
 
@@ -188,6 +189,8 @@ def set_up_postgres(folder: Path, made: dict[str, str]) -> Iterator[EmbeddedPost
             env={
                 **load_compose(made)["services"]["postgres"]["environment"],
                 "POSTGRES_USER": "postgres",
+                # Compose mounts this folder; test_compose checks the mount.
+                "ADMINISTRATOR_SQL": str(REPEATABLE / "administrator.sql"),
                 "PATH": f"{psql_program().parent}:{os.environ['PATH']}",
                 "PGHOST": "127.0.0.1",
                 "PGPORT": str(server.port),
@@ -334,7 +337,7 @@ def test_streamer_becomes_ready_writes_and_stops_on_sigterm(stack: Stack) -> Non
 def test_silent_minutes_count_as_recent_candles(stack: Stack) -> None:
     """Without trades there is no live candle, but one row each minute."""
     with connect(stack, "candelabra", "candelabra") as connection:
-        connection.execute("DELETE FROM market.live_candles")
+        connection.execute("DELETE FROM ops.live_candles_1")
         minute_us = minute_of(time.time_ns() // 1000)
         silent = candle("SILENTUSDT", minute_us, trade_count=0)
         merge_candidates(connection, [candidate(of=silent, evidence_at_us=minute_us)])
@@ -347,9 +350,9 @@ def test_silent_minutes_count_as_recent_candles(stack: Stack) -> None:
 
 def test_candles_of_other_streamers_count_only_for_patterns(stack: Stack) -> None:
     with connect(stack, "candelabra", "candelabra") as connection:
-        connection.execute("DELETE FROM market.live_candles")
+        connection.execute("DELETE FROM ops.live_candles_1")
         connection.execute(
-            "INSERT INTO market.live_candles (symbol, open_time, open, high, low, close, volume, "
+            "INSERT INTO ops.live_candles_1 (symbol, open_time, open, high, low, close, volume, "
             "trade_count, taker_buy_volume, is_closed) "
             "VALUES ('OTHERUSDT', date_trunc('minute', now()), 1, 1, 1, 1, 1, 1, 0, false)"
         )
@@ -359,7 +362,7 @@ def test_candles_of_other_streamers_count_only_for_patterns(stack: Stack) -> Non
     with pytest.raises(TransientError, match="no candle in the last hour"):
         check_candles(url, symbols=["NOSUCHUSDT", "*BTC"])
     with connect(stack, "candelabra", "candelabra") as connection:
-        connection.execute("DELETE FROM market.live_candles")
+        connection.execute("DELETE FROM ops.live_candles_1")
 
 
 DAGS = {file.stem for file in (ROOT / "dags").glob("*.py") if "@dag(" in file.read_text()}

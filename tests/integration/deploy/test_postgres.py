@@ -114,3 +114,26 @@ def test_root_moves_a_cluster_out_of_a_closed_folder(tmp_path: Path) -> None:
 
 def test_psql_exists() -> None:
     assert os.access(psql_program(), os.X_OK)
+
+
+def test_owned_database_is_its_owners_alone_with_tables_that_were_there(home: Path) -> None:
+    with EmbeddedPostgres(home) as server:
+        with psycopg.connect(server.create_database("airflow"), autocommit=True) as superuser:
+            superuser.execute("CREATE TYPE state AS ENUM ('on', 'off')")
+            superuser.execute("CREATE TABLE runs (id serial PRIMARY KEY, state state)")
+            superuser.execute("CREATE SEQUENCE numbers")
+            superuser.execute("CREATE VIEW states AS SELECT state FROM runs")
+            superuser.execute("CREATE ROLE other LOGIN PASSWORD 'of other'")
+        for password in ("first", "second"):
+            url = server.create_owned_database("airflow", owner="airflow", password=password)
+        with psycopg.connect(url, autocommit=True) as owner:
+            owner.execute("INSERT INTO runs (state) VALUES ('on')")
+            owner.execute("ALTER TABLE runs ADD COLUMN note text")
+            owner.execute("ALTER TYPE state ADD VALUE 'unknown'")
+            owner.execute("DROP VIEW states")
+            owner.execute("DROP SEQUENCE numbers")
+            owner.execute("CREATE TABLE more (id int)")
+            is_superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+            assert owner.execute(is_superuser).fetchone() == (False,)
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(server.url("airflow", user="other", password="of other"))

@@ -24,7 +24,7 @@ from simulator.rest.limits import WeightCharge, WeightLimiter
 from simulator.server import ExchangeThread
 from tests.integration.jobs.minutes_of_weight import end_minute_in
 
-START = to_us(datetime(2026, 11, 18, tzinfo=UTC))
+START = to_us(datetime(2026, 1, 18, tzinfo=UTC))
 BUDGET = 60
 """Weight a minute: one per cent of the exchange's 6,000, by the setting."""
 
@@ -98,8 +98,8 @@ def exchange() -> Iterator[ExchangeThread]:
     config = SimulatorConfig(
         spot_symbols=("COSUSDT", "BIFIUSDT"),
         um_symbols=(),
-        start=datetime(2026, 11, 17, tzinfo=UTC),
-        clock_start=datetime(2026, 11, 28, 6, tzinfo=UTC),
+        start=datetime(2026, 1, 17, tzinfo=UTC),
+        clock_start=datetime(2026, 1, 28, 6, tzinfo=UTC),
         spot_weight_limit=LIMIT,
     )
     with ExchangeThread(config) as running:

@@ -14,6 +14,7 @@ MIDNIGHT = START.replace(hour=0)
 LATER = START + timedelta(minutes=82)
 """The same, with an hour of trades before it."""
 HALT = START + timedelta(minutes=120)
+TOMORROW = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(days=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DIGEST = "a" * 64
 
@@ -44,6 +45,13 @@ def written(form: str) -> Callable[[str], sql.Composed]:
 row = written("UPDATE market.candles_1m SET {} WHERE symbol = %(symbol)s AND open_time = %(at)s")
 rows_from = written(
     "UPDATE market.candles_1m SET {} WHERE symbol = %(symbol)s AND open_time >= %(at)s"
+)
+later_row = written(
+    "INSERT INTO market.candles_1m (symbol, open_time, open, high, low, close, volume,"
+    " quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, status, source,"
+    " source_rank, evidence_at) SELECT symbol, %(at)s, open, high, low, close, volume,"
+    " quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, status, source,"
+    " source_rank, evidence_at FROM market.candles_1m WHERE symbol = %(symbol)s AND {}"
 )
 halt = written("UPDATE market.candles_1m SET {} WHERE symbol LIKE '%%.P' AND open_time >= %(at)s")
 no_rows = written("DELETE FROM market.candles_1m WHERE symbol = %(symbol)s AND {}")
@@ -123,6 +131,29 @@ FAULTS = [
             ),
         )
         for status, rank in (("'unconfirmed'", "40"), ("'partial'", "10"))
+    ),
+    Fault("prices_lie_on_the_tick", (row("close = 100.005"),)),
+    Fault("volumes_lie_on_the_step", (row("volume = 2.00001"),)),
+    Fault("volumes_lie_on_the_step", (row("taker_buy_volume = 1.00001"),)),
+    Fault(
+        "rows_lie_within_a_listing",
+        (listing("listed_to = %(at)s"),),
+        times=(END - 2 * MINUTE, END - MINUTE),
+        at=END - 2 * MINUTE,
+    ),
+    Fault(
+        "symbols_are_registered",
+        (sql.SQL("DELETE FROM market.instruments WHERE symbol = %(symbol)s").format(),),
+        times=(START,),
+    ),
+    Fault(
+        "minutes_have_begun",
+        (
+            sql.SQL("SELECT ops.ensure_partition('market.candles_1m', %(at)s)").format(),
+            later_row("open_time = '2025-03-01 08:32Z'"),
+        ),
+        times=(TOMORROW,),
+        at=TOMORROW,
     ),
     Fault("rows_lie_outside_outages", (outage("'spot'"),), (AT, AT + MINUTE, AT + 2 * MINUTE)),
     *(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -131,6 +132,11 @@ def test_nothing_is_missing_between_two_listings_of_a_ticker(
         (back,),
     )
     connection.execute(
+        "UPDATE market.instruments SET tick_size = tick_size / 100, filters = '{}'"
+        " WHERE symbol = 'ETHUSDT' AND listed_from = %s",
+        (back,),
+    )
+    connection.execute(
         "UPDATE market.candles_1m SET first_trade_id = first_trade_id - 300,"
         " last_trade_id = last_trade_id - 300, open = open / 100, high = high / 100,"
         " low = low / 100, close = close / 100, quote_volume = quote_volume / 100,"
@@ -166,7 +172,7 @@ def test_silent_trading_symbol_is_stale_and_a_delisted_one_is_not(
     assert broken(check(database_url, start=AT + timedelta(minutes=20))) == stale
     connection.execute(
         "UPDATE market.instruments SET listed_to = %s, status = 'BREAK' WHERE symbol = 'ETHUSDT'",
-        (AT,),
+        (AT + MINUTE,),
     )
     assert broken(check(database_url)) == {"symbols_are_not_stale": [("BTCUSDT.P", AT)]}
     connection.execute(
@@ -252,6 +258,13 @@ def test_job_raises_for_failed_rules_with_the_rights_of_its_role(
     pages = list((tmp_path / "quality").rglob("*.html"))
     assert (tmp_path / "quality" / "index.html") in pages
     texts = {page: page.read_text() for page in pages}
+    # The front page opens with verdict, time and the failing rules, the newest run first.
+    front = texts[tmp_path / "quality" / "index.html"]
+    assert front.index("rules failed") < front.index("Great Expectations")
+    assert re.search(r"checked at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", front)
+    assert front.index("trade_rows_are_contiguous") < front.index("no_minute_is_missing")
+    assert "ETHUSDT 2025-03-01 08:32" in front
+    assert 'href="window/index.html"' in front
     window = [text for page, text in texts.items() if "window/validations/candles" in str(page)]
     assert len(window) == 1  # the newest run alone
     assert "12 minutes missing" not in window[0]

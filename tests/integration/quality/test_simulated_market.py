@@ -86,13 +86,21 @@ def market_url(postgres: EmbeddedPostgres, _template: str) -> Iterator[str]:
                     start_us=to_us(HALTED[0]), end_us=to_us(HALTED[1]),
                 )  # fmt: skip
             for symbol in symbols:
+                listed = market.instrument(symbol)
                 merge_candidates(connection, candidates_of(market, name, symbol))
                 connection.execute(
                     "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol,"
                     " base_asset, quote_asset, status, tick_size, step_size,"
                     " quote_volume_is_exact, seen_at)"
-                    " VALUES (%s, '1970-01-01', %s, %s, 'A', 'B', 'TRADING', 1, 1, true, %s)",
-                    (symbol_of(name, symbol), name.value, symbol, END),
+                    " VALUES (%s, '1970-01-01', %s, %s, 'A', 'B', 'TRADING', %s, %s, true, %s)",
+                    (
+                        symbol_of(name, symbol),
+                        name.value,
+                        symbol,
+                        Decimal(listed.format_price(listed.tick)),
+                        Decimal(listed.format_quantity(listed.step)),
+                        END,
+                    ),
                 )
         connection.execute(
             "UPDATE market.instruments SET listed_to = %s, status = 'BREAK'"

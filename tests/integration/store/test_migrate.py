@@ -86,6 +86,26 @@ def test_second_migration_changes_nothing_and_keeps_the_rows(empty_database_url:
     assert rows == (1,)
 
 
+def test_trades_stored_by_the_first_revision_have_no_type(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    with connect(empty_database_url, application_name="test") as connection:
+        connection.execute("ALTER TABLE market.trades DROP COLUMN trade_type")
+        connection.execute("DROP TABLE ops.mart_audits")
+        connection.execute("UPDATE ops.alembic_version SET version_num = '0001'")
+        connection.execute("SELECT ops.ensure_partition('market.trades', '2026-11-18 00:00Z')")
+        connection.execute(
+            "INSERT INTO market.trades (symbol, day, trade_id, price, quantity, trade_time,"
+            " is_buyer_maker) VALUES ('A.P', '2026-11-18', 1, 2, 3, '2026-11-18 12:00Z', true)"
+        )
+        connection.commit()
+
+        migrate(empty_database_url)
+
+        rows = connection.execute("SELECT trade_id, trade_type FROM market.trades").fetchall()
+        version = connection.execute("SELECT version_num FROM ops.alembic_version").fetchone()
+    assert (rows, version) == ([(1, None)], (newest_revision(),))
+
+
 def test_second_migration_waits_for_no_reader_or_writer(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +155,16 @@ def test_schema_of_another_version_is_refused_and_unchanged(empty_database_url: 
             migrate(empty_database_url)
 
     assert schema_of(empty_database_url) == before
+
+
+def test_schema_of_an_earlier_baseline_is_refused(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    with connect(empty_database_url, application_name="test") as connection:
+        connection.execute("DROP EVENT TRIGGER candelabra_partitions")
+        connection.execute("DROP TABLE ops.candle_partitions")
+
+    with pytest.raises(PermanentError, match=r"development version .* migrate an empty database"):
+        migrate(empty_database_url)
 
 
 def test_migrations_at_the_same_time_wait_for_each_other(empty_database_url: str) -> None:

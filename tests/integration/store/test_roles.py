@@ -32,7 +32,8 @@ def test_writers_can_insert_confirm_change_and_lose(acting_as: ActingAs, role: s
         add_coverage(connection, "BTCUSDT", "kline", [MINUTE])
         open_gap(connection, symbol="A", start_us=MINUTE[0], end_us=MINUTE[1], cause="cut")
         granted = acquire_weight(connection, "api.example.com", 2).granted
-        connection.execute("DELETE FROM market.live_candles")
+        connection.execute("SELECT ops.delete_live_candles('{A}', '{2025-11-21}')")
+        connection.execute("SELECT ops.rotate_live_candles()")
         for table in ("agg_trades", "trades", "book_tickers"):
             connection.execute(
                 "SELECT ops.ensure_partition(%s::regclass, '2026-11-21')", (f"market.{table}",)
@@ -48,7 +49,9 @@ FORBIDDEN = {
         "DELETE FROM market.candles_1m",
         "TRUNCATE market.candles_1m",
         "DROP TABLE market.candles_1m",
-        "DROP TABLE market.live_candles",
+        "DROP TABLE ops.live_candles_1",
+        "DELETE FROM ops.live_candles_1",
+        "UPDATE ops.live_candle_table SET number = 2",
         "CREATE TABLE market.mine (x int)",
         "INSERT INTO ops.candle_changes (symbol, minutes) VALUES ('X', '{}')",
         "DELETE FROM ops.candle_changes",

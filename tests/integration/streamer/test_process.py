@@ -178,7 +178,7 @@ def test_wrong_symbols_file_ends_the_start_with_its_line(
         ExchangeThread(MARKET) as exchange,
         streaming(exchange, database_url, symbols, log_file) as one,
     ):
-        assert one.process.wait(timeout=60) == 1
+        assert one.process.wait(timeout=60) == 2
     told = log_file.read_text()
     assert f"{symbols}{message}" in told
     assert "Traceback" not in told

@@ -7,6 +7,7 @@ import csv
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -32,24 +33,58 @@ OFFICIAL = ("open", "high", "low", "close", "volume", "quote_volume", "trade_cou
 TAKER = ("taker_buy_volume", "taker_buy_quote_volume")
 
 
-async def test_futures_frames_give_the_five_official_minutes(
-    database_url: str, recorded_data: Path
+@dataclass(frozen=True)
+class Evening:
+    """A recording of USD-M trades over midnight, with the exchange's own minutes."""
+
+    folder: str
+    files: tuple[str, ...]
+    official: str
+    first: datetime
+    """The minute in which the recording begins."""
+    whole: int
+    """Minutes after it that are recorded from their first to their last trade."""
+
+
+EVENINGS = (
+    Evening(
+        "ws-usdm-vs-klines-20240808",
+        ("btcusdt_20240808.gz",),
+        "BTCUSDT-1m-2024-08.excerpt-20240808T2354-20240809T0005.csv",
+        datetime(2024, 8, 8, 23, 54, tzinfo=UTC),
+        5,
+    ),
+    # One trade is a fill of the insurance fund, far above its minute's high.
+    Evening(
+        "ws-usdm-markprice-20230404",
+        ("btcusdt_20230404.dat.gz", "btcusdt_20230405.dat.gz"),
+        "BTCUSDT-1m-2023-04.excerpt-20230404T2358-20230405T0007.csv",
+        datetime(2023, 4, 4, 23, 58, tzinfo=UTC),
+        7,
+    ),
+)
+
+
+@pytest.mark.parametrize("evening", EVENINGS, ids=lambda one: one.folder)
+async def test_futures_frames_give_the_official_minutes(
+    database_url: str, recorded_data: Path, evening: Evening
 ) -> None:
-    folder = recorded_data / "ws-usdm-vs-klines-20240808"
-    config = SimulatorConfig(
-        replay_files=(folder / "btcusdt_20240808.gz",), replay_market="um", replay_speed=None
-    )
+    folder = recorded_data / evening.folder
+    files = tuple(folder / name for name in evening.files)
+    config = SimulatorConfig(replay_files=files, replay_market="um", replay_speed=None)
     async with Exchange(config) as exchange:
         settings = settings_for(exchange, database_url)
         async with streaming(settings, "BTCUSDT.P", trade_stream="trade", klines=False):
-            await wait_for_rows(database_url, lambda rows: len(minutes_of(rows, "BTCUSDT.P")) >= 6)
+            await wait_for_rows(
+                database_url, lambda rows: len(minutes_of(rows, "BTCUSDT.P")) > evening.whole
+            )
         rows = await rows_of(database_url)
-    with (folder / "BTCUSDT-1m-2024-08.excerpt-20240808T2354-20240809T0005.csv").open() as file:
+    with (folder / evening.official).open() as file:
         official = {int(row["open_time"]) * 1000: row for row in csv.DictReader(file)}
-    first = rows["BTCUSDT.P", EVENING]
-    assert first["status"] == "partial"
-    for number in range(1, 6):
-        minute = EVENING + number * MINUTE_US
+    first_us = to_us(evening.first)
+    assert rows["BTCUSDT.P", first_us]["status"] == "partial"
+    for number in range(1, evening.whole + 1):
+        minute = first_us + number * MINUTE_US
         row, theirs = rows["BTCUSDT.P", minute], official[minute]
         names = ("open", "high", "low", "close", "volume", "quote_volume", "count")
         expected = [theirs[name] for name in names]

@@ -156,7 +156,7 @@ def test_process_stops_cleanly_on_sigterm(database_url: str) -> None:
     ("symbols", "message"),
     [("NOPEUSDT", "no symbol 'NOPEUSDT'"), ("", "no symbols: give --symbols")],
 )
-def test_unknown_symbol_is_one_line_and_exit_code_1(
+def test_unknown_symbol_is_one_line_and_exit_code_2(
     database_url: str, symbols: str, message: str
 ) -> None:
     with ExchangeThread(FAST) as exchange:
@@ -168,6 +168,6 @@ def test_unknown_symbol_is_one_line_and_exit_code_1(
             timeout=60,
             check=False,
         )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -23,6 +23,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
+NATS_CONF = ROOT / "deploy" / "docker" / "nats" / "candelabra.conf"
 MAKE_ENV = ROOT / "deploy" / "docker" / "make-env.sh"
 SIMULATOR_ENV = ROOT / "deploy" / "docker" / "simulator.env"
 OWN_POSTGRES = ROOT / "deploy" / "docker" / "own-postgres.yml"

@@ -129,6 +129,23 @@ def test_wait_run_reports_each_change_and_returns_the_state():
     assert seen == ["queued", "running", "success"]
 
 
+def test_waits_outlast_a_restart_of_the_server():
+    away = itertools.cycle([True, True, False])
+    path = "/api/v2/dags/d/dagRuns/manual__1"
+
+    def once_in_three(answer):
+        return lambda _: httpx.Response(503) if next(away) else answer
+
+    api, _ = connect(
+        {
+            ("GET", path): once_in_three({**RUN, "state": "success"}),
+            ("GET", "/api/v2/dags"): once_in_three({"dags": [{"dag_id": "d"}]}),
+        }
+    )
+    assert api.wait_run("d", "manual__1", timeout_s=5) == "success"
+    api.wait_dags(["d"], timeout_s=5)
+
+
 def test_wait_run_lists_open_tasks_after_the_timeout():
     tasks = {"task_instances": [{**TASK, "state": "running"}], "total_entries": 1}
     path = "/api/v2/dags/d/dagRuns/manual__1"

@@ -53,6 +53,10 @@ def test_only_admin_can_log_in_and_only_on_loopback(home):
     assert environment["AIRFLOW__API__HOST"] == "127.0.0.1"
 
 
+def test_tasks_of_a_killed_scheduler_are_soon_run_again(home):
+    assert build(home)["AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL"] == "15"
+
+
 def test_execution_api_uses_the_chosen_port(home):
     url = build(home, port=12345)["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
     assert url == "http://127.0.0.1:12345/execution/"

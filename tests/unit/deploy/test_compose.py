@@ -26,6 +26,7 @@ from tests.unit.deploy.container_files import (
     COMPOSE,
     LONG_RUNNING,
     MAKE_ENV,
+    NATS_CONF,
     ONE_SHOTS,
     OWN_POSTGRES,
     ROOT,
@@ -120,7 +121,7 @@ def test_every_secret_is_required_and_generated() -> None:
     for name in made_env():
         with pytest.raises(MissingVariableError, match=f"{name}: sh deploy/docker/make-env.sh"):
             load_compose({key: value for key, value in made_env().items() if key != name})
-    for file in (COMPOSE, SIMULATOR_ENV, OWN_POSTGRES):
+    for file in (COMPOSE, SIMULATOR_ENV, OWN_POSTGRES, NATS_CONF):
         assert not re.search(
             r"(?i)(password|secret|_key)['\"]?\s*[:=]\s*['\"]?[\w]", file.read_text()
         )
@@ -140,6 +141,15 @@ def test_generated_secrets_are_unique_and_valid() -> None:
     Fernet(made_env()["AIRFLOW_FERNET_KEY"])
     # RFC 7518, 3.2: a key is at least as long as the hash, here SHA-512.
     assert len(made_env()["AIRFLOW_JWT_SECRET"]) >= 64
+
+
+def test_login_of_nats_is_generated_with_its_address(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    subprocess.run(["sh", MAKE_ENV, file], check=True, capture_output=True, timeout=60)
+    password = read_env(file)["NATS_PASSWORD"]
+    lines = file.read_text().splitlines()
+    assert f"#NATS_URL=nats://candelabra:{password}@nats:4222" in lines
+    assert "#COMPOSE_PROFILES=nats" in lines
 
 
 def test_make_env_does_not_overwrite_a_file(tmp_path: Path) -> None:
@@ -225,8 +235,9 @@ def test_every_variable_of_a_container_has_a_reader() -> None:
     ours |= {*airflow_container.SECRETS.values(), *airflow_container.ADDRESSES, "AIRFLOW_HOME"}
     init = (ROOT / "deploy" / "docker" / "postgres" / "10-databases.sh").read_text()
     postgres = {"POSTGRES_PASSWORD", *re.findall(r"\\getenv \w+ ([A-Z_]+)", init)}
+    others = {"postgres": postgres, "nats": set(re.findall(r"\$(\w+)", NATS_CONF.read_text()))}
     for name, service in services().items():
-        known = postgres if name == "postgres" else ours | {"NO_PROXY", "no_proxy"}
+        known = others.get(name, ours | {"NO_PROXY", "no_proxy"})
         given = service.get("environment", {}).keys()
         assert sorted(given - known - airflow_settings()) == [], name
 
@@ -283,6 +294,16 @@ def test_each_of_our_images_is_built_once_and_never_pulled() -> None:
     builders = [one["image"] for one in ours if "build" in one]
     assert sorted(builders) == sorted({one["image"] for one in ours})
     assert all(one.get("pull_policy") == "never" for one in ours if "build" not in one)
+
+
+def test_init_script_of_postgres_reads_a_file_that_is_mounted() -> None:
+    (script,) = (ROOT / "deploy" / "docker" / "postgres").iterdir()
+    used = re.search(r'--file "\$\{ADMINISTRATOR_SQL:-(\S+)\}"', script.read_text())
+    assert used is not None
+    folder, name = used[1].rsplit("/", 1)
+    mounts = [one.split(":") for one in load_compose(made_env())["services"]["postgres"]["volumes"]]
+    (source,) = [source for source, target, *_ in mounts if target == folder]
+    assert (ROOT / source / name).is_file()
 
 
 def test_services_start_after_what_they_need() -> None:

@@ -18,6 +18,8 @@ from tests.unit.deploy.container_files import (
     ROOT,
     Stage,
     build,
+    context_files,
+    copies_of,
     ignore_lines,
     image_environment,
     is_ignored,
@@ -52,6 +54,16 @@ def test_image_runs_as_an_unprivileged_user_and_receives_signals(image: str) -> 
     assert "--gid 10001" in created
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_image_carries_the_notices_of_its_own_packages(image: str) -> None:
+    assert f"--from={image}-notices /opt/notices /usr/share/doc/candelabra" in STAGES[image].of(
+        "COPY"
+    )
+    stage = STAGES[f"{image}-notices"]
+    assert stage.of("COPY") == [f"--from={image}-packages /opt/venv /opt/venv"]
+    assert stage.of("RUN") == ["sh /tmp/write-notices.sh /opt/tools /opt/venv /opt/notices"]
+
+
 def test_packages_come_only_from_hashed_locks() -> None:
     installing = 0
     for stage in STAGES.values():
@@ -65,7 +77,7 @@ def test_packages_come_only_from_hashed_locks() -> None:
                     assert "--only-binary :all:" in part
                     assert words[-2:-1] == ["-r"]
             assert not re.search(r"\b(apt|apt-get|curl|wget|git|make|gcc)\b", rest)
-    assert installing == 3
+    assert installing == 4
 
 
 def test_installers_stay_in_the_stage_that_installs() -> None:
@@ -81,6 +93,13 @@ def test_no_image_holds_a_secret() -> None:
 
 
 # --- the build context
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES.keys())
+def test_every_copied_path_is_in_the_build_context(stage: Stage) -> None:
+    files = context_files()
+    for source, _ in copies_of(stage):
+        assert any(path == source or path.startswith(f"{source}/") for path in files), source
 
 
 @pytest.mark.parametrize(

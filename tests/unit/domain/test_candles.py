@@ -34,9 +34,10 @@ def test_only_the_exchange_verifies(status: Status, source: Source, evidence: in
         CandleCandidate(CANDLE, status, source, evidence)
 
 
-def test_partial_row_ranks_below_every_other() -> None:
-    candidate = CandleCandidate(CANDLE, Status.PARTIAL, Source.STREAM)
-    assert candidate.rank == PARTIAL_RANK < min(SOURCE_RANK.values())
+def test_partial_row_ranks_below_every_other_but_a_foreign_one() -> None:
+    assert CandleCandidate(CANDLE, Status.PARTIAL, Source.STREAM).rank == PARTIAL_RANK
+    ranks = {source: rank for source, rank in SOURCE_RANK.items() if source is not Source.FOREIGN}
+    assert SOURCE_RANK[Source.FOREIGN] < PARTIAL_RANK < min(ranks.values())
 
 
 def test_open_time_inside_a_minute_is_refused() -> None:

@@ -10,8 +10,50 @@ from include.domain.instruments import (
     decimals_of,
     exchange_symbol_of,
     market_of,
+    symbol_from,
     symbol_of,
+    uncovered_contract,
 )
+
+
+@pytest.mark.parametrize(
+    ("text", "symbol"),
+    [
+        ("BTC/USDT", "BTCUSDT"),
+        (" btc-usdt ", "BTCUSDT"),
+        ("btc_usdt", "BTCUSDT"),
+        ("btcusdt", "BTCUSDT"),
+        ("BTC/USDT.P", "BTCUSDT.P"),
+        ("btc/usdt:usdt", "BTCUSDT.P"),
+        ("币安人生/USDT", "币安人生USDT"),
+        ("1000SATS/USDT", "1000SATSUSDT"),
+        ("[!A-B]*USDT", "[!A-B]*USDT"),
+        ("BTCUSD_PERP", "BTCUSD_PERP"),
+        ("BTCUSDT_240628", "BTCUSDT_240628"),
+        ("BTC/USD:BTC", "BTCUSD_PERP"),
+        ("BTC/USD:BTC-240628", "BTCUSD_240628"),
+        ("BTC/USDT:USDT-240628", "BTCUSDT_240628.P"),
+        ("../ABC", "../ABC"),
+    ],
+)
+def test_symbols_are_understood_as_users_write_them(text: str, symbol: str) -> None:
+    assert symbol_from(text) == symbol
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("BTCUSD_PERP", "COIN-M"),
+        ("ETHUSD_240628", "COIN-M"),
+        ("BTCUSDT_240628", "dated"),
+        ("BTCUSDT", None),
+        ("PERPUSDT", None),
+        ("BTCUSDT_202401", None),
+    ],
+)
+def test_contracts_that_are_not_covered_are_known_by_name(name: str, reason: str | None) -> None:
+    found = uncovered_contract(name)
+    assert (found is None) if reason is None else reason in str(found)
 
 
 @pytest.mark.parametrize(

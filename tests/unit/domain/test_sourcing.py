@@ -69,7 +69,7 @@ def held(part: SourcedPart, missing: Ranges) -> Ranges:
     return common(missing, [(part.start_us, part.end_us)])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(many_ranges, published(), st.one_of(st.just(SPAN), st.none(), spans))
 def test_every_missing_minute_has_one_part_and_no_part_is_empty(
     missing: Ranges, files: list[PublishedFile], rest_span: tuple[int, int] | None
@@ -87,7 +87,7 @@ def test_every_missing_minute_has_one_part_and_no_part_is_empty(
         assert part.why
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(many_ranges, published(reissued=True), spans, st.booleans())
 def test_parts_stay_within_the_listing_and_their_files(
     missing: Ranges, files: list[PublishedFile], span: tuple[int, int], verify: bool
@@ -116,7 +116,6 @@ def test_nothing_is_planned_if_nothing_is_missing(files: list[PublishedFile]) ->
     assert sourced([], files, span=SPAN, rest_span=SPAN) == []
 
 
-@settings(deadline=None)
 @given(many_ranges, published())
 def test_damaged_or_incomplete_file_is_no_source(
     missing: Ranges, files: list[PublishedFile]

@@ -49,6 +49,9 @@ def test_impossible_rows_are_errors_and_unlikely_ones_warnings() -> None:
     assert severities["symbols_are_not_stale"] is Severity.ERROR
     assert [name for name, one in severities.items() if one is Severity.WARNING] == [
         "rows_lie_outside_outages",
+        "symbols_are_registered",
+        "prices_lie_on_the_tick",
+        "volumes_lie_on_the_step",
         "first_minutes_are_there",
         "closes_do_not_jump",
         "halts_are_recorded",

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from include.domain.candles import EXCHANGE_SOURCES, Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import MINUTE_US
 
-NOVEMBER_END_US = 1_796_083_140_000_000
-"""2026-11-30 23:59 UTC, the last minute of a partition."""
+NOVEMBER_END_US = 1_764_547_140_000_000
+"""2025-11-30 23:59 UTC, the last minute of a partition."""
 
-EVIDENCE_US = (1_796_090_000_000_000, 1_796_090_000_000_001, 1_796_100_000_000_000)
+EVIDENCE_US = (1_764_554_000_000_000, 1_764_554_000_000_001, 1_764_564_000_000_000)
 
 
 def candle(

@@ -10,7 +10,7 @@ from decimal import Decimal
 from include.domain.candles import CandleCandidate, silent_candle
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError
-from include.store.candles.live import LiveCandle
+from include.store.candles.live import LiveCandle, LivePressure
 
 T0 = 1_700_000_000_000_000 // MINUTE_US * MINUTE_US
 
@@ -58,6 +58,9 @@ class Database:
         if self.refused & set(minutes):
             raise PermanentError("a check constraint says no")
         self.batches.append(minutes)
+
+    async def rotate_live(self, connection: Connection) -> LivePressure:
+        return LivePressure(table_bytes=8192, snapshot_s=0.0)
 
     async def write_live(self, connection: Connection, rows: Sequence[LiveCandle]) -> int:
         assert not connection.closed

@@ -38,6 +38,7 @@ class Aggregator:
     symbol: str
     duplicates: int = 0
     void_trades: int = 0
+    not_market_trades: int = 0
     late_trades: int = 0
     equal_klines: int = 0
     ids: TradeIds = field(default_factory=TradeIds)

@@ -19,7 +19,7 @@ probed as (
     from symbols
     left join lateral (
         select minutes.open_time from minutes
-        where minutes.symbol = symbols.symbol
+        where minutes.symbol = symbols.symbol and minutes.open_time <= now()
         order by minutes.open_time desc
         limit 1
     ) as newest on true

@@ -35,6 +35,7 @@ with raw_trades as (
         t.trade_id as last_trade_id
     from {{ source('market', 'trades').render() }} as t
     {{ only_touched_sessions('t', 'trade_time', day='day') }}
+    where {{ is_of_the_market('t') }}
 ),
 
 by_price as (
@@ -65,8 +66,7 @@ by_minute as (
 ),
 
 -- If both datasets have trades of a minute, the one with more volume counts. The other may miss
--- trades; and on USD-M, aggTrades omit fills of the insurance fund and of auto-deleveraging (ADL),
--- which candles count.
+-- trades.
 chosen as (
     select distinct on (symbol, open_time)
         symbol,

@@ -41,6 +41,7 @@ raw_trades as (
         1 as trade_count
     from {{ source('market', 'trades').render() }} as t
     {{ only_touched_sessions('t', 'trade_time', day='day') }}
+    where {{ is_of_the_market('t') }}
 ),
 
 trades as (

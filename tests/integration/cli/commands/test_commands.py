@@ -212,21 +212,25 @@ def test_wrong_input_is_a_message_without_a_traceback(
     candelabra: Run, arguments: tuple[str, ...], message: str
 ) -> None:
     done = candelabra(*arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.long
-def test_check_of_an_unknown_symbol_fails(
+def test_check_names_an_unknown_symbol_and_shows_broken_rules_once(
     candelabra: Run, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    row = f"{DAY},1,2,1,2,3,{DAY + MINUTE_US - 1},4,5,1,1,0\n"
-    (tmp_path / "ABCUSDT-1m-2026-11-18.csv").write_text(row)
+    rows = [f"{at},1,2,1,2,3,{at + MINUTE_US - 1},4,5,1,1,0\n" for at in (DAY, DAY + 2 * MINUTE_US)]
+    (tmp_path / "ABCUSDT-1m-2026-11-18.csv").write_text("".join(rows))
     assert candelabra("import", "ABCUSDT-1m-2026-11-18.csv").returncode == 0
     done = candelabra("check", "--symbols", "ABCUSD")
     assert done.returncode == 2
     assert "the database has no symbol 'ABCUSD'; did you mean ABCUSDT?" in done.stderr
+    # A minute is missing. The report alone says so.
+    done = candelabra("check", "--all")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ABCUSDT" in done.stdout
 
 
 def test_import_prints_counts_and_the_file_of_rejected_rows(
@@ -272,3 +276,15 @@ def test_wrong_file_sets_the_exit_code_and_the_others_are_loaded(
     assert done.returncode == 1
     assert "ABC-1m-2026-11-19.zip is damaged" in done.stderr
     assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (1,)
+
+
+def test_sync_instruments_fills_the_registry(candelabra: Run, database_url: str) -> None:
+    done = candelabra("sync-instruments", "--markets", "spot")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^spot: \d+ symbols, \d+ trade$", done.stdout, re.MULTILINE)
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute("SELECT DISTINCT market FROM market.instruments").fetchall()
+    assert rows == [("spot",)]
+    wrong = candelabra("sync-instruments", "--markets", "spot,usdm")
+    assert wrong.returncode == 2
+    assert "usdm" in wrong.stderr

@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.app import app
+from include.domain.accounts import LoginOutcome
 from include.errors import RejectedInputError
 from include.store.accounts import users as accounts
 from include.store.accounts import watchlists
 from include.store.accounts.credentials import is_password, secret_hash
+from include.store.accounts.logins import LoginAttempt, record_logins
 from include.store.postgres.pools import connect
 
 ROOT = Path(__file__).parents[4]
@@ -64,6 +66,21 @@ def test_account_is_created_listed_changed_and_removed(database_url: str) -> Non
     assert "disabled" not in run_user("list").stdout
     run_user("remove", "anna")
     assert stored(database_url, "anna") is None
+
+
+def test_audit_log_shows_logins_newest_first(database_url: str) -> None:
+    assert run_user("logins").stderr == "no logins in the last 90 days\n"
+    run_user("add", "anna", says=f"{PASSWORD}\n")
+    with connect(database_url, application_name="test") as connection:
+        attempts = [
+            LoginAttempt(LoginOutcome.FAILED, "nobody", None),
+            LoginAttempt(LoginOutcome.SUCCEEDED, "anna", "192.0.2.1/32"),
+        ]
+        record_logins(connection, attempts)
+    shown = [line.split()[2:] for line in run_user("logins").stdout.splitlines()[1:]]
+    assert shown == [["succeeded", "anna", "192.0.2.1/32", "1"], ["failed", "-", "-", "1"]]
+    assert len(run_user("logins", "anna").stdout.splitlines()) == 2
+    assert len(run_user("logins", "--limit", "1").stdout.splitlines()) == 2
 
 
 def test_token_is_shown_once_and_only_its_hash_stored(database_url: str) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +19,9 @@ import psycopg
 import pytest
 
 from cli.local.stack import ENVIRONMENT_FILE, LocalStack, running_environment
+from deploy.local import restarts
 from deploy.local.processes import marked
+from include.backoff import Backoff
 from include.errors import PermanentError
 
 pytestmark = pytest.mark.xdist_group("stack")
@@ -58,19 +60,44 @@ def wait_for_rows(url: str) -> None:
             time.sleep(0.1)
 
 
-def wait_for_check(stack: LocalStack) -> str:
-    """Output of ``check`` once it has noticed."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        try:
-            stack.check()
-        except PermanentError as error:
-            return str(error)
+def until_kept(stack: LocalStack, holds: Callable[[], object]) -> None:
+    """Keep the services running until the condition holds."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert stack.keep() == []
+        assert time.monotonic() < deadline, "not true in a minute"
         time.sleep(0.05)
-    raise AssertionError("check noticed nothing")
 
 
-def test_stack_streams_excludes_a_second_one_notices_a_death_and_cleans_up(home: Path) -> None:
+def child_of(home: Path, word: str) -> psutil.Process:
+    """The one running service whose command line has this word."""
+    (found,) = [p for p in marked((home / "marker").read_text()) if word in p.cmdline()]
+    return found
+
+
+def server_of(home: Path) -> psutil.Process:
+    """The PostgreSQL of this home."""
+    (found,) = [
+        process
+        for process in psutil.Process().children()
+        if str(home / "postgres" / "data") in process.cmdline()
+    ]
+    return found
+
+
+def verified(url: str) -> int:
+    """Number of verified minutes; 0 while PostgreSQL does not answer."""
+    try:
+        with psycopg.connect(url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM market.candles_1m WHERE status = 'verified'"
+            ).fetchone()
+    except psycopg.OperationalError:
+        return 0
+    return int(row[0]) if row else 0
+
+
+def test_stack_streams_excludes_a_second_one_restarts_the_dead_and_cleans_up(home: Path) -> None:
     with LocalStack(home) as stack:
         stack.start_database()
         stack.start_simulator(SIMULATOR)
@@ -88,6 +115,17 @@ def test_stack_streams_excludes_a_second_one_notices_a_death_and_cleans_up(home:
         # the exchange as well, which is started after the database
         assert told["BINANCE_REST_URL"].startswith("http://127.0.0.1:")
 
+        # no service has the owner's login, which is the superuser's
+        secret = stack.database_url.partition("//")[2].partition("@")[0]
+        services = marked((home / "marker").read_text())
+        assert len(services) == 2
+        for service in services:
+            assert secret not in str(service.environ())
+        # and other databases are closed to their roles
+        elsewhere = f"{stack.environment_url('reader').rpartition('/')[0]}/postgres"
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(elsewhere)
+
         # the streamer's addresses can be found
         serves = stack.streamer_serves()
         answer = httpx.get(f"{serves['API']}/api/v1/candles", params={"symbol": "BTCUSDT"})
@@ -103,29 +141,58 @@ def test_stack_streams_excludes_a_second_one_notices_a_death_and_cleans_up(home:
         stack.check()
         assert len(running(home)) == 3
 
-        (streamer,) = [p for p in marked((home / "marker").read_text()) if "stream" in p.cmdline()]
-        streamer.kill()
-        said = wait_for_check(stack)
-        assert said.startswith(f"the streamer was killed by SIGKILL; end of {stack.logs}")
-        assert "stream_connected" in said
+        # what is killed is started again, while the others go on running
+        url = stack.environment_url("reader")
+        server, simulator, killed = (
+            server_of(home),
+            child_of(home, "simulator"),
+            child_of(home, "stream"),
+        )
+        killed.kill()
+        until_kept(stack, lambda: not killed.is_running() and stack.streamer_serves())
+        assert child_of(home, "stream").pid != killed.pid
+        assert server.is_running()
+        assert simulator.is_running()
+        before = verified(url)
+        until_kept(stack, lambda: verified(url) > before)
+
+        # the database on its port, so that the services find it
+        streamer = child_of(home, "stream")
+        before = verified(url)
+        server.kill()
+        until_kept(stack, lambda: verified(url) > before)
+        assert streamer.is_running()
+
+        # the exchange at its addresses, with the same market
+        log = home / "logs" / "streamer.log"
+        before = log.read_text().count('"stream_connected"')
+        simulator.kill()
+        until_kept(stack, lambda: log.read_text().count('"stream_connected"') > before)
+        assert streamer.is_running()
     assert running(home) == []
     assert not file.exists()
     assert running_environment(home.parent) is None
 
 
-def test_end_of_the_database_is_noticed(home: Path) -> None:
+def test_service_that_refuses_its_settings_is_given_up_at_once(home: Path) -> None:
+    with LocalStack(home) as stack:
+        with pytest.raises(PermanentError, match="simulator ended with exit code 2") as refused:
+            stack.start_simulator(["--speed", "sideways"])
+        assert "sideways" in str(refused.value)
+
+
+def test_database_that_cannot_be_started_again_ends_the_stack(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "QUICK_DEATH_S", 3600.0)
     with LocalStack(home) as stack:
         stack.start_database()
-        stack.check()
-        (server,) = [
-            process
-            for process in psutil.Process().children()
-            if str(home / "postgres" / "data") in process.cmdline()
-        ]
-        server.kill()
-        said = wait_for_check(stack)
-        assert "PostgreSQL ended" in said
-        assert str(home / "postgres" / "postgres.log") in said
+        stack._restarters[0]._backoff = Backoff(0.01, 0.01)
+        (home / "postgres" / "data" / "global" / "pg_control").unlink()
+        server_of(home).kill()
+        with pytest.raises(PermanentError, match="PostgreSQL ended 5 times") as ended:
+            until_kept(stack, lambda: False)
+        assert str(home / "postgres" / "postgres.log") in str(ended.value)
     assert running(home) == []
 
 
@@ -203,3 +270,34 @@ def test_two_quick_signals_leave_no_process(
     finally:
         process.kill()
         process.wait()
+
+
+def test_stack_stops_within_ten_seconds_though_nothing_reacts(home: Path) -> None:
+    process = supervisor(home)
+    assert process.stdout is not None
+    try:
+        frozen = [one for one in psutil.process_iter() if _is_of(home, one)]
+        assert len(frozen) > 6  # with PostgreSQL's own processes
+        for one in frozen:
+            if "postgres" not in " ".join(one.cmdline()) or "checkpointer" in one.cmdline()[0]:
+                one.suspend()
+        began_s = time.monotonic()
+        process.terminate()
+        process.communicate(timeout=60)
+        assert time.monotonic() - began_s < 10
+        assert running(home) == []
+        assert [one for one in psutil.process_iter() if _is_of(home, one)] == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_of(home: Path, process: psutil.Process) -> bool:
+    """Whether the process is one of the stack's, or of its PostgreSQL's."""
+    marker = (home / "marker").read_text().strip()
+    try:
+        return marker in process.environ().values() or process.cwd() == str(
+            home / "postgres" / "data"
+        )
+    except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        return False

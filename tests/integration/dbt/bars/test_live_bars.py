@@ -49,7 +49,7 @@ def open_candle(
     """Insert a live candle that is not stored, with the values of ``market.write``."""
     market.write(symbol, moment, 1)
     market.connection.execute(
-        "INSERT INTO market.live_candles SELECT symbol, open_time, open, high, low, close, volume,"
+        "INSERT INTO ops.live_candles_1 SELECT symbol, open_time, open, high, low, close, volume,"
         " CASE WHEN %(has_quotes)s THEN quote_volume END, trade_count, taker_buy_volume,"
         " CASE WHEN %(has_quotes)s THEN taker_buy_quote_volume END, first_trade_id, last_trade_id,"
         " %(is_closed)s, now(), now() FROM market.candles_1m"
@@ -145,9 +145,9 @@ def test_bar_is_complete_and_closed_with_its_last_minute(built: Any) -> None:
     open_candle(built, SYMBOL, start + 4 * MINUTE, is_closed=False)
     assert live_row(built, "5m", SYMBOL, start, *states) == (5, False, False)
     assert live_row(built, "3m", SYMBOL, start, *states) == (3, True, True)
-    built.connection.execute("UPDATE market.live_candles SET is_closed = true")
+    built.connection.execute("UPDATE ops.live_candles_1 SET is_closed = true")
     assert live_row(built, "5m", SYMBOL, start, *states) == (5, True, True)
-    built.connection.execute("DELETE FROM market.live_candles")
+    built.connection.execute("DELETE FROM ops.live_candles_1")
     assert live_row(built, "5m", SYMBOL, start, *states) == (4, False, True)
 
 

@@ -15,7 +15,7 @@ from include.domain.timeframes import from_us
 from simulator.market.instruments import select_instruments
 from simulator.market.market import SimulatedMarket
 from simulator.market.trades.columns import FillKind, TradeColumns
-from simulator.wire.payloads import fills_of
+from simulator.wire.payloads import KIND_NAMES, fill_price, fills_of
 
 MINUTE_US = 60_000_000
 SESSION = date(2026, 11, 18)
@@ -34,6 +34,7 @@ class Trade:
     last: int
     at: datetime
     is_buyer_maker: bool
+    trade_type: str | None = None
 
     @property
     def minute(self) -> datetime:
@@ -56,13 +57,16 @@ def store_trades(
             if dataset == "agg_trades"
             else "trade_id, price, quantity"
         )
+        own = "" if dataset == "agg_trades" else ", trade_type"
         with cursor.copy(
-            f"COPY market.{dataset} (symbol, day, {columns}, trade_time, is_buyer_maker) FROM STDIN"
+            f"COPY market.{dataset} (symbol, day, {columns}, trade_time, is_buyer_maker{own})"
+            " FROM STDIN"
         ) as copy:
             for one in trades:
                 ids = (one.first, one.last) if dataset == "agg_trades" else ()
+                types = () if dataset == "agg_trades" else (one.trade_type,)
                 values = (one.symbol, one.at.date(), one.number, one.price, one.quantity)
-                copy.write_row((*values, *ids, one.at, one.is_buyer_maker))
+                copy.write_row((*values, *ids, one.at, one.is_buyer_maker, *types))
 
 
 class SimulatedDay:
@@ -103,12 +107,13 @@ class SimulatedDay:
             Trade(
                 self.symbol,
                 number,
-                Decimal(show.format_price(int(tape.price[row]))),
+                Decimal(show.format_price(fill_price(tape, row, kind))),
                 Decimal(show.format_quantity(quantity)),
                 number,
                 number,
                 from_us(int(tape.time_us[row])),
                 bool(tape.buyer_is_maker[row]),
+                KIND_NAMES[kind] if self.symbol.endswith(".P") else None,
             )
             for row in range(len(tape))
             for number, quantity, kind in fills_of(tape, row)

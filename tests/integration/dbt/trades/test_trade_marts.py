@@ -29,6 +29,11 @@ DAY = 1_440
 COS, BTC, PERPETUAL, NOBODY = "COSUSDT", "BTCUSDT", "BTCUSDT.P", "BIFIUSDT"
 TICKS = {COS: Decimal("0.000001"), BTC: Decimal("0.01"), PERPETUAL: Decimal("0.1")}
 PART = 600, 20  # first minute and number of minutes with stored trades of BTCUSDT
+LIQUIDATED = Trade(
+    PERPETUAL, 1, Decimal(99_999), Decimal(10**6), 1, 1, START + timedelta(minutes=PART[0] + 5),
+    False, "INSURANCE_FUND",
+)  # fmt: skip
+"""The largest of all, far above the market."""
 FOUND = """
     SELECT symbol, open_time, price_low, price_step, bid_volume, ask_volume, trade_count,
         first_trade_id, last_trade_id
@@ -46,8 +51,8 @@ def trades(shared_market: Any, shared_dbt: Any) -> dict[str, list[Trade]]:
         shared_market.list_symbol(symbol, tick_size=str(tick))
     kept = {COS: days[COS].aggregates(0, DAY), BTC: days[BTC].aggregates(*PART)}
     store_trades(connection, [*kept[COS], *kept[BTC]])
-    store_trades(connection, days[PERPETUAL].aggregates(*PART))
-    kept[PERPETUAL] = days[PERPETUAL].fills(*PART)
+    store_trades(connection, days[PERPETUAL].aggregates(PART[0], 1))
+    kept[PERPETUAL] = [*days[PERPETUAL].fills(*PART), LIQUIDATED]
     store_trades(connection, kept[PERPETUAL], "trades")
     for symbol in (COS, NOBODY):
         days[symbol].store_candles(connection, 0, DAY)
@@ -72,9 +77,11 @@ def test_footprint_equals_the_trades(sql: Any, trades: dict[str, list[Trade]], s
     assert all(low % values[0] == 0 for (_, _, low), values in found.items())
 
 
-def test_single_trades_count_fills_that_aggregate_trades_omit(
+def test_fills_of_the_insurance_fund_are_in_no_mart(
     sql: Any, trades: dict[str, list[Trade]]
 ) -> None:
+    others = [one for one in trades[PERPETUAL] if one.trade_type != "MARKET"]
+    assert len(others) > 1
     sides = "sum(bid_volume), sum(ask_volume), sum(bid_volume + ask_volume)"
     found = sql.execute(
         f"SELECT open_time, {sides} FROM marts.footprint_1m WHERE symbol = %s GROUP BY 1",  # noqa: S608
@@ -87,10 +94,15 @@ def test_single_trades_count_fills_that_aggregate_trades_omit(
     ).fetchall()
     assert len(found) == PART[1]
     assert sorted(found) == sorted(candles)
-    datasets = sql.execute(
-        "SELECT DISTINCT dataset FROM marts.footprint_1m WHERE symbol = %s", (PERPETUAL,)
-    ).fetchall()
-    assert sorted(datasets) == [("agg_trades",), ("trades",)]
+    highest = max(one.price for one in trades[PERPETUAL] if one.trade_type == "MARKET")
+    profile = "SELECT max(price_low) <= %s FROM marts.volume_profile WHERE symbol = %s"
+    assert sql.execute(profile, (highest, PERPETUAL)).fetchone() == (True,)
+    large = sql.execute(
+        "SELECT count(*) FILTER (WHERE trade_id = ANY(%s)), count(*) FROM marts.large_trades"
+        " WHERE symbol = %s AND dataset = 'trades'",
+        ([one.number for one in others], PERPETUAL),
+    ).fetchone()
+    assert large[0] == 0 < large[1]
 
 
 @pytest.mark.parametrize("symbol", [COS, BTC])

@@ -7,6 +7,7 @@ import gzip
 import zipfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -14,11 +15,12 @@ import psycopg
 import pytest
 
 from include.config import Settings
-from include.domain.candles import Candle
+from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError, RejectedInputError
 from include.jobs.files.imports import import_file
 from include.jobs.klines.repair import repair_minutes
+from include.store.candles.merging import merge_candidates
 from include.store.candles.minutes import read_candles
 from simulator.server import ExchangeThread
 
@@ -221,6 +223,83 @@ def test_unsupported_file_is_refused_with_the_reason(
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=message):
         import_file(settings=settings, path=write(name, text))
+
+
+FULL = "open_time,open,high,low,close,volume,qav,num_trades,taker_base_vol,taker_quote_vol"
+SHOWN = (
+    "SELECT open, volume, quote_volume, trade_count, taker_buy_volume, status, source, file "
+    "FROM market.candles_1m_with_foreign WHERE symbol = %s ORDER BY open_time"
+)
+
+
+def test_foreign_rows_that_lack_values_stay_apart_with_nulls(
+    settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
+) -> None:
+    text = "time,open,high,low,close,volume\n" + "".join(
+        f"2026-11-18 00:0{number}:00,1,2,1,2,{number}.5\n" for number in range(3)
+    )
+    path = write("mine.csv", text)
+    for _ in range(2):
+        summary = import_file(settings=settings, path=path, symbol="abc", columns="auto")
+        assert (summary.rows, summary.incomplete, summary.merged.offered) == (3, 3, 0)
+    assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (0,)
+    shown = connection.execute(SHOWN, ("ABC",)).fetchall()
+    assert [tuple(map(str, row)) for row in shown] == [
+        ("1", f"{number}.5", "None", "None", "None", "unverified", "foreign", "mine.csv")
+        for number in range(3)
+    ]
+    # A row of any other source takes its minute; of foreign ones the most complete is shown.
+    import_file(settings=settings, path=write("ABC-1m-2026-11-18.csv", row(0)))
+    fuller = "time,open,high,low,close,volume,num_trades\n2026-11-18T00:01Z,1,3,1,2,7,9\n"
+    import_file(settings=settings, path=write("z.csv", fuller), symbol="ABC", columns="auto")
+    shown = connection.execute(SHOWN, ("ABC",)).fetchall()
+    assert [row[5:] for row in shown] == [
+        ("unconfirmed", "file", None),
+        ("unverified", "foreign", "z.csv"),
+        ("unverified", "foreign", "mine.csv"),
+    ]
+
+
+def test_corrected_foreign_file_replaces_its_rows(
+    settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
+) -> None:
+    for volume in ("5", ""):
+        text = f"time,open,high,low,close,volume\n1795000020,1,2,1,2,{volume}\n"
+        import_file(settings=settings, path=write("mine.csv", text), symbol="ABC", columns="auto")
+    rows = connection.execute("SELECT volume, file FROM market.foreign_candles_1m").fetchall()
+    assert rows == [(None, "mine.csv")]
+
+
+def test_complete_foreign_rows_lose_to_every_other_row(
+    settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
+) -> None:
+    partial = partial_row(row(0))
+    merge_candidates(connection, [partial])
+    text = f"{FULL}\n" + "".join(
+        f"{DAY + number * MINUTE_US},7,9,6,8,5,40,3,1,8\n" for number in range(2)
+    )
+    path = write("mine.csv", text)
+    summary = import_file(settings=settings, path=path, symbol="ABC", columns="auto")
+    assert (summary.rows, summary.incomplete, summary.merged.inserted) == (2, 0, 1)
+    kinds = connection.execute(
+        "SELECT status, source, source_rank FROM market.candles_1m ORDER BY open_time"
+    ).fetchall()
+    assert kinds == [("partial", "stream", 10), ("unconfirmed", "foreign", 5)]
+    import_file(settings=settings, path=write("ABC-1m-2026-11-18.csv", row(1)))
+    sources = connection.execute(
+        "SELECT source FROM market.candles_1m ORDER BY open_time"
+    ).fetchall()
+    assert sources == [("stream",), ("file",)]
+    covered = connection.execute("SELECT DISTINCT source FROM ops.coverage ORDER BY 1").fetchall()
+    assert covered == [("file",), ("foreign",)]
+
+
+def partial_row(line: str) -> CandleCandidate:
+    fields = line.split(",")
+    numbers = [Decimal(fields[at]) for at in (1, 2, 3, 4, 5, 7)]
+    taker = [Decimal(fields[at]) for at in (9, 10)]
+    candle = Candle("ABC", int(fields[0]), *numbers, int(fields[8]), *taker)
+    return CandleCandidate(candle, Status.PARTIAL, Source.STREAM)
 
 
 def test_rejected_rows_of_equal_names_are_separated_by_market(

@@ -46,6 +46,7 @@ imports.merge_frame = merging
 imports.import_file(
     settings=load_settings(),
     path=Path(path),
+    market="spot",
     on_progress=lambda so_far: die() if len(seen) == 3 and moment == "after" else None,
 )
 """
@@ -104,7 +105,7 @@ def test_repeated_import_after_a_kill_gives_the_same_table(
     assert rows == (999 if moment == "inside" else 1_499)
     assert stored(connection)["files"] == []
 
-    summary = import_file(settings=settings, path=klines)
+    summary = import_file(settings=settings, path=klines, market="spot")
 
     assert (summary.rows, summary.rejected) == (ROWS - len(BAD), len(BAD))
     after_the_kill = stored(connection)
@@ -116,5 +117,5 @@ def test_repeated_import_after_a_kill_gives_the_same_table(
         "TRUNCATE market.candles_1m, ops.rejected_rows, ops.coverage, ops.dump_files"
     )
     connection.commit()
-    import_file(settings=settings, path=klines)
+    import_file(settings=settings, path=klines, market="spot")
     assert stored(connection) == after_the_kill

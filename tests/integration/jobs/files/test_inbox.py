@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from include.config import Settings
 from include.errors import PermanentError, TransientError
 from include.jobs.files import inbox as inbox_job
+from include.jobs.files import inbox_folder
 from include.jobs.files.imports import import_file
 from include.jobs.files.inbox import load_file, summarise
 from include.jobs.files.inbox_folder import find_files
@@ -170,6 +172,78 @@ def test_file_waits_for_an_unavailable_database_and_is_loaded_later(
     assert candles(connection) == [("ABC.P", 1)]
     assert files_of(settings) == ["done/futures/um/ABC-1m-2025-01-01.csv"]
     assert list((settings.inbox / ".claimed").iterdir()) == []
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_checksum_is_verified_and_moves_with_its_file(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
+) -> None:
+    good = drop("ABC-1m-2025-01-01.csv", row(0))
+    drop("ABC-1m-2025-01-01.csv.CHECKSUM", f"{sha256(good)}  {good.name}")
+    bad = drop("XYZ-1m-2025-01-01.csv", row(0))
+    drop("XYZ-1m-2025-01-01.csv.CHECKSUM", f"{'ab' * 32}  {bad.name}")
+    found = sha256(bad)
+    assert ready_files(settings) == [good.name, bad.name]
+    loaded, refused = load_all(settings)
+    assert isinstance(loaded, InboxResult)
+    assert str(refused) == (
+        f"XYZ-1m-2025-01-01.csv does not fit its CHECKSUM: expected SHA-256 abababababab…, "
+        f"found {found[:12]}…; fetch both again"
+    )
+    assert candles(connection) == [("ABC", 1)]
+    assert files_of(settings) == [
+        "done/ABC-1m-2025-01-01.csv",
+        "done/ABC-1m-2025-01-01.csv.CHECKSUM",
+        "failed/XYZ-1m-2025-01-01.csv",
+        "failed/XYZ-1m-2025-01-01.csv.CHECKSUM",
+        "failed/XYZ-1m-2025-01-01.csv.reason.txt",
+    ]
+    assert ready_files(settings) == []
+
+
+def test_checksum_waits_for_its_file_and_is_refused_after_an_hour(
+    settings: Settings, drop: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop("ABC-1m-2025-01-01.csv.CHECKSUM", "ab" * 32)
+    assert ready_files(settings) == []
+    monkeypatch.setattr(inbox_folder, "CHECKSUM_WAITS_S", 0.0)
+    (error,) = load_all(settings)
+    assert "no file beside it to verify" in str(error)
+
+
+def test_link_as_checksum_is_refused_unread(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2")
+    drop("ABC-1m-2025-01-01.csv", row(0))
+    (settings.inbox / "ABC-1m-2025-01-01.csv.CHECKSUM").symlink_to(secret)
+    (error,) = load_all(settings)
+    assert "CHECKSUM is a symbolic link" in str(error)
+    assert candles(connection) == []
+    assert ready_files(settings) == []
+    assert secret.read_text() == "hunter2"
+
+
+def test_checksum_of_a_retried_file_stays_with_it(
+    settings: Settings, drop: Callable[..., Path]
+) -> None:
+    path = drop("ABC-1m-2025-01-01.csv", row(0))
+    drop("ABC-1m-2025-01-01.csv.CHECKSUM", "ab" * 32)
+    away = settings.model_copy(
+        update={"jobs_database_url": "postgresql://candelabra@127.0.0.1:1/none"}
+    )
+    (settings.inbox / f"{path.name}.CHECKSUM").write_text(sha256(path))
+    (file,) = find_files(settings.inbox, unchanged_for_s=0)
+    with pytest.raises(TransientError):
+        load_file(settings=away, file=file)
+    assert ready_files(settings) == [path.name]
+    assert [one.state for one in load_all(settings) if isinstance(one, InboxResult)] == ["loaded"]
+    assert files_of(settings) == [f"done/{path.name}", f"done/{path.name}.CHECKSUM"]
 
 
 KILLED = """

@@ -87,9 +87,10 @@ def test_days_of_the_week_before_are_planned_until_reconciled(
 
 
 def test_named_symbols_are_planned_only_for_the_runs_days(settings: Settings) -> None:
-    pieces = plan_dumps(
+    (group,) = plan_dumps(
         settings=settings, start=DAY, end=DAY + 2 * DAY_US, symbols="ethusdt", market="um"
     )
+    pieces = [one.dump for one in group.pieces]
     assert [(one.symbol, one.label[-10:]) for one in pieces] == [
         ("ETHUSDT.P", "2026-11-18"),
         ("ETHUSDT.P", "2026-11-19"),

@@ -40,7 +40,7 @@ def contents(connection: psycopg.Connection[Any]) -> dict[str, tuple[Any, ...] |
         "SELECT nspname, relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace "
         "WHERE nspname IN ('market', 'ops', 'marts', 'marts_audit', 'accounts') "
         "AND relkind IN ('r', 'p', 'v') "
-        "AND relname <> 'live_candles' AND NOT relispartition"
+        "AND relname NOT LIKE 'live_candles%%' AND NOT relispartition"
     ).fetchall()
     query = "SELECT count(*), sum(hashtextextended(t::text, 0)) FROM {} AS t"
     return {

@@ -21,6 +21,7 @@ from include.domain.accounts import Role
 from include.store.accounts import credentials
 from include.store.accounts import users as accounts
 from include.store.accounts.credentials import new_token, secret_hash
+from include.store.accounts.watchlists import ACCESS_CHANNEL, WATCHLISTS_CHANNEL
 from include.store.postgres.pools import connect
 from serving import read_pool as history_module
 from serving.app import create_app
@@ -28,7 +29,7 @@ from serving.auth.middleware import COOKIE, ENDED
 from serving.auth.service import AuthService
 from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
-from serving.http.routes import accounts as module
+from serving.http import login_limits as module
 from serving.http.server import Place, serving
 from serving.read_pool import ReadPool
 from tests.integration.serving.http.api_client import NOW_US, Live
@@ -70,7 +71,9 @@ def token_of(url: str, name: str) -> str:
 
 
 @asynccontextmanager
-async def open_to(url: str, *, is_required: bool, session_s: float = 60) -> AsyncIterator[str]:
+async def open_to(
+    url: str, *, is_required: bool, session_s: float = 60, trusted_proxies: tuple[str, ...] = ()
+) -> AsyncIterator[str]:
     """A server; its address with the scheme."""
     live_bars = LiveBars(Live, lambda _symbol, _newest: ((), (), ()), is_always_on=True)
     history, auth = ReadPool(url), AuthService(url, is_required=is_required, session_s=session_s)
@@ -91,7 +94,14 @@ async def open_to(url: str, *, is_required: bool, session_s: float = 60) -> Asyn
     )
     works = [asyncio.create_task(live_bars.run()), asyncio.create_task(auth.run())]
     try:
-        async with serving(app, Place("127.0.0.1", 0, has_websockets=True)) as address:
+        place = Place(
+            "127.0.0.1",
+            0,
+            has_websockets=True,
+            max_connections=1_000,
+            trusted_proxies=trusted_proxies,
+        )
+        async with serving(app, place) as address:
             yield address
     finally:
         for one in works:
@@ -222,7 +232,7 @@ async def test_invalid_login_is_refused_without_repeating_its_input(
 async def test_logins_are_limited_by_address_and_by_name(
     accounts_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "LOGINS_PER_MINUTE", 3)
+    monkeypatch.setattr(module, "PER_NETWORK", 3)
     async with open_to(accounts_url, is_required=True) as address, browser(address) as client:
         answers = [
             await client.post("/api/v1/login", json={"name": f"name{n}", "password": "x"})
@@ -230,12 +240,15 @@ async def test_logins_are_limited_by_address_and_by_name(
         ]
         assert [one.status_code for one in answers] == [401, 401, 401, 429]
         assert int(answers[-1].headers["retry-after"]) > 0
-    monkeypatch.setattr(module, "LOGINS_PER_MINUTE", 1_000)
-    monkeypatch.setattr(module, "LOGINS_OF_A_NAME_PER_MINUTE", 2)
+    monkeypatch.setattr(module, "PER_NETWORK", 1_000)
+    monkeypatch.setattr(module, "PER_NAME", 2)
     async with open_to(accounts_url, is_required=True) as address, browser(address) as client:
         tries = [ANNA | {"password": "x"}] * 2 + [ANNA, {"name": "root", "password": PASSWORD}]
         answers = [await client.post("/api/v1/login", json=one) for one in tries]
         assert [one.status_code for one in answers] == [401, 401, 429, 200]
+        # root has logged in from here, so strangers cannot lock root out.
+        answers = [await client.post("/api/v1/login", json=tries[3]) for _ in range(4)]
+        assert [one.status_code for one in answers] == [200] * 4
 
 
 @pytest.mark.parametrize(
@@ -267,7 +280,8 @@ async def test_cross_origin_page_can_change_nothing(
 
 
 async def test_cookie_is_secure_behind_tls(accounts_url: str) -> None:
-    async with open_to(accounts_url, is_required=False) as address, browser(address) as client:
+    behind = open_to(accounts_url, is_required=False, trusted_proxies=("127.0.0.1",))
+    async with behind as address, browser(address) as client:
         host = {"host": "charts.example.org", "origin": "https://charts.example.org"}
         for headers in (host, {"x-forwarded-proto": "https"}):
             answer = await client.post("/api/v1/login", json=ANNA, headers=headers)
@@ -399,3 +413,20 @@ async def test_unavailable_accounts_are_reported(monkeypatch: pytest.MonkeyPatch
         client.cookies.set(COOKIE, "something")
         me = (await client.get("/api/v1/me")).raise_for_status().json()
         assert me["user"] is None
+
+
+async def test_forged_notifications_end_no_session(accounts_url: str) -> None:
+    """PostgreSQL lets everyone notify: listeners read the tables again, and believe no payload."""
+    async with open_to(accounts_url, is_required=True) as address, browser(address) as client:
+        (await client.post("/api/v1/login", json=ANNA)).raise_for_status()
+        assert (await client.get("/api/v1/me")).json()["user"] == "anna"
+        with connect(accounts_url, application_name="test") as reader:
+            reader.execute("SET ROLE candelabra_reader")
+            for i in range(1_000):
+                for channel in (ACCESS_CHANNEL, WATCHLISTS_CHANNEL):
+                    payload = f'{{"user": "anna", "symbols": ["X{i}"], "ended": true}}'
+                    reader.execute("SELECT pg_notify(%s, %s)", (channel, payload))
+        async with asyncio.timeout(5):
+            for _ in range(20):
+                assert (await client.get("/api/v1/me")).json()["user"] == "anna"
+        assert (await client.get("/api/v1/watchlist")).json()["watchlist"] == []

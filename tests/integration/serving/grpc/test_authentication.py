@@ -99,6 +99,10 @@ async def test_every_call_except_probes_needs_a_token(database_url: str, token: 
             iter([reflection_pb2.ServerReflectionRequest(list_services="")]), timeout=20
         )
         assert await status_of(asked.read()) is grpc.StatusCode.UNAUTHENTICATED
+        newer = line.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        assert await status_of(newer(iter([b""]), timeout=20).read()) is (
+            grpc.StatusCode.UNAUTHENTICATED
+        )
 
         health = await health_pb2_grpc.HealthStub(line).Check(
             health_pb2.HealthCheckRequest(), timeout=20

@@ -121,6 +121,7 @@ async def test_client_without_our_code_discovers_and_calls_the_service(stored_ur
         assert {one.name for one in services_told} == {
             "candelabra.v1.MarketData",
             "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
             "grpc.reflection.v1alpha.ServerReflection",
         }
         files = (
@@ -311,7 +312,6 @@ async def test_resumed_minutes_come_from_the_table(stored_url: str) -> None:
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(some.binary(max_size=200), some.sampled_from(["ListCandles", "ListInstruments"]))
@@ -325,6 +325,20 @@ def test_any_bytes_are_answered_or_refused(stored_url: str, body: bytes, name: s
                 assert refused.code().name in {"INVALID_ARGUMENT", "NOT_FOUND"}
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_garbage_for_reflection_is_refused_without_a_log_line(
+    database_url: str, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
+    async with serving(database_url) as address, grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_stream(f"/{name}")(iter([b"\xff\xff"]), timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert refused.value.code().name == "INVALID_ARGUMENT"
+    assert refused.value.details() == "the bytes are not a message of this call"
+    assert [one for one in caplog.records if one.name.startswith("grpc")] == []
 
 
 async def test_unavailable_database_is_reported() -> None:

@@ -89,7 +89,6 @@ def ask_all(url: str, *, symbols: Sequence[str], only: str = "", but: str = "^$"
                 @seed(7)
                 @settings(
                     max_examples=EXAMPLES,
-                    deadline=None,
                     database=None,
                     phases=[Phase.explicit, Phase.generate],
                     suppress_health_check=list(HealthCheck),

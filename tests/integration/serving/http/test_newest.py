@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -179,3 +180,40 @@ async def test_book_ticker_is_served_once_received(
         assert (await client.get("/api/v1/symbols/NONE/book")).status_code == 404
     async with api_client(stored_url) as client:
         assert (await client.get("/api/v1/symbols/BTCUSDT/book")).status_code == 503
+
+
+MART = """
+SELECT
+    symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
+    taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id,
+    1 AS minute_count, true AS is_closed
+FROM market.candles_1m
+"""
+
+
+@pytest.mark.parametrize("obstacle", ["a lock", "a roll-up of all history"])
+async def test_newest_bars_answer_while_a_load_holds_their_mart(
+    stored_url: str, obstacle: str
+) -> None:
+    """During a load the live view would roll up every stale bar to find the newest."""
+    is_locked = obstacle == "a lock"
+    with (
+        connect(stored_url, application_name="test") as connection,
+        connect(stored_url, application_name="load", autocommit=False) as load,
+    ):
+        connection.execute("CREATE SCHEMA IF NOT EXISTS marts")
+        kind, where = ("TABLE", "") if is_locked else ("VIEW", "CROSS JOIN pg_sleep(60)")
+        connection.execute(f"CREATE {kind} marts.candles_1h_live AS {MART} {where}")  # type: ignore[arg-type]
+        if is_locked:
+            load.execute("LOCK TABLE marts.candles_1h_live IN ACCESS EXCLUSIVE MODE")
+        async with api_client(stored_url) as client:
+            asked = {"symbol": "BTCUSDT", "timeframe": "1h", "limit": "500"}
+            began_s = time.monotonic()
+            told = (await client.get("/api/v1/candles", params=asked)).raise_for_status().json()
+            assert sum(one["minute_count"] for one in told["candles"]) == ROWS
+            assert told["candles"][-1]["close"] == f"{ROWS}.10"
+            before = asked | {"to": str((T0 + (ROWS + 60) * MINUTE_US) // 1_000)}
+            older = (await client.get("/api/v1/candles", params=before)).raise_for_status().json()
+            assert older == told
+            assert time.monotonic() - began_s < 10
+        load.rollback()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,10 +14,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from include.domain.candles import Status
+from include.logs import MAX_LINES, LibraryLines
 from serving.app import create_app
 from serving.bars.day_prices import DayPriceCache
 from serving.bars.live_bars import LiveBars
@@ -226,6 +231,7 @@ async def test_reader_that_reads_nothing_is_disconnected(monkeypatch: pytest.Mon
 WRONG: list[tuple[str, str, str]] = [
     ("hello", "not_json", "not JSON"),
     ('{"type": "pin', "not_json", "not JSON"),
+    ('{"a":' * 3_000, "not_json", "not JSON"),
     ("[1, 2]", "wrong_field", "object"),
     ("{}", "unknown_type", "subscribe, unsubscribe or ping"),
     ('{"type": "buy"}', "unknown_type", "subscribe, unsubscribe or ping"),
@@ -349,3 +355,70 @@ async def test_reader_receives_dropped_and_resumed_symbols() -> None:
         async with asyncio.timeout(10):
             while live_bars.on_streamed_changed:
                 await asyncio.sleep(0.01)
+
+
+async def test_client_with_too_many_connections_is_refused_until_it_closes_one() -> None:
+    async with open_to(sockets_per_client=2) as (address, _, _), connect_twice(address) as first:
+        with pytest.raises(InvalidStatus) as refusal:
+            async with connect(f"ws://{address}/api/v1/ws"):
+                pass
+        assert refusal.value.response.status_code == 429
+        assert b"more than 2 connections" in refusal.value.response.body
+        await first.close()
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(InvalidStatus):
+                    async with connect(f"ws://{address}/api/v1/ws") as socket:
+                        await ask(socket, "ping")
+                        assert await next_message(socket, "pong")
+                        break
+
+
+@asynccontextmanager
+async def connect_twice(address: str) -> AsyncIterator[ClientConnection]:
+    url = f"ws://{address}/api/v1/ws"
+    async with connect(url) as first, connect(url):
+        yield first
+
+
+async def test_bad_frames_and_requests_make_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that is not UTF-8, a wrong opcode, no mask, a frame without end, and no HTTP."""
+    frames = (
+        b"\x81\x84\x00\x00\x00\x00\xff\xfe\xff\xfe",
+        b"\x83\x80\x00\x00\x00\x00",
+        b"\x81\x04abcd",
+        b"\x81\xff\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00",
+    )
+    with capture_logs() as logged:
+        handler, uvicorn = LibraryLines(), logging.getLogger("uvicorn.error")
+        monkeypatch.setattr(uvicorn, "disabled", False)  # by Airflow, in the same process
+        uvicorn.addHandler(handler)
+        try:
+            async with open_to() as (address, _, _):
+                for frame in frames * 10:
+                    await asyncio.to_thread(send_raw, address, frame)
+                for _ in range(20):
+                    await asyncio.to_thread(send_raw, address, b"NO HTTP\r\n\r\n", after=b"")
+        finally:
+            uvicorn.removeHandler(handler)
+    lines = [one for one in logged if one["event"] == "library_logged"]
+    assert 1 < len(lines) <= 2 * MAX_LINES
+    assert not any("exc_info" in one for one in lines)
+
+
+UPGRADE = (
+    b"GET /api/v1/ws HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def send_raw(address: str, data: bytes, *, after: bytes = UPGRADE) -> None:
+    """Send bytes that no client library would send, and wait until the server closes."""
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as one:
+        if after:
+            one.sendall(after)
+            assert one.recv(1_000).startswith(b"HTTP/1.1 101")
+        one.sendall(data)
+        while one.recv(1_000):
+            pass

@@ -213,18 +213,22 @@ async def _all_frames(
 
 
 @pytest.mark.recorded
-async def test_futures_klines_of_a_recording_equal_the_exchanges(recorded_data: Path) -> None:
-    folder = recorded_data / "ws-usdm-vs-klines-20240808"
-    config = SimulatorConfig(
-        replay_files=(folder / "btcusdt_20240808.gz",), replay_market="um", replay_speed=None
-    )
+@pytest.mark.parametrize(
+    ("name", "minutes"), [("ws-usdm-vs-klines-20240808", 5), ("ws-usdm-markprice-20230404", 7)]
+)
+async def test_futures_klines_of_a_recording_equal_the_exchanges(
+    recorded_data: Path, name: str, minutes: int
+) -> None:
+    folder = recorded_data / name
+    files = tuple(sorted(folder.glob("*.gz")))
+    config = SimulatorConfig(replay_files=files, replay_market="um", replay_speed=None)
     async with Exchange(config) as exchange:
         url = f"{exchange.um_ws_url}/public/stream?streams=btcusdt@trade"
         query = {"symbol": "BTCUSDT", "interval": "1m"}
         frames, (klines,) = await _all_frames(exchange, url, [("/fapi/v1/klines", query)])
     with next(folder.glob("*.csv")).open() as lines:
         official = {row[0]: row for row in csv.reader(lines)}
-    assert len(klines) == 5
+    assert len(klines) == minutes
     for row in klines:
         assert [str(value) for value in row] == official[str(row[0])]
     assert len(frames) > 10_000

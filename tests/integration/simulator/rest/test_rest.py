@@ -175,6 +175,10 @@ ERRORS = [
     ("/api/v3/klines", {"symbol": "BTCUSDT", "interval": "1m", "begin": 1}, -1104),
     ("/fapi/v1/klines", {"symbol": "BTCUSDT", "interval": "1m", "limit": 1501}, -1130),
     ("/api/v3/aggTrades", {"symbol": "BTCUSDT", "fromId": 1, "startTime": 2}, -1128),
+    ("/api/v3/aggTrades", {"symbol": "BTCUSDT", "fromId": -1}, -1100),
+    ("/api/v3/aggTrades", {"symbol": "BTCUSDT", "limit": -1}, -1100),
+    ("/api/v3/historicalTrades", {"symbol": "BTCUSDT", "fromId": -1}, -1100),
+    ("/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "fromId": -1}, -1100),
     ("/api/v3/exchangeInfo", {"symbol": "BTCUSDT", "symbols": '["ETHBTC"]'}, -1128),
     ("/api/v3/exchangeInfo", {"symbols": "BTCUSDT"}, -1100),
     ("/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "fromId": 1}, -4166),
@@ -290,6 +294,23 @@ def test_day_that_is_not_over_is_not_found(client: httpx.Client, name: str) -> N
     answer = client.get(f"/data/spot/daily/klines/BTCUSDT/1m/{name}")
     assert answer.status_code == 404
     assert "<Code>NoSuchKey</Code>" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/api/v3/nothing", "/api/v1/klines", "/fapi/v1/nothing"])
+def test_unknown_path_is_answered_with_a_page(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("text/html")
+    assert answer.text.startswith("<!DOCTYPE html>")
+    assert "x-mbx-used-weight-1m" not in answer.headers
+
+
+def test_web_pages_of_other_origins_may_read_rest(client: httpx.Client) -> None:
+    for path in ("/api/v3/time", "/fapi/v1/time", "/api/v3/klines", "/api/v3/nothing"):
+        headers = client.get(path).headers
+        assert headers["access-control-allow-origin"] == "*"
+        assert headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS"
+    assert "access-control-allow-origin" not in client.get("/sim/clock").headers
 
 
 FAR = (1, 99_999_999_999_999, 10**18, 1 << 62)

@@ -14,7 +14,7 @@ from include.domain.accounts import AuthMethod, Role
 from include.errors import RejectedInputError
 from include.store.accounts import users as accounts
 from include.store.accounts.credentials import secret_hash
-from include.store.migrate import ACCOUNTS, DBT, JOBS, READER, STREAMER
+from include.store.migrate import ACCOUNTS, DBT, JOBS, READER, STREAMER, migrate
 
 Connection = psycopg.Connection[Any]
 ActingAs = Callable[[str], AbstractContextManager[Connection]]
@@ -202,3 +202,30 @@ def test_accounts_role_cannot_do_anything_else(
 ) -> None:
     with acting_as(ACCOUNTS), pytest.raises(errors.InsufficientPrivilege):
         connection.execute(statement)
+
+
+@pytest.mark.parametrize("ends", ["169 hours", "1000 years"])
+def test_serving_role_cannot_begin_a_session_longer_than_the_owner_allows(
+    connection: Connection, acting_as: ActingAs, ends: str
+) -> None:
+    login = anna(connection)
+    with acting_as(ACCOUNTS), pytest.raises(errors.CheckViolation, match="SESSION_HOURS"):
+        connection.execute(
+            "INSERT INTO accounts.sessions (user_id, secret_hash, created_at, expires_at) "
+            "VALUES (%s, %s, now() + %s::interval, now() + %s::interval)",
+            (login.user_id, FIRST, ends, ends),
+        )
+
+
+def test_longer_session_is_shortened_to_the_hours_of_the_last_migration(
+    connection: Connection, database_url: str, acting_as: ActingAs
+) -> None:
+    login = anna(connection)
+    hour_us = 3_600_000_000
+    for hours, asked, got in ((None, 500, 168), (2, 500, 2), (500, 400, 400), (None, 501, 500)):
+        migrate(database_url, session_hours=hours)
+        with acting_as(ACCOUNTS):
+            accounts.begin_session(connection, login, FIRST, lifetime_s=asked * 3_600)
+            (session,) = accounts.sessions_of(connection, login.user_id)
+            accounts.end_session(connection, login.user_id, session.id)
+        assert session.expires_us - session.created_us == got * hour_us

@@ -20,7 +20,7 @@ T0 = 1_700_000_040_000_000
 MINUTE = TIMEFRAMES["1m"]
 NAMES = ("BTCUSDT", "币安人生USDT")
 LIVE = """
-INSERT INTO market.live_candles (
+INSERT INTO ops.live_candles_1 (
     symbol, open_time, open, high, low, close, volume, quote_volume, trade_count,
     taker_buy_volume, taker_buy_quote_volume, first_trade_id, last_trade_id, is_closed
 ) VALUES (%s, %s, 1.5, 2, 1, 1.50, 3, NULL, 2, 1, NULL, 7, 8, %s)
@@ -29,8 +29,11 @@ INSERT INTO market.live_candles (
 CHANGES = (
     (0, "UPDATE market.candles_1m SET close = low WHERE symbol = %s AND open_time = %s"),
     (3, "UPDATE market.candles_1m SET evidence_at = now() WHERE symbol = %s AND open_time = %s"),
-    (7, "UPDATE market.live_candles SET close = high WHERE symbol = %s AND open_time = %s"),
-    (6, "DELETE FROM market.live_candles WHERE symbol = %s AND open_time = %s"),
+    (
+        7,
+        "UPDATE ops.live_candles_1 SET updated_at = now() WHERE symbol = %s AND open_time = %s",
+    ),
+    (6, "DELETE FROM ops.live_candles_1 WHERE symbol = %s AND open_time = %s"),
     (5, "DELETE FROM market.candles_1m WHERE symbol = %s AND open_time = %s"),
 )
 

@@ -15,7 +15,7 @@ from include.store.candles.merging import Connection
 from include.store.candles.minutes import merge_candidates
 from include.store.postgres.pools import connect
 
-NEWEST = DAY.open_time_us(1_800_000_000_000_000) + 3 * HOUR_US + 17 * MINUTE_US
+NEWEST = DAY.open_time_us(1_700_000_000_000_000) + 3 * HOUR_US + 17 * MINUTE_US
 
 
 def minute(open_time_us: int, rng: random.Random) -> Candle:
@@ -122,7 +122,7 @@ def test_open_minute_is_the_last_and_not_closed(database_url: str) -> None:
     with connect(database_url, application_name="test") as connection:
         (row,) = stored(connection, NEWEST - MINUTE_US)
         connection.execute(
-            "INSERT INTO market.live_candles (symbol, open_time, open, high, low, close, volume,"
+            "INSERT INTO ops.live_candles_1 (symbol, open_time, open, high, low, close, volume,"
             " quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume,"
             " first_trade_id, last_trade_id, is_closed)"
             " SELECT symbol, open_time + interval '1 minute', open, high, low, close, volume,"

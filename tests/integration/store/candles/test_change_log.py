@@ -152,6 +152,62 @@ def test_deletes_and_moves_by_hand_are_logged(connection: Connection) -> None:
     assert [symbol for symbol, _ in truncated] == ["A", "B"]
 
 
+def test_changes_through_a_partition_are_logged(connection: Connection) -> None:
+    merge_candidates(connection, [moved(candidate(), "A", n) for n in range(-2, 2)])
+    take_changes(connection)
+
+    changes = []
+    for statement in (
+        "UPDATE market.candles_1m_y2025m11 SET close = low WHERE open_time = '2025-11-30 23:59Z'",
+        "DELETE FROM market.candles_1m_y2025m11 WHERE open_time = '2025-11-30 23:58Z'",
+        "TRUNCATE market.candles_1m_y2025m11",
+    ):
+        connection.execute(statement)
+        changes.append(take_changes(connection))
+
+    updated, deleted, truncated = changes
+    assert updated == [("A", [(0, 1)])]
+    assert deleted == [("A", [(-1, 0)])]
+    assert [symbol for symbol, _ in truncated] == ["A"]
+
+
+def test_partitions_that_come_and_go_are_logged(connection: Connection) -> None:
+    merge_candidates(connection, [moved(candidate(), "A", n) for n in range(-2, 2)])
+    merge_candidates(connection, [moved(candidate(), "B", 1)])
+    take_changes(connection)
+    month = [(minute_of_november(1), minute_of_november(31))]
+    of_all = [("A", month), ("B", month)]
+
+    connection.execute("ALTER TABLE market.candles_1m DETACH PARTITION market.candles_1m_y2025m11")
+    detached = take_changes(connection)
+    connection.execute(
+        "ALTER TABLE market.candles_1m ATTACH PARTITION market.candles_1m_y2025m11"
+        " FOR VALUES FROM ('2025-11-01 00:00Z') TO ('2025-12-01 00:00Z')"
+    )
+    attached = take_changes(connection)
+    connection.execute("DROP TABLE market.candles_1m_y2025m11")
+    dropped = take_changes(connection)
+
+    assert detached == of_all
+    assert [symbol for symbol, _ in attached] == ["A"]
+    assert dropped == of_all
+
+
+def minute_of_november(day: int) -> int:
+    """Minutes from the last minute of November to the start of a day."""
+    return (day - 31) * 1_440 + 1
+
+
+def test_changes_of_a_replica_session_are_logged(connection: Connection) -> None:
+    merge_candidates(connection, [moved(candidate(), "A", 0)])
+    take_changes(connection)
+
+    connection.execute("SET session_replication_role = replica")
+    connection.execute("UPDATE market.candles_1m SET close = low")
+
+    assert take_changes(connection) == [("A", [(0, 1)])]
+
+
 def test_outage_of_a_symbol_is_logged_for_that_symbol(connection: Connection) -> None:
     for end in (2, 2, 5):
         record_outage(

@@ -15,20 +15,23 @@ from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 Connection = psycopg.Connection[Any]
 DAY = NOVEMBER_END_US - DAY_US
+END_US = NOVEMBER_END_US + 100_000 * MINUTE_US
 
 
 def test_stored_minutes_reach_from_the_oldest_to_the_end_of_the_newest(
     connection: Connection,
 ) -> None:
-    assert stored_span(connection, "A") is None
+    assert stored_span(connection, "A", END_US) is None
     for minute in (7, 3, 70_000):
         row = candidate(Source.REST, candle("A", NOVEMBER_END_US + minute * MINUTE_US))
         merge_candidates(connection, [row])
-    assert stored_span(connection, "A") == (
+    assert stored_span(connection, "A", END_US) == (
         NOVEMBER_END_US + 3 * MINUTE_US,
         NOVEMBER_END_US + 70_001 * MINUTE_US,
     )
-    assert stored_span(connection, "B") is None
+    assert stored_span(connection, "B", END_US) is None
+    first = (NOVEMBER_END_US + 3 * MINUTE_US, NOVEMBER_END_US + 8 * MINUTE_US)
+    assert stored_span(connection, "A", NOVEMBER_END_US + 70_000 * MINUTE_US) == first
 
 
 def test_last_fetch_and_last_load_of_a_file_are_found(connection: Connection) -> None:

@@ -16,6 +16,7 @@ from include.domain.candles import Candle, Source
 from include.domain.timeframes import MINUTE_US, from_us
 from include.errors import PermanentError
 from include.store.candles import merging
+from include.store.candles.live import rotate_live_async
 from include.store.candles.minutes import (
     LiveCandle,
     MergeCounts,
@@ -27,6 +28,7 @@ from include.store.postgres.pools import connect_async
 from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle, moved
 
 AsyncConnection = psycopg.AsyncConnection[Any]
+Connect = Callable[[str], psycopg.Connection[Any]]
 
 
 @pytest.fixture
@@ -215,7 +217,7 @@ async def test_view_shows_each_minute_once(live: AsyncConnection) -> None:
     await write_live_async(live, [LiveCandle(open_one, is_closed=False)])
     # as a merge by another writer would leave it
     await live.execute(
-        "INSERT INTO market.live_candles SELECT symbol, %s, open, high, low, close, volume, "
+        "INSERT INTO ops.live_candles_1 SELECT symbol, %s, open, high, low, close, volume, "
         "quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, first_trade_id, "
         "last_trade_id, true, event_time FROM market.live_candles",
         (from_us(NOVEMBER_END_US),),
@@ -234,7 +236,7 @@ async def test_live_rows_of_an_ended_streamer_are_removed(live: AsyncConnection)
         of = moved(candidate(Source.STREAM, candle(ids=(1, 2))), symbol, 0).candle
         await write_live_async(live, [LiveCandle(of, is_closed=False)])
     await live.execute(
-        "UPDATE market.live_candles SET updated_at = now() - interval '11 minutes' "
+        "UPDATE ops.live_candles_1 SET updated_at = now() - interval '11 minutes' "
         "WHERE symbol = 'B'"
     )
 
@@ -261,7 +263,7 @@ async def test_streamers_of_the_same_symbols_do_not_deadlock(
     await write_live_async(live, open_ones(5))
     holder = connect_again("holder")
     holder.execute("BEGIN")
-    holder.execute("SELECT FROM market.live_candles WHERE symbol = 'S150USDT' FOR UPDATE")
+    holder.execute("SELECT FROM ops.live_candles_1 WHERE symbol = 'S150USDT' FOR UPDATE")
     async with await connect_async(database_url, application_name="other") as other:
         writing = asyncio.create_task(write_live_async(other, open_ones(6)))
         await asyncio.to_thread(wait_until_blocked, "other")
@@ -276,3 +278,164 @@ async def test_streamers_of_the_same_symbols_do_not_deadlock(
     query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert await rows(live, query) == [(0,)]
     assert await rows(live, "SELECT * FROM market.live_candles") == []
+
+
+# --- rotation: open candles move to another table before replaced rows fill theirs
+
+NAMES = [f"S{number:03}USDT" for number in range(200)]
+READ = "SELECT symbol, last_trade_id FROM market.live_candles ORDER BY symbol"
+SIZE = """
+SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class AS c
+WHERE c.relname LIKE 'live\\_candles\\__%' AND c.relkind = 'r'
+"""
+
+
+@pytest.fixture
+def snapshot(connect_again: Connect) -> psycopg.Connection[Any]:
+    """A session with an open REPEATABLE READ transaction that has not read open candles."""
+    holder = connect_again("holder")
+    holder.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    holder.execute("SELECT count(*) FROM market.candles_1m")
+    return holder
+
+
+async def write(live: AsyncConnection, last_id: int) -> None:
+    of = candle(ids=(1, last_id))
+    rows = [LiveCandle(replace(of, symbol=name), is_closed=False) for name in NAMES]
+    assert await write_live_async(live, rows) == len(NAMES)
+
+
+async def rotate(live: AsyncConnection) -> int:
+    """Rotate as if the last rotation were long ago; return the number of the table in use."""
+    await live.execute("UPDATE ops.live_candle_table SET copied_at = now() - interval '1 hour'")
+    await rotate_live_async(live)
+    return await one(live, "SELECT number FROM ops.live_candle_table")
+
+
+async def one(live: AsyncConnection, query: str) -> Any:
+    row = await (await live.execute(query)).fetchone()
+    return row and row[0]
+
+
+async def shown(live: AsyncConnection) -> list[tuple[Any, ...]]:
+    return await (await live.execute(READ)).fetchall()
+
+
+async def test_old_snapshot_leaves_live_candles_small(
+    live: AsyncConnection, snapshot: psycopg.Connection[Any]
+) -> None:
+    """Without a rotation the rows would take 7 MB."""
+    sizes = []
+    for last_id in range(1, 200):
+        await write(live, last_id)
+        await rotate(live)
+        sizes.append((await rotate_live_async(live)).table_bytes)
+
+    assert await shown(live) == [(name, 199) for name in NAMES]
+    assert max(sizes) < 2_500_000
+    assert await one(live, SIZE) < 16 * 3_000_000
+    snapshot.execute("COMMIT")
+
+
+async def test_table_is_kept_without_replaced_rows(live: AsyncConnection) -> None:
+    await write(live, 1)
+    first = await rotate(live)
+
+    numbers = set()
+    for last_id in range(2, 60):
+        await write(live, last_id)
+        numbers.add(await rotate(live))
+
+    assert len(numbers | {first}) <= 3
+
+
+async def test_readers_of_a_table_do_not_delay_a_rotation(
+    live: AsyncConnection, connect_again: Connect
+) -> None:
+    """A backup locks all tables, an analyst's transaction those that it has read."""
+    reader = connect_again("reader")
+    reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    await write(live, 1)
+    seen = reader.execute(READ).fetchall()
+    used = set()
+    for last_id in range(2, 80):
+        await write(live, last_id)
+        used.add(await rotate(live))
+
+    assert len(used) > 2
+    assert await shown(live) == [(name, 79) for name in NAMES]
+    assert reader.execute(READ).fetchall() == seen
+    reader.execute("COMMIT")
+    assert reader.execute(READ).fetchall() == await shown(live)
+
+
+async def test_rotation_waits_for_nobody(
+    live: AsyncConnection, snapshot: psycopg.Connection[Any], connect_again: Connect
+) -> None:
+    await write(live, 1)
+    before = await rotate(live)
+    other = connect_again("other")
+    other.execute("BEGIN")
+    other.execute("SELECT ops.delete_live_candles('{X}', '{2025-11-21}')")
+    for last_id in range(2, 60):
+        await write(live, last_id)
+        assert await rotate(live) == before
+    other.execute("COMMIT")
+    assert await rotate(live) != before
+    snapshot.execute("COMMIT")
+
+
+async def test_write_after_a_rotation_uses_the_new_table(
+    live: AsyncConnection,
+    snapshot: psycopg.Connection[Any],
+    connect_again: Connect,
+    wait_until_blocked: Callable[[str], None],
+    database_url: str,
+) -> None:
+    """The writer read the old number, and waits for a rotation that commits."""
+    await write(live, 1)
+    await rotate(live)
+    await rotate(live)
+    used = await rotate(live)
+    for last_id in range(2, 120):
+        await write(live, last_id)
+    rotating = connect_again("rotating")
+    rotating.execute("UPDATE ops.live_candle_table SET copied_at = now() - interval '1 hour'")
+    rotating.execute("BEGIN")
+    rotating.execute("SELECT FROM ops.rotate_live_candles()")
+
+    async with await connect_async(database_url, application_name="writer") as writer:
+        writing = asyncio.create_task(write(writer, 120))
+        await asyncio.to_thread(wait_until_blocked, "writer")
+        rotating.execute("COMMIT")
+        await writing
+
+    assert await one(live, "SELECT number FROM ops.live_candle_table") != used
+    assert await shown(live) == [(name, 120) for name in NAMES]
+    snapshot.execute("COMMIT")
+
+
+async def test_stored_minutes_leave_the_table_in_use(
+    live: AsyncConnection, snapshot: psycopg.Connection[Any]
+) -> None:
+    for last_id in range(1, 60):
+        await write(live, last_id)
+        await rotate(live)
+    of = candidate(Source.KLINE, candle(ids=(1, 60)))
+
+    await store_async(live, [moved(of, name, 0) for name in NAMES[1:]])
+
+    assert await shown(live) == [(NAMES[0], 59)]
+    snapshot.execute("COMMIT")
+
+
+async def test_oldest_snapshot_is_measured(
+    live: AsyncConnection, snapshot: psycopg.Connection[Any]
+) -> None:
+    snapshot.execute("SELECT pg_sleep(0.05)")
+
+    beside = (await rotate_live_async(live)).snapshot_s
+    snapshot.execute("COMMIT")
+    alone = (await rotate_live_async(live)).snapshot_s
+
+    assert beside >= 0.05 > alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import psycopg
@@ -46,6 +47,15 @@ def test_last_minute_is_found_over_partitions(connection: Connection) -> None:
     merge_candidates(connection, [moved(candidate(), "B", -90_000)])
 
     assert last_minutes(connection, ["A", "B", "C"]) == {"A": minute(1), "B": minute(-90_000)}
+
+
+def test_rows_later_than_the_present_do_not_count(connection: Connection) -> None:
+    """Else a streamer would continue after a wrong time, and request nothing before it."""
+    merge_candidates(connection, [moved(candidate(), "A", n) for n in (0, 1, 500)])
+
+    assert last_minutes(connection, ["A"], now_us=minute(2)) == {"A": minute(1)}
+    assert minutes_to_request(connection, ["A"], minute(0), now_us=minute(2)) == {}
+    assert minutes_to_request(connection, ["A"], minute(0)) == {"A": [(minute(2), minute(500))]}
 
 
 def test_first_minute_is_returned_for_symbols_without_an_earlier_one(
@@ -164,3 +174,15 @@ def test_outages_are_not_requested(connection: Connection) -> None:
 def test_start_must_be_a_full_minute(connection: Connection) -> None:
     with pytest.raises(PermanentError, match="open time"):
         minutes_to_request(connection, ["A"], minute(0) + 1)
+
+
+def test_minute_far_in_the_future_is_refused(connection: Connection) -> None:
+    now_us = time.time_ns() // 1_000 // MINUTE_US * MINUTE_US
+    tomorrow = moved(candidate(), "A", (now_us - NOVEMBER_END_US) // MINUTE_US + 1_430)
+    merge_candidates(connection, [tomorrow])
+    later = moved(candidate(), "B", (now_us - NOVEMBER_END_US) // MINUTE_US + 3 * 1_440)
+
+    with pytest.raises(PermanentError, match=r"candle of B at .* lies in the future"):
+        merge_candidates(connection, [tomorrow, later])
+
+    assert read_candles(connection, "B", 0, now_us + 9 * 1_440 * MINUTE_US) == []

@@ -17,7 +17,7 @@ from include.store.candles.minutes import merge_candidates
 from include.store.candles.unbuilt_bars import read_unbuilt_bars
 from include.store.postgres.pools import connect
 
-START = 1_800_000_000_000_000 // DAY_US * DAY_US + 7 * MINUTE_US
+START = 1_700_000_000_000_000 // DAY_US * DAY_US + 7 * MINUTE_US
 COARSE = [one for one in TIMEFRAMES.values() if one.parent]
 
 
@@ -106,7 +106,7 @@ def test_newest_bar_closes_with_its_last_minute(database_url: str) -> None:
         found = read_bars(connection, "BTCUSDT", TIMEFRAMES["3m"], 0, None, limit=9)
         assert [one.is_closed for one in found] == [True, True, False]
         connection.execute(
-            "INSERT INTO market.live_candles (symbol, open_time, open, high, low, close, volume,"
+            "INSERT INTO ops.live_candles_1 (symbol, open_time, open, high, low, close, volume,"
             " trade_count, taker_buy_volume, is_closed)"
             " VALUES ('BTCUSDT', %s, 9, 9.5, 8, 9.25, 1, 2, 1, false)",
             (from_us(bar_us + 8 * MINUTE_US),),
@@ -115,7 +115,7 @@ def test_newest_bar_closes_with_its_last_minute(database_url: str) -> None:
         assert [one.is_closed for one in found] == [True, True, False]
         assert [one.has_quotes for one in found] == [True, True, False]
         assert found[2].candle.close == Decimal("9.25")
-        connection.execute("UPDATE market.live_candles SET is_closed = true")
+        connection.execute("UPDATE ops.live_candles_1 SET is_closed = true")
         found = read_bars(connection, "BTCUSDT", TIMEFRAMES["3m"], 0, None, limit=9)
         assert [one.is_closed for one in found] == [True, True, True]
 

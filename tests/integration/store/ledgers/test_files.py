@@ -28,11 +28,11 @@ from include.store.ledgers.files import (
 
 Connection = psycopg.Connection[Any]
 
-DAY = 1_795_996_800_000_000
-"""2026-11-30 00:00 UTC."""
+DAY = 1_764_460_800_000_000
+"""2025-11-30 00:00 UTC."""
 
 FILE = DumpFile(
-    path="data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-30.zip",
+    path="data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2025-11-30.zip",
     checksum="ab" * 32,
     kind="klines",
     fetched_at_us=DAY + DAY_US,
@@ -89,7 +89,7 @@ def test_coverage_is_a_union_split_by_day(connection: Connection) -> None:
         (end - 2 * MINUTE_US, end + 2 * MINUTE_US),
     ]
     days = connection.execute("SELECT source, day::text FROM ops.coverage ORDER BY 1, 2").fetchall()
-    assert days == [("kline", "2026-11-30"), ("kline", "2026-12-01"), ("rest", "2026-11-30")]
+    assert days == [("kline", "2025-11-30"), ("kline", "2025-12-01"), ("rest", "2025-11-30")]
 
 
 def test_full_day_without_discrepancy_agrees(connection: Connection) -> None:

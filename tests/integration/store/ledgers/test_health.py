@@ -233,7 +233,7 @@ def test_history_from_files_does_not_count_as_streamed(connection) -> None:
     fill(connection, "FILE", SINCE, NEWEST, source="dump_daily")
     assert one(connection, "FILE").is_streamed is False
     connection.execute(
-        "INSERT INTO market.live_candles (symbol, open_time, open, high, low, close, volume,"
+        "INSERT INTO ops.live_candles_1 (symbol, open_time, open, high, low, close, volume,"
         " quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, is_closed,"
         " updated_at) VALUES ('FILE', %s, 1, 1, 1, 1, 1, 1, 1, 1, 1, false, %s)",
         (NEWEST + MINUTE, NOW - timedelta(seconds=2)),

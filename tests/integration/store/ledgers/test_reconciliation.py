@@ -22,8 +22,8 @@ from include.store.ledgers.reconciliation import (
 
 Connection = psycopg.Connection[Any]
 
-DAY = 1_795_996_800_000_000
-"""2026-11-30 00:00 UTC."""
+DAY = 1_764_460_800_000_000
+"""2025-11-30 00:00 UTC."""
 
 
 def hour(price: int = 1) -> list[Candle]:
@@ -179,7 +179,7 @@ def test_values_of_a_replaced_file_do_not_count(connection: Connection) -> None:
     record_dump_file(
         connection,
         DumpFile(
-            path="data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11-30.zip",
+            path="data/spot/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2025-11-30.zip",
             checksum="second",
             kind="klines",
             symbol="BTCUSDT",

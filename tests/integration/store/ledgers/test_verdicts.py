@@ -21,11 +21,11 @@ from include.store.ledgers.verdicts import (
 
 Connection = psycopg.Connection[Any]
 
-DAY = 1_795_996_800_000_000
-"""2026-11-30 00:00 UTC."""
-PATH = "data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2026-11.zip"
+DAY = 1_764_460_800_000_000
+"""2025-11-30 00:00 UTC."""
+PATH = "data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2025-11.zip"
 FIRST = DayVerdict(
-    "BTCUSDT", date(2026, 11, 30), "incomplete", False, 60, 60, 60, 0, 0, 0, 0, 60, 0, 0, 0, 0, 0
+    "BTCUSDT", date(2025, 11, 30), "incomplete", False, 60, 60, 60, 0, 0, 0, 0, 60, 0, 0, 0, 0, 0
 )
 
 

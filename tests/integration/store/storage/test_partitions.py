@@ -46,12 +46,12 @@ def test_last_and_first_minute_of_a_month_go_to_their_own_partitions(
     connection.execute("SET TimeZone = 'UTC'")
     assert partitions(connection) == [
         (
-            "candles_1m_y2026m11",
-            "FOR VALUES FROM ('2026-11-01 00:00:00+00') TO ('2026-12-01 00:00:00+00')",
+            "candles_1m_y2025m11",
+            "FOR VALUES FROM ('2025-11-01 00:00:00+00') TO ('2025-12-01 00:00:00+00')",
         ),
         (
-            "candles_1m_y2026m12",
-            "FOR VALUES FROM ('2026-12-01 00:00:00+00') TO ('2027-01-01 00:00:00+00')",
+            "candles_1m_y2025m12",
+            "FOR VALUES FROM ('2025-12-01 00:00:00+00') TO ('2026-01-01 00:00:00+00')",
         ),
     ]
     sizes = [
@@ -66,9 +66,9 @@ def test_batch_across_years_creates_only_the_partitions_it_needs(connection: Con
     merge_candidates(connection, [moved(candidate(), "A", n) for n in (0, -400 * days, 90 * days)])
 
     assert [name for name, _ in partitions(connection)] == [
-        "candles_1m_y2025m10",
-        "candles_1m_y2026m11",
-        "candles_1m_y2027m02",
+        "candles_1m_y2024m10",
+        "candles_1m_y2025m11",
+        "candles_1m_y2026m02",
     ]
 
 

@@ -87,6 +87,19 @@ async def test_values_are_stored_exactly(
     ).fetchall() == [(1, True, True), (2, False, True)]
 
 
+async def test_lines_of_an_older_version_are_stored_without_a_type(
+    connection: Connection, writer: psycopg.AsyncConnection[Any]
+) -> None:
+    older = [trade_line(number, None).removesuffix("\t\\N\n") + "\n" for number in (1, 2)]
+    typed = TRADES.line(("A", 3, Decimal(1), Decimal(1), None, AT_US, True, "INSURANCE_FUND"))
+    assert TRADES.padded([typed]) == [typed]
+
+    await write_raw_async(writer, TRADES, [*TRADES.padded(older), typed])
+
+    types = connection.execute("SELECT trade_type FROM market.trades ORDER BY trade_id")
+    assert types.fetchall() == [(None,), (None,), ("INSURANCE_FUND",)]
+
+
 async def test_existing_rows_are_left_unchanged(
     connection: Connection, writer: psycopg.AsyncConnection[Any]
 ) -> None:

@@ -13,7 +13,13 @@ from include.domain.candles import CandleCandidate, Source
 from include.domain.timeframes import DAY_US, MINUTE_US
 from include.store.candles.minutes import merge_candidates
 from include.store.trades import ids as module
-from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
+from include.store.trades.captured import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    TRADES,
+    book_ticker_line,
+    write_raw,
+)
 from include.store.trades.ids import (
     CandleBeyond,
     MissingIdRange,
@@ -21,6 +27,7 @@ from include.store.trades.ids import (
     candles_beyond,
     last_rows,
     missing_ids,
+    rows_gone,
     stored_ids,
 )
 from tests.unit.store.candidates import candidate, candle
@@ -198,3 +205,41 @@ def test_candles_beyond_the_last_trades_are_found(
             }
             later_us = minute_us + MINUTE_US
             assert set(candles_beyond(connection, table, reached, later_us)) == {"later"}
+
+
+def test_rows_that_the_table_lacks_are_found_with_the_last_row_before_them(
+    connection: Connection, acting_as: Callable[[str], Any]
+) -> None:
+    lines = [agg_line(n) for n in (1, 2, 9)]
+    lines += [agg_line(n, symbol="B") for n in (3, 4)]
+    lines += [agg_line(900, symbol="D"), agg_line(1, symbol="D", at_us=AT_US + 2 * MINUTE_US)]
+    lines += [agg_line(900, symbol="E")]
+    write_raw(connection, AGG_TRADES, lines)
+    rows = [
+        Reached("A", 5, AT_US + 5),  # another process has stored later rows
+        Reached("B", 4, AT_US + 4),
+        Reached("C", 4, AT_US + 4),
+        # a ticker that was reused: with a row of the new instrument, and without
+        Reached("D", 3, AT_US + 3 * MINUTE_US),
+        Reached("E", 3, AT_US + 3 * MINUTE_US),
+    ]
+    with acting_as("candelabra_streamer"):
+        assert rows_gone(connection, AGG_TRADES, rows) == {
+            "A": (2, AT_US + 2),
+            "C": None,
+            "D": (1, AT_US + 2 * MINUTE_US),
+            "E": (900, AT_US + 900),
+        }
+
+
+def test_book_ticker_received_on_the_day_after_its_event_is_found(
+    connection: Connection, acting_as: Callable[[str], Any]
+) -> None:
+    received_us = AT_US + DAY_US
+    line = book_ticker_line("A.P", 7, "1", "2", "3", "4", AT_US, received_us)
+    write_raw(connection, BOOK_TICKERS, [line])
+    with acting_as("candelabra_streamer"):
+        assert rows_gone(connection, BOOK_TICKERS, [Reached("A.P", 7, received_us)]) == {}
+        assert rows_gone(connection, BOOK_TICKERS, [Reached("A.P", 8, received_us + 1)]) == {
+            "A.P": (7, received_us)
+        }

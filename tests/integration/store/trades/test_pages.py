@@ -26,6 +26,16 @@ def ids(page: TradePage | None) -> list[int]:
     return [one.id for one in page.trades]
 
 
+def test_fills_of_the_insurance_fund_are_left_out(connection: Connection) -> None:
+    row = ("A.P", Decimal(1), Decimal(1))
+    for number, trade_type in ((1, "MARKET"), (2, "INSURANCE_FUND"), (3, None), (4, "ADL")):
+        line = TRADES.line((row[0], number, *row[1:], None, AT_US + number, True, trade_type))
+        write_raw(connection, TRADES, [line])
+    page = read_trades(connection, TRADES, "A.P", 1, limit=9, since_us=0)
+    assert page is not None
+    assert [one.id for one in page.trades] == [1, 3]
+
+
 @pytest.mark.parametrize("role", ["candelabra_reader", "candelabra_streamer"])
 def test_page_starts_at_an_id_on_any_day(
     connection: Connection, acting_as: Callable[[str], Any], role: str

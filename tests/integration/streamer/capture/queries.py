@@ -13,7 +13,7 @@ AGG_TRADES = (
     "is_buyer_maker FROM market.agg_trades WHERE symbol = %s ORDER BY agg_trade_id"
 )
 TRADES = (
-    "SELECT trade_id, price, quantity, trade_time, is_buyer_maker "
+    "SELECT trade_id, price, quantity, trade_time, is_buyer_maker, trade_type "
     "FROM market.trades WHERE symbol = %s ORDER BY trade_id"
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -137,3 +138,82 @@ async def test_server_that_returns_with_all_rows_causes_no_loss(
             goal = written["book_tickers"] + GONE_ROWS
             await wait_until(more)
         assert query_rows(server.url, GAPS, SYMBOL) == []
+
+
+async def test_rows_lost_between_the_read_of_a_start_and_its_first_write_are_stored_again(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = Way(monkeypatch)
+    config = SimulatorConfig(speed=20, spot_symbols=(SYMBOL,), um_symbols=())
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, server.url, candelabra_home=tmp_path)
+        async with streaming(settings, SYMBOL, capture=("agg_trades",)) as streamer:
+
+            async def stored() -> bool:
+                return streamer._capture.writer.written["agg_trades"] > 3 * GONE_ROWS
+
+            await wait_until(stored)
+        way.is_cut = True
+        async with streaming(settings, SYMBOL, capture=("agg_trades",)) as streamer:
+
+            async def is_read() -> bool:
+                return streamer._capture._resumption.is_complete
+
+            await wait_until(is_read)
+            await way.restart(server, streamer)
+            trades = query_rows(server.url, AGG_TRADES, SYMBOL)
+            with psycopg.connect(server.url) as connection:  # as the new primary never had them
+                connection.execute(
+                    "DELETE FROM market.agg_trades WHERE agg_trade_id > %s",
+                    (trades[-1 - GONE_ROWS][0],),
+                )
+            way.is_cut = False
+            goal = trades[-1][0] + 50
+
+            async def is_complete() -> bool:
+                rows = await asyncio.to_thread(query_rows, server.url, AGG_TRADES, SYMBOL)
+                ids = [row[0] for row in rows]
+                return ids[-1] > goal and ids == list(range(trades[0][0], ids[-1] + 1))
+
+            await wait_until(is_complete, timeout_s=60)
+
+
+async def test_rows_missing_on_a_standby_are_recorded_by_the_next_process_after_a_kill(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = Way(monkeypatch)
+    config = SimulatorConfig(speed=20, spot_symbols=(SYMBOL,), um_symbols=())
+    async with Exchange(config) as exchange:
+        settings = settings_for(exchange, server.url, candelabra_home=tmp_path)
+        with contextlib.suppress(asyncio.CancelledError):
+            async with streaming(settings, SYMBOL, capture=("book_tickers",)) as streamer:
+                capture = streamer._capture
+
+                async def stored() -> bool:
+                    return capture.writer.written["book_tickers"] > 3 * GONE_ROWS
+
+                await wait_until(stored)
+                await way.restart(server, streamer)
+
+                async def is_spooled() -> bool:
+                    return capture.spool.size_bytes > 0
+
+                await wait_until(is_spooled)
+                raise asyncio.CancelledError  # as killed: nothing is flushed
+        quotes = query_rows(server.url, LAST_BOOK_TICKERS, SYMBOL, GONE_ROWS + 1)
+        with psycopg.connect(server.url) as connection:  # as the new primary never had them
+            connection.execute(
+                "DELETE FROM market.book_tickers WHERE update_id > %s", (quotes[-1][0],)
+            )
+        way.is_cut = False
+        async with streaming(settings, SYMBOL, capture=("book_tickers",)) as streamer:
+
+            async def is_recorded() -> bool:
+                gaps = await asyncio.to_thread(query_rows, server.url, GAPS, SYMBOL)
+                return any(cause == LOST for cause, _ in gaps)
+
+            await wait_until(is_recorded)
+        ((_, detail),) = [gap for gap in query_rows(server.url, GAPS, SYMBOL) if gap[0] == LOST]
+        (stretch,) = [name for name in detail if "/" in name]
+        from_time, to_time = map(datetime.fromisoformat, stretch.split("/"))
+        assert from_time == quotes[-1][1] < to_time <= quotes[0][1]

@@ -100,7 +100,8 @@ async def test_disconnect_is_a_gap_of_each_symbol_until_its_minutes_are_proven(
         for gap in gaps:
             assert gap["from_time"] in (from_us(cut_us), from_us(cut_us - MINUTE_US))
             assert from_us(cut_us) < gap["to_time"] <= from_us(back_us)
-            assert gap["repaired_by"] in ("kline", "rest", "kline and rest")
+            # "rows": the look at the table every half minute came first, on a busy machine.
+            assert gap["repaired_by"] in ("kline", "rest", "kline and rest", "rows")
             assert gap["opened_at"] <= gap["repaired_at"]
         await assert_equal_to_the_exchange(exchange, await rows_of(database_url), SYMBOLS)
     assert await broken_ids(database_url) == []

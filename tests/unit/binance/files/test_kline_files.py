@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -186,7 +187,7 @@ LINES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 12), st.lists(LINES, max_size=4), st.sampled_from([1, 3, 50]))
 def test_fast_reader_equals_the_careful_one(
     good: int, others: list[str], lines_a_block: int
@@ -206,7 +207,7 @@ def test_fast_reader_equals_the_careful_one(
         assert plain.fast == -(-good // lines_a_block)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(LINES, min_size=1, max_size=12), st.sampled_from([1, 2, 3]))
 def test_deferred_minutes_are_checked_as_if_the_file_were_one_block(
     lines: list[str], lines_a_block: int
@@ -234,3 +235,12 @@ def test_deferred_minutes_are_checked_as_if_the_file_were_one_block(
     rejections = [one for part in parts for one in part.rejections]
     assert sorted(rejections, key=lambda one: one.line) == whole.rejections
     assert reader.finish() is None
+
+
+@pytest.mark.parametrize("unit", [1, 1_000])
+def test_row_in_the_future_is_rejected_and_the_others_load(tmp_path: Path, unit: int) -> None:
+    ahead = (time.time_ns() // 1_000 - DAY) // MINUTE_US + 3 * 1_440
+    block = read(tmp_path, row(0, unit=unit), row(ahead, unit=unit), row(1, unit=unit))
+    assert block.candles.height == 2
+    (rejection,) = block.rejections
+    assert rejection.reason.startswith("open_time lies in the future: ")

@@ -135,7 +135,7 @@ def files(draw: st.DrawFn) -> tuple[Layout, list[list[str]]]:
     return layout, rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     files(),
     st.lists(st.integers(1, 24), max_size=4),
@@ -175,7 +175,7 @@ def test_negative_zero_is_rejected_like_any_negative_number() -> None:
     assert fast == outcome_of(CarefulReader("X", SPOT_TRADES, keep_rows=True), lines, [])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(files(), st.lists(st.integers(1, 24), max_size=4))
 def test_fast_path_equals_the_row_by_row_aggregation(
     file: tuple[Layout, list[list[str]]], cuts: list[int]

@@ -161,9 +161,7 @@ def test_file_with_other_columns_is_refused(tmp_path: Path) -> None:
         read(tmp_path, "a,b,c", "1,2,3")
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     minutes=st.lists(st.integers(0, 9), min_size=2, max_size=40).map(sorted),
     cuts=st.lists(st.integers(1, 39), max_size=6).map(sorted),

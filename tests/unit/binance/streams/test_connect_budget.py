@@ -36,7 +36,7 @@ def test_empty_budget_is_refused() -> None:
         ConnectBudget(limit=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     connections=st.integers(1, 60),
     delays=st.lists(st.floats(0, 10), min_size=20, max_size=20),

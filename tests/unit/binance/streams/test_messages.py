@@ -22,6 +22,10 @@ AGG_TRADE = {
     "e": "aggTrade", "E": 1672515782136, "s": "BNBBTC", "a": 12345, "p": "0.00100000",
     "q": "100", "f": 100, "l": 105, "T": 1672515782130, "m": True, "M": True,
 }  # fmt: skip
+UM_TRADE = {
+    "e": "trade", "E": 1680652874406, "T": 1680652874400, "s": "BTCUSDT", "t": 3535191080,
+    "p": "28722.50", "q": "0.001", "m": True,
+}  # fmt: skip
 KLINE = {
     "e": "kline", "E": 1672515782136, "s": "BNBBTC",
     "k": {
@@ -54,6 +58,23 @@ def test_trade_is_a_fill_of_one_id() -> None:
     )  # fmt: skip
     assert isinstance(frame, Trade)
     assert frame.first_trade_id == frame.last_trade_id == 7
+
+
+@pytest.mark.parametrize(
+    ("trade_type", "is_market"), [("MARKET", True), ("INSURANCE_FUND", False), ("ADL", False)]
+)
+def test_type_of_a_futures_trade_tells_whether_candles_count_it(
+    trade_type: str, is_market: bool
+) -> None:
+    frame = decode(combined(UM_TRADE | {"X": trade_type}))
+    assert isinstance(frame, Trade)
+    assert (frame.trade_type, frame.is_market) == (trade_type, is_market)
+
+
+@pytest.mark.parametrize("bad", ["", "A\tB", "A\\N", "Ж", "A" * 99])
+def test_type_of_a_trade_is_one_word(bad: str) -> None:
+    with pytest.raises(PermanentError, match="X of a trade should be one word"):
+        decode(combined(UM_TRADE | {"X": bad}))
 
 
 def test_silent_kline_is_a_candle_without_ids() -> None:

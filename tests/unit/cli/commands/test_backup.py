@@ -14,7 +14,7 @@ def test_backup_does_not_replace_a_file_unasked(
 ) -> None:
     file = tmp_path / "candles.dump"
     file.write_text("an earlier backup")
-    monkeypatch.setattr("include.logs.configure_logging", lambda *_: None)
+    monkeypatch.setattr("cli.terminal.command_logs.configure_command_logs", lambda *_: None)
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
     done = CliRunner().invoke(app, ["backup", str(file)])
     assert isinstance(done.exception, PermanentError)

@@ -129,14 +129,14 @@ def candles(draw: st.DrawFn) -> list[Candle]:
     return made
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(candles(), st.sampled_from(list(TIMEFRAMES.values())))
 def test_columnar_roll_up_equals_the_row_by_row_one(rows: list[Candle], timeframe) -> None:
     frame = from_candles(rows).sample(fraction=1, shuffle=True, seed=1)
     assert to_candles(roll_up(frame, timeframe)) == roll_up_rows(rows, timeframe)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(candles())
 def test_rolling_up_in_steps_equals_rolling_up_at_once(rows: list[Candle]) -> None:
     at_once = roll_up(from_candles(rows), TIMEFRAMES["1d"])

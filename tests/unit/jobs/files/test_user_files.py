@@ -116,6 +116,18 @@ def test_symbol_can_come_from_a_column(parquet: Callable[..., Path]) -> None:
     assert open_file(parquet("mine.parquet", "ABC.P"), symbol="ABC.P").symbol == "ABC.P"
 
 
+@pytest.mark.parametrize("symbol", ["A/BC", "a-bc", "abc"])
+def test_pairs_are_understood_as_symbols(
+    write: Write, parquet: Callable[..., Path], symbol: str
+) -> None:
+    assert open_file(write("mine.csv", KLINE), symbol=symbol).symbol == "ABC"
+    assert open_file(parquet("mine.parquet", symbol)).symbol == "ABC"
+    assert open_file(write("A-BC-1m-2025-01.csv", KLINE)).symbol == "ABC"
+    assert open_file(write("ABC-1m-2025-01.csv", KLINE), symbol=symbol, market="um").symbol == (
+        "ABC.P"
+    )
+
+
 def test_rows_of_another_symbol_are_refused(
     parquet: Callable[..., Path],
 ) -> None:
@@ -144,7 +156,7 @@ def test_rows_of_a_minute_are_checked_together_anywhere_in_the_file(
     told = []
     for rows_a_block in (2, 100):
         monkeypatch.setattr(parquet_files, "BATCH_ROWS", rows_a_block)
-        parts = list(read_parts(open_file(path)))
+        parts = list(read_parts(open_file(path, market="spot")))
         candles = [one for part in parts for one in to_candles(part.candles)]
         minutes = sorted((one.open_time_us - AT_US) // 60_000_000 for one in candles)
         rejected = sorted((one.line, one.reason) for part in parts for one in part.rejections)

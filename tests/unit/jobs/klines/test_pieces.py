@@ -62,6 +62,12 @@ def test_times_that_cannot_be_read_are_named() -> None:
 def test_symbols_are_split_and_get_the_suffix_of_their_market() -> None:
     assert symbols_of(" btcusdt, ETHUSDT.P  BTCUSDT", "spot") == ["BTCUSDT", "ETHUSDT.P"]
     assert symbols_of(["BTCUSDT", "ETHUSDT.P"], "um") == ["BTCUSDT.P", "ETHUSDT.P"]
+    assert symbols_of("btc/usdt ETH-USDT,ETH/USDT:USDT", "spot") == [
+        "BTCUSDT", "ETHUSDT", "ETHUSDT.P",
+    ]  # fmt: skip
+    assert symbols_of("BTC/USDT", "um") == ["BTCUSDT.P"]
+    with pytest.raises(PermanentError, match="is a COIN-M future"):
+        symbols_of("BTC/USD:BTC", "spot")
     with pytest.raises(PermanentError, match="no symbols"):
         symbols_of(" , ", "spot")
 

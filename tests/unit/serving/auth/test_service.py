@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
-from include.domain.accounts import AuthMethod, Identity, Role
+from include.domain.accounts import AuthMethod, Identity, LoginOutcome, Role
 from include.errors import PermanentError, TransientError
 from include.store.accounts.credentials import secret_hash
+from include.store.accounts.logins import LoginAttempt
 from include.store.accounts.users import Password
 from include.store.accounts.watchlists import ACCESS_CHANNEL
 from serving.auth import service as module
-from serving.auth.service import CACHE_TTL_S, MAX_CHECKS, OUTAGE_TTL_S, AuthService
+from serving.auth.client_network import network_of
+from serving.auth.login_queue import MAX_WAITING, LoginRefusedError
+from serving.auth.service import CACHE_TTL_S, OUTAGE_TTL_S, AuthService
 
 HOUR_S = 3_600.0
 NOBODY: Any = None
+HOME = network_of("192.0.2.1")
+ELSEWHERE = network_of("198.51.100.1")
 
 
 def identity(expires_s: float | None = None) -> Identity:
@@ -143,7 +148,12 @@ async def test_open_connections_end_with_their_session(played: Played) -> None:
 @pytest.fixture
 def anna(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Anna's account, which a test may change; who asks for another name gets none."""
-    account = {"is_disabled": False, "hash": "$argon2id$of anna's", "begun": 0}
+    account: dict[str, Any] = {
+        "is_disabled": False,
+        "hash": "$argon2id$of anna's",
+        "begun": 0,
+        "recorded": [],
+    }
 
     def password_of(_connection: None, name: str) -> Password | None:
         if name != "anna":
@@ -155,7 +165,13 @@ def anna(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return identity()
 
     monkeypatch.setattr(module, "password_of", password_of)
+
+    def record_logins(_connection: None, attempts: list[LoginAttempt]) -> list[Any]:
+        account["recorded"] += attempts
+        return [(one, one.name if one.name == "anna" else None) for one in attempts]
+
     monkeypatch.setattr(module, "begin_session", begin_session)
+    monkeypatch.setattr(module, "record_logins", record_logins)
     return account
 
 
@@ -169,12 +185,12 @@ async def test_login_checks_a_password_even_of_unknown_accounts(
         return password == "correct horse" and password_hash is not None
 
     monkeypatch.setattr(module, "is_password", is_password)
-    assert await played.auth.log_in("anna", "correct horse") is not None
-    assert await played.auth.log_in("anna", "wrong horse") is None
-    assert await played.auth.log_in("nobody", "correct horse") is None
-    assert await played.auth.log_in("no\x00body", "correct horse") is None
+    assert await played.auth.log_in("anna", "correct horse", HOME) is not None
+    assert await played.auth.log_in("anna", "wrong horse", HOME) is None
+    assert await played.auth.log_in("nobody", "correct horse", HOME) is None
+    assert await played.auth.log_in("no\x00body", "correct horse", HOME) is None
     anna["is_disabled"] = True
-    assert await played.auth.log_in("anna", "correct horse") is None
+    assert await played.auth.log_in("anna", "correct horse", HOME) is None
     assert checked == [anna["hash"], anna["hash"], None, None, anna["hash"]]
     assert anna["begun"] == 1
 
@@ -183,11 +199,25 @@ async def test_waiting_password_checks_are_bounded(
     played: Played, anna: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "is_password", lambda password, _: password == "correct horse")
-    tries = [played.auth.log_in("anna", "wrong horse") for _ in range(MAX_CHECKS + 3)]
+    tries = [played.auth.log_in("anna", "wrong horse", HOME) for _ in range(MAX_WAITING + 4)]
     found = await asyncio.gather(*tries, return_exceptions=True)
-    assert [one for one in found if one is None] == [None] * MAX_CHECKS
-    assert {type(one) for one in found} == {type(None), TransientError}
-    assert await played.auth.log_in("anna", "correct horse") is not None
+    assert [one for one in found if one is None] == [None] * (MAX_WAITING + 1)
+    assert {type(one) for one in found} == {type(None), LoginRefusedError}
+    assert await played.auth.log_in("anna", "correct horse", ELSEWHERE) is not None
+
+
+async def test_every_login_is_recorded_with_its_network(
+    played: Played, anna: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "is_password", lambda password, _: password == "correct horse")
+    await played.auth.log_in("anna", "correct horse", HOME)
+    await played.auth.log_in("anna", "wrong horse", ELSEWHERE)
+    await played.auth.log_in("correct horse", "anna", HOME)
+    assert anna["recorded"] == [
+        LoginAttempt(LoginOutcome.SUCCEEDED, "anna", "192.0.2.1/32"),
+        LoginAttempt(LoginOutcome.FAILED, "anna", "198.51.100.1/32"),
+        LoginAttempt(LoginOutcome.FAILED, "correct horse", "192.0.2.1/32"),
+    ]
 
 
 async def test_unchanged_watchlist_is_sent_again_to_its_editor(

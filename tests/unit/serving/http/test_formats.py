@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 from starlette.requests import Request
 
 from serving.http import formats
-from serving.http.formats import ROWS_AT_ONCE, Format, accepted, table
+from serving.http.formats import DECIMAL, ROWS_AT_ONCE, Format, accepted, table
 from serving.problems import Problem
 
 
@@ -54,7 +55,9 @@ def test_columns_are_built_in_chunks_and_contain_all_rows(
 
     made = pl.DataFrame
     monkeypatch.setattr(formats.pl, "DataFrame", frame)
-    request = Request({"type": "http", "headers": [(b"accept", form.value.encode())]})
+    request = Request(
+        {"type": "http", "query_string": b"", "headers": [(b"accept", form.value.encode())]}
+    )
     rows = [(number, str(number)) for number in range(count)]
     answer = table(
         request, "rows", {"id": pl.Int64, "text": pl.String}, rows, further={}, headers={}
@@ -65,3 +68,27 @@ def test_columns_are_built_in_chunks_and_contain_all_rows(
     told = reader(io.BytesIO(answer.body))
     assert told.schema == {"id": pl.Int64, "text": pl.String}
     assert told.rows() == rows
+
+
+@pytest.mark.parametrize(
+    ("form", "reader"), [(Format.ARROW, pl.read_ipc), (Format.PARQUET, pl.read_parquet)]
+)
+def test_decimals_stay_exact_and_unknown_ones_null_unless_floats_are_asked_for(
+    form: Format, reader: Any
+) -> None:
+    values = ["1E-18", "12345678901234567890.1234567890123456", None, "0.10"]
+    rows = [(None if one is None else Decimal(one),) for one in values]
+    rows[-1] = ("0.10",)  # type: ignore[assignment]
+    for query, kind in ((b"", DECIMAL), (b"numbers=float", pl.Float64)):
+        request = Request(
+            {
+                "type": "http",
+                "query_string": query,
+                "headers": [(b"accept", form.value.encode())],
+            }
+        )
+        answer = table(request, "rows", {"value": DECIMAL}, rows, further={}, headers={})
+        told = reader(io.BytesIO(answer.body))
+        assert told.schema == {"value": kind}
+        number = Decimal if kind == DECIMAL else float
+        assert told["value"].to_list() == [None if one is None else number(one) for one in values]

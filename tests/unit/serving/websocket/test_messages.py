@@ -67,6 +67,12 @@ def test_any_message_is_decoded_or_refused(text: str | bytes) -> None:
     assert isinstance(message, Subscribe | Unsubscribe | Ping | RefusedMessage)
 
 
+@pytest.mark.parametrize("start", ['{"a":', '{"type":"ping","id":[', "["])
+def test_deeply_nested_message_is_refused(start: str) -> None:
+    with pytest.raises(RefusedMessage):
+        decoded(start + '{"a":' * 3_000)
+
+
 def test_symbols_are_listed_or_all_and_deduplicated() -> None:
     streamed = ["BTCUSDT", "ETHUSDT"]
     asked = decoded('{"type": "subscribe", "symbol": "ETHUSDT", "symbols": ["ETHUSDT", "BTCUSDT"]}')

@@ -108,6 +108,21 @@ def test_wrong_kline_changes_final_klines_with_trades_only(
     assert wrong_kline(TRADE, form) == TRADE
 
 
+@pytest.mark.parametrize("form", ["volume", "close", "trades"])
+@pytest.mark.parametrize("broken", ["missing_field", "wrong_type", "truncated"])
+def test_wrong_kline_leaves_a_payload_that_another_fault_broke(form: str, broken: str) -> None:
+    clock = SimulatedClock(start_us=0, speed=0)
+    faults = FrameFaults(clock, seed=1)
+    for number, entry in enumerate(
+        ({"kind": "malformed", "form": broken, "replaces": True, "share": 1},
+         {"kind": "wrong_kline", "form": form}),
+    ):  # fmt: skip
+        faults.accept(parse_entry(entry).placed(start_us=0, identity=f"f{number}"))
+    payload = json.dumps(FINAL_KLINE)
+    ((_, _, render),) = faults.pass_on("spot", "btcusdt@kline_1m", 5, lambda _: [payload], 5)
+    assert render(1_000) != [payload]
+
+
 def test_void_trade_has_the_id_of_the_real_one_after_it() -> None:
     void, true = _frames("void")
     assert true == TRADE

@@ -39,7 +39,7 @@ def um() -> SimulatedMarket:
 
 
 def _columns(trades: TradeColumns) -> dict[str, list[int]]:
-    names = ("time_us", "agg_id", "first_id", "fills", "price", "quantity", "volume", "quote")
+    names = ("time_us", "agg_id", "first_id", "fills", "price", "quantity", "quote")
     return {name: getattr(trades, name).tolist() for name in names}
 
 
@@ -50,7 +50,7 @@ def _decimal_klines(trades: TradeColumns, step_us: int) -> dict[int, dict[str, A
     for row in range(len(trades)):
         price = Decimal(instrument.format_price(int(trades.price[row])))
         for trade_id, units, kind in fills_of(trades, row):
-            if kind is FillKind.VOID:
+            if kind is not FillKind.MARKET:
                 continue
             quantity = Decimal(instrument.format_quantity(units))
             quote = price * quantity
@@ -200,7 +200,7 @@ def test_spot_ids_are_contiguous_from_the_first_trade_on(
         history.first_trade_id,
     )
     assert set(np.diff(trades.agg_id).tolist()) <= {1}
-    assert (trades.first_id[1:] == trades.last_counted_id[:-1] + 1).all()
+    assert (trades.first_id[1:] == trades.last_id[:-1] + 1).all()
     assert (np.diff(trades.time_us) >= 0).all()
     assert (trades.quantity > 0).all()
     assert (trades.price > 0).all()
@@ -215,15 +215,16 @@ def test_futures_ids_skip_while_aggregate_ids_do_not(um: SimulatedMarket) -> Non
     assert 0.01 < (gaps > 0).mean() < 0.2
 
 
-def test_futures_klines_count_fills_that_agg_trades_omit(um: SimulatedMarket) -> None:
+def test_futures_klines_omit_fills_that_are_not_of_the_market(um: SimulatedMarket) -> None:
     history = um.history("BTCUSDT")
     trades = history.trades(history.start_minute, history.start_minute + 1_440)
     kinds = set(trades.tail_kind.tolist())
     assert kinds == {int(kind) for kind in FillKind}
-    extra = int((trades.volume - trades.quantity).sum())
-    assert 0 < extra < int(trades.volume.sum()) // 100
+    others = int(trades.slot_quantity.sum()) - int(trades.quantity.sum())
+    assert 0 < others < int(trades.quantity.sum()) // 100
     minutes = um.klines("BTCUSDT", "1m", START_US, START_US + DAY_US - MINUTE_US, view_us=VIEW_US)
-    assert sum(row.volume for row in minutes) == int(trades.volume.sum())
+    assert sum(row.volume for row in minutes) == int(trades.quantity.sum())
+    assert sum(row.trade_count for row in minutes) == int(trades.fills.sum())
 
 
 def test_markets_have_busy_quiet_and_silent_symbols(spot: SimulatedMarket) -> None:
@@ -268,8 +269,8 @@ def test_open_kline_has_only_visible_trades(spot: SimulatedMarket) -> None:
         bar = spot.klines("BTCUSDT", "1m", view_us=view_us, limit=1)[0]
         seen = trades.until(view_us)
         assert bar.open_time_us == minute * MINUTE_US
-        assert bar.volume == int(seen.volume.sum())
-        assert bar.last_id == int(seen.last_counted_id[-1])
+        assert bar.volume == int(seen.quantity.sum())
+        assert bar.last_id == int(seen.last_id[-1])
     before = spot.klines("BTCUSDT", "1m", view_us=minute * MINUTE_US, limit=1)[0]
     assert (before.trade_count, before.first_id) == (0, -1)
     assert before.close == int(history.minute(minute - 1).price[-1])

@@ -42,7 +42,7 @@ def test_open_kline_can_end_between_fills_of_an_order(market: SimulatedMarket) -
     history = market.history("ETHBTC")
     trades = history.trades(history.start_minute, history.start_minute + 600)
     running = OpenKline(trades, open_us=0, close_us=1)
-    rows = [row for row in range(1, len(trades)) if trades.counted[row] >= 3]
+    rows = [row for row in range(1, len(trades)) if trades.fills[row] >= 3]
     assert rows
     for row in rows:
         fills = fills_of(trades, row)

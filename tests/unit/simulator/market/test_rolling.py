@@ -43,7 +43,7 @@ def fills(history: History, open_us: int, close_us: int) -> list[tuple[int, int,
             continue
         begin = int(trades.slot_start[row])
         for number, (trade_id, quantity, kind) in enumerate(fills_of(trades, row)):
-            if kind is not FillKind.VOID:
+            if kind is FillKind.MARKET:
                 quote = int(trades.slot_quote[begin + number])
                 rows.append((time_us, trade_id, int(trades.price[row]), quantity, quote))
     return rows

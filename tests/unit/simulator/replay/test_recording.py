@@ -25,26 +25,27 @@ def _write(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_void_and_duplicate_trades_are_omitted(tmp_path: Path) -> None:
+def test_trades_that_klines_omit_and_duplicates_are_left_out(tmp_path: Path) -> None:
     minute = 1_700_000_040_000
     path = _write(
         tmp_path / "f",
         _trade(7, minute),
         _trade(8, minute + 1, p="0", q="0", X="NA"),
-        _trade(9, minute + 2, q="0.125", m=True, X="INSURANCE_FUND"),
+        _trade(9, minute + 2, p="9.5", X="INSURANCE_FUND"),
+        _trade(10, minute + 2, q="0.125", m=True, X="MARKET"),
         _trade(7, minute + 3),
         _line((minute + 70_000) * 10**6, "xusdt@bookTicker", e="bookTicker", E=minute + 70_000),
     )
     recording = scan_recording([path], "um")
     trades = recording.trades["XUSDT"]
-    assert trades.columns.first_id.tolist() == [7, 9]
+    assert trades.columns.first_id.tolist() == [7, 10]
     instrument = trades.instrument
     assert [instrument.format_price(p) for p in trades.columns.price.tolist()] == ["1.50", "1.50"]
     assert [instrument.format_quantity(q) for q in trades.columns.quantity.tolist()] == [
         "2.000", "0.125",
     ]  # fmt: skip
     assert Decimal(instrument.format_quote(int(trades.columns.quote.sum()))) == Decimal("3.1875")
-    assert (recording.frame_count, recording.last_event_us) == (5, (minute + 70_000) * 1_000)
+    assert (recording.frame_count, recording.last_event_us) == (6, (minute + 70_000) * 1_000)
 
 
 def test_only_completely_recorded_minutes_count(tmp_path: Path) -> None:
@@ -64,8 +65,8 @@ def test_agg_trades_count_their_fills(tmp_path: Path) -> None:
     path = _write(tmp_path / "f", _line(1_700_000_000_001_000_000, "xusdt@aggTrade", **data))
     trades = scan_recording([path], "spot").trades["XUSDT"]
     assert trades.is_aggregated
-    assert trades.columns.counted.tolist() == [3]
-    assert trades.columns.last_counted_id.tolist() == [12]
+    assert trades.columns.fills.tolist() == [3]
+    assert trades.columns.last_id.tolist() == [12]
 
 
 @pytest.mark.parametrize("text", ["1e5", "-1", "1.123456789", ""])

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -58,12 +59,16 @@ class _Faults:
 
 
 def _scheduler(
-    faults: FrameFilter | None = None, open_feed: OpenFeed = open_feed
+    faults: FrameFilter | None = None,
+    open_feed: OpenFeed = open_feed,
+    max_late_s: float | None = None,
 ) -> FrameScheduler:
     listed = select_instruments("spot", ["BTCUSDT"], seed=1)
     market = SimulatedMarket(listed, seed=1, start_us=NOON - 3_600 * SECOND_US)
     clock = SimulatedClock(start_us=NOON, speed=100)
-    return FrameScheduler("spot", market, clock, seed=1, faults=faults, open_feed=open_feed)
+    return FrameScheduler(
+        "spot", market, clock, seed=1, faults=faults, open_feed=open_feed, max_late_s=max_late_s
+    )
 
 
 async def _run(scheduler: FrameScheduler, until: Callable[[_Listener], bool]) -> list[int]:
@@ -168,3 +173,20 @@ async def test_injected_frame_is_sent_at_its_time(wait_us: int) -> None:
     scheduler.inject(STREAM, begin + wait_us, lambda unit_us: [f'{{"t":{unit_us}}}'])
     assert await _run(scheduler, _has(1)) == [1_000]
     assert scheduler._clock.now_us() >= begin + wait_us
+
+
+def test_clock_waits_while_frames_are_late() -> None:
+    scheduler = _scheduler(max_late_s=0.1)
+    clock = scheduler._clock
+    scheduler.hub.subscribe(_Listener(), [STREAM])
+    while clock.now_us() < NOON + 60 * SECOND_US:  # the machine is busy
+        time.sleep(0.01)
+    scheduler._send_due()
+    held_us = clock.now_us()
+    time.sleep(0.02)
+    assert clock.now_us() == held_us
+    while scheduler._send_due():
+        pass
+    scheduler._send_due()
+    time.sleep(0.02)
+    assert clock.now_us() > held_us

@@ -40,10 +40,7 @@ def order(instrument: Instrument, tail: FillKind = FillKind.MARKET) -> TradeColu
         price=one(6180020),
         buyer_is_maker=np.array([True]),
         quantity=one(3_000 if is_market else 1_000),
-        volume=one(3_000),
         quote=one(0),
-        counted=one(2),
-        last_counted_id=one(101),
         slot_start=one(0),
         slot_quantity=np.array([1_000, 2_000]),
         slot_quote=np.array([618_002, 1_236_004]),
@@ -82,7 +79,8 @@ def test_spot_sends_a_trade_for_each_fill() -> None:
     [
         (FillKind.MARKET, '"p":"61800.20","q":"2.000","X":"MARKET"'),
         (FillKind.VOID, '"p":"0","q":"0","X":"NA"'),
-        (FillKind.INSURANCE_FUND, '"p":"61800.20","q":"2.000","X":"INSURANCE_FUND"'),
+        (FillKind.INSURANCE_FUND, '"p":"63036.20","q":"2.000","X":"INSURANCE_FUND"'),
+        (FillKind.ADL, '"p":"60564.20","q":"2.000","X":"ADL"'),
         (FillKind.SKIPPED, None),
     ],
 )

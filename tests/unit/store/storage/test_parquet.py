@@ -19,8 +19,8 @@ LARGEST = Decimal("999999999999999999999999999999.99999999")
 
 def frame() -> pl.DataFrame:
     rows = [
-        ("A", 1, Decimal("1E-8"), LARGEST, None, AT, True),
-        ("Ж", 2**62, Decimal(93_000), Decimal("0.10"), Decimal(0), AT, False),
+        ("A", 1, Decimal("1E-8"), LARGEST, None, AT, True, "INSURANCE_FUND"),
+        ("Ж", 2**62, Decimal(93_000), Decimal("0.10"), Decimal(0), AT, False, None),
     ]
     return pl.DataFrame(rows, schema=schema_of(TRADES), orient="row")
 
@@ -46,10 +46,16 @@ def test_extreme_values_round_trip(tmp_path: Path) -> None:
 
 
 def test_lines_for_copy_are_plain_text_in_utc() -> None:
-    assert copy_lines(frame()).splitlines() == [
-        f"A,1,0.00000001,{LARGEST},,2026-11-18 23:59:59.999999+00,true",
-        f"Ж,{2**62},93000.00000000,0.10000000,0.00000000,2026-11-18 23:59:59.999999+00,false",
+    assert copy_lines(TRADES, frame()).splitlines() == [
+        f"A,1,0.00000001,{LARGEST},,2026-11-18 23:59:59.999999+00,true,INSURANCE_FUND",
+        f"Ж,{2**62},93000.00000000,0.10000000,0.00000000,2026-11-18 23:59:59.999999+00,false,",
     ]
+
+
+def test_file_of_an_older_version_has_null_in_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    frame().drop("trade_type").write_parquet(tmp_path / "a.parquet")
+    (older,) = read_day(TRADES, tmp_path / "a.parquet")
+    assert [line.rsplit(",", 1)[1] for line in copy_lines(TRADES, older).splitlines()] == ["", ""]
 
 
 @pytest.mark.parametrize(

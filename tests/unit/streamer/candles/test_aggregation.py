@@ -192,6 +192,32 @@ def test_late_wrong_kline_is_disputed_too(results: Results) -> None:
     assert len(results.disputed) == 1
 
 
+@pytest.mark.parametrize("name", ["volume", "close"])
+def test_wrong_kline_of_the_first_minute_is_disputed(results: Results, name: str) -> None:
+    """No trade before shows that none is missing; the kline's ids do."""
+    one = aggregator(results)
+    one.connected(T0)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, **{name: Decimal(77)}))
+    assert results.differing == [[name]]
+    assert [getattr(one.candle, name) for one in results.disputed] == [77]
+    assert [candidate.source for candidate in results.candidates] == [Source.STREAM]
+
+
+def test_kline_with_fewer_trades_than_ids_is_disputed(results: Results) -> None:
+    trades = minute_trades(0, 1)
+    wrong = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US, trade_count=len(trades) - 1)
+    one = aggregator(results)
+    one.on_kline(wrong)
+    assert [disputed.candle.trade_count for disputed in results.disputed] == [len(trades) - 1]
+    assert results.candidates == []
+    um = aggregator(results, instrument=replace(INSTRUMENT, market=Market.UM))
+    um.on_kline(wrong)  # its ids may skip
+    assert [candidate.source for candidate in results.candidates] == [Source.KLINE]
+
+
 def test_kline_decides_if_ids_prove_nothing(results: Results) -> None:
     """Trades are missing, or ids skip by design on USD-M."""
     trades = minute_trades(0, 1)

@@ -119,7 +119,7 @@ def _stream(trades: list[AggTrade], minutes: int, ahead_us: int) -> Iterator[Eve
         yield Event(open_us + MINUTE_US + 20_000 - ahead_us, 20_000, closed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(0, 12), min_size=4, max_size=4),
     cuts=st.lists(st.tuples(st.integers(0, 230), st.integers(0, 90)), max_size=3),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
+from decimal import Decimal
 
 import pytest
 
-from include.binance.streams.messages import AggTrade
+from include.binance.streams.messages import AggTrade, Trade
 from include.domain.candles import Status, differing_values
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from tests.unit.streamer.played_exchange import (
@@ -35,6 +36,22 @@ def test_duplicates_count_once_and_void_trades_never(results: Results) -> None:
     assert (shown.trade_count, shown.low) == (3, 10)
     assert (one.duplicates, one.void_trades) == (2, 1)
     assert results.missing == []
+
+
+def test_fill_of_the_insurance_fund_counts_in_no_candle(results: Results) -> None:
+    one = aggregator(results, has_contiguous_ids=False, expects_klines=False)
+    one.connected(T0 - SECOND_US)
+    for number, price, trade_type in (
+        (1, "10", "MARKET"), (2, "12.5", "INSURANCE_FUND"), (3, "7", "ADL"), (4, "11", "MARKET"),
+    ):  # fmt: skip
+        at = (T0 + number * SECOND_US) // 1_000
+        one.on_trade(
+            Trade(at, "BTCUSDT", number, Decimal(price), Decimal(1), at, False, trade_type)
+        )
+    (shown, _) = one.live_candles()[0]
+    assert (shown.open, shown.high, shown.low, shown.close) == (10, 11, 10, 11)
+    assert (shown.trade_count, shown.volume) == (2, 2)
+    assert one.not_market_trades == 2
 
 
 def test_ids_that_skip_by_design_are_not_missing(results: Results) -> None:

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from include.binance.streams.messages import AggTrade
+from include.binance.streams.messages import AggTrade, Trade
 from include.domain.timeframes import MINUTE_US, SECOND_US
 from streamer.candles import trade_ids as continuity
 from streamer.candles.trade_ids import HELD_US, MAX_OVERTAKEN, IdOrder, SkippingTradeIds, TradeIds
@@ -147,7 +147,20 @@ def test_void_trade_is_never_the_first_one() -> None:
     assert orders_of(void(6), trade(7)) == [IdOrder.VOID, IdOrder.FIRST]
 
 
-def skipping(*trades: AggTrade) -> list[IdOrder]:
+def single(number: int, trade_type: str | None) -> Trade:
+    return Trade(AT, "X", number, Decimal(1), Decimal(1), AT, False, trade_type)
+
+
+@pytest.mark.parametrize("trade_type", ["INSURANCE_FUND", "ADL", "NA", "SOMETHING_NEW"])
+def test_fill_that_is_not_of_the_market_uses_up_its_id(trade_type: str) -> None:
+    fills = (single(5, "MARKET"), single(6, trade_type), single(7, "MARKET"), single(6, trade_type))
+    assert skipping(*fills) == [
+        IdOrder.FIRST, IdOrder.NOT_MARKET, IdOrder.FOLLOWS, IdOrder.NOT_MARKET,
+    ]  # fmt: skip
+    assert skipping(single(5, trade_type), single(6, None)) == [IdOrder.NOT_MARKET, IdOrder.FIRST]
+
+
+def skipping(*trades: AggTrade | Trade) -> list[IdOrder]:
     ids = SkippingTradeIds()
     return [ids.add(one, one.trade_time) for one in trades]
 

@@ -11,6 +11,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from include.config import load_settings
+from include.store.candles.live import LivePressure
 from streamer.capture.app import Capture
 from streamer.exchange.connection import StreamConnection
 from streamer.health.metrics import METRICS, Exposition
@@ -54,6 +55,7 @@ def parts() -> Parts:
     feed.other_frames.update({"answer": 2, "shutdown": 1, "unknown": 4})
     feed.aggregators[0].duplicates = 5
     feed.aggregators[1].void_trades = 6
+    feed.aggregators[1].not_market_trades = 1
     feed.aggregators[1].late_trades = 4
     feed.aggregators[0].ids.overtaken = 9
     feed.aggregators[1].equal_klines = 7
@@ -68,7 +70,7 @@ async def test_every_frame_is_of_one_kind_and_every_trade_of_one_outcome(parts: 
     kinds = {"trade": 70, "kline": 20, "answer": 2, "shutdown": 1, "unknown": 4, "bad": 3}
     for kind, count in kinds.items():
         assert found["candelabra_frames_total", ("spot-1", kind)] == count
-    outcomes = {"aggregated": 59, "duplicate": 5, "void": 6}
+    outcomes = {"aggregated": 58, "duplicate": 5, "void": 6, "not_market": 1}
     for outcome, count in outcomes.items():
         assert found["candelabra_trades_total", ("spot", outcome)] == count
     assert found["candelabra_late_trades_total", ("spot",)] == 4
@@ -114,7 +116,7 @@ async def test_counters_keep_the_counts_of_removed_symbols(parts: Parts) -> None
     feed.aggregators.append(Aggregator("XRPUSDT", void_trades=1, equal_klines=4))
     third = read(exposition)
     assert fallen(second, third) == set()
-    outcomes = {"aggregated": 59, "duplicate": 5 + 2, "void": 6 + 1}
+    outcomes = {"aggregated": 58, "duplicate": 5 + 2, "void": 6 + 1, "not_market": 1}
     for outcome, count in outcomes.items():
         assert third["candelabra_trades_total", ("spot", outcome)] == count
     assert third["candelabra_verifications_total", ("equal",)] == 7 + 4
@@ -265,6 +267,7 @@ async def test_each_metric_has_its_declared_type_in_both_formats(parts: Parts, a
     parts.repairs.request("BTCUSDT", 0, 60_000_000, "no closed kline")
     parts.captured.update(CAPTURED)
     parts.telemetry.publisher = publisher()
+    parts.writer.live_pressure = LivePressure(table_bytes=8192, snapshot_s=1.5)
     text, content_type = Exposition(parts.telemetry).text(accept)
     if accept:
         assert content_type.startswith("application/openmetrics-text")

@@ -204,3 +204,27 @@ async def test_subscriber_can_receive_the_streamed_symbols(hub: Hub, hub_events:
         hub.remove("BTCUSDT")
         assert every.drain().streamed == {OTHER.symbol}
         assert not plain.drain()
+
+
+async def test_forgotten_closed_minute_is_not_published_as_open(
+    hub: Hub, hub_events: HubEvents
+) -> None:
+    (one,) = listed(hub, hub_events)
+    trades = minute_trades(0, 1)
+    for each in trades:
+        one.on_trade(each)
+    with hub.subscribe() as subscription:
+        one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US))
+        await turn()
+        assert [update.status for update in subscription.drain().updates] == [Status.VERIFIED]
+        for number in range(1, CLOSED_MINUTES + 2):  # klines that come before the clock moves on
+            hub.publish_closed(rest_candidate(minute_trades(number, 1), number))
+        subscription.drain()
+        one.disconnected()
+        one.on_trade(trade(900, T0 + 9 * MINUTE_US))  # skips ids: no minute is whole
+        await turn()
+        opened = [update.candle.open_time_us for update in subscription.drain().updates]
+        assert T0 not in opened
+    with hub.subscribe() as subscription:
+        opened = [one.candle.open_time_us for one in subscription.drain().updates]
+        assert T0 not in opened

@@ -265,7 +265,7 @@ class Reader:
             self.missed |= set(range(start_us, end_us, MINUTE_US))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @example(seed=184611837, pace=1.0, max_waiting=None)  # trades are missing at the end
 @given(seed=st.integers(0, 2**32), pace=st.floats(0, 1), max_waiting=st.sampled_from([None, 2]))
 async def test_last_delivered_state_is_final_at_any_reading_pace(

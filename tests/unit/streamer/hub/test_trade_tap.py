@@ -20,9 +20,9 @@ def agg(number: int, *, symbol: str = "BTCUSDT", price: str = "2.50") -> AggTrad
     )
 
 
-def single(number: int) -> Trade:
+def single(number: int, trade_type: str | None = None) -> Trade:
     at = (T0 + number * 1_000) // 1_000
-    return Trade(at, "BTCUSDT", number, Decimal("2.50"), Decimal("0.1"), at, False)
+    return Trade(at, "BTCUSDT", number, Decimal("2.50"), Decimal("0.1"), at, False, trade_type)
 
 
 async def test_trades_are_passed_on_only_to_subscribers() -> None:
@@ -67,6 +67,19 @@ async def test_missing_ids_are_reported_and_overtaken_trades_are_published() -> 
         found = watch.drain()
         assert [one.id for one in found.ticks] == [5, 8, 7, 9]
         assert found.missed == [MissedTrades("BTCUSDT", 6, 7, T0 + 5_000, T0 + 8_000)]
+
+
+async def test_fills_of_the_insurance_fund_are_not_published() -> None:
+    fan = TradeHub()
+    tape = TradeTaps(fan)
+    with fan.subscribe(["BTCUSDT.P"]) as watch:
+        hear = tape.taps[Market.UM].on_trade
+        assert hear is not None
+        for one in (single(5, "MARKET"), single(6, "INSURANCE_FUND"), single(7, "MARKET")):
+            hear(one)
+        found = watch.drain()
+        assert [one.id for one in found.ticks] == [5, 7]
+        assert not found.missed
 
 
 async def test_single_futures_trades_skip_ids_without_missing_any() -> None:

@@ -81,7 +81,7 @@ async def run_until(one: FailoverCheck, holds: Callable[[], bool]) -> None:
 async def test_missing_minutes_are_requested_except_the_latest(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     await new_check(asked).check()
-    assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
+    assert table.asked == [(["A", "B"], (998 - 2 * 300) * MINUTE_US)]
     assert asked == [
         ("A", 900 * MINUTE_US, 905 * MINUTE_US, AFTER_DATABASE_OUTAGE),
         ("A", 997 * MINUTE_US, 998 * MINUTE_US, AFTER_DATABASE_OUTAGE),
@@ -126,14 +126,29 @@ async def test_all_minutes_of_a_symbol_without_rows_are_requested(table: Table) 
     ]
 
 
-async def test_requests_do_not_reach_back_beyond_the_lookback(table: Table) -> None:
+async def test_requests_reach_back_to_what_a_start_a_lookback_ago_filled(table: Table) -> None:
     asked: list[tuple[str, int, int, str]] = []
     one = new_check(asked)
     table.lacking, table.firsts = {}, {"A": 700 * MINUTE_US}
     table.lasts = {"A": 997 * MINUTE_US}
     one.begin({"A": 100 * MINUTE_US})
     await one.check()
-    assert asked == [("A", (998 - 300) * MINUTE_US, 700 * MINUTE_US, AFTER_DATABASE_OUTAGE)]
+    assert asked == [("A", (998 - 2 * 300) * MINUTE_US, 700 * MINUTE_US, AFTER_DATABASE_OUTAGE)]
+
+
+async def test_requests_reach_back_from_the_first_return_of_the_database(table: Table) -> None:
+    """It came back again and again, and each return delays the check."""
+    one = new_check([])
+    now_us = 800 * MINUTE_US
+    one._exchange_us = lambda: now_us
+    one.schedule()
+    now_us = NOW_US
+    one.schedule()
+    await run_until(one, lambda: bool(table.asked))
+    assert table.asked[0] == (["A", "B"], (800 - 2 * 300) * MINUTE_US)
+    one.schedule()
+    await run_until(one, lambda: len(table.asked) == 2)
+    assert table.asked[1] == (["A", "B"], (998 - 2 * 300) * MINUTE_US)
 
 
 async def test_check_runs_once_some_time_after_the_last_return(table: Table) -> None:
@@ -204,13 +219,13 @@ async def test_returned_symbol_is_checked_like_others(table: Table) -> None:
     table.lacking = {"A": [(997 * MINUTE_US, 998 * MINUTE_US)]}
     one.end(["A"])
     await one.check()
-    assert table.asked == [(["A", "B"], (998 - 300) * MINUTE_US)]
+    assert table.asked == [(["A", "B"], (998 - 2 * 300) * MINUTE_US)]
     assert asked == [("A", 997 * MINUTE_US, 998 * MINUTE_US, AFTER_DATABASE_OUTAGE)]
 
 
 async def test_symbols_removed_long_ago_are_forgotten(table: Table) -> None:
     one = new_check([])
-    now_us = 600 * MINUTE_US
+    now_us = 300 * MINUTE_US
     one._exchange_us = lambda: now_us
     one.end(["OLD"])
     now_us = NOW_US

@@ -286,3 +286,27 @@ async def test_silence_is_a_gap_only_where_rest_has_rows(
     await all_written(ledger)
     assert table.written() == told
     assert ledger.open == 0
+
+
+async def test_gap_proven_before_a_failover_is_given_up_if_the_new_server_lacks_its_rows(
+    ledger: GapLedger, table: Table
+) -> None:
+    for symbol in ("A", "B", "C"):
+        ledger.missed(symbol, at(0), at(2), "connection lost")
+    await all_written(ledger)
+    ledger.stored([kline(symbol, 0) for symbol in ("A", "B", "C")])
+    table.failures.append(TransientError("the server is gone"))
+    ledger.missed("D", at(0), at(1), "connection lost")
+    await until(lambda: not table.failures)
+    del table.rows[3]  # the standby lacks the gap itself too
+    table.filled.add(2)
+    ledger.stored([kline(symbol, 1) for symbol in ("A", "B", "C")])
+    await all_written(ledger)
+    ended = {(row.symbol, row.by, row.error) for row in table.rows.values()}
+    assert ended == {
+        ("A", None, module.ROWS_GONE),
+        ("B", "rows", None),
+        ("C", None, module.ROWS_GONE),
+        ("D", None, None),
+    }
+    assert ledger.open == 3

@@ -34,6 +34,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     monkeypatch.setattr(module, "server_started_async", database.server_started)
     monkeypatch.setattr(module, "store_async", database.store)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
+    monkeypatch.setattr(module, "rotate_live_async", database.rotate_live)
     monkeypatch.setattr(module, "BACKOFF", Backoff(first_s=0.06, max_s=0.06, min_s=0.05))
     return database
 

@@ -30,6 +30,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Database:
     monkeypatch.setattr(module, "server_started_async", database.server_started)
     monkeypatch.setattr(module, "store_async", database.store)
     monkeypatch.setattr(module, "write_live_async", database.write_live)
+    monkeypatch.setattr(module, "rotate_live_async", database.rotate_live)
     return database
 
 

@@ -16,11 +16,12 @@ from include.binance.rest.klines import KlinePage
 from include.domain.candles import silent_candle
 from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import MINUTE_US
-from include.errors import PermanentError
+from include.errors import PermanentError, RefusedAddressError
 from streamer.symbols import first_minutes as module
 from streamer.symbols.first_minutes import (
     MAX_REQUESTS,
     SEEN_BEFORE_US,
+    Beginnings,
     find_begins,
     find_missing_beginnings,
 )
@@ -120,21 +121,22 @@ def begun(
     known = {"BTCUSDT": LAST_US} if stored_us is None else stored_us
     instruments = [*map(instrument, known), *(instrument(symbol, status) for symbol in symbols)]
     now_us = {one.market: NOW_US for one in instruments}
-    begins, _ = find_begins(settings, instruments, known, now_us)
+    begins = find_begins(settings, instruments, known, now_us).begins_us
     return {symbol: begins[symbol] for symbol in symbols if symbol in begins}
 
 
 def test_symbol_with_rows_continues_after_them_within_the_lookback(played: Played) -> None:
     old_us = MINUTE - 1_441 * MINUTE_US
     known = {"BTCUSDT": LAST_US, "ETHUSDT.P": old_us}
-    begins, refused = find_begins(
+    found = find_begins(
         cast("Any", Settings()),
         [*map(instrument, known)],
         known,
         {Market.SPOT: NOW_US, Market.UM: NOW_US},
     )
-    assert begins == {"BTCUSDT": LAST_US + MINUTE_US, "ETHUSDT.P": MINUTE - 1_440 * MINUTE_US}
-    assert (refused, played.asked) == ({}, [])
+    begins = {"BTCUSDT": LAST_US + MINUTE_US, "ETHUSDT.P": MINUTE - 1_440 * MINUTE_US}
+    assert found == Beginnings(begins, {}, {})
+    assert played.asked == []
     assert played.opened == []
 
 
@@ -143,10 +145,12 @@ def test_gap_is_recorded_only_for_minutes_before_the_lookback(
     played: Played, minutes: int, gaps: int
 ) -> None:
     last_us = MINUTE - minutes * MINUTE_US
-    begun(stored_us={"BTCUSDT": last_us})
-    horizon_us = MINUTE - 1_440 * MINUTE_US
-    missed = ("BTCUSDT", last_us + MINUTE_US, horizon_us, "not streamed")
-    assert played.opened == [missed] * gaps
+    settings: Any = Settings()
+    one = instrument("BTCUSDT")
+    found = find_begins(settings, [one], {"BTCUSDT": last_us}, {Market.SPOT: NOW_US})
+    span = (last_us + MINUTE_US, MINUTE - 1_440 * MINUTE_US)
+    assert played.opened == [("BTCUSDT", *span, "not streamed")] * gaps
+    assert found.left_us == ({"BTCUSDT": [span]} if gaps else {})
 
 
 def test_symbol_listed_between_two_streamers_begins_with_its_first_minute(
@@ -244,9 +248,20 @@ def test_refused_symbol_is_reported_and_delays_no_other(played: Played) -> None:
     known = {"BTCUSDT": LAST_US}
     added = [*map(instrument, [*known, "ODDUSDT", "NEWUSDT"])]
     settings: Any = Settings()
-    begins, refused = find_begins(settings, added, known, {Market.SPOT: NOW_US})
-    assert begins == {"BTCUSDT": LAST_US + MINUTE_US, "NEWUSDT": LAST_US}
-    assert refused == {"ODDUSDT": "HTTP 400: Invalid symbol"}
+    found = find_begins(settings, added, known, {Market.SPOT: NOW_US})
+    assert found.begins_us == {"BTCUSDT": LAST_US + MINUTE_US, "NEWUSDT": LAST_US}
+    assert found.refused == {"ODDUSDT": "HTTP 400: Invalid symbol"}
+
+
+def test_refusal_of_the_address_tells_nothing_of_a_symbol(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> KlinePage:
+        raise RefusedAddressError("HTTP 403")
+
+    monkeypatch.setattr(played, "klines", refused)
+    with pytest.raises(RefusedAddressError):
+        begun("NEWUSDT")
 
 
 def test_first_minutes_of_a_listing_that_were_not_written_are_missed(
@@ -268,7 +283,10 @@ def test_first_minutes_of_a_listing_that_were_not_written_are_missed(
     log = CapturingLogger()
     monkeypatch.setattr(module, "log", log)
     instruments = [*map(instrument, played.told_us), instrument("OTHERUSDT")]
-    found = find_missing_beginnings(cast("Any", Settings()), instruments, {Market.SPOT: NOW_US})
+    since_us = MINUTE - 1_440 * MINUTE_US
+    found = find_missing_beginnings(
+        cast("Any", Settings()), instruments, {Market.SPOT: NOW_US}, since_us
+    )
     assert found == {"LACKSUSDT": (LAST_US - 3 * MINUTE_US, LAST_US)}
     assert "OTHERUSDT" not in played.asked
     assert [call.kwargs["symbol"] for call in log.calls] == ["QUIETUSDT"]
@@ -278,6 +296,9 @@ def test_too_many_symbols_are_not_requested(played: Played) -> None:
     names = [f"N{number}USDT" for number in range(MAX_REQUESTS + 1)]
     played.told_us = dict.fromkeys(names, LAST_US)
     found = find_missing_beginnings(
-        cast("Any", Settings()), [*map(instrument, names)], {Market.SPOT: NOW_US}
+        cast("Any", Settings()),
+        [*map(instrument, names)],
+        {Market.SPOT: NOW_US},
+        MINUTE - 1_440 * MINUTE_US,
     )
     assert (found, played.asked) == ({}, [])

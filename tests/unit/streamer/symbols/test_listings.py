@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -81,8 +81,10 @@ class Played:
             return KlinePage([], self.now_us, 1, None)
         return KlinePage([silent_candle(symbol, row_us, Decimal(1))], self.now_us, 0, None)
 
-    def stored_minutes(self, _url: str, symbols: Sequence[str], since_us: int) -> StoredState:
-        assert since_us >= T0 - 1_440 * MINUTE_US
+    def stored_minutes(
+        self, _url: str, symbols: Sequence[str], since_us: int, *, now_us: int
+    ) -> StoredState:
+        assert T0 - 1_440 * MINUTE_US <= since_us <= now_us
         if isinstance(self.database_refuses, TransientError):
             error, self.database_refuses = self.database_refuses, None
             raise error
@@ -357,7 +359,8 @@ async def test_missing_minutes_and_gaps_of_an_added_symbol_are_reported(
         "BUSDT": last_us + MINUTE_US,
         "CUSDT": T0 - 1_440 * MINUTE_US,
     }
-    assert played.lacks == [played.stored]
+    left = {"CUSDT": [(old_us + MINUTE_US, T0 - 1_440 * MINUTE_US)]}
+    assert played.lacks == [replace(played.stored, left_us=left)]
     assert played.asked == []  # they are not new
     assert played.opened == [("CUSDT", old_us + MINUTE_US, T0 - 1_440 * MINUTE_US)]
 

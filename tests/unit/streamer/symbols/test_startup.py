@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from include.errors import PermanentError, RateLimitedError, TransientError
 from include.store.ledgers.gaps import Gap
 from streamer.symbols import first_minutes
 from streamer.symbols import startup as module
+from streamer.symbols.first_minutes import Beginnings
 from streamer.symbols.startup import (
     StoppedError,
     StoredState,
@@ -31,6 +33,7 @@ from streamer.symbols.startup import (
     retry_until_stopped,
     timing_of,
 )
+from tests.unit.streamer.played_database import Connected
 
 T0 = 1_700_000_040_000_000
 BTC = Instrument(
@@ -187,8 +190,8 @@ async def test_database_that_freezes_during_a_request_delays_the_start(
 
     monkeypatch.setattr(module, "CALL_TIMEOUT_S", 0.3)
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
-    monkeypatch.setattr(module, "_stored_minutes", lambda *_: StoredState({}, {}, []))
-    monkeypatch.setattr(module, "find_begins", lambda *_: ({}, {}))
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_, now_us: StoredState({}, {}, []))
+    monkeypatch.setattr(module, "find_begins", lambda *_: Beginnings({}, {}, {}))
     monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {})
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     async with asyncio.timeout(30):
@@ -204,9 +207,10 @@ async def test_start_streams_a_symbol_whose_first_minute_is_refused_and_warns(
     def open_rest(*_: object) -> Iterator[Client]:
         yield Client(None)
 
-    found = {"NEWUSDT": T0}, {"BTCUSDT": "HTTP 400"}
+    left = {"BTCUSDT": [(T0 - 60_000_000, T0)]}
+    found = Beginnings({"NEWUSDT": T0}, {"BTCUSDT": "HTTP 400"}, left)
     monkeypatch.setattr(module, "open_shared_rest", open_rest)
-    monkeypatch.setattr(module, "_stored_minutes", lambda *_: StoredState({}, {}, []))
+    monkeypatch.setattr(module, "_stored_minutes", lambda *_, now_us: StoredState({}, {}, []))
     monkeypatch.setattr(module, "find_begins", lambda *_: found)
     monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {})
     monkeypatch.setattr(first_minutes, "log", log)
@@ -214,6 +218,7 @@ async def test_start_streams_a_symbol_whose_first_minute_is_refused_and_warns(
     async with asyncio.timeout(30):
         start = await find_start(settings, StreamOptions(("BTCUSDT",)), asyncio.Event())
     assert (start.instruments, start.begins_us) == ([BTC], {"NEWUSDT": T0})
+    assert start.stored.left_us == left
     [warning] = log.calls
     assert (warning.args, warning.kwargs["symbol"]) == (("first_minute_unknown",), "BTCUSDT")
 
@@ -224,22 +229,70 @@ async def test_search_for_missing_minutes_is_retried_and_includes_missing_beginn
     asked: list[Any] = []
     gap = Gap(1, "BTCUSDT", T0, T0 + MINUTE_US, "connection lost", T0, 1, {})
 
-    def stored_minutes(_url: str, symbols: list[str], since_us: int) -> StoredState:
+    def stored_minutes(_url: str, symbols: list[str], since_us: int, *, now_us: int) -> StoredState:
+        assert now_us >= since_us
         asked.append((symbols, since_us))
         if len(asked) == 1:
             raise TransientError("refused")
-        return StoredState({"BTCUSDT": T0}, {"BTCUSDT": [(1, 2)]}, [gap])
+        return StoredState({"BTCUSDT": T0}, {"BTCUSDT": [(T0 - 9, T0 - 7)]}, [gap])
 
     monkeypatch.setattr(module, "_stored_minutes", stored_minutes)
-    monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {"BTCUSDT": (3, 4)})
+    monkeypatch.setattr(module, "find_missing_beginnings", lambda *_: {"BTCUSDT": (T0 - 5, T0 - 4)})
     settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
     async with asyncio.timeout(30):
         found = await find_stored(settings, [BTC], {Market.SPOT: T0 + 1}, asyncio.Event())
-    assert found == StoredState({"BTCUSDT": T0}, {"BTCUSDT": [(1, 2), (3, 4)]}, [gap])
+    assert found == StoredState(
+        {"BTCUSDT": T0}, {"BTCUSDT": [(T0 - 9, T0 - 7), (T0 - 5, T0 - 4)]}, [gap]
+    )
     assert asked == [(["BTCUSDT"], T0 - 1_440 * MINUTE_US)] * 2
     assert [call.kwargs["what"] for call in log.calls] == ["stored_minutes"]
     assert found.of({"ETHUSDT"}) == StoredState({}, {}, [])
     assert found.of({"BTCUSDT"}) == found
+
+
+async def test_what_a_streamer_missed_before_a_long_stop_is_left_to_jobs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It was killed before it recorded its last gaps."""
+    lookback_us = 1_440 * MINUTE_US
+    now_us = T0 + 2 * lookback_us
+    horizon_us = now_us - lookback_us
+    gap = Gap(1, "BTCUSDT", T0 - MINUTE_US, T0 - 5, "connection lost", T0, 1, {})
+    new = Gap(2, "LATEUSDT", T0 - 9 * MINUTE_US, T0 - 7 * MINUTE_US, "not streamed", T0, 1, {})
+    missed = [(T0 - 3 * MINUTE_US, T0 - 2 * MINUTE_US), (T0 - MINUTE_US, T0)]
+    recent = (horizon_us + MINUTE_US, horizon_us + 2 * MINUTE_US)
+    asked: list[int] = []
+    left: list[object] = []
+
+    def to_request(_c: object, _s: object, since_us: int, **_: object) -> dict[str, Any]:
+        asked.append(since_us)
+        return {"BTCUSDT": [*missed, recent]}
+
+    def beginnings(*arguments: Any) -> dict[str, tuple[int, int]]:
+        asked.append(arguments[-1])
+        return {"NEWUSDT": (T0 - MINUTE_US, T0)}
+
+    monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
+    for name in ("server_started", "remove_stale_live", "close_proven_gaps"):
+        monkeypatch.setattr(module, name, lambda *_args, **_more: None)
+    monkeypatch.setattr(module, "claim_gaps", lambda *_args, **_more: [gap, new])
+    monkeypatch.setattr(module, "first_minutes", lambda *_: {"LATEUSDT": T0})
+    monkeypatch.setattr(module, "last_minutes", lambda *_args, **_more: {"BTCUSDT": T0})
+    monkeypatch.setattr(module, "minutes_to_request", to_request)
+    monkeypatch.setattr(module, "find_missing_beginnings", beginnings)
+    monkeypatch.setattr(module, "leave_to_jobs", lambda _, ranges_us: left.append(ranges_us))
+    settings = load_settings(database_url="postgresql://here/candles", candelabra_home=tmp_path)
+    async with asyncio.timeout(30):
+        found = await find_stored(settings, [BTC], {Market.SPOT: now_us}, asyncio.Event())
+    assert asked == [T0 - lookback_us] * 2
+    assert found.unsure_us == {"BTCUSDT": [recent]}
+    old = {
+        "BTCUSDT": [missed[0], (T0 - 5, T0)],
+        "NEWUSDT": [(T0 - MINUTE_US, T0)],
+        "LATEUSDT": [(T0 - 7 * MINUTE_US, T0)],
+    }
+    assert found.left_us == old
+    assert left == [old]
 
 
 @pytest.mark.parametrize(("market", "grace_ms"), [(Market.SPOT, 1_250), (Market.UM, 2_750)])
@@ -265,3 +318,31 @@ def test_only_ids_of_single_usd_m_trades_skip_by_design(
     settings = load_settings(candelabra_home=tmp_path)
     timing = timing_of(settings, StreamOptions(("BTCUSDT",), trade_stream=stream), market)
     assert timing.has_contiguous_ids is ((market, stream) != (Market.UM, "trade"))
+
+
+def test_halted_symbols_of_a_stop_longer_than_the_lookback_are_streamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They may lack the minutes between the stop and their end."""
+    stopped_us, horizon_us = T0 - 3_000 * MINUTE_US, T0 - 1_440 * MINUTE_US
+    last_us = {
+        "TRADESUSDT": stopped_us,
+        "ENDEDUSDT": stopped_us - 5 * MINUTE_US,
+        "RAREUSDT": stopped_us - 59 * MINUTE_US,
+        "OLDUSDT": stopped_us - 61 * MINUTE_US,
+    }
+    asked: list[int] = []
+
+    def unknown(_: object, _symbols: object, since_us: int) -> dict[str, int]:
+        asked.append(since_us)
+        return {"LOSTUSDT": stopped_us}
+
+    monkeypatch.setattr(module, "connect", lambda *_args, **_more: Connected())
+    monkeypatch.setattr(module, "last_minutes", lambda *_: dict(last_us))
+    monkeypatch.setattr(module, "unknown_since", unknown)
+    halted = ["ENDEDUSDT", "RAREUSDT", "OLDUSDT", "LOSTUSDT", "NEVERUSDT"]
+    find = partial(module._streamed_before, "postgresql://here", halted, [*last_us])
+    assert find(horizon_us) == ["ENDEDUSDT", "RAREUSDT", "LOSTUSDT"]
+    assert asked == [stopped_us - 60 * MINUTE_US]
+    last_us["TRADESUSDT"] = T0  # streamed until now: what ended earlier is complete
+    assert find(horizon_us) == []

@@ -46,7 +46,7 @@ CREATE TABLE market.candles_1m (
     CHECK (
         CASE WHEN source IN ('rest', 'dump_daily', 'dump_monthly', 'kline')
             THEN status = 'verified' AND evidence_at IS NOT NULL
-            ELSE source IN ('stream', 'trades', 'file') AND status IN ('unconfirmed', 'partial')
+            ELSE source IN ('stream', 'trades', 'file', 'foreign') AND status IN ('unconfirmed', 'partial')
         END
     ),
     CONSTRAINT candles_1m_rank_fits_the_source
@@ -60,24 +60,12 @@ CREATE TABLE market.candles_1m (
             WHEN source = 'stream' THEN 40
             WHEN source = 'trades' THEN 30
             WHEN source = 'file' THEN 20
+            WHEN source = 'foreign' THEN 5
         END
     )
 ) PARTITION BY RANGE (open_time);
 
-CREATE TRIGGER log_inserted AFTER INSERT ON market.candles_1m
-REFERENCING NEW TABLE AS new_rows
-FOR EACH STATEMENT EXECUTE FUNCTION ops.log_inserted_candles();
-
-CREATE TRIGGER log_updated AFTER UPDATE ON market.candles_1m
-REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-FOR EACH STATEMENT EXECUTE FUNCTION ops.log_updated_candles();
-
-CREATE TRIGGER log_deleted AFTER DELETE ON market.candles_1m
-REFERENCING OLD TABLE AS old_rows
-FOR EACH STATEMENT EXECUTE FUNCTION ops.log_deleted_candles();
-
-CREATE TRIGGER log_truncated BEFORE TRUNCATE ON market.candles_1m
-FOR EACH STATEMENT EXECUTE FUNCTION ops.log_truncated_candles();
+SELECT ops.log_changes_of('market.candles_1m');
 
 -- Template: writers create the temporary table "candidates" like it, fill it with COPY and call
 -- ops.merge_candidates().
@@ -101,9 +89,12 @@ CREATE TABLE ops.candle_candidates (
     evidence_at timestamptz
 );
 
+-- Open candles, read as market.live_candles. They are in one of several equal tables: a row that was
+-- replaced stays while any snapshot might see it, so a long transaction would make one table grow and
+-- slow down. ops.rotate_live_candles() copies the few current rows to another table.
 -- Unlogged: logged, the open candles of 1,500 symbols cost about 100 GB of WAL a day. Quote
 -- volumes are null where the exchange rounds fills: trades do not show the rounding.
-CREATE UNLOGGED TABLE market.live_candles (
+CREATE UNLOGGED TABLE ops.live_candles_1 (
     symbol text COLLATE "C" NOT NULL,
     open_time timestamptz NOT NULL,
     open numeric NOT NULL,
@@ -121,7 +112,16 @@ CREATE UNLOGGED TABLE market.live_candles (
     event_time timestamptz,
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (symbol, open_time)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 10, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE ops.live_candle_table (
+    number integer NOT NULL,
+    next_number integer,
+    copied_bytes bigint NOT NULL DEFAULT 0,
+    copied_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE UNIQUE INDEX live_candle_table_has_one_row ON ops.live_candle_table ((true));
+INSERT INTO ops.live_candle_table (number) VALUES (1);
 
 CREATE TABLE ops.discrepancies (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -42,3 +42,34 @@ CREATE TABLE ops.build_cursors (
     built_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (relation, target)
 );
+
+-- Partitions whose rows the log knows.
+CREATE TABLE ops.candle_partitions (
+    name text COLLATE "C" PRIMARY KEY
+);
+
+-- Also in sessions whose session_replication_role is replica.
+DO $$
+DECLARE
+    logged record;
+BEGIN
+    FOR logged IN
+        SELECT t.tgrelid::regclass AS relation, t.tgname AS name FROM pg_trigger AS t
+        WHERE NOT t.tgisinternal AND t.tgname LIKE 'log\_%'
+    LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', logged.relation, logged.name);
+    END LOOP;
+END
+$$;
+
+DO $$
+BEGIN
+    CREATE EVENT TRIGGER candelabra_partitions ON ddl_command_end
+    WHEN tag IN ('ALTER TABLE', 'DROP TABLE')
+    EXECUTE FUNCTION ops.log_partition_changes();
+    ALTER EVENT TRIGGER candelabra_partitions ENABLE ALWAYS;
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'only a superuser may create event triggers: partitions of market.candles_1m that '
+        'are attached, detached or dropped by hand are found only by the DAG audit_marts';
+END
+$$;

@@ -8,6 +8,13 @@ CREATE TABLE accounts.users (
     disabled_at timestamptz
 );
 
+-- What the owner allows: serving processes cannot change it.
+CREATE TABLE accounts.limits (
+    is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+    session_hours integer NOT NULL DEFAULT 168 CHECK (session_hours BETWEEN 1 AND 8760)
+);
+INSERT INTO accounts.limits DEFAULT VALUES;
+
 CREATE TABLE accounts.sessions (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     user_id bigint NOT NULL REFERENCES accounts.users ON DELETE CASCADE,
@@ -17,6 +24,26 @@ CREATE TABLE accounts.sessions (
 );
 CREATE INDEX sessions_of_a_user ON accounts.sessions (user_id);
 CREATE INDEX sessions_by_end ON accounts.sessions (expires_at);
+
+CREATE TRIGGER limit_session
+BEFORE INSERT OR UPDATE ON accounts.sessions
+FOR EACH ROW EXECUTE FUNCTION accounts.limit_session();
+
+-- Rows are added only, but for the removal of old ones by the trigger.
+CREATE TABLE accounts.logins (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    outcome text NOT NULL CHECK (outcome IN ('succeeded', 'failed', 'refused')),
+    account text,
+    network cidr,
+    attempts integer NOT NULL DEFAULT 1 CHECK (attempts > 0)
+);
+CREATE INDEX logins_by_time ON accounts.logins (at);
+CREATE INDEX networks_of_an_account ON accounts.logins (account, network)
+WHERE outcome = 'succeeded';
+CREATE TRIGGER remove_old_logins
+AFTER INSERT ON accounts.logins
+FOR EACH STATEMENT EXECUTE FUNCTION accounts.remove_old_logins();
 
 CREATE TABLE accounts.tokens (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -33,11 +33,12 @@ SELECT pg_temp.describe(
     'symbol', 'Platform symbol, unique across markets: spot BTCUSDT, USD-M perpetual BTCUSDT.P.'
 )
 FROM unnest(ARRAY[
-    'market.candles_1m', 'market.live_candles', 'market.candles_1m_live', 'market.instruments',
+    'market.candles_1m', 'market.live_candles', 'ops.live_candles_1', 'market.candles_1m_live',
+    'market.foreign_candles_1m', 'market.candles_1m_with_foreign', 'market.instruments',
     'market.agg_trades', 'market.trades', 'market.book_tickers', 'ops.candle_candidates',
     'ops.discrepancies', 'ops.coverage', 'ops.verdicts', 'ops.reconciliations', 'ops.gaps',
     'ops.candle_changes', 'ops.status_changes', 'ops.coverage_changes', 'ops.trade_changes',
-    'accounts.watched_symbols', 'accounts.watched'
+    'ops.mart_audits', 'accounts.watched_symbols', 'accounts.watched'
 ]::regclass []) AS r;
 
 SELECT pg_temp.describe(
@@ -56,15 +57,16 @@ SELECT pg_temp.describe(
     'last_trade_id', 'Id of the last trade; null if no source sent ids with these values.'
 )
 FROM unnest(ARRAY[
-    'market.candles_1m', 'market.live_candles', 'market.candles_1m_live', 'ops.candle_candidates'
+    'market.candles_1m', 'market.live_candles', 'ops.live_candles_1', 'market.candles_1m_live',
+    'ops.candle_candidates'
 ]::regclass []) AS r;
 
 SELECT pg_temp.describe(
     'market.candles_1m',
     'One row per symbol and minute in which the exchange was open, with source and status of its values.',
     'status', 'verified: the exchange''s own candle, or equal to it. unconfirmed: aggregated from contiguous trades, or from a user''s file. partial: trades are known to be missing.',
-    'source', 'Source of the values: rest, dump_daily, dump_monthly, kline (stream), stream (aggregated live trades), trades (aggregated trade dump) or file (of a user).',
-    'source_rank', 'Authority of the source; the higher wins the merge: rest 80, dump_daily 70, dump_monthly 60, kline 50, stream 40, trades 30, file 20; any partial row 10.',
+    'source', 'Source of the values: rest, dump_daily, dump_monthly, kline (stream), stream (aggregated live trades), trades (aggregated trade dump), file (of a user) or foreign (of a user, with columns of others).',
+    'source_rank', 'Authority of the source; the higher wins the merge: rest 80, dump_daily 70, dump_monthly 60, kline 50, stream 40, trades 30, file 20, foreign 5; any partial row 10.',
     'evidence_at', 'Time of the evidence, by the exchange: publication of a file, server time of a REST answer, event time of a kline. Null for live trades and users'' files.',
     'revision', 'Number of times that the nine values changed since the row was first written.',
     'updated_at', 'When the nine values were last written. A better source of equal values does not change it.',
@@ -72,12 +74,38 @@ SELECT pg_temp.describe(
 );
 
 SELECT pg_temp.describe(
-    'market.live_candles',
-    'The open candle of each symbol, and closed candles that wait for verification. Unlogged: empty after a crash.',
+    'ops.candle_partitions',
+    'Partitions of market.candles_1m whose rows the change log knows.',
+    'name', 'Of the partition, in schema market.'
+);
+
+SELECT pg_temp.describe(
+    'ops.mart_audits',
+    'When each month of a symbol in the marts was last compared with its minutes.',
+    'month', 'First moment of the month, UTC.',
+    'audited_at', 'When the comparison ended.',
+    'differing_bars', 'Bars of all timeframes that differed; they were rebuilt afterwards.'
+);
+
+SELECT pg_temp.describe(
+    'ops.live_candle_table',
+    'Which of the tables ops.live_candles_<number> has the open candles; one row.',
+    'number', 'Of the table in use.',
+    'next_number', 'Of the empty table for the next rotation; null until it is emptied.',
+    'copied_bytes', 'Size of the table in use after the last rotation.',
+    'copied_at', 'When the last rotation was.'
+);
+
+SELECT pg_temp.describe(
+    r, about,
     'is_closed', 'Whether the minute has ended.',
     'event_time', 'Event time of the newest frame, by the exchange.',
     'updated_at', 'When the row was written.'
-);
+)
+FROM (VALUES
+    ('market.live_candles'::regclass, 'The open candle of each symbol, and closed candles that wait for verification. Empty after a crash.'),
+    ('ops.live_candles_1'::regclass, 'First table of open candles; read market.live_candles instead. Unlogged. Rotations create equal ones.')
+) AS v (r, about);
 
 SELECT pg_temp.describe(
     'market.candles_1m_live',
@@ -86,6 +114,36 @@ SELECT pg_temp.describe(
     'source', 'As in market.candles_1m; stream for live and closed candles.',
     'revision', 'As in market.candles_1m; 0 for live and closed candles.',
     'updated_at', 'When the values were written.'
+);
+
+SELECT pg_temp.describe(
+    r, about,
+    'open_time', 'Start of the minute.',
+    'open', 'Price of the first trade, in quote asset.',
+    'high', 'Highest price, in quote asset.',
+    'low', 'Lowest price, in quote asset.',
+    'close', 'Price of the last trade, in quote asset.',
+    'volume', 'Traded amount, in base asset; null if unknown.',
+    'quote_volume', 'Traded amount, in quote asset; null if unknown.',
+    'trade_count', 'Number of trades; null if unknown.',
+    'taker_buy_volume', 'Part of volume bought by takers; null if unknown.',
+    'taker_buy_quote_volume', 'Part of quote_volume bought by takers; null if unknown.',
+    'file', 'Name of the file that has the row; null for rows of market.candles_1m.'
+)
+FROM (VALUES
+    ('market.foreign_candles_1m'::regclass, 'Minutes from files with columns of others (candelabra import --columns) that lack a value; one row per symbol, minute and file. They take no part in the merge.'),
+    ('market.candles_1m_with_foreign'::regclass, 'market.candles_1m, and foreign rows of minutes that it does not have. Each minute appears once.')
+) AS v (r, about);
+
+SELECT pg_temp.describe(
+    'market.foreign_candles_1m', NULL,
+    'imported_at', 'When the row was last imported.'
+);
+
+SELECT pg_temp.describe(
+    'market.candles_1m_with_foreign', NULL,
+    'status', 'As in market.candles_1m; unverified for foreign rows.',
+    'source', 'As in market.candles_1m; foreign for foreign rows.'
 );
 
 SELECT pg_temp.describe(
@@ -118,7 +176,7 @@ FROM unnest(ARRAY[
 SELECT pg_temp.describe(
     'ops.coverage',
     'One row per symbol, UTC day and source: the minutes that the source has reported.',
-    'source', 'rest, dump_daily, dump_monthly, kline, stream, trades or file.',
+    'source', 'rest, dump_daily, dump_monthly, kline, stream, trades, file or foreign.',
     'day', 'UTC day.',
     'minutes', 'Minutes of the day that the source has reported. REST also covers minutes for which it answered that no candle exists.'
 );
@@ -178,7 +236,8 @@ SELECT pg_temp.describe(
     'One row per trade.',
     'day', 'UTC day of trade_time; partition key.',
     'trade_id', 'Id of the trade; contiguous for each spot symbol.',
-    'quote_quantity', 'Amount in quote asset, as the exchange rounded it; null if the source does not send it.'
+    'quote_quantity', 'Amount in quote asset, as the exchange rounded it; null if the source does not send it.',
+    'trade_type', 'Field X of USD-M''s trade stream: MARKET, INSURANCE_FUND, ADL. Candles count only MARKET. Null if the source does not send it (spot, REST, files), and for rows stored before this column existed.'
 );
 
 SELECT pg_temp.describe(
@@ -428,6 +487,24 @@ SELECT pg_temp.describe(
     'secret_hash', 'SHA-256 of the cookie''s secret, which has 256 random bits.',
     'created_at', 'When the session started.',
     'expires_at', 'When the session ends.'
+);
+
+SELECT pg_temp.describe(
+    'accounts.limits',
+    'One row: what the owner allows, written by `candelabra migrate`.',
+    'is_only', 'True; there is one row.',
+    'session_hours', 'Longest session, in hours: SESSION_HOURS of the last migration.'
+);
+
+SELECT pg_temp.describe(
+    'accounts.logins',
+    'Audit log of logins, for 90 days: `candelabra user logins` shows it. Refused attempts of ten seconds are one row.',
+    'id', 'Identifies the row.',
+    'at', 'When the row was written.',
+    'outcome', 'succeeded; failed: name or password was wrong, or the account is disabled; refused: too many attempts, password not checked.',
+    'account', 'Name of the account; null: no account has the name that was typed.',
+    'network', 'IPv4 address, or /64 of an IPv6 address; null if unknown.',
+    'attempts', 'Number of attempts.'
 );
 
 SELECT pg_temp.describe(

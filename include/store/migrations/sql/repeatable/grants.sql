@@ -45,6 +45,7 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION
 market.market_of(text),
+market.live_candles_of(text),
 ops.system_identifier(),
 ops.stored_minutes(text),
 ops.candle_symbols(),
@@ -57,9 +58,15 @@ TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 GRANT INSERT, UPDATE ON
 market.candles_1m, ops.discrepancies, ops.coverage, ops.gaps, ops.outages
 TO candelabra_streamer, candelabra_jobs;
-GRANT INSERT, UPDATE, DELETE ON market.live_candles TO candelabra_streamer, candelabra_jobs;
+GRANT EXECUTE ON FUNCTION
+ops.write_live_candles,
+ops.delete_live_candles(text [], timestamptz []),
+ops.rotate_live_candles(),
+ops.oldest_snapshot_s()
+TO candelabra_streamer, candelabra_jobs;
 GRANT INSERT ON market.agg_trades, market.trades, market.book_tickers
 TO candelabra_streamer, candelabra_jobs;
+GRANT INSERT, UPDATE, DELETE ON market.foreign_candles_1m TO candelabra_jobs;
 GRANT INSERT, UPDATE ON market.instruments TO candelabra_streamer, candelabra_jobs;
 GRANT EXECUTE ON FUNCTION
 ops.ensure_partition(regclass, timestamptz),
@@ -78,6 +85,9 @@ GRANT INSERT, UPDATE, DELETE ON
 ops.dump_files, ops.rejected_rows, ops.quality_results, ops.quality_runs
 TO candelabra_jobs;
 GRANT EXECUTE ON FUNCTION ops.advance_quality_cursor(pg_snapshot) TO candelabra_jobs;
+-- The audit of the marts logs minutes whose bars are to be rebuilt.
+GRANT INSERT, UPDATE ON ops.mart_audits TO candelabra_jobs;
+GRANT INSERT ON ops.candle_changes TO candelabra_jobs;
 GRANT INSERT, UPDATE ON ops.archived_partitions, ops.reconciliations TO candelabra_jobs;
 GRANT EXECUTE ON FUNCTION
 ops.raw_fingerprint(text, date),
@@ -111,9 +121,13 @@ BEGIN
         GRANT USAGE ON SCHEMA accounts TO candelabra_accounts;
         GRANT SELECT ON
         accounts.users, accounts.sessions, accounts.tokens, accounts.watched_symbols,
-        accounts.watched
+        accounts.watched, accounts.logins, accounts.limits
         TO candelabra_accounts;
         GRANT INSERT, DELETE ON accounts.sessions, accounts.watched_symbols TO candelabra_accounts;
+        -- Neither the time nor the id, and no deletion: the log of logins is for the operator.
+        GRANT INSERT (outcome, account, network, attempts) ON accounts.logins
+        TO candelabra_accounts;
+        GRANT EXECUTE ON FUNCTION accounts.longest_session() TO candelabra_accounts;
     END IF;
 END
 $$;

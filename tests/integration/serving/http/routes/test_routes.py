@@ -207,8 +207,19 @@ async def test_bulk_formats_are_csv_arrow_and_parquet(stored_url: str) -> None:
         ):
             frame = reader(io.BytesIO((await answer(media)).content))
             assert frame.schema["open_time"] == pl.Datetime("us", "UTC")
-            assert frame["close"].to_list() == ["1.10", "2.10"]
-            assert frame["volume"].to_list() == ["0.00000001"] * 2
+            assert frame.schema["close"] == frame.schema["volume"] == pl.Decimal(38, 18)
+            assert frame["close"].to_list() == [Decimal("1.10"), Decimal("2.10")]
+            assert frame["volume"].to_list() == [Decimal("1E-8")] * 2
+            floats = await client.get(
+                "/api/v1/candles", params=asked | {"numbers": "float"}, headers={"accept": media}
+            )
+            frame = reader(io.BytesIO(floats.content))
+            assert frame.schema["close"] == pl.Float64
+            assert frame["close"].to_list() == [1.1, 2.1]
+            assert frame["volume"].to_list() == [1e-8] * 2
+        wrong = await client.get("/api/v1/candles", params=asked | {"numbers": "double"})
+        assert wrong.status_code == 400
+        assert "numbers" in wrong.json()["detail"]
 
 
 async def test_symbols_have_their_listing_and_whether_they_are_streamed(stored_url: str) -> None:

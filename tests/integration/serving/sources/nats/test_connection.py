@@ -20,6 +20,7 @@ from serving.sources.nats.connection import NatsConnection, first_ended, flushed
 from tests.integration.serving.grpc.test_server import certificate
 from tests.nats_server import NatsServer, nats_server
 
+CONTAINERS_CONF = Path(__file__).parents[5] / "deploy" / "docker" / "nats" / "candelabra.conf"
 SECRET = "p@ss/w0rd"
 AS_ME = "me:p%40ss%2Fw0rd@"
 
@@ -120,6 +121,19 @@ async def test_cancelled_flush_ends_even_if_the_client_swallows_it() -> None:
     talking.cancel()
     await asyncio.wait([talking], timeout=10)
     assert talking.cancelled()
+
+
+async def test_nats_of_the_containers_wants_its_login(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NATS_PASSWORD", "generated")
+    async with nats_server(["--config", str(CONTAINERS_CONF)]) as server:
+        stranger = NatsConnection(server.url, name="a test")
+        async with connected(stranger, nothing):
+            await until(lambda: bool(stranger.reason))
+            assert not stranger.is_connected
+        url = server.url.replace("//", "//candelabra:generated@")
+        ours = NatsConnection(url, name="a test")
+        async with connected(ours, nothing):
+            await until(lambda: ours.is_connected)
 
 
 async def test_user_and_password_are_sent_and_never_shown(

@@ -73,7 +73,6 @@ def batches(of: list[CandleCandidate], rng: random.Random) -> list[list[CandleCa
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

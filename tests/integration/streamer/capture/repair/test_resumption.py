@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -45,13 +45,14 @@ async def find_losses(
     delivers_since_us: Callable[[str, str], int | None] = lambda _dataset, _symbol: 0,
     is_done: Callable[[Losses], bool] = lambda losses: not losses.open,
     complete_until_us: int | None = None,
+    on_read: Callable[[str, Mapping[str, tuple[int, int]]], None] = lambda *_: None,
 ) -> Losses:
     losses = Losses(folder / "losses.json")
     losses.load()
     spool = Spool(folder, max_bytes=1 << 20)
     resumption = CaptureResumption(
         database_url, DATASETS, intake, spool, losses,
-        delivers_since_us=delivers_since_us, now_us=lambda: NOW_US,
+        delivers_since_us=delivers_since_us, now_us=lambda: NOW_US, on_read=on_read,
     )  # fmt: skip
     resumption.begin(
         exchange_us=NOW_US, lookback_us=60 * MINUTE_US, complete_until_us=complete_until_us
@@ -77,7 +78,13 @@ async def test_book_tickers_and_futures_trades_are_lost_since_the_last_row(
     with connect(database_url, application_name="test") as connection:
         write_raw(connection, BOOK_TICKERS, [quote])
         write_raw(connection, TRADES, [TRADES.line(trade)])
-    losses = await find_losses(database_url, intake, tmp_path, "BTCUSDT", "BTCUSDT.P", "ETHUSDT")
+    read: dict[str, dict[str, tuple[int, int]]] = {}
+    losses = await find_losses(
+        database_url, intake, tmp_path, "BTCUSDT", "BTCUSDT.P", "ETHUSDT",
+        on_read=lambda dataset, rows: read.setdefault(dataset, {}).update(rows),
+    )  # fmt: skip
+    assert read["book_tickers"] == {"BTCUSDT": (7, LAST_US)}
+    assert read["trades"] == {"BTCUSDT.P": (5, LAST_US + 1)}
     assert sorted(
         (gap.dataset, gap.symbol, gap.cause, gap.from_us, gap.to_us) for gap in losses.take()
     ) == [

@@ -31,7 +31,7 @@ def differences(before: IntArray, after: IntArray) -> dict[int, int]:
 
 
 @each_symbol
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     move=st.sampled_from([0, 1, -1, 7, -90, 400, -3_000, 60_000]),
     spreads=st.tuples(st.integers(1, 3), st.integers(1, 3)),

@@ -1,5 +1,6 @@
 """A market across halts, delistings and reused names: trades, ids, klines and pages."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,7 @@ from simulator.market.hours.calendar import TradingCalendar
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.intervals import parse_interval
 from simulator.market.market import SimulatedMarket
-from simulator.market.trades.columns import TradeColumns
+from simulator.market.trades.columns import FillKind, TradeColumns
 from simulator.streams.feeds.schedule import KlineClose, kline_events
 
 START = 20_500 * DAY_US
@@ -49,7 +50,7 @@ def test_halt_has_no_trades_and_ids_continue_after_it(name: MarketName) -> None:
     kept = (plain.time_us < HALT_FROM) | (plain.time_us >= HALT_UNTIL)
     assert np.array_equal(halted.time_us, plain.time_us[kept])
     assert np.array_equal(halted.price, plain.price[kept])
-    assert np.array_equal(halted.volume, plain.volume[kept])
+    assert np.array_equal(halted.quantity, plain.quantity[kept])
     before = int(np.searchsorted(plain.time_us, HALT_FROM))
     assert np.array_equal(halted.agg_id[:before], plain.agg_id[:before])
     assert np.array_equal(halted.first_id[:before], plain.first_id[:before])
@@ -57,7 +58,8 @@ def test_halt_has_no_trades_and_ids_continue_after_it(name: MarketName) -> None:
     assert np.array_equal(halted.first_id[1:], halted.first_id[:-1] + halted.slots[:-1])
     for row in (0, before - 1, before, len(halted) - 1):
         begin, count = int(halted.slot_start[row]), int(halted.slots[row])
-        assert halted.slot_quantity[begin : begin + count].sum() == halted.volume[row]
+        if halted.tail_kind[row] == FillKind.MARKET:
+            assert halted.slot_quantity[begin : begin + count].sum() == halted.quantity[row]
 
 
 def test_quote_amounts_are_cut_off_fill_by_fill() -> None:
@@ -78,7 +80,7 @@ def test_any_period_is_the_same_for_every_query(name: MarketName) -> None:
     history = market.history(SYMBOL)
     whole = _trades(market, 6)
     single = [history.minute(START // MINUTE_US + minute) for minute in range(360)]
-    for column in ("time_us", "agg_id", "first_id", "last_counted_id", "quote"):
+    for column in ("time_us", "agg_id", "first_id", "last_id", "quote"):
         parts = np.concatenate([getattr(trades, column) for trades in single])
         assert np.array_equal(parts, getattr(whole, column)), column
     later = int(whole.agg_id[-1])
@@ -240,3 +242,18 @@ def test_changes_keep_other_symbols_and_the_past() -> None:
     theirs = plain.klines(SYMBOL, spec, START, before, view_us=view)
     assert mine == theirs
     assert all(later.open_time_us - one.open_time_us == MINUTE_US for one, later in pairwise(mine))
+
+
+@pytest.mark.parametrize("name", ["spot", "um"])
+def test_trades_at_bounds_are_in_the_first_and_last_instant_of_their_minute(
+    name: MarketName,
+) -> None:
+    listed = tuple(
+        replace(one, trades_at_bounds=True) for one in select_instruments(name, (SYMBOL,), seed=4)
+    )
+    trades = _trades(SimulatedMarket(listed, seed=4, start_us=START), 1)
+    offsets = trades.time_us % MINUTE_US
+    instant_us = 1 if name == "spot" else 1_000
+    assert np.count_nonzero(offsets == 0) >= 60
+    assert np.count_nonzero(offsets == MINUTE_US - instant_us) >= 50
+    assert np.all(np.diff(trades.time_us) >= 0)

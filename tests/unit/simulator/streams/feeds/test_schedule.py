@@ -72,7 +72,7 @@ def test_kline_updates_follow_trades_at_least_a_period_apart(
         times = []
         for event in events:
             if isinstance(event, KlineUpdate):
-                assert 0 <= event.unsent_fills < trades.counted[event.row]
+                assert 0 <= event.unsent_fills < trades.fills[event.row]
                 times.append(int(trades.time_us[event.row]))
                 assert event.due_us - times[-1] == 1_000
         if interval != "1s":

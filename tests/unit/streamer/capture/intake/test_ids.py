@@ -158,7 +158,7 @@ def test_nothing_is_missing_if_the_first_ids_are_already_stored() -> None:
     assert ids.missing_ranges == []
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=80))
 def test_each_id_is_new_once_and_the_rest_of_the_span_is_missing(numbers: list[int]) -> None:
     ids = sequence()
@@ -169,7 +169,7 @@ def test_each_id_is_new_once_and_the_rest_of_the_span_is_missing(numbers: list[i
     assert missing(ids) == set(range(first, max(wanted) + 1)) - wanted
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 20)), max_size=60), st.integers(2, 8))
 def test_missing_ranges_are_bounded_and_joined_without_losing_ids(
     ranges: list[tuple[int, int]], most: int
@@ -216,3 +216,28 @@ def test_lost_ids_are_missing_until_taken() -> None:
     assert [(one.first_id, one.last_id) for one in ids.missing] == [(2, 2), (6, 8), (10, 9)]
     ids.take_lost()
     assert [(one.first_id, one.last_id) for one in ids.missing] == [(2, 2)]
+
+
+def test_rows_lost_before_the_first_trade_arrives_are_missing() -> None:
+    ids = sequence()
+    ids.resume(100, 1_000, 0.0)
+    ids.unstore((70, 700), 100, 5.0)
+    assert missing(ids) == set(range(71, 101))
+
+
+def test_stored_rows_of_a_ticker_reused_meanwhile_are_not_missing_before_the_first_trade() -> None:
+    ids = sequence()
+    for number, at_us in ((500, 10), (1, 3 * MINUTE_US), (2, 3 * MINUTE_US + 1)):
+        ids.take(number, at_us, 0.0)
+    ids.take_lost()
+    ids.resume(1, 3 * MINUTE_US, 0.0)  # read again after a failover
+    assert ids.missing_ranges == []
+    assert lost(ids) == []
+
+
+def test_lost_rows_of_a_reused_ticker_are_missing_from_its_first_trade_on() -> None:
+    ids = sequence()
+    for number, at_us in ((500, 10), (1, 3 * MINUTE_US), (2, 3 * MINUTE_US + 1)):
+        ids.take(number, at_us, 0.0)
+    ids.unstore((500, 10), 2, 5.0)
+    assert missing(ids) == {1, 2}

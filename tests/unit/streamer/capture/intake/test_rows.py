@@ -32,8 +32,9 @@ def agg_trade(number: int, *, price: str = "2.50", first_id: int | None = None) 
     )
 
 
-def trade(number: int, *, price: str = "2.50") -> Trade:
-    return Trade(AT_MS, "BTCUSDT", number, Decimal(price), Decimal("0.1"), AT_MS, False)
+def trade(number: int, *, price: str = "2.50", trade_type: str | None = None) -> Trade:
+    quantity = Decimal("0.1")
+    return Trade(AT_MS, "BTCUSDT", number, Decimal(price), quantity, AT_MS, False, trade_type)
 
 
 def book_ticker(number: int, event_time: int = 0) -> BookTicker:
@@ -74,6 +75,18 @@ def test_single_trades_of_usd_m_skip_without_a_missing_range() -> None:
         made.on_trade(Market.UM, trade(number))
     assert ids(made) == [1, 7]
     assert made.sequences == {}
+
+
+def test_trade_row_has_its_type_if_the_exchange_sends_one() -> None:
+    made, _ = intake("trades")
+    made.on_trade(Market.SPOT, trade(1))
+    made.on_trade(Market.UM, trade(1, trade_type="MARKET"))
+    made.on_trade(Market.UM, trade(2, trade_type="INSURANCE_FUND"))
+    made.on_trade(Market.UM, trade(3, price="0", trade_type="NA"))
+    found = [(row[0], row[2], row[-1]) for row in rows(made)]
+    assert found == [
+        ("BTCUSDT", "1", "\\N"), ("BTCUSDT.P", "1", "MARKET"), ("BTCUSDT.P", "2", "INSURANCE_FUND"),
+    ]  # fmt: skip
 
 
 def test_void_trade_does_not_use_up_its_id() -> None:

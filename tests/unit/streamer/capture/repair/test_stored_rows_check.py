@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, RawTable, book_ticker_line
+from include.store.trades.ids import Reached
 from streamer.capture.repair import stored_rows_check as module
 from streamer.capture.repair.stored_rows_check import Behind, StoredRowsCheck
 
@@ -28,7 +30,7 @@ def book_ticker(symbol: str, number: int) -> str:
 
 
 class Table:
-    """Has these last rows: ids by symbol, made in as many microseconds."""
+    """Has the rows up to these ids by symbol, made in as many microseconds."""
 
     def __init__(self) -> None:
         self.last: dict[str, dict[str, tuple[int, int]]] = {"agg_trades": {}, "book_tickers": {}}
@@ -38,12 +40,16 @@ class Table:
     def has(self, table: RawTable, symbol: str, number: int) -> None:
         self.last[table.name][symbol] = (number, AT_US + number)
 
-    def last_rows(
-        self, _connection: object, table: RawTable, symbols: Sequence[str], since_us: int | None
-    ) -> dict[str, tuple[int, int]]:
-        assert since_us is None
-        self.asked.append((table.name, list(symbols)))
-        return {one: row for one, row in self.last[table.name].items() if one in symbols}
+    def rows_gone(
+        self, _connection: object, table: RawTable, rows: Sequence[Reached]
+    ) -> dict[str, tuple[int, int] | None]:
+        self.asked.append((table.name, [row.symbol for row in rows]))
+        last = self.last[table.name]
+        return {
+            row.symbol: last.get(row.symbol)
+            for row in rows
+            if row.symbol not in last or last[row.symbol][0] < row.last_id
+        }
 
     def dropped_days(
         self, _connection: object, _table: RawTable, since_us: int, until_us: int
@@ -55,7 +61,7 @@ class Table:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     one = Table()
-    monkeypatch.setattr(module, "last_rows", one.last_rows)
+    monkeypatch.setattr(module, "rows_gone", one.rows_gone)
     monkeypatch.setattr(module, "dropped_days", one.dropped_days)
     monkeypatch.setattr(module, "connect", lambda *_, **__: contextlib.nullcontext())
     return one
@@ -67,14 +73,16 @@ async def missing_rows(acknowledged: StoredRowsCheck, behind: list[Behind]) -> l
     return list(behind)
 
 
-async def test_nothing_is_queried_before_anything_is_stored(table: Table) -> None:
-    await StoredRowsCheck("none", lambda _: None).check()
+async def test_nothing_is_queried_before_anything_is_stored(table: Table, tmp_path: Path) -> None:
+    await StoredRowsCheck("none", lambda _: None, tmp_path).check()
     assert table.asked == []
 
 
-async def test_lost_rows_are_reported_once_with_the_last_remaining_row(table: Table) -> None:
+async def test_lost_rows_are_reported_once_with_the_last_remaining_row(
+    table: Table, tmp_path: Path
+) -> None:
     behind: list[Behind] = []
-    acknowledged = StoredRowsCheck("none", behind.extend)
+    acknowledged = StoredRowsCheck("none", behind.extend, tmp_path)
     acknowledged.note(AGG_TRADES, [trade("A", 1), trade("B", 7), trade("A", 2), trade("C", 4)])
     acknowledged.note(BOOK_TICKERS, [book_ticker("A", 30), book_ticker("A", 31)])
     for symbol, number in (("A", 1), ("B", 7)):
@@ -91,20 +99,87 @@ async def test_lost_rows_are_reported_once_with_the_last_remaining_row(table: Ta
     assert await missing_rows(acknowledged, behind) == []
 
 
-async def test_rows_newer_than_our_own_are_no_loss(table: Table) -> None:
+async def test_rows_newer_than_our_own_are_no_loss(table: Table, tmp_path: Path) -> None:
     behind: list[Behind] = []
-    acknowledged = StoredRowsCheck("none", behind.extend)
-    acknowledged.note(AGG_TRADES, [trade("A", 500), trade("B", 7)])
+    acknowledged = StoredRowsCheck("none", behind.extend, tmp_path)
+    acknowledged.note(AGG_TRADES, [trade("A", 500)])
     table.has(AGG_TRADES, "A", 600)
-    table.last["agg_trades"]["B"] = (1, AT_US + 8)  # of another instrument with the name
     assert await missing_rows(acknowledged, behind) == []
 
 
-async def test_archived_rows_are_not_lost(table: Table) -> None:
+async def test_archived_rows_are_not_lost(table: Table, tmp_path: Path) -> None:
     behind: list[Behind] = []
-    acknowledged = StoredRowsCheck("none", behind.extend)
+    acknowledged = StoredRowsCheck("none", behind.extend, tmp_path)
     acknowledged.note(AGG_TRADES, [trade("A", 500)])
     table.dropped = {date(2025, 11, 21)}
     assert await missing_rows(acknowledged, behind) == []
     table.dropped = {date(2025, 11, 20)}
     assert [one.symbol for one in await missing_rows(acknowledged, behind)] == ["A"]
+
+
+async def test_rows_that_a_start_read_are_expected_until_newer_ones_are_written(
+    table: Table, tmp_path: Path
+) -> None:
+    behind: list[Behind] = []
+    acknowledged = StoredRowsCheck("none", behind.extend, tmp_path)
+    acknowledged.expect("agg_trades", {"A": (500, AT_US + 500), "B": (7, AT_US + 7)})
+    acknowledged.expect("agg_trades", {"A": (400, AT_US + 400)})
+    acknowledged.expect("book_tickers", {})
+    assert acknowledged.is_due
+    table.has(AGG_TRADES, "A", 450)
+    table.has(AGG_TRADES, "B", 7)
+    assert await missing_rows(acknowledged, behind) == [
+        Behind("agg_trades", "A", 500, AT_US + 500, (450, AT_US + 450))
+    ]
+    assert not acknowledged.is_due
+    acknowledged.note(AGG_TRADES, [trade("B", 9)])
+    assert [one.id for one in await missing_rows(acknowledged, behind)] == [9]
+    assert await missing_rows(acknowledged, behind) == []
+
+
+async def test_rows_known_when_spooling_began_are_expected_by_the_next_process(
+    table: Table, tmp_path: Path
+) -> None:
+    killed = StoredRowsCheck("none", lambda _: None, tmp_path)
+    assert killed.saving() is None
+    killed.note(BOOK_TICKERS, [book_ticker("A", 31)])
+    killed.expect("agg_trades", {"B": (7, AT_US + 7)})
+    save(killed)
+    assert killed.saving() is None
+    behind: list[Behind] = []
+    following = StoredRowsCheck("none", behind.extend, tmp_path)
+    following.load()
+    table.has(BOOK_TICKERS, "A", 28)
+    table.has(AGG_TRADES, "B", 7)
+    assert await missing_rows(following, behind) == [
+        Behind("book_tickers", "A", 31, AT_US + 31, (28, AT_US + 28))
+    ]
+    assert following.is_outdated
+    save(following)
+    assert not following.is_outdated
+    later = StoredRowsCheck("none", behind.extend, tmp_path)
+    later.load()
+    assert await missing_rows(later, behind) == []
+
+
+def save(acknowledged: StoredRowsCheck) -> None:
+    saving = acknowledged.saving()
+    assert saving is not None
+    saving()
+
+
+def test_refused_save_is_tried_again(tmp_path: Path) -> None:
+    acknowledged = StoredRowsCheck("none", lambda _: None, tmp_path / "gone")
+    acknowledged.note(BOOK_TICKERS, [book_ticker("A", 31)])
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            save(acknowledged)
+
+
+def test_rows_of_datasets_that_this_version_does_not_know_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "acknowledged.json").write_text(
+        '[{"dataset": "depth", "symbol": "A", "id": 1, "time_us": 2}]'
+    )
+    acknowledged = StoredRowsCheck("none", lambda _: None, tmp_path)
+    acknowledged.load()
+    assert not acknowledged.is_due

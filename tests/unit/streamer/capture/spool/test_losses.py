@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.capture.spool.losses import Loss, Losses
+from streamer.capture.spool.losses import LOSSES_FILE, RECORDED_KEPT_S, Loss, Losses
 
 
 def loss(rows: int | None, from_us: int, to_us: int, symbol: str = "A") -> Loss:
@@ -55,7 +55,7 @@ def test_losses_survive_a_restart_until_recorded(tmp_path: Path) -> None:
 
     third = Losses(path)
     third.load()
-    assert len(third) == 0
+    assert len(third) == 1  # recorded once more: the server may be another one
 
 
 def test_loss_that_grew_while_recorded_stays(tmp_path: Path) -> None:
@@ -137,3 +137,35 @@ def test_list_that_grew_during_a_save_counts_as_unsaved(
     monkeypatch.setattr(losses, "_write", grow)
     losses.save()
     assert not losses.is_saved
+
+
+def test_recorded_losses_are_recorded_again_after_a_failure_for_some_minutes(
+    tmp_path: Path,
+) -> None:
+    now_s = 0.0
+    losses = Losses(tmp_path / LOSSES_FILE, now_s=lambda: now_s)
+    first, second = (Loss("trades", "A", "cut", at_us, at_us + 1) for at_us in (10, 90))
+    losses.add([first])
+    losses.forget(losses.take())
+    assert len(losses) == 0
+    losses.record_again()
+    losses.add([second])
+    assert [(gap.from_us, losses.is_known(gap)) for gap in losses.take()] == [
+        (90, False),
+        (10, True),
+    ]
+    losses.forget(losses.take())
+    now_s = RECORDED_KEPT_S
+    losses.record_again()
+    assert losses.take() == []
+
+
+def test_recorded_losses_outlive_the_process(tmp_path: Path) -> None:
+    losses = Losses(tmp_path / LOSSES_FILE)
+    losses.add([Loss("trades", "A", "cut", 10, 11, rows=3)])
+    losses.forget(losses.take())
+    losses.save()
+    following = Losses(tmp_path / LOSSES_FILE)
+    following.load()
+    following.add([Loss("trades", "A", "cut", 90, 91)])
+    assert [(gap.from_us, gap.detail) for gap in following.take()] == [(90, {}), (10, {"rows": 3})]

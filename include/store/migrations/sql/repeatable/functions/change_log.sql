@@ -74,17 +74,111 @@ BEGIN
 END
 $$;
 
+-- Truncating the parent fires this for each partition.
 CREATE OR REPLACE FUNCTION ops.log_truncated_candles() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO ops.candle_changes (symbol, minutes)
-    SELECT c.symbol, tstzmultirange(tstzrange(min(c.open_time), max(c.open_time), '[]'))
-    FROM market.candles_1m AS c
-    GROUP BY c.symbol;
+    EXECUTE format(
+        'INSERT INTO ops.candle_changes (symbol, minutes) '
+        'SELECT c.symbol, tstzmultirange(tstzrange(min(c.open_time), max(c.open_time), ''[]'')) '
+        'FROM %s AS c GROUP BY c.symbol',
+        tg_relid::regclass
+    );
     RETURN NULL;
 END
 $$;
+
+-- A statement fires the triggers of the table that it names. So partitions have their own, else a
+-- change through a partition would leave no trace. ALWAYS: also where session_replication_role is
+-- replica, as in some restores.
+CREATE OR REPLACE FUNCTION ops.log_changes_of(relation regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    trigger_name text;
+    definition text;
+BEGIN
+    FOR trigger_name, definition IN VALUES
+        ('log_inserted', 'AFTER INSERT ON %s REFERENCING NEW TABLE AS new_rows '
+            'FOR EACH STATEMENT EXECUTE FUNCTION ops.log_inserted_candles()'),
+        ('log_updated', 'AFTER UPDATE ON %s REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows '
+            'FOR EACH STATEMENT EXECUTE FUNCTION ops.log_updated_candles()'),
+        ('log_deleted', 'AFTER DELETE ON %s REFERENCING OLD TABLE AS old_rows '
+            'FOR EACH STATEMENT EXECUTE FUNCTION ops.log_deleted_candles()'),
+        ('log_truncated', 'BEFORE TRUNCATE ON %s '
+            'FOR EACH STATEMENT EXECUTE FUNCTION ops.log_truncated_candles()')
+    LOOP
+        CONTINUE WHEN trigger_name = 'log_truncated' AND relation = 'market.candles_1m'::regclass;
+        EXECUTE format('CREATE OR REPLACE TRIGGER %I ' || definition, trigger_name, relation);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, trigger_name);
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ops.log_changes_of(regclass) IS
+'Logs changes of market.candles_1m, or of one of its partitions, in ops.candle_changes and ops.status_changes.';
+
+-- A partition that is attached, detached or dropped changes all its minutes without a statement on them.
+CREATE OR REPLACE FUNCTION ops.log_partition_changes() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$
+DECLARE
+    changed record;
+BEGIN
+    FOR changed IN
+        WITH attached AS (
+            SELECT c.relname::text AS name FROM pg_inherits AS i
+            INNER JOIN pg_class AS c ON i.inhrelid = c.oid
+            WHERE i.inhparent = 'market.candles_1m'::regclass AND NOT i.inhdetachpending
+        ),
+
+        added AS (
+            INSERT INTO ops.candle_partitions (name)
+            SELECT a.name FROM attached AS a
+            ON CONFLICT (name) DO NOTHING
+            RETURNING name
+        ),
+
+        removed AS (
+            DELETE FROM ops.candle_partitions AS p
+            WHERE NOT EXISTS (SELECT FROM attached AS a WHERE a.name = p.name)
+            RETURNING p.name
+        )
+
+        SELECT name, true AS is_added FROM added
+        UNION ALL
+        SELECT name, false FROM removed
+    LOOP
+        -- The names are those of ops.ensure_partition(); others have an unknown period.
+        IF changed.is_added THEN
+            EXECUTE format(
+                'INSERT INTO ops.candle_changes (symbol, minutes) '
+                'SELECT c.symbol, tstzmultirange(tstzrange(min(c.open_time), max(c.open_time), ''[]'')) '
+                'FROM market.%I AS c GROUP BY c.symbol',
+                changed.name
+            );
+        ELSE
+            INSERT INTO ops.candle_changes (symbol, minutes)
+            SELECT s.symbol, tstzmultirange(period.minutes)
+            FROM (
+                SELECT k.symbol FROM ops.candle_symbols() AS k (symbol)
+                UNION
+                SELECT i.symbol FROM market.instruments AS i
+                UNION
+                SELECT d.symbol FROM ops.coverage AS d
+            ) AS s
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN changed.name ~ '_y\d{4}m\d{2}$' THEN tstzrange(
+                    to_timestamp(right(changed.name, 8), '"y"YYYY"m"MM'),
+                    to_timestamp(right(changed.name, 8), '"y"YYYY"m"MM') + interval '1 month'
+                ) ELSE tstzrange('1970-01-01', '2100-01-01') END AS minutes
+            ) AS period;
+        END IF;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ops.log_partition_changes IS
+'Logs the minutes of partitions of market.candles_1m that were attached, detached or dropped.';
 
 -- Whether a bar is complete depends on outages. An outage of a whole market is logged for each symbol
 -- with candles nearby, found by a loose index scan of the partitions of those months.

@@ -88,6 +88,15 @@ BEGIN
     INTO n_offered, first_time, last_time
     FROM pg_temp.candidates AS o;
 
+    -- A day, because clocks differ and simulated time may run ahead. Without this, one wrong time
+    -- would look like a streamer that is up to date.
+    IF last_time > clock_timestamp() + interval '1 day' THEN
+        RAISE EXCEPTION 'candle of % at % lies in the future (now is %)',
+            (SELECT min(o.symbol) FROM pg_temp.candidates AS o WHERE o.open_time = last_time),
+            last_time, clock_timestamp()
+            USING ERRCODE = 'check_violation', CONSTRAINT = 'candles_1m_not_in_the_future';
+    END IF;
+
     next_month := first_time;
     WHILE next_month IS NOT NULL LOOP
         PERFORM ops.ensure_partition('market.candles_1m', next_month);
@@ -449,16 +458,7 @@ BEGIN
         statuses, sources, source_ranks, evidence_times
     ) AS r;
     RETURN QUERY SELECT * FROM ops.merge_candidates();
-    -- Locked in the order in which live candles are written, else two streamers of the same symbols
-    -- deadlock at the end of a minute.
-    PERFORM FROM market.live_candles AS l
-    INNER JOIN unnest(symbols, open_times) AS k (symbol, open_time)
-        ON l.symbol = k.symbol AND l.open_time = k.open_time
-    ORDER BY l.symbol COLLATE "C", l.open_time
-    FOR UPDATE OF l;
-    DELETE FROM market.live_candles AS l
-    USING unnest(symbols, open_times) AS k (symbol, open_time)
-    WHERE l.symbol = k.symbol AND l.open_time = k.open_time;
+    PERFORM ops.delete_live_candles(symbols, open_times);
 END
 $$;
 COMMENT ON FUNCTION ops.store_candles IS

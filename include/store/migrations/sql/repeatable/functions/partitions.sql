@@ -56,6 +56,9 @@ BEGIN
     EXECUTE format(
         'CREATE TABLE market.%I (LIKE %s INCLUDING ALL EXCLUDING COMMENTS)', partition, relation
     );
+    IF by_month THEN
+        PERFORM ops.log_changes_of(format('market.%I', partition)::regclass);
+    END IF;
     EXECUTE format(
         'ALTER TABLE %s ATTACH PARTITION market.%I FOR VALUES FROM (%L) TO (%L)',
         relation, partition,

@@ -36,7 +36,7 @@ SELECT
     'stream'::text COLLATE "C" AS source,
     0 AS revision,
     l.updated_at
-FROM market.live_candles AS l
+FROM market.live_candles_of(NULL) AS l
 WHERE NOT EXISTS (
     SELECT FROM market.candles_1m AS c
     WHERE c.symbol = l.symbol AND c.open_time = l.open_time

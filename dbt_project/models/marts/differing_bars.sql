@@ -1,0 +1,1 @@
+{{ differing_bars_function() }}

@@ -1,0 +1,67 @@
+"""`up` and `demo`: what the screen shows, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.local import demo as module
+from cli.local.demo import run_up
+from include.errors import TransientError
+
+
+class PlayedStack:
+    """A stack whose Airflow does not start."""
+
+    def __init__(self, home: Path, **_: Any) -> None:
+        self.home, self.logs = home, home / "logs"
+        self.airflow = None
+        self.waits = 3
+        self.written: dict[str, str] = {}
+
+    def __enter__(self) -> PlayedStack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def start_database(self) -> None:
+        return
+
+    def start_streamer(self, _arguments: list[str]) -> None:
+        return
+
+    def check(self) -> None:
+        self.waits -= 1
+
+    def streamer_trouble(self) -> str:
+        return ""
+
+    def environment_url(self, _role: str) -> str:
+        return "postgresql://reader@127.0.0.1:5/candelabra"
+
+    def streamer_serves(self) -> dict[str, str]:
+        return {} if self.waits else {"API": "http://127.0.0.1:8300"}
+
+    def write_links(self, links: dict[str, str]) -> None:
+        self.written = links
+
+    def start_airflow(self, *_: object) -> None:
+        raise TransientError(f"no Airflow; links: {sorted(self.written)}")
+
+
+def test_links_are_shown_before_airflow_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CANDELABRA_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "configure_command_logs", lambda *_: None)
+    monkeypatch.setattr(module, "LocalStack", PlayedStack)
+    assert run_up(symbols=("*USDT", "ETHUSDT")) == 1
+    shown = capsys.readouterr().out
+    before, _, after = shown.partition("no Airflow")
+    assert "chart      http://127.0.0.1:8300/" in before
+    assert "symbol=ETHUSDT" in before
+    # `candelabra status` in another terminal knows them as well
+    assert after.startswith("; links: ['REST', 'chart', 'database', 'logs']")
