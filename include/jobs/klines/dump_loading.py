@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import polars as pl
@@ -130,7 +131,7 @@ def _load(
     with tempfile.TemporaryDirectory(prefix="candelabra-dump-") as folder:
         try:
             fetched = _fetch(settings, piece, Path(folder))
-            content, merged = _merge(connection, fetched, piece)
+            content, merged = _merge(connection, fetched, piece, fetched_at_us)
         except _UnusableError as error:
             record_unusable(
                 connection,
@@ -143,6 +144,46 @@ def _load(
                 replaced_by=Source.REST.value,
             )
             return LoadCounts(replaced_dumps=1), []
+    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1), content.covered
+
+
+def _fetch(settings: Settings, piece: DumpPiece, folder: Path) -> FetchedDump:
+    try:
+        with open_dump_site(settings) as site:
+            return site.fetch(piece.path, folder)
+    except (TransientError, PermanentError) as error:
+        raise _UnusableError(error) from error
+
+
+def _merge(
+    connection: Connection, fetched: FetchedDump, piece: DumpPiece, fetched_at_us: int
+) -> tuple[_Content, MergeCounts]:
+    """Merge a file and write the ledgers in one transaction: a kill leaves both or neither.
+
+    PostgreSQL stores one block while the next is read.
+
+    Raises:
+        _UnusableError: damaged, wrong columns, or not a file of rows.
+    """
+    aside: frozenset[int] = frozenset()
+    while True:
+        content = _Content()
+        record = partial(_record, connection, fetched, piece, content, fetched_at_us)
+        try:
+            with closing(read_ahead(_candidates(fetched, piece, content, aside))) as candidates:
+                return content, merge_frames(connection, candidates, record=record)
+        except _RepeatedMinutesError as error:
+            aside = error.repeated_us
+
+
+def _record(
+    connection: Connection,
+    fetched: FetchedDump,
+    piece: DumpPiece,
+    content: _Content,
+    fetched_at_us: int,
+) -> None:
+    """Record a loaded file, the minutes that it covers and its rejected rows."""
     add_coverage(connection, piece.symbol, Source(piece.source), content.covered)
     record_rejected_rows(
         connection,
@@ -167,33 +208,6 @@ def _load(
             },
         ),
     )
-    return LoadCounts.of(merged, rejected=len(content.rejections), dumps=1), content.covered
-
-
-def _fetch(settings: Settings, piece: DumpPiece, folder: Path) -> FetchedDump:
-    try:
-        with open_dump_site(settings) as site:
-            return site.fetch(piece.path, folder)
-    except (TransientError, PermanentError) as error:
-        raise _UnusableError(error) from error
-
-
-def _merge(
-    connection: Connection, fetched: FetchedDump, piece: DumpPiece
-) -> tuple[_Content, MergeCounts]:
-    """Merge a file in one transaction; PostgreSQL stores one block while the next is read.
-
-    Raises:
-        _UnusableError: damaged, wrong columns, or not a file of rows.
-    """
-    aside: frozenset[int] = frozenset()
-    while True:
-        content = _Content()
-        try:
-            with closing(read_ahead(_candidates(fetched, piece, content, aside))) as candidates:
-                return content, merge_frames(connection, candidates)
-        except _RepeatedMinutesError as error:
-            aside = error.repeated_us
 
 
 def _candidates(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 
@@ -201,9 +202,9 @@ def _merge(connection: Connection, symbol: str, answers: _Answers, on_merged: On
     candidates, answers.waiting = answers.waiting, []
     if not candidates:
         return
-    answers.merged += merge_candidates(connection, candidates)
     minutes = ranges_of(candidate.candle.open_time_us for candidate in candidates)
-    add_coverage(connection, symbol, Source.REST, minutes)
+    record = partial(add_coverage, connection, symbol, Source.REST, minutes)
+    answers.merged += merge_candidates(connection, candidates, record=record)
     on_merged(candidates)
 
 

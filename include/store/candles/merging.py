@@ -113,11 +113,19 @@ class MergeCounts:
         )
 
 
-def merge_candidates(connection: Connection, candidates: Iterable[CandleCandidate]) -> MergeCounts:
+def merge_candidates(
+    connection: Connection,
+    candidates: Iterable[CandleCandidate],
+    *,
+    record: Callable[[], None] | None = None,
+) -> MergeCounts:
     """Merge candidates into ``market.candles_1m``, all or none.
 
     Retries after a deadlock or serialization failure, unless the connection is in a transaction of
     the caller: only the caller can repeat that.
+
+    Args:
+        record: as ``merge_frames``.
 
     Raises:
         TransientError: the database is away, or conflicts occurred in all attempts.
@@ -129,7 +137,7 @@ def merge_candidates(connection: Connection, candidates: Iterable[CandleCandidat
         for row in _rows(given):
             copy.write_row(row)
 
-    return _merge_rows(connection, write, _COPY_ROWS)
+    return _merge_rows(connection, write, _COPY_ROWS, record)
 
 
 def merge_frame(
@@ -161,10 +169,19 @@ def merge_frame(
     return counts
 
 
-def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> MergeCounts:
+def merge_frames(
+    connection: Connection,
+    frames: Iterable[pl.DataFrame],
+    *,
+    record: Callable[[], None] | None = None,
+) -> MergeCounts:
     """Merge frames of candidates, all or none; PostgreSQL stores one while the next is produced.
 
     Errors of the frames' generator propagate; then nothing was merged.
+
+    Args:
+        record: writes ledgers over the same connection, in the transaction of the merge and after
+            it; called again if the merge is repeated.
 
     Raises:
         as ``merge_frame``.
@@ -179,7 +196,7 @@ def merge_frames(connection: Connection, frames: Iterable[pl.DataFrame]) -> Merg
             made.append(frame.select(CANDIDATE_COLUMNS))
             write_csv(made[-1], copy)
 
-    return _merge_rows(connection, write, _COPY_CSV)
+    return _merge_rows(connection, write, _COPY_CSV, record)
 
 
 def write_csv(frame: pl.DataFrame, copy: psycopg.Copy) -> None:
@@ -234,7 +251,10 @@ async def _columns(candidates: Sequence[CandleCandidate]) -> list[str]:
 
 
 def _merge_rows(
-    connection: Connection, write: Callable[[psycopg.Copy], object], copy_statement: str
+    connection: Connection,
+    write: Callable[[psycopg.Copy], object],
+    copy_statement: str,
+    record: Callable[[], None] | None = None,
 ) -> MergeCounts:
     is_alone = connection.info.transaction_status == TransactionStatus.IDLE
 
@@ -245,7 +265,10 @@ def _merge_rows(
                 cursor.execute(_CLEAR)
             with cursor.copy(copy_statement) as copy:
                 write(copy)
-            return _counts(cursor.execute(_MERGE).fetchone())
+            counts = _counts(cursor.execute(_MERGE).fetchone())
+            if record is not None:
+                record()
+            return counts
 
     with translated(connection):
         return retried(
