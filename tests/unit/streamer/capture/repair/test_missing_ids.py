@@ -290,6 +290,28 @@ async def test_long_range_is_requested_backwards_to_the_horizon() -> None:
     assert filler.waiting_ids == 0
 
 
+async def test_each_page_of_a_long_range_has_its_own_attempts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under a tight request weight every page may be refused several times."""
+    slowly = slow_waits(monkeypatch)
+    pages = 20
+    exchange = Exchange()
+    exchange.first_us = 15
+    refused: set[int] = set()
+
+    def fetch(dataset: str, symbol: str, first_id: int, last_id: int, until: int) -> FetchCounts:
+        if last_id not in refused:
+            refused.add(last_id)
+            raise TransientError("limited")
+        return exchange.fetch(dataset, symbol, first_id, last_id, until)
+
+    filler = MissingIdsQueue({("trades", "A"): missing(1, pages * 1000)}, fetch, exchange.give_up)
+    await run_until(filler, lambda: filler.filled_rows == pages * 1000)
+    assert [last - first + 1 for _, _, first, last in exchange.asked] == [1000] * pages
+    assert slowly == []
+
+
 async def test_short_range_is_requested_at_any_age() -> None:
     exchange = Exchange()
     exchange.first_us = 15
