@@ -1,6 +1,6 @@
 // Every request of the REST API, from its OpenAPI description; "Try it out" sends it to this server.
 
-SwaggerUIBundle({
+window.ui = SwaggerUIBundle({
   url: "/api/v1/openapi.json",
   dom_id: "#docs",
   deepLinking: true,
