@@ -73,6 +73,7 @@ CONTENT = (
     "SELECT path, checksum, rows, rejected, verdict FROM ops.dump_files ORDER BY 1, 2",
 )
 
+
 def content_of(connection: psycopg.Connection) -> list[object]:
     """Contents of the table and the ledgers, without times of writing."""
     return [connection.execute(statement).fetchall() for statement in CONTENT]
