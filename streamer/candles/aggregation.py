@@ -197,6 +197,7 @@ class SymbolAggregator:
         builder = minute.builder
         if builder is None:
             builder = minute.builder = CandleBuilder(self.symbol, open_time_us)
+            minute.is_first = order is IdOrder.FIRST
             minute.is_whole = (order is FOLLOWS and self._timing.has_contiguous_ids) or (
                 self._complete_since_us is not None and open_time_us > self._complete_since_us
             )
@@ -403,10 +404,16 @@ class SymbolAggregator:
     def _covers(self, minute: Minute, builder: CandleBuilder, kline: Kline) -> bool:
         """Whether an aggregated candle has the trades of a kline; of the first minute after a start
         only the kline's ids tell."""
-        return minute.is_whole or (
+        body = kline.body
+        lacks_start = (
+            minute.is_first
+            and body.first_trade_id < builder.first_trade_id
+            and body.trade_count > builder.trade_count
+        )
+        return (minute.is_whole and not lacks_start) or (
             self._has_every_id(builder)
-            and builder.first_trade_id == kline.body.first_trade_id
-            and builder.last_trade_id == kline.body.last_trade_id
+            and builder.first_trade_id == body.first_trade_id
+            and builder.last_trade_id == body.last_trade_id
         )
 
     def _has_every_id(self, one: CandleBuilder | KlineBody) -> bool:

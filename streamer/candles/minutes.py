@@ -16,6 +16,7 @@ class Minute:
 
     Attributes:
         is_whole: every trade of the minute has been aggregated.
+        is_first: no earlier trade was received, so ids cannot show what was lost before its first.
         frame: the newest kline of the open minute; None once it is closed.
         kline: the closed kline.
         is_closed: the grace has ended; no further trade is expected.
@@ -26,6 +27,7 @@ class Minute:
     open_time_us: int
     builder: CandleBuilder | None = None
     is_whole: bool = False
+    is_first: bool = False
     frame: Kline | None = None
     kline: Kline | None = None
     is_closed: bool = False

@@ -55,6 +55,18 @@ def test_minute_joined_midway_emits_its_closed_kline_once(results: Results) -> N
     ]
 
 
+def test_trades_lost_before_the_first_one_are_not_a_difference(results: Results) -> None:
+    one = aggregator(results)
+    begin(one)
+    trades = minute_trades(0, 1)
+    for each in trades[2:]:
+        one.on_trade(each)  # a network lost the first two; no earlier id tells
+    one.on_kline(kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US + 50_000))
+    (candidate,) = results.candidates
+    assert (candidate.status, candidate.candle.trade_count) == (Status.VERIFIED, len(trades))
+    assert (results.differing, results.disputed) == ([], [])
+
+
 def test_kline_ahead_of_its_trades_waits_for_them(results: Results) -> None:
     one = aggregator(results)
     begin(one)
