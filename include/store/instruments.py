@@ -89,7 +89,8 @@ WHERE
 """
 
 # Spot publishes no start of trading. But trades of one instrument have ascending ids: if all ids of
-# a minute are smaller than those of the minute before, they belong to another instrument.
+# a minute are smaller than those of the minute before, they belong to another instrument. Minutes
+# without ids (from REST or a file) may lie between: it begins after their longest pause.
 _PART_REUSED = """
 WITH listed AS (
     SELECT i.* FROM market.instruments AS i
@@ -99,18 +100,35 @@ WITH listed AS (
 published AS (
     SELECT
         c.symbol, c.open_time, c.last_trade_id,
-        lag(c.first_trade_id) OVER (PARTITION BY c.symbol ORDER BY c.open_time) AS id_before
+        lag(c.first_trade_id) OVER w AS id_before, lag(c.open_time) OVER w AS minute_before
     FROM market.candles_1m AS c
     INNER JOIN listed AS i ON c.symbol = i.symbol AND c.open_time >= i.listed_from
     WHERE
         c.open_time >= %(since)s AND c.open_time < %(seen_at)s
         AND c.trade_count > 0 AND c.first_trade_id IS NOT NULL AND c.status <> 'partial'
+    WINDOW w AS (PARTITION BY c.symbol ORDER BY c.open_time)
+),
+
+shown AS (
+    SELECT DISTINCT ON (symbol) symbol, minute_before, open_time FROM published
+    WHERE last_trade_id < id_before
+    ORDER BY symbol, open_time
+),
+
+traded AS (
+    SELECT
+        c.symbol, c.open_time,
+        c.open_time - lag(c.open_time) OVER (PARTITION BY c.symbol ORDER BY c.open_time) AS pause
+    FROM market.candles_1m AS c
+    INNER JOIN shown AS s ON
+        c.symbol = s.symbol AND c.open_time BETWEEN s.minute_before AND s.open_time
+    WHERE c.trade_count > 0
 ),
 
 reused AS (
-    SELECT symbol, min(open_time) AS begins FROM published
-    WHERE last_trade_id < id_before
-    GROUP BY symbol
+    SELECT DISTINCT ON (symbol) symbol, open_time AS begins FROM traded
+    WHERE pause IS NOT NULL
+    ORDER BY symbol, pause DESC, open_time DESC
 ),
 
 ended AS (
@@ -213,7 +231,8 @@ def part_reused(
     """Split the listings of tickers that passed to another instrument without a delisting.
 
     Their trade ids restart. This shows only in minutes with ids, such as streamed ones. The former
-    listing ends, and the new one begins, with the first minute of smaller ids.
+    listing ends, and the new one begins, with the first minute of smaller ids. If minutes without
+    ids precede it, the new listing begins after the longest pause between them.
 
     Args:
         since_us, seen_at_us: range of minutes to check.

@@ -105,6 +105,23 @@ def test_spot_ticker_with_restarted_trade_ids_gets_a_new_listing(
     assert (begins,) in found  # bars that contain both are rebuilt
 
 
+def test_new_listing_begins_with_its_first_minute_even_without_ids(
+    settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
+) -> None:
+    now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
+    ids = {-300: 900, -299: None, -150: None, -149: None, -148: 0, -20: 2}
+    candidates = []
+    for minute, first_id in ids.items():
+        candle = streamed("COSUSDT", now_us + minute * MINUTE_US, first_id or 0)
+        if first_id is None:
+            candle = replace(candle, first_trade_id=None, last_trade_id=None)
+        candidates.append(CandleCandidate(candle, Status.VERIFIED, Source.REST, now_us))
+    merge_candidates(connection, candidates)
+    assert sync_instruments(settings=settings).ended == 1
+    former, later = listings(connection, "COSUSDT")
+    assert former[1] == later[0] == from_us(now_us - 150 * MINUTE_US)
+
+
 @pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
 def test_minutes_with_missing_trades_prove_no_new_listing(
     settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread, status: Status
