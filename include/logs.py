@@ -33,7 +33,9 @@ def configure_logging(level: str, log_format: Literal["auto", "json", "console"]
     """Set up logging for a process; called once, at an entry point. Logs go to stderr."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(colors=_has_colours())
     )
     structlog.configure(
         processors=[
@@ -53,6 +55,10 @@ def configure_logging(level: str, log_format: Literal["auto", "json", "console"]
     root.addHandler(LibraryLines())
     root.setLevel(logging.WARNING)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core writes to stderr by itself
+
+
+def _has_colours() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Logs of commands that show bars and tables: on a terminal for people, and few."""
+"""Logs of commands that show bars and tables: for people, and few, unless JSON is asked for."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ def quiet(level: Level) -> Level:
 def configure_command_logs(level: Level = "WARNING", log_format: LogFormat = "auto") -> None:
     """Set up the logs of a command; they go to stderr.
 
-    On a terminal they are written for people, whatever LOG_FORMAT says to services, and only from
-    WARNING on. What libraries warn of is for developers: ``python -W default`` shows it.
+    They are written for people, and only from WARNING on: on a terminal always, in a pipe or file
+    unless LOG_FORMAT is ``json``. What libraries warn of is for developers: ``python -W default``
+    shows it.
     """
-    is_terminal = sys.stderr.isatty()
-    configure_logging(
-        quiet(level) if is_terminal else level, "console" if is_terminal else log_format
-    )
+    if log_format == "json" and not sys.stderr.isatty():
+        configure_logging(level, "json")
+    else:
+        configure_logging(quiet(level), "console")
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.ERROR)
     if not sys.warnoptions:

@@ -1,4 +1,4 @@
-"""On a terminal, bars and tables stay whole: no JSON, no warnings of libraries."""
+"""Bars and tables stay whole: no JSON unless asked for, no warnings of libraries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cli.terminal.command_logs import configure_command_logs
 from cli.terminal.console import console
 from cli.terminal.progress import rows_watched
 
-configure_command_logs("INFO", "json")
+configure_command_logs("INFO", sys.argv[1])
 log = structlog.get_logger("test")
 with rows_watched(console(stderr=True)) as watch, watch("a.csv") as shown:
     shown(0.5, 1_000)
@@ -34,12 +34,12 @@ with rows_watched(console(stderr=True)) as watch, watch("a.csv") as shown:
 """
 
 
-def output_of_command(*, is_terminal: bool) -> str:
+def output_of_command(*, is_terminal: bool, log_format: str = "json") -> str:
     ours, its = os.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "TERM": "xterm"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", COMMAND],
+            [sys.executable, "-c", COMMAND, log_format],
             env=environment, stderr=its if is_terminal else subprocess.PIPE, check=True, timeout=60,
         )  # fmt: skip
     finally:
@@ -61,6 +61,14 @@ def test_terminal_has_warnings_for_people_above_the_bar() -> None:
     before = shown[: shown.index("row_refused")]
     assert "\x1b[2K" in before[before.rindex("a.csv") :]
     assert "a.csv" in shown[shown.index("row_refused") :]
+
+
+def test_pipe_has_lines_for_people() -> None:
+    shown = output_of_command(is_terminal=False, log_format="auto")
+    assert "row_refused" in shown
+    assert "cannot go on" in shown
+    for part in ('{"', "\x1b", "file_opened", "old option", "will be removed"):
+        assert part not in shown
 
 
 def test_file_has_json_lines_as_set() -> None:
