@@ -18,6 +18,7 @@ import signal
 import socket
 import stat
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,10 @@ STOP_TIMEOUT_S = 20.0
 IMMEDIATE_STOP_S = 1.0
 """Between SIGQUIT and SIGKILL, after which the next start recovers just the same."""
 START_ATTEMPTS = 3
-"""Another process may take the chosen port before PostgreSQL binds it."""
+"""Another process may take the chosen port before PostgreSQL binds it, or a backend of a killed
+server may hold its shared memory a moment longer."""
+START_PAUSE_S = 0.5
+PORT_IN_USE = "could not create any TCP/IP sockets"
 
 DEFAULTS: Mapping[str, str] = {
     "listen_addresses": "127.0.0.1",
@@ -106,17 +110,21 @@ class EmbeddedPostgres:
         """
         self._initialise()
         self._end_orphan()
+        reason = ""
         for attempt in range(START_ATTEMPTS):
             self.port = self._wanted_port or _free_port()
+            logged = self.log_file.stat().st_size if self.log_file.exists() else 0
             if self._try_start():
                 return
-            if self._wanted_port:
+            reason = _fatal_line(self.log_file, logged)
+            if self._wanted_port and PORT_IN_USE in reason:
                 raise PermanentError(
                     f"PostgreSQL cannot listen on 127.0.0.1:{self._wanted_port}: the port is in "
                     f"use. Choose another, or 0 for any free port. Log: {self.log_file}"
                 )
-            log.warning("postgres_start_again", attempt=attempt, log=str(self.log_file))
-        raise TransientError(f"PostgreSQL did not start; see {self.log_file}")
+            log.warning("postgres_start_again", attempt=attempt, reason=reason)
+            time.sleep(START_PAUSE_S)
+        raise TransientError(f"PostgreSQL did not start: {reason}; see {self.log_file}")
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Stop the server with a fast shutdown; does nothing if it is not running.
@@ -345,6 +353,15 @@ class EmbeddedPostgres:
             f"an earlier PostgreSQL (pid {pid}) still runs on {self.data_dir} and does "
             "not stop; stop it first"
         )
+
+
+def _fatal_line(log_file: Path, since: int) -> str:
+    """Return the last fatal line that a server logged from an offset on."""
+    with log_file.open("rb") as file:
+        file.seek(since)
+        lines = file.read().decode(errors="replace").splitlines()
+    fatal = [line for line in lines if "FATAL:" in line]
+    return (fatal or lines or ["nothing was logged"])[-1].strip()
 
 
 def _postmaster_pid(data_dir: Path) -> int | None:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from deploy.local import postgres as module
 from deploy.local.postgres import EmbeddedPostgres, psql_program
-from include.errors import PermanentError
+from include.errors import PermanentError, TransientError
+from tests.ports import steady_port
 
 
 @pytest.fixture
@@ -65,6 +67,16 @@ def test_port_in_use_is_named(home: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PermanentError, match=f"127.0.0.1:{port}: the port is in use"):
             EmbeddedPostgres(home, port=port).start()
+
+
+def test_start_that_fails_for_another_reason_is_repeated_and_names_it(home: Path) -> None:
+    server = EmbeddedPostgres(home, port=steady_port(), settings={"shared_buffers": "nonsense"})
+    with (
+        capture_logs() as logged,
+        pytest.raises(TransientError, match=r'FATAL: .*"shared_buffers": "nonsense"'),
+    ):
+        server.start()
+    assert [one["event"] for one in logged] == ["postgres_start_again"] * module.START_ATTEMPTS
 
 
 def test_server_listens_on_loopback_and_requires_a_password(home: Path) -> None:
