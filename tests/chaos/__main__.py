@@ -218,7 +218,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--basic",
         action="store_true",
-        help="no stops beyond the lookback, tight request weight, or trades at bounds of minutes",
+        help="no stops beyond the lookback, tight weight, trades at bounds, TLS, or jobs",
     )
     parser.add_argument("--fail-fast", action="store_true", help="end with the first failure")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")

@@ -19,12 +19,14 @@ from deploy.local.postgres import EmbeddedPostgres
 from include.domain.instruments import Market, market_of
 from include.domain.timeframes import MINUTE_US, minute_of, to_us
 from include.errors import CandelabraError, TransientError
+from include.jobs.dbt_env import dbt_environment
 from include.jobs.klines.repair import repair_gaps
 from simulator.faults.plan import PlanError
 from simulator.server import ExchangeThread
-from tests.chaos.oracle.captured import Judge, rows_captured
+from tests.chaos.oracle.capture.captured import Judge, rows_captured
 from tests.chaos.oracle.delivered import Delivered
 from tests.chaos.oracle.ledgers import given_up, reused_tickers
+from tests.chaos.oracle.marts import wrong_bars
 from tests.chaos.oracle.readers import unpublished, wrong_in_view
 from tests.chaos.oracle.verdict import (
     MAX_REPORTED,
@@ -40,6 +42,7 @@ from tests.chaos.oracle.verdict import (
 )
 from tests.chaos.scenario import SYMBOLS, Scenario
 from tests.chaos.stage.blows import Blows
+from tests.chaos.stage.jobs import Jobs
 from tests.chaos.stage.processes import StreamerProcess
 from tests.chaos.stage.reader import Reader
 from tests.chaos.stage.servers import Database, fresh_database
@@ -82,6 +85,7 @@ class Outcome:
         listed: symbols that were newly listed and streamed.
         captured_rows: rows of raw capture, each compared with the exchange's.
         hits: faults that took effect, of all.
+        rounds: of jobs during the faults, how many succeeded and how many failed.
         gaps: gaps of candles, and who closed them.
         max_rss_bytes: peak memory of a streamer.
     """
@@ -94,6 +98,7 @@ class Outcome:
     faults: int = 0
     hits: int = 0
     strikes: list[str] = field(default_factory=list)
+    rounds: dict[str, list[int]] = field(default_factory=dict)
     outage_minutes: int = 0
     gaps: GapCounts = field(default_factory=GapCounts)
     max_rss_bytes: int = 0
@@ -107,10 +112,14 @@ class Outcome:
             f"stream; {self.outage_minutes} of outages; {self.listed} new symbols; "
             f"{self.captured_rows} rows captured; {self.hits} of {self.faults} faults hit; "
             f"{strikes}; {self.gaps.opened} gaps, {self.gaps.of_jobs} closed by jobs, "
-            f"{self.gaps.silent} of them not given up; "
+            f"{self.gaps.silent} of them not given up; {self._jobs()}"
             f"{self.max_rss_bytes / 1e6:.0f} MB; "
             f"equal {self.equal_after_s:.1f} s after the calm; {self.seconds:.1f} s"
         )
+
+    def _jobs(self) -> str:
+        told = [f"{name} {good} of {good + bad}" for name, (good, bad) in self.rounds.items()]
+        return f"jobs that succeeded: {', '.join(told)}; " if told else ""
 
 
 def run(
@@ -144,7 +153,7 @@ def run(
             (folder / name).write_text("")
             one = StreamerProcess(settings, arguments(scenario), log_file=folder / name)
             streamers.append(stack.enter_context(one))
-        run_ = _Run(scenario, exchange, streamers[0], streamers[1], database, patience_s)
+        run_ = _Run(scenario, exchange, streamers[0], streamers[1], database, home, patience_s)
         stack.callback(run_.close)
         try:
             outcome = run_.all()
@@ -182,6 +191,7 @@ class _Run:
         streamer: StreamerProcess,
         twin: StreamerProcess,
         database: Database,
+        home: Path,
         patience_s: float,
     ) -> None:
         self._patience_s = patience_s
@@ -191,6 +201,11 @@ class _Run:
         self._twin = twin
         self._database = database
         self._settings = settings_of_jobs(exchange, database)
+        self._jobs = Jobs(
+            self._settings,
+            dbt_environment(database.dbt_url, home=home),
+            repair_after_s=REPAIR_AFTER_S,
+        )
         self._serving = exchange.call(lambda: asyncio.ensure_future(exchange.exchange.wait()))
         self._repaired_s = 0.0
         self._claims_end_s: float | None = None
@@ -204,8 +219,11 @@ class _Run:
         self._streamer.start()
         began_us = self._first_rows(SYMBOLS, START_TIMEOUT_S)
         self._reader.start()
+        if self._scenario.has_jobs:
+            self._jobs.start()
         self._faults(self._now_us())
         self._calm()
+        self._jobs.stop()
         until_us = minute_of(self._now_us())
         new = self._newly_listed(until_us)
         self._outcome.listed = len(new)
@@ -214,6 +232,7 @@ class _Run:
         self._await_equality(true, began_us, until_us)
         self._check_readers(true, until_us)
         self._streamer.terminate()
+        self._check_marts()
         self._check_that_nothing_is_left()
         self._report(true, began_us, until_us)
         return self._outcome
@@ -226,7 +245,8 @@ class _Run:
             raise AssertionError(f"the simulator failed: {self._serving.exception()!r}")
 
     def close(self) -> None:
-        """No longer watch the exchange."""
+        """End the jobs, and no longer watch the exchange."""
+        self._jobs.stop()
         self._reader.stop()
         self._exchange.call(self._serving.cancel)
 
@@ -239,7 +259,8 @@ class _Run:
         return (
             f"seed {scenario.seed} failed: {error}\n"
             f"run it again: {command(scenario)}\n"
-            f"streamed by {scenario.wanted}{' over TLS' * scenario.is_tls}, "
+            f"streamed by {scenario.wanted}{' over TLS' * scenario.is_tls}"
+            f"{', jobs beside it' * scenario.has_jobs}, "
             f"capture: {', '.join(scenario.capture) or 'none'}\n"
             f"strikes: {strikes}\nfirst of {len(scenario.entries)} faults:\n{faults}\n"
             f"open gaps:\n{self._open_gaps()}\n"
@@ -352,6 +373,15 @@ class _Run:
         )
         if found:
             raise AssertionError(f"readers saw {len(found)} differences:\n{shortened(found)}")
+
+    def _check_marts(self) -> None:
+        """Check that bars built while parts were struck equal the minutes after one more build."""
+        if not self._scenario.has_jobs:
+            return
+        self._outcome.rounds = self._jobs.rounds
+        self._jobs.build()
+        if found := wrong_bars(self._database.url, reused_tickers(self._exchange)):
+            raise AssertionError(f"{len(found)} bars differ:\n{shortened(found)}")
 
     def _repair(self) -> None:
         """Repair periodically, like the DAG ``repair_gaps``, whose tasks are retried."""

@@ -32,7 +32,7 @@ DRAWN_APART: Final = frozenset({"wrong_kline"})
 WRONG_KLINES_AN_HOUR: Final = 20
 REFUSALS_AN_HOUR: Final = 2
 LONG_MINUTES: Final = 100
-"""Runs of this length have stops longer than the lookback."""
+"""Runs of this length have stops longer than the lookback, and jobs."""
 TIGHT_WEIGHT: Final = 60
 """Weight of a minute that a start or a burst of repairs exceeds."""
 BANNED: Final = 418
@@ -74,7 +74,8 @@ class Scenario:
         weight_limit: request weight of a minute of the exchange, if it binds.
         trades_at_bounds: whether each minute has trades in its first and last instant.
         is_tls: whether the exchange speaks TLS, with an authority of its own.
-        is_basic: drawn without the four above.
+        has_jobs: whether repairs and builds of the marts run beside the faults.
+        is_basic: drawn without the five above.
     """
 
     seed: int
@@ -92,6 +93,7 @@ class Scenario:
     weight_limit: int | None = None
     trades_at_bounds: bool = False
     is_tls: bool = False
+    has_jobs: bool = False
     is_basic: bool = False
 
     @property
@@ -122,8 +124,8 @@ def draw(seed: int, *, minutes: float, speed: float, is_basic: bool = False) -> 
     Args:
         minutes: simulated minutes of faults.
         speed: simulated seconds per real second.
-        is_basic: leave out long stops, tight request weight, trades at the bounds of minutes and
-            TLS, as when the seeds of ``FOUND`` were drawn.
+        is_basic: leave out long stops, tight request weight, trades at the bounds of minutes, TLS
+            and jobs, as when the seeds of ``FOUND`` were drawn.
     """
     draws = random.Random(f"chaos {seed}")
     # Each second run begins shortly before a midnight, each fourth before a month's end.
@@ -158,6 +160,7 @@ def draw(seed: int, *, minutes: float, speed: float, is_basic: bool = False) -> 
         weight_limit=None if is_basic else others.choice((None, None, TIGHT_WEIGHT)),
         trades_at_bounds=not is_basic and others.random() < 0.5,
         is_tls=not is_basic and others.random() < TLS_SHARE,
+        has_jobs=not is_basic and minutes >= LONG_MINUTES and others.random() < 0.5,
         is_basic=is_basic,
     )
 

@@ -98,3 +98,10 @@ def test_basic_plan_has_the_same_faults_without_long_stops_and_limits() -> None:
         assert basic.entries == full.entries
         assert basic.strikes == tuple(one for one in full.strikes if "long" not in one.kind)
         assert (basic.weight_limit, basic.trades_at_bounds, basic.is_tls) == (None, False, False)
+        assert not basic.has_jobs
+
+
+def test_half_of_the_long_runs_have_jobs() -> None:
+    long = sum(draw(seed, minutes=LONG_MINUTES, speed=300).has_jobs for seed in range(100))
+    assert 30 < long < 70
+    assert not any(draw(seed, minutes=6, speed=60).has_jobs for seed in range(100))

@@ -15,7 +15,7 @@ from include.domain.instruments import Market, exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, minute_of
 from simulator.faults.plan import Fault
 from simulator.server import ExchangeThread
-from tests.chaos.oracle.exchanged import trades_of
+from tests.chaos.oracle.capture.exchanged import trades_of
 from tests.chaos.oracle.ledgers import exchange_ids
 
 HARMLESS: Final = frozenset({"duplicate", "unknown", "wrong_kline"})

@@ -12,7 +12,7 @@ from psycopg.rows import dict_row
 from include.domain.instruments import Market, market_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of, to_us
 from simulator.server import ExchangeThread
-from tests.chaos.oracle.exchanged import trades_of
+from tests.chaos.oracle.capture.exchanged import trades_of
 from tests.chaos.oracle.verdict import Truth
 from tests.chaos.stage.reader import Published, values_of
 from tests.integration.faults.staging import values_of as values_of_row

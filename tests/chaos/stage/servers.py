@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from deploy.local.postgres import EmbeddedPostgres
-from include.store.migrate import JOBS, STREAMER, migrate
+from include.store.migrate import DBT, JOBS, STREAMER, migrate
 from tests.ports import steady_port
 
 TEMPLATE = "chaos_template"
@@ -36,6 +36,7 @@ class Database:
         self.url = server.url(name)
         self.streamer_url = server.url(name, user=STREAMER, password=PASSWORD)
         self.jobs_url = server.url(name, user=JOBS, password=PASSWORD)
+        self.dbt_url = server.url(name, user=DBT, password=PASSWORD)
 
     def crash(self) -> None:
         """As ``kill -9`` of the postmaster."""
@@ -142,7 +143,7 @@ def chaos_server(folder: Path) -> Iterator[EmbeddedPostgres]:
     with EmbeddedPostgres(folder / "pg", port=steady_port(), settings=settings) as server:
         migrate(server.create_database(TEMPLATE))
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-            for role in (STREAMER, JOBS):
+            for role in (STREAMER, JOBS, DBT):
                 connection.execute(
                     sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
                         sql.Identifier(role), sql.Literal(PASSWORD)

@@ -14,7 +14,7 @@ from include.domain.instruments import market_of
 from include.domain.timeframes import from_us, to_us
 from simulator.server import ExchangeThread
 from streamer.capture.repair.resumption import cannot_be_requested
-from tests.chaos.oracle.exchanged import (
+from tests.chaos.oracle.capture.exchanged import (
     Quote,
     Row,
     book_tickers_of,

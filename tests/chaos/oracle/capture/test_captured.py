@@ -16,8 +16,8 @@ from include.jobs.trades.by_id import RawGap, record_raw_gaps
 from include.store.trades.captured import RAW_TABLES, write_raw
 from simulator.config import SimulatorConfig
 from simulator.server import ExchangeThread
-from tests.chaos.oracle.captured import Judge
-from tests.chaos.oracle.exchanged import Row, book_tickers_of, in_machine_time, trades_of
+from tests.chaos.oracle.capture.captured import Judge
+from tests.chaos.oracle.capture.exchanged import Row, book_tickers_of, in_machine_time, trades_of
 
 SYMBOL = "BTCUSDT"
 DATASETS = ("agg_trades", "trades", "book_tickers")
