@@ -69,7 +69,7 @@ class _Kind:
 
 
 class LibraryLines(logging.Handler):
-    """Logs what libraries tell by ``logging`` like our own events, and not too often.
+    """Logs records of libraries (``logging``) like our own events, and not too often.
 
     A server logs a line for each bad request or frame, so a client could fill the disk.
 
@@ -93,7 +93,7 @@ class LibraryLines(logging.Handler):
         if kind.left_out:
             fields["left_out"], kind.left_out = kind.left_out, 0
         error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, UnicodeError):  # of what a client sent: a traceback tells nothing
+        if isinstance(error, UnicodeError):  # of what a client sent: a traceback does not help
             fields["error"] = str(error)
         elif error is not None:
             fields["exc_info"] = error

@@ -69,7 +69,7 @@ def main() -> int:
     if len(seeds) < arguments.count:
         sys.stdout.write(f"{arguments.count - len(seeds)} seeds went well before\n")
     told: Queue[Told] = Queue()
-    # Each worker has a server of its own, because runs kill it, and runs its part of the seeds.
+    # Each worker has a separate server, because runs kill it, and runs its part of the seeds.
     workers = [
         Process(target=_work, args=(seeds[first :: arguments.workers], arguments, told))
         for first in range(min(arguments.workers, len(seeds)))

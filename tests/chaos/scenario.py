@@ -51,7 +51,7 @@ CAPTURES: Final = (
 )  # fmt: skip
 """Quotes are ten times as many as trades: few runs have them."""
 STREAMS_A_CONNECTION: Final = (2, 4, 6, 1_024)
-"""With 2, each symbol has a connection of its own, which is silent while the symbol is halted."""
+"""With 2, each symbol has a separate connection, which is silent while the symbol is halted."""
 
 TLS_SHARE: Final = 0.3
 MAX_LATE_S = 0.2
@@ -73,7 +73,7 @@ class Scenario:
         lookback_minutes: how far back a start fills; shorter where a stop is longer.
         weight_limit: request weight of a minute of the exchange, if it binds.
         trades_at_bounds: whether each minute has trades in its first and last instant.
-        is_tls: whether the exchange speaks TLS, with an authority of its own.
+        is_tls: whether connections to the exchange use TLS, with the run's own authority.
         has_jobs: whether repairs and builds of the marts run beside the faults.
         is_basic: drawn without the five above.
     """

@@ -40,7 +40,7 @@ RUNS = [
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[EmbeddedPostgres]]:
-    """As many as runs go on at once: each may strike its own."""
+    """One for each parallel run, which may strike it."""
     with ExitStack() as stack:
         folders = [
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="candelabra-chaos-pg-")))

@@ -59,7 +59,7 @@ ON CONFLICT (symbol, month) DO UPDATE SET
 
 @dataclass(frozen=True, slots=True)
 class DifferingBar:
-    """A bar of a mart that differs from the bar rolled up anew.
+    """A bar of a mart that differs from the bar rolled up again.
 
     Attributes:
         stored: values in the mart by column, as text or JSON numbers; None: the bar is missing.
@@ -81,7 +81,7 @@ class DifferingBar:
 
 
 def has_audit(connection: Connection[Any]) -> bool:
-    """Tell whether dbt has created the function that compares."""
+    """Return whether dbt has created the function that compares."""
     with translated(connection):
         row = connection.execute("SELECT to_regprocedure(%s) IS NOT NULL", (FUNCTION,)).fetchone()
     return row == (True,)

@@ -71,7 +71,7 @@ def draw_strikes(draws: random.Random, *, minutes: float, speed: float) -> tuple
         kinds.append(draws.choice(draws.choice((STREAMER_STRIKES, POSTGRES_STRIKES))))
     draws.shuffle(kinds)
     moments = sorted(draws.randrange(span_us) for _ in kinds)
-    # From a random generator of its own: everything else that a seed means is unchanged.
+    # From a separate random generator: everything else that a seed means is unchanged.
     behind = random.Random(sum(moments))
     kinds = [
         "failover" if kind == "postgres_kill" and behind.random() < FAILOVERS else kind
