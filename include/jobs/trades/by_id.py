@@ -32,6 +32,7 @@ class FetchCounts:
         written: new rows.
         absent: ids that the exchange skips.
         first_us: time (µs) of the first trade; None if there was none.
+        next_id: id to continue with, if the exchange failed after some pages; None if all is done.
     """
 
     pages: int
@@ -39,6 +40,7 @@ class FetchCounts:
     written: int
     absent: int = 0
     first_us: int | None = None
+    next_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def fetch_trades(
 ) -> FetchCounts:
     """Fetch the trades with these ids from the exchange and store them, page by page.
 
+    A failure after some pages ends the fetch early, so that no page is requested twice.
+
     Args:
         dataset: ``agg_trades`` (both markets) or ``trades`` (spot).
         first_id, last_id: both included.
@@ -93,26 +97,35 @@ def fetch_trades(
         database_url: of the caller's role; None for the jobs' own.
 
     Raises:
-        TransientError, RateLimitedError: retry later; fetched pages are stored.
+        TransientError, RateLimitedError: retry later; no page was fetched.
         PermanentError: the exchange does not serve these trades, or another instrument has these
             ids by now.
     """
     pages = void = written = served = 0
     first_us: int | None = None
+    next_id: int | None = None
     limit_us = None if until_us is None else until_us + REUSED_AFTER_US
     with _trade_source(settings, dataset, symbol, database_url) as (store, page):
-        for found in _pages(page, f"{symbol} {dataset}", first_id, last_id):
-            pages += 1
-            if limit_us is not None and any(one.time_us > limit_us for one in found):
-                raise PermanentError(_of_another(symbol, dataset, first_id))
-            lines = [one.line for one in found if one.line]
-            void += len(found) - len(lines)
-            written += store(lines)
-            # A void row may have the id of a real trade: count ids, not rows.
-            served += len({one.number for one in found})
-            if first_us is None and found:
-                first_us = found[0].time_us
-    return FetchCounts(pages, void, written, last_id - first_id + 1 - served, first_us)
+        try:
+            for found in _pages(page, f"{symbol} {dataset}", first_id, last_id):
+                if limit_us is not None and any(one.time_us > limit_us for one in found):
+                    raise PermanentError(_of_another(symbol, dataset, first_id))
+                lines = [one.line for one in found if one.line]
+                written += store(lines)
+                pages += 1
+                void += len(found) - len(lines)
+                # A void row may have the id of a real trade: count ids, not rows.
+                served += len({one.number for one in found})
+                if first_us is None and found:
+                    first_us = found[0].time_us
+                next_id = found[-1].number + 1 if found else None
+        except TransientError:
+            if next_id is None:
+                raise
+        else:
+            next_id = None
+    wanted = (last_id + 1 if next_id is None else next_id) - first_id
+    return FetchCounts(pages, void, written, wanted - served, first_us, next_id)
 
 
 def fetch_trailing(

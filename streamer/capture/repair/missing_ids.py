@@ -29,9 +29,9 @@ POLL_S = 0.5
 ABSENT = "the exchange passes over these ids"
 REUSED = "the ticker was given to another instrument"
 NOT_RUNNING = "nobody captured"
-MAX_IDS_AT_ONCE = MAX_TRADES
-"""Ids of one request: a page, so that a failure under a tight request weight repeats no page. The
-last ids of a longer range are requested first: the exchange may not serve the older ones."""
+MAX_IDS_AT_ONCE = 50 * MAX_TRADES
+"""Maximum ids of one request. The last ids of a longer range are requested first: the exchange may
+not serve the older ones."""
 
 
 @dataclass
@@ -147,20 +147,23 @@ class MissingIdsQueue:
     ) -> None:
         self._in_flight = None
         self.filled_rows += counts.written
-        is_whole = missing_range.first_id == first_id
-        (log.info if is_whole else log.debug)(
+        next_id = missing_range.last_id + 1 if counts.next_id is None else counts.next_id
+        log.info(
             "trades_fetched",
             table=dataset,
             symbol=symbol,
             first_id=first_id,
-            last_id=missing_range.last_id,
+            last_id=next_id - 1,
             written=counts.written,
             void=counts.void,
         )
         if counts.absent:
             absent = replace(missing_range, first_id=first_id, last_id=first_id + counts.absent - 1)
             self.on_given_up(dataset, symbol, absent, ABSENT)
-        if not is_whole:
+        if next_id <= missing_range.last_id:
+            # It failed after some pages; their success makes it a new request.
+            sequence.miss(replace(missing_range, first_id=next_id, not_before_s=0.0, attempts=0))
+        if missing_range.first_id < first_id:
             self._go_back(dataset, symbol, sequence, missing_range, first_id, counts.first_us)
 
     def _go_back(

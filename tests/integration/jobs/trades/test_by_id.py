@@ -125,7 +125,18 @@ def test_ids_not_served_yet_are_a_transient_error(
 ) -> None:
     newest = recent_id(exchange, "spot") + 5_000
     with pytest.raises(TransientError, match=f"last wanted {newest + 10**9}"):
-        fetch("agg_trades", "BTCUSDT", newest - 10, newest + 10**9)
+        fetch("agg_trades", "BTCUSDT", newest + 10**8, newest + 10**9)
+
+
+def test_fetch_that_fails_after_some_pages_says_where_to_continue(
+    exchange: ExchangeThread, fetch: Callable[..., FetchCounts]
+) -> None:
+    newest = recent_id(exchange, "spot") + 5_000
+    counts = fetch("agg_trades", "BTCUSDT", newest - 2_999, newest + 10**9)
+    assert counts.pages >= 3
+    assert counts.written >= 3_000
+    assert counts.next_id == newest - 2_999 + counts.written
+    assert counts.absent == 0
 
 
 def test_ids_reused_by_another_instrument_are_refused(

@@ -290,25 +290,26 @@ async def test_long_range_is_requested_backwards_to_the_horizon() -> None:
     assert filler.waiting_ids == 0
 
 
-async def test_each_page_of_a_long_range_has_its_own_attempts(
+async def test_fetch_that_failed_after_some_pages_continues_there_with_new_attempts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Under a tight request weight every page may be refused several times."""
+    """Under a tight request weight every second request may be refused."""
     slowly = slow_waits(monkeypatch)
     pages = 20
-    exchange = Exchange()
-    exchange.first_us = 15
-    refused: set[int] = set()
+    asked: list[tuple[int, int]] = []
 
-    def fetch(dataset: str, symbol: str, first_id: int, last_id: int, until: int) -> FetchCounts:
-        if last_id not in refused:
-            refused.add(last_id)
+    def fetch(_dataset: str, _symbol: str, first_id: int, last_id: int, _until: int) -> FetchCounts:
+        asked.append((first_id, last_id))
+        if len(asked) % 2:
             raise TransientError("limited")
-        return exchange.fetch(dataset, symbol, first_id, last_id, until)
+        next_id = first_id + 1_000
+        return FetchCounts(1, 0, 1_000, first_us=15, next_id=next_id if next_id < last_id else None)
 
+    exchange = Exchange()
     filler = MissingIdsQueue({("trades", "A"): missing(1, pages * 1000)}, fetch, exchange.give_up)
     await run_until(filler, lambda: filler.filled_rows == pages * 1000)
-    assert [last - first + 1 for _, _, first, last in exchange.asked] == [1000] * pages
+    await run_until(filler, lambda: not filler.waiting_ids)
+    assert asked[1::2] == [(1 + 1_000 * page, pages * 1_000) for page in range(pages)]
     assert slowly == []
 
 
