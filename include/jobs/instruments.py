@@ -32,7 +32,8 @@ class InstrumentCounts:
     Attributes:
         listed: instruments in the exchange's list, by market.
         trading: those that trade, by market.
-        ended: listings that left the list, or whose ticker now belongs to another instrument.
+        ended: listings that left the list, or whose ticker now belongs to another instrument, and
+            such ends that were corrected.
     """
 
     listed: dict[str, int]

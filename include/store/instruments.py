@@ -91,52 +91,70 @@ WHERE
 # Spot publishes no start of trading. But trades of one instrument have ascending ids: if all ids of
 # a minute are smaller than those of the minute before, they belong to another instrument. Minutes
 # without ids (from REST or a file) may lie between: it begins after their longest pause.
-_PART_REUSED = """
-WITH listed AS (
-    SELECT i.* FROM market.instruments AS i
-    WHERE i.market = %(market)s AND i.listed_to IS NULL
-),
-
-published AS (
+_FIND_REUSES = """
+WITH published AS (
     SELECT
         c.symbol, c.open_time, c.last_trade_id,
         lag(c.first_trade_id) OVER w AS id_before, lag(c.open_time) OVER w AS minute_before
     FROM market.candles_1m AS c
-    INNER JOIN listed AS i ON c.symbol = i.symbol AND c.open_time >= i.listed_from
+    INNER JOIN market.instruments AS i ON c.symbol = i.symbol
     WHERE
-        c.open_time >= %(since)s AND c.open_time < %(seen_at)s
+        i.market = %(market)s AND i.listed_to IS NULL
+        AND c.open_time >= %(since)s AND c.open_time < %(seen_at)s
         AND c.trade_count > 0 AND c.first_trade_id IS NOT NULL AND c.status <> 'partial'
     WINDOW w AS (PARTITION BY c.symbol ORDER BY c.open_time)
 ),
 
-shown AS (
-    SELECT DISTINCT ON (symbol) symbol, minute_before, open_time FROM published
+reused AS (
+    SELECT
+        symbol, minute_before, open_time,
+        lead(minute_before, 1, %(seen_at)s)
+            OVER (PARTITION BY symbol ORDER BY open_time) AS until
+    FROM published
     WHERE last_trade_id < id_before
-    ORDER BY symbol, open_time
 ),
 
 traded AS (
     SELECT
-        c.symbol, c.open_time,
-        c.open_time - lag(c.open_time) OVER (PARTITION BY c.symbol ORDER BY c.open_time) AS pause
-    FROM market.candles_1m AS c
-    INNER JOIN shown AS s ON
-        c.symbol = s.symbol AND c.open_time BETWEEN s.minute_before AND s.open_time
-    WHERE c.trade_count > 0
-),
-
-reused AS (
-    SELECT DISTINCT ON (symbol) symbol, open_time AS begins FROM traded
-    WHERE pause IS NOT NULL
-    ORDER BY symbol, pause DESC, open_time DESC
-),
-
-ended AS (
-    UPDATE market.instruments AS i
-    SET listed_to = r.begins
+        r.symbol, r.minute_before, r.until, c.open_time,
+        c.open_time
+        - lag(c.open_time) OVER (PARTITION BY c.symbol, r.open_time ORDER BY c.open_time) AS pause
     FROM reused AS r
-    WHERE i.symbol = r.symbol AND i.listed_to IS NULL
-    RETURNING i.symbol
+    INNER JOIN market.candles_1m AS c ON
+        r.symbol = c.symbol AND c.open_time BETWEEN r.minute_before AND r.open_time
+    WHERE c.trade_count > 0
+)
+
+SELECT DISTINCT ON (symbol, minute_before)
+    symbol, minute_before, until, open_time AS begins
+FROM traded
+WHERE pause IS NOT NULL
+ORDER BY symbol, minute_before, pause DESC, open_time DESC
+"""
+
+# The listing that was split here before, perhaps while minutes were missing.
+_FIND_SPLIT = """
+SELECT l.listed_from FROM market.instruments AS l
+INNER JOIN market.instruments AS f ON l.symbol = f.symbol AND l.listed_from = f.listed_to
+WHERE
+    l.symbol = %(symbol)s
+    AND l.listed_from > %(minute_before)s AND l.listed_from <= %(until)s
+ORDER BY l.listed_from LIMIT 1
+"""
+
+_MOVE_SPLIT = """
+UPDATE market.instruments SET
+    listed_from = CASE listed_from WHEN %(split)s THEN %(begins)s ELSE listed_from END,
+    listed_to = CASE listed_to WHEN %(split)s THEN %(begins)s ELSE listed_to END
+WHERE symbol = %(symbol)s AND (listed_from = %(split)s OR listed_to = %(split)s)
+"""
+
+_SPLIT = """
+WITH ended AS (
+    UPDATE market.instruments
+    SET listed_to = %(begins)s
+    WHERE symbol = %(symbol)s AND listed_to IS NULL AND listed_from <= %(minute_before)s
+    RETURNING *
 )
 
 INSERT INTO market.instruments (
@@ -144,12 +162,9 @@ INSERT INTO market.instruments (
     tick_size, step_size, filters, quote_volume_is_exact, seen_at
 )
 SELECT
-    i.symbol, r.begins, i.market, i.exchange_symbol, i.base_asset, i.quote_asset, i.status,
-    i.tick_size, i.step_size, i.filters, i.quote_volume_is_exact, i.seen_at
-FROM listed AS i
-INNER JOIN reused AS r ON i.symbol = r.symbol
-INNER JOIN ended AS e ON i.symbol = e.symbol
-RETURNING symbol
+    symbol, %(begins)s, market, exchange_symbol, base_asset, quote_asset, status,
+    tick_size, step_size, filters, quote_volume_is_exact, seen_at
+FROM ended
 """
 
 _READ = """
@@ -232,21 +247,35 @@ def part_reused(
 
     Their trade ids restart. This shows only in minutes with ids, such as streamed ones. The former
     listing ends, and the new one begins, with the first minute of smaller ids. If minutes without
-    ids precede it, the new listing begins after the longest pause between them.
+    ids precede it, the new listing begins after the longest pause between them. A split moves if
+    such minutes are stored later.
 
     Args:
         since_us, seen_at_us: range of minutes to check.
 
     Returns:
-        The symbols, in order.
+        The symbols that were split or whose split moved, in order.
     """
     arguments = {
         "market": market.value,
         "since": from_us(since_us),
         "seen_at": from_us(seen_at_us),
     }
-    with translated(connection), connection.transaction():
-        return sorted(symbol for (symbol,) in connection.execute(_PART_REUSED, arguments))
+    changed: set[str] = set()
+    with translated(connection), connection.transaction(), connection.cursor() as cursor:
+        names = ("symbol", "minute_before", "until", "begins")
+        for row in cursor.execute(_FIND_REUSES, arguments).fetchall():
+            reuse = dict(zip(names, row, strict=True))
+            split = cursor.execute(_FIND_SPLIT, reuse).fetchone()
+            if split is None:
+                cursor.execute(_SPLIT, reuse)
+            elif split[0] != reuse["begins"]:
+                cursor.execute(_MOVE_SPLIT, {**reuse, "split": split[0]})
+            else:
+                continue
+            if cursor.rowcount:
+                changed.add(reuse["symbol"])
+    return sorted(changed)
 
 
 def read_instruments(
@@ -268,6 +297,16 @@ def read_listings(
 ) -> list[Listing]:
     """Return all listings, including ended ones, by symbol and start."""
     return _read(connection, market=market, symbols=symbols, with_ended=True)
+
+
+def symbols_not_trading(connection: Connection) -> list[str]:
+    """Return the symbols without a listing that trades now, such as delisted and halted ones."""
+    with translated(connection):
+        rows = connection.execute(
+            "SELECT symbol FROM market.instruments GROUP BY symbol "
+            "HAVING NOT bool_or(listed_to IS NULL AND status = 'TRADING') ORDER BY symbol"
+        ).fetchall()
+    return [symbol for (symbol,) in rows]
 
 
 def _read(

@@ -31,6 +31,7 @@ from streamer.capture.intake.ids import MissingRange
 from streamer.capture.intake.rows import Intake
 from streamer.capture.intake.watch import StreamWatch
 from streamer.capture.repair.expected_trades import ExpectedTrades
+from streamer.capture.repair.former_symbols import RECENT_US, FormerSymbols
 from streamer.capture.repair.missing_ids import MissingIdsQueue
 from streamer.capture.repair.resumption import CaptureResumption, cannot_be_requested
 from streamer.capture.repair.stored_rows_check import LOST, Behind, StoredRowsCheck
@@ -143,11 +144,20 @@ class Capture:
             self._give_up,
             calls,
         )
+        self.former = FormerSymbols(
+            self._url,
+            self._datasets,
+            is_captured=self._captured.__contains__,
+            since_us=self._former_since_us,
+            resume=self._resumption.read_rows,
+        )
         self.evidence = ExpectedTrades(
             self._url,
             self.intake.sequences,
-            is_checked=lambda one: one in self._captured and self._resumption.is_done(one),
-            since_us=lambda: self._resumption.since_us,
+            is_checked=lambda one: (
+                (one in self._captured or one in self.former) and self._resumption.is_done(one)
+            ),
+            since_us=lambda: min(self._resumption.since_us, self._former_since_us()),
             on_beyond=self.tails.stopped,
             is_pending=self.tails.is_pending,
             on_given_up=self._give_up,
@@ -214,6 +224,7 @@ class Capture:
             self.missing_ranges.run(),
             self._resumption.run(),
             self.tails.run(),
+            self.former.run(),
             self.evidence.run(),
             self._watch.run(),
             self.whole.run(),
@@ -279,6 +290,13 @@ class Capture:
             for dataset, symbol, one in self.missing_ranges.missing
         ]
         return Checkpoint(until_us - MARGIN_US, missing)
+
+    def _former_since_us(self) -> int:
+        """Return the exchange time since which rows of symbols that no longer trade are checked:
+        two days before the start, or since an earlier process knew every missing id."""
+        before = self._complete_before
+        since_us = (0 if self._began is None else self._began[0]) - RECENT_US
+        return since_us if before is None else min(since_us, before.until_us)
 
     def _join(self, symbols: Sequence[str]) -> None:
         self._feeds.add(symbols)

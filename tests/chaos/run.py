@@ -26,7 +26,7 @@ from simulator.server import ExchangeThread
 from tests.chaos.oracle.capture.captured import Judge, rows_captured
 from tests.chaos.oracle.delivered import Delivered
 from tests.chaos.oracle.ledgers import given_up, reused_tickers
-from tests.chaos.oracle.marts import wrong_bars
+from tests.chaos.oracle.marts import listings, wrong_bars
 from tests.chaos.oracle.readers import unpublished, wrong_in_view
 from tests.chaos.oracle.verdict import (
     MAX_REPORTED,
@@ -381,7 +381,8 @@ class _Run:
         self._outcome.rounds = self._jobs.rounds
         self._jobs.build()
         if found := wrong_bars(self._database.url, reused_tickers(self._exchange)):
-            raise AssertionError(f"{len(found)} bars differ:\n{shortened(found)}")
+            known = "\n".join(listings(self._database.url))
+            raise AssertionError(f"{len(found)} bars differ:\n{shortened(found)}\n{known}")
 
     def _repair(self) -> None:
         """Repair periodically, like the DAG ``repair_gaps``, whose tasks are retried."""

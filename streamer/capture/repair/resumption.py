@@ -116,8 +116,7 @@ class CaptureResumption:
 
     def join(self, symbols: Sequence[str]) -> None:
         """Start reading the rows of these symbols."""
-        after_us = self._now_us() - self._began_us
-        self._joined |= dict.fromkeys(symbols, after_us)
+        after_us = self.read_rows(symbols)
         opened = [
             Loss(dataset, symbol, NOT_RUNNING, None, self._clock_us(dataset, after_us))
             for dataset in self._datasets
@@ -126,7 +125,17 @@ class CaptureResumption:
         ]
         self._losses.add(opened)
         self._own.update(opened)
+
+    def read_rows(self, symbols: Sequence[str]) -> int:
+        """Start reading the rows of these symbols, of which no further rows may arrive.
+
+        Returns:
+            µs since the start.
+        """
+        after_us = self._now_us() - self._began_us
+        self._joined |= dict.fromkeys(symbols, after_us)
         self._has_joined.set()
+        return after_us
 
     def check_again(self, symbols: Sequence[str]) -> None:
         """Read the rows of these symbols again as a start would: PostgreSQL may have lost some.

@@ -15,6 +15,7 @@ from functools import partial
 import structlog
 
 from include.domain.instruments import market_of
+from include.domain.timeframes import DAY_US
 from include.jobs.trades.by_id import Tail
 from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.runtime.rest_queue import (
@@ -37,6 +38,8 @@ MAX_S = 86_400.0
 PROOFS = 2
 """Answers without a further trade that end the requests: a single one may come from a lagging
 cache."""
+TRADES_AGAIN_US = DAY_US
+"""Time after the stop, in µs; a later trade shows that the symbol trades again."""
 
 
 @dataclass(slots=True)
@@ -174,7 +177,9 @@ class TrailingTrades:
             void=tail.counts.void,
         )
         pending.proofs = pending.proofs + 1 if tail.last_id == after_id else 0
-        if pending.proofs >= PROOFS:
+        if tail.last_us > pending.stopped_us + TRADES_AGAIN_US:
+            self._done(dataset, symbol, pending)
+        elif pending.proofs >= PROOFS:
             sequence.prove(tail.last_id)
             self._done(dataset, symbol, pending)
         else:

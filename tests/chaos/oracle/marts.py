@@ -39,6 +39,20 @@ def wrong_bars(database_url: str, reused: Reused) -> list[str]:
     return found
 
 
+def listings(database_url: str) -> list[str]:
+    """Name the listings of symbols with more than one, for a report."""
+    with psycopg.connect(database_url) as connection:
+        rows = connection.execute(
+            "SELECT symbol, listed_from, listed_to FROM market.instruments WHERE symbol IN"
+            " (SELECT symbol FROM market.instruments GROUP BY symbol HAVING count(*) > 1)"
+            " ORDER BY symbol, listed_from"
+        ).fetchall()
+    return [
+        f"listing of {symbol}: {start:%d %H:%M:%S} to {f'{end:%d %H:%M:%S}' if end else 'now'}"
+        for symbol, start, end in rows
+    ]
+
+
 def expected_bars(rows: Rows, name: str, reused: Reused) -> Bars:
     """Return nine values and the count of minutes by symbol and open time of the bar.
 

@@ -33,6 +33,7 @@ WAITING = (
 POLL_SETTINGS = {
     "include.jobs.exchange": "RECONNECT_AFTER_S",
     "streamer.capture.repair.expected_trades": "POLL_INTERVAL_S",
+    "streamer.capture.repair.former_symbols": "POLL_INTERVAL_S",
     "streamer.capture.repair.missing_ids": "POLL_S",
     "streamer.capture.spool.checkpoint": "SAVE_INTERVAL_S",
     "streamer.capture.repair.resumption": "POLL_S",

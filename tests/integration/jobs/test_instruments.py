@@ -122,6 +122,38 @@ def test_new_listing_begins_with_its_first_minute_even_without_ids(
     assert former[1] == later[0] == from_us(now_us - 150 * MINUTE_US)
 
 
+def test_split_moves_when_earlier_minutes_of_the_later_listing_are_stored(
+    settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
+) -> None:
+    now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
+
+    def store(ids: dict[int, int | None]) -> None:
+        candidates = []
+        for minute, first_id in ids.items():
+            candle = streamed("COSUSDT", now_us + minute * MINUTE_US, first_id or 0)
+            if first_id is None:
+                candle = replace(candle, first_trade_id=None, last_trade_id=None)
+            candidates.append(CandleCandidate(candle, Status.VERIFIED, Source.REST, now_us))
+        merge_candidates(connection, candidates)
+
+    store({-300: 900, -140: 8, -20: 10})
+    assert sync_instruments(settings=settings).ended == 1
+    former, later = listings(connection, "COSUSDT")
+    assert former[1] == later[0] == from_us(now_us - 140 * MINUTE_US)
+    connection.execute("DELETE FROM ops.candle_changes")
+    store({-299: None, -150: None, -145: 2})  # repaired later
+    assert sync_instruments(settings=settings).ended == 1
+    assert sync_instruments(settings=settings).ended == 0
+    former, later = listings(connection, "COSUSDT")
+    assert former[1] == later[0] == from_us(now_us - 150 * MINUTE_US)
+    changed = connection.execute(
+        "SELECT lower(m) FROM ops.candle_changes, unnest(minutes) AS m WHERE symbol = 'COSUSDT'"
+    ).fetchall()
+    # bars that contain either are rebuilt
+    assert {(from_us(now_us + minute * MINUTE_US),) for minute in (-150, -140)} <= set(changed)
+    assert len(listings(connection, "COSUSDT")) == 2
+
+
 @pytest.mark.parametrize("status", [Status.PARTIAL, Status.UNCONFIRMED])
 def test_minutes_with_missing_trades_prove_no_new_listing(
     settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread, status: Status

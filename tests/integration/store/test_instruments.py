@@ -13,7 +13,12 @@ from include.domain.instruments import Instrument, Market
 from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
 from include.store.candles.merging import merge_candidates
-from include.store.instruments import read_instruments, read_listings, write_instruments
+from include.store.instruments import (
+    read_instruments,
+    read_listings,
+    symbols_not_trading,
+    write_instruments,
+)
 from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
 Connection = psycopg.Connection[Any]
@@ -88,6 +93,17 @@ def test_listing_ends_when_the_exchange_stops_showing_it(connection: Connection)
         "BTCUSDT.P",
         "ETHUSDT",
     ]
+
+
+def test_symbols_that_do_not_trade_are_halted_or_delisted(connection: Connection) -> None:
+    of = [spot(), spot("ETHUSDT"), spot("LUNAUSDT")]
+    write_instruments(connection, of, NOW)
+    assert symbols_not_trading(connection) == []
+    halted = replace(of[1], status="BREAK")
+    write_instruments(connection, [of[0], halted], NOW + MINUTE_US, whole_market=Market.SPOT)
+    assert symbols_not_trading(connection) == ["ETHUSDT", "LUNAUSDT"]
+    write_instruments(connection, of, NOW + DAY_US)  # one resumes, one ticker is reused
+    assert symbols_not_trading(connection) == []
 
 
 def test_reused_ticker_is_a_new_listing(connection: Connection) -> None:

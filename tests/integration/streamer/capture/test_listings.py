@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 
+from include.domain.timeframes import MINUTE_US, minute_of
+from include.jobs.instruments import sync_instruments
+from include.jobs.klines.repair import repair_minutes
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange
 from simulator.wire.payloads import agg_trade_rows
+from streamer.capture.repair import expected_trades, former_symbols, trailing_trades
 from tests.integration.streamer.capture.queries import AGG_TRADES, TRADES, wait_until
 from tests.integration.streamer.harness import settings_for, streaming
 
@@ -69,6 +73,59 @@ async def test_last_trades_of_a_delisted_symbol_are_fetched(
         await last_ids("BTCUSDT")
         async with streaming(settings, *symbols, capture=("agg_trades", "trades")):
             await wait_until(lambda: is_complete("BTCUSDT"))
+        assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
+
+
+async def test_last_trades_of_a_symbol_that_no_longer_trades_are_fetched(
+    database_url: str,
+    rows_of: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (expected_trades, former_symbols):
+        monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.2)
+    monkeypatch.setattr(trailing_trades, "REST_DELAY_S", 0.2)
+    async with Exchange(SimulatorConfig(speed=60, spot_symbols=("BTCUSDT", "ETHUSDT"))) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
+        history = exchange.markets["spot"].history("ETHUSDT")
+
+        async def ids() -> list[int]:
+            return [row[0] for row in await rows_of(AGG_TRADES, "ETHUSDT")]
+
+        async def grown() -> bool:
+            return len(await ids()) > 50
+
+        async with streaming(settings, "BTCUSDT", "ETHUSDT", capture=("agg_trades",)):
+            await wait_until(grown)
+        stopped_us = exchange.clock.now_us()
+        exchange.faults.add(
+            {"kind": "delisting", "market": "spot", "symbols": "ETHUSDT", "at": "+180s"}
+        )
+        while history.is_trading(exchange.clock.now_us() - 3 * MINUTE_US):
+            await asyncio.sleep(0.05)
+        # A killed process was the last to know of it. Its candles are complete, by a job.
+        await asyncio.to_thread(sync_instruments, settings=settings)
+        await asyncio.to_thread(
+            repair_minutes,
+            settings=settings,
+            symbol="ETHUSDT",
+            start_us=minute_of(stopped_us),
+            end_us=minute_of((history.calendar.sessions[-1].stop_us or 0) - 1),
+        )
+        (row,) = agg_trade_rows(
+            exchange.markets["spot"].agg_trades(
+                "ETHUSDT", view_us=exchange.clock.now_us(), limit=1
+            ),
+            unit_us=1,
+        )
+        assert row["a"] > (await ids())[-1]
+
+        async def is_complete() -> bool:
+            found = await ids()
+            return found == list(range(found[0], row["a"] + 1))
+
+        async with streaming(settings, "BTCUSDT", capture=("agg_trades",)):
+            await wait_until(is_complete)
         assert await rows_of("SELECT * FROM ops.gaps WHERE dataset <> 'candles_1m'") == []
 
 
