@@ -24,8 +24,9 @@ from streamer.runtime.threads import in_thread
 log = structlog.get_logger(__name__)
 
 POLL_INTERVAL_S = 30.0
-CHECKS = 20
+FREQUENT_CHECKS = 20
 """Successful checks after a start; within these ten minutes the registry is synchronised."""
+LATER_INTERVAL_S = 3_600.0
 MAX_CALL_S = 60.0
 RECENT_US = 2 * DAY_US
 """Age of rows that are checked at each start, in µs."""
@@ -62,17 +63,17 @@ class FormerSymbols:
         return symbol in self._symbols
 
     async def run(self) -> None:
-        """Check repeatedly after the start; then wait until cancelled."""
+        """Check often after the start, then hourly, until cancelled."""
         checks = 0
-        while checks < CHECKS:
+        while True:
             try:
                 await self.check()
                 checks += 1
             except (TransientError, PermanentError, TimeoutError) as error:
                 reason = str(error) or f"hangs for {MAX_CALL_S:g} s"
                 log.info("former_symbols_not_read", error=reason)
-            await asyncio.sleep(POLL_INTERVAL_S)
-        await asyncio.Event().wait()
+            is_early = checks < FREQUENT_CHECKS
+            await asyncio.sleep(POLL_INTERVAL_S if is_early else LATER_INTERVAL_S)
 
     async def check(self) -> None:
         """Look up the symbols once.

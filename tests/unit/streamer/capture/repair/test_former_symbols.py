@@ -79,11 +79,11 @@ async def test_each_symbol_with_rows_that_is_not_captured_is_resumed_once(
     assert registry.asked[0] == ("trades", ["A", "WITHOUT"], SINCE_US)
 
 
-async def test_checks_end_after_the_start_and_failures_do_not_count(
+async def test_checks_become_rare_after_the_start_and_failures_do_not_count(
     registry: Registry, resumed: list[str], former: FormerSymbols, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.0)
-    monkeypatch.setattr(module, "CHECKS", 3)
+    monkeypatch.setattr(module, "FREQUENT_CHECKS", 3)
     registry.is_away = True
     task = asyncio.create_task(former.run())
     try:
