@@ -197,6 +197,8 @@ def _run(seed: int, arguments: argparse.Namespace, server: EmbeddedPostgres) -> 
         outcome = run(scenario, server, keep=arguments.keep, patience_s=arguments.patience)
     except ChaosError as error:
         return seed, False, str(error)
+    if arguments.strict and outcome.gaps.silent:
+        return seed, False, f"seed {seed} failed: jobs did the streamer's work\n{outcome}"
     for log in arguments.keep.glob(f"*-{seed}[.-]*") if arguments.keep else ():
         log.unlink()
     return seed, True, str(outcome)
@@ -219,6 +221,11 @@ def _arguments() -> argparse.Namespace:
         "--basic",
         action="store_true",
         help="no stops beyond the lookback, tight weight, trades at bounds, TLS, or jobs",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="fail if jobs closed a gap that the streamer had not given up",
     )
     parser.add_argument("--fail-fast", action="store_true", help="end with the first failure")
     parser.add_argument("--workers", type=int, default=1, help="runs at a time")

@@ -17,7 +17,7 @@ from include.binance.streams.book_tickers import BookTicker
 from include.binance.streams.messages import AggTrade, Trade, microseconds
 from include.domain.exact import ZERO
 from include.domain.instruments import Market, symbol_of
-from include.domain.timeframes import to_us
+from include.domain.timeframes import DAY_US, SECOND_US, to_us
 from include.store.trades.captured import (
     AGG_TRADES,
     BOOK_TICKERS,
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 LATE_S = 2.0
 """Time in which missing ids may still arrive."""
+NEAR_US = 10 * SECOND_US
+"""Distance from midnight, in µs, within which two connections may deliver on different dates."""
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
 
 DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
@@ -142,21 +144,33 @@ class Intake:
         """Add a book ticker; the table removes duplicates of two processes.
 
         Args:
-            age_us: its age, if it was held during a handover. A message that the old connection has
-                delivered already is a repeat, even if its time of receipt falls on another date.
+            age_us: its age, if it was held during a handover. If the old connection has delivered a
+                later message, it has most likely delivered this one too. The table stores it once,
+                except around midnight if the exchange sends no time: then its time of receipt may
+                fall on another date.
         """
         known, name, number = self._last_quotes[market], quote.symbol, quote.update_id
         symbol, last = known.get(name) or (symbol_of(market, name), None)
-        if last == number or (age_us and last is not None and number < last):
+        if last == number or (
+            age_us
+            and last is not None
+            and number < last
+            and not quote.event_time
+            and self._is_near_midnight(age_us)
+        ):
             self.duplicates += 1
             return
-        known[name] = (symbol, number)
+        known[name] = (symbol, max(number, last) if age_us and last is not None else number)
         line = book_ticker_line(
             symbol, number, quote.bid_price, quote.bid_quantity, quote.ask_price,
             quote.ask_quantity, microseconds(quote.event_time) if quote.event_time else None,
             self._now_us() - age_us,
         )  # fmt: skip
         self.lanes.add(self._quotes, line)
+
+    def _is_near_midnight(self, age_us: int) -> bool:
+        now_us = self._now_us()
+        return (now_us - age_us - NEAR_US) // DAY_US != (now_us + NEAR_US) // DAY_US
 
     def last_update_id(self, market: Market, name: str) -> int | None:
         """Return the update id of the last book ticker of an exchange's name; None before the

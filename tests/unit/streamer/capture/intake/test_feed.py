@@ -203,6 +203,18 @@ def test_book_ticker_delivered_twice_around_midnight_is_one_row(clock: Clock) ->
     assert ["21" in at[8:10] for _, at in received] == [True, True, True, False], received
 
 
+def test_book_ticker_that_a_later_one_overtook_before_the_handover_is_stored(clock: Clock) -> None:
+    intake = Intake(DATASETS, max_rows=1_000, on_losses=lambda _: None, now_us=lambda: clock.now_us)
+    feed = feed_of(intake, clock, [])
+    clock.now_us = 1_763_726_400_000_000  # noon
+    feed.on_texts([BOOK_TICKER, BOOK_TICKER.replace(b'"u":7', b'"u":9')])
+    held = [BOOK_TICKER.replace(b'"u":7', f'"u":{number}'.encode()) for number in (7, 8, 9, 10)]
+    feed.on_held(held, [0.4, 0.3, 0.2, 0.1])
+    stored = [int(line.split("\t")[2]) for lane in intake.lanes.lanes for line in lane.rows]
+    assert set(stored) == {7, 8, 9, 10}  # the table stores repeats once
+    assert intake.last_update_id(Market.SPOT, "BTCUSDT") == 10
+
+
 def test_symbols_are_added_and_removed(intake: Intake, clock: Clock) -> None:
     feed = feed_of(intake, clock, [])
     feed.add(["ETHUSDT"])
