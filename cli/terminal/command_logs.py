@@ -21,14 +21,15 @@ def quiet(level: Level) -> Level:
 def configure_command_logs(level: Level = "WARNING", log_format: LogFormat = "auto") -> None:
     """Set up the logs of a command; they go to stderr.
 
-    They are written for people, and only from WARNING on: on a terminal always, in a pipe or file
-    unless LOG_FORMAT is ``json``. What libraries warn of is for developers: ``python -W default``
-    shows it.
+    They are written for people, unless LOG_FORMAT is ``json`` and they go to a pipe or file. A
+    terminal, where bars show the progress, has them only from WARNING on. What libraries warn of is
+    for developers: ``python -W default`` shows it.
     """
-    if log_format == "json" and not sys.stderr.isatty():
-        configure_logging(level, "json")
-    else:
-        configure_logging(quiet(level), "console")
+    is_terminal = sys.stderr.isatty()
+    configure_logging(
+        quiet(level) if is_terminal else level,
+        "json" if log_format == "json" and not is_terminal else "console",
+    )
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.ERROR)
     if not sys.warnoptions:

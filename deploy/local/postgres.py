@@ -106,12 +106,13 @@ class EmbeddedPostgres:
 
         Raises:
             PermanentError: the port is in use, or another version created the cluster.
-            TransientError: the server did not answer within START_TIMEOUT_S.
+            TransientError: the server ended, or did not answer within START_TIMEOUT_S, in each of
+                START_ATTEMPTS attempts.
         """
         self._initialise()
         self._end_orphan()
         reason = ""
-        for attempt in range(START_ATTEMPTS):
+        for attempt in range(1, START_ATTEMPTS + 1):
             self.port = self._wanted_port or _free_port()
             logged = self.log_file.stat().st_size if self.log_file.exists() else 0
             if self._try_start():
@@ -122,8 +123,9 @@ class EmbeddedPostgres:
                     f"PostgreSQL cannot listen on 127.0.0.1:{self._wanted_port}: the port is in "
                     f"use. Choose another, or 0 for any free port. Log: {self.log_file}"
                 )
-            log.warning("postgres_start_again", attempt=attempt, reason=reason)
-            time.sleep(START_PAUSE_S)
+            if attempt < START_ATTEMPTS:
+                log.warning("postgres_start_again", attempt=attempt, reason=reason)
+                time.sleep(START_PAUSE_S)
         raise TransientError(f"PostgreSQL did not start: {reason}; see {self.log_file}")
 
     def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> None:
@@ -360,7 +362,13 @@ def _fatal_line(log_file: Path, since: int) -> str:
     with log_file.open("rb") as file:
         file.seek(since)
         lines = file.read().decode(errors="replace").splitlines()
-    fatal = [line for line in lines if "FATAL:" in line]
+    # Those of the probes say that the server is starting.
+    fatal = [
+        line
+        for line in lines
+        if ("FATAL:" in line or "PANIC:" in line)
+        and not any(part in line for part in ("starting up", "not yet accepting connections"))
+    ]
     return (fatal or lines or ["nothing was logged"])[-1].strip()
 
 

@@ -16,7 +16,7 @@ class Minute:
 
     Attributes:
         is_whole: every trade of the minute has been aggregated.
-        is_first: no earlier trade was received, so ids cannot show what was lost before its first.
+        is_first: its first trade follows no aggregated one: ids cannot show what was lost before.
         frame: the newest kline of the open minute; None once it is closed.
         kline: the closed kline.
         is_closed: the grace has ended; no further trade is expected.

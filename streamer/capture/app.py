@@ -149,6 +149,7 @@ class Capture:
             self._datasets,
             is_captured=self._captured.__contains__,
             since_us=self._former_since_us,
+            now_us=self._exchange_now_us,
             resume=self._resumption.read_rows,
         )
         self.evidence = ExpectedTrades(
@@ -158,7 +159,7 @@ class Capture:
                 (one in self._captured or one in self.former) and self._resumption.is_done(one)
             ),
             since_us=lambda: min(self._resumption.since_us, self._former_since_us()),
-            on_beyond=self.tails.stopped,
+            on_beyond=self._lacks_trades,
             is_pending=self.tails.is_pending,
             on_given_up=self._give_up,
         )
@@ -279,8 +280,7 @@ class Capture:
         """Return the known ids; None until all rows have been read and losses are on disk."""
         if self._began is None or not (self._resumption.is_complete and self.losses.is_saved):
             return None
-        exchange_us, began_s = self._began
-        until_us = exchange_us + int((time.monotonic() - began_s) * 1e6)
+        until_us = self._exchange_now_us()
         for lane in self.intake.lanes.lanes:
             if lane.can_be_requested and lane.rows:
                 moment = lane.rows[0].split("\t")[lane.table.time_index]
@@ -292,11 +292,22 @@ class Capture:
         return Checkpoint(until_us - MARGIN_US, missing)
 
     def _former_since_us(self) -> int:
-        """Return the exchange time since which rows of symbols that no longer trade are checked:
-        two days before the start, or since an earlier process knew every missing id."""
+        """Return the exchange time since which rows and candles are checked: two days before the
+        start, or when an earlier process last knew every missing id, whichever is earlier."""
         before = self._complete_before
         since_us = (0 if self._began is None else self._began[0]) - RECENT_US
         return since_us if before is None else min(since_us, before.until_us)
+
+    def _exchange_now_us(self) -> int:
+        if self._began is None:
+            return 0
+        exchange_us, began_s = self._began
+        return exchange_us + int((time.monotonic() - began_s) * 1e6)
+
+    def _lacks_trades(self, dataset: str, symbol: str, end_us: int) -> None:
+        """Fetch trades that a candle with this end (µs) shows to be missing."""
+        if not self.former.trades_again(symbol, end_us):
+            self.tails.stopped(dataset, symbol, end_us)
 
     def _join(self, symbols: Sequence[str]) -> None:
         self._feeds.add(symbols)

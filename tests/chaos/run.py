@@ -246,8 +246,10 @@ class _Run:
 
     def close(self) -> None:
         """End the jobs, and no longer watch the exchange."""
-        self._jobs.stop()
-        self._reader.stop()
+        try:
+            self._jobs.stop()
+        finally:
+            self._reader.stop()
         self._exchange.call(self._serving.cancel)
 
     def failure_report(self, error: Exception) -> str:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+import structlog
+
 from include.binance.rest.client import MAX_TRADES, BinanceRest
 from include.binance.streams.messages import microseconds
 from include.config import Settings
 from include.domain.instruments import REUSED_AFTER_US, Market, exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
-from include.errors import PermanentError, TransientError
+from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
 from include.store.ledgers.gaps import count_gap_rows, open_gap
 from include.store.postgres.pools import connect, translated
 from include.store.trades.captured import AGG_TRADES, TRADES, write_raw
 
 PUBLIC_DATA_HOST = "data-api.binance.vision"
+MAX_FETCH_S = 300.0
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class FetchCounts:
         written: new rows.
         absent: ids that the exchange skips.
         first_us: time (µs) of the first trade; None if there was none.
-        next_id: id to continue with, if the exchange failed after some pages; None if all is done.
+        next_id: id to continue with, if the fetch ended after some pages; None if all is done.
     """
 
     pages: int
@@ -87,7 +93,8 @@ def fetch_trades(
 ) -> FetchCounts:
     """Fetch the trades with these ids from the exchange and store them, page by page.
 
-    A failure after some pages ends the fetch early, so that no page is requested twice.
+    A failure after some pages ends the fetch early, so that no page is requested twice. So does the
+    first page after ``MAX_FETCH_S``: a small budget of weight makes each page wait.
 
     Args:
         dataset: ``agg_trades`` (both markets) or ``trades`` (spot).
@@ -104,6 +111,7 @@ def fetch_trades(
     pages = void = written = served = 0
     first_us: int | None = None
     next_id: int | None = None
+    until_s = time.monotonic() + MAX_FETCH_S
     limit_us = None if until_us is None else until_us + REUSED_AFTER_US
     with _trade_source(settings, dataset, symbol, database_url) as (store, page):
         try:
@@ -119,11 +127,14 @@ def fetch_trades(
                 if first_us is None and found:
                     first_us = found[0].time_us
                 next_id = found[-1].number + 1 if found else None
-        except TransientError:
+                if next_id is not None and next_id <= last_id and time.monotonic() > until_s:
+                    break
+            else:
+                next_id = None
+        except (TransientError, RefusedAddressError) as error:
             if next_id is None:
                 raise
-        else:
-            next_id = None
+            log.info("fetch_interrupted", symbol=symbol, next_id=next_id, error=str(error))
     wanted = (last_id + 1 if next_id is None else next_id) - first_id
     return FetchCounts(pages, void, written, wanted - served, first_us, next_id)
 

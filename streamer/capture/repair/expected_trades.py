@@ -54,7 +54,8 @@ class ExpectedTrades:
     Args:
         database_url: PostgreSQL with the candles and the trades.
         sequences: ids by dataset and symbol, for rows that can be refetched by id.
-        is_checked: whether a symbol is captured and its last stored row is known.
+        is_checked: whether a symbol is captured, or was until it stopped trading, and its last
+            stored row is known.
         since_us: candles before this time are ignored.
         on_beyond: receives dataset, symbol and the end (µs) of a minute with missing trades, which
             are to be requested from the exchange.

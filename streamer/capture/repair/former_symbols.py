@@ -40,6 +40,7 @@ class FormerSymbols:
         datasets: whose rows are looked up.
         is_captured: whether a symbol is captured now.
         since_us: rows of days before this exchange time are ignored.
+        now_us: the exchange's time.
         resume: receives symbols whose last ids are to be read.
     """
 
@@ -50,17 +51,31 @@ class FormerSymbols:
         *,
         is_captured: Callable[[str], bool],
         since_us: Callable[[], int],
+        now_us: Callable[[], int],
         resume: Callable[[Sequence[str]], object],
     ) -> None:
         self._url = database_url
         self._datasets = datasets
         self._is_captured = is_captured
         self._since_us = since_us
+        self._now_us = now_us
         self._resume = resume
-        self._symbols: set[str] = set()
+        self._symbols: dict[str, int] = {}
+        """Each with the exchange's time at which it did not trade."""
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._symbols
+
+    def trades_again(self, symbol: str, minute_us: int) -> bool:
+        """Whether a former symbol has a candle of a minute after it was found; it is dropped then.
+
+        Another streamer may capture it.
+        """
+        found_us = self._symbols.get(symbol)
+        if found_us is None or minute_us <= found_us:
+            return False
+        del self._symbols[symbol]
+        return True
 
     async def run(self) -> None:
         """Check often after the start, then hourly, until cancelled."""
@@ -85,7 +100,7 @@ class FormerSymbols:
             found = await in_thread(partial(self._found, self._since_us()), name="capture_former")
         if found:
             log.info("former_symbols_checked", symbols=found)
-            self._symbols.update(found)
+            self._symbols.update(dict.fromkeys(found, self._now_us()))
             self._resume(found)
 
     def _found(self, since_us: int) -> list[str]:

@@ -15,7 +15,7 @@ from functools import partial
 import structlog
 
 from include.domain.instruments import market_of
-from include.domain.timeframes import DAY_US
+from include.domain.timeframes import HOUR_US
 from include.jobs.trades.by_id import Tail
 from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.runtime.rest_queue import (
@@ -38,7 +38,7 @@ MAX_S = 86_400.0
 PROOFS = 2
 """Answers without a further trade that end the requests: a single one may come from a lagging
 cache."""
-TRADES_AGAIN_US = DAY_US
+TRADES_AGAIN_US = HOUR_US
 """Time after the stop, in µs; a later trade shows that the symbol trades again."""
 
 

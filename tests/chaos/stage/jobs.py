@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 
 from include.config import Settings
-from include.errors import CandelabraError
+from include.errors import RefusedAddressError, TransientError
 from include.jobs.instruments import sync_instruments
 from include.jobs.klines.repair import repair_gaps
 
@@ -44,6 +44,7 @@ class Jobs:
         self._ends = Event()
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="chaos-jobs")
         self._running: list[Future[None]] = []
+        self._last_error = ""
 
     def start(self) -> None:
         """Begin the rounds."""
@@ -56,8 +57,11 @@ class Jobs:
         """End after the present rounds; raises what no job may raise."""
         self._ends.set()
         self._threads.shutdown()
-        for one in self._running:
+        ended, self._running = self._running, []
+        for one in ended:
             one.result()
+        if ended and not self.rounds["repair"][0]:
+            raise AssertionError(f"no repair succeeded during the faults: {self._last_error}")
 
     def build(self) -> None:
         """Bring the registry and the marts up to date; without faults both must succeed.
@@ -81,8 +85,9 @@ class Jobs:
             repair_gaps(
                 settings=self._settings, worker="chaos jobs", older_than_s=self._repair_after_s
             )
-        except CandelabraError as error:
-            return str(error)
+        except (TransientError, RefusedAddressError) as error:
+            self._last_error = str(error)
+            return self._last_error
         return None
 
     def _build(self) -> str | None:

@@ -65,9 +65,9 @@ def test_terminal_has_warnings_for_people_above_the_bar() -> None:
 
 def test_pipe_has_lines_for_people() -> None:
     shown = output_of_command(is_terminal=False, log_format="auto")
-    assert "row_refused" in shown
-    assert "cannot go on" in shown
-    for part in ('{"', "\x1b", "file_opened", "old option", "will be removed"):
+    for part in ("file_opened", "row_refused", "cannot go on"):
+        assert part in shown
+    for part in ('{"', "\x1b", "old option", "will be removed"):
         assert part not in shown
 
 

@@ -14,6 +14,7 @@ from streamer.capture.repair.former_symbols import FormerSymbols
 from tests.unit.streamer.played_database import Connected
 
 SINCE_US = 77
+FOUND_US = 1_000
 
 
 class Registry:
@@ -62,6 +63,7 @@ def former(registry: Registry, resumed: list[str]) -> FormerSymbols:
         ["trades"],
         is_captured=lambda symbol: symbol == "B",
         since_us=lambda: SINCE_US,
+        now_us=lambda: FOUND_US,
         resume=resume,
     )
 
@@ -77,6 +79,17 @@ async def test_each_symbol_with_rows_that_is_not_captured_is_resumed_once(
     await former.check()
     assert resumed == ["A", "C"]
     assert registry.asked[0] == ("trades", ["A", "WITHOUT"], SINCE_US)
+
+
+async def test_symbol_that_trades_again_is_dropped(
+    registry: Registry, resumed: list[str], former: FormerSymbols
+) -> None:
+    await former.check()
+    assert not former.trades_again("A", FOUND_US)
+    assert "A" in former
+    assert former.trades_again("A", FOUND_US + 1)
+    assert "A" not in former
+    assert not former.trades_again("B", FOUND_US + 1)  # captured: as usual
 
 
 async def test_checks_become_rare_after_the_start_and_failures_do_not_count(

@@ -24,6 +24,26 @@ from streamer.capture.repair.trailing_trades import PROOFS, TrailingTrades
 from streamer.runtime.refusals import Refusals
 
 
+async def test_requests_end_if_the_symbol_trades_again() -> None:
+    ids = IdSequence(late_s=0.0)
+    ids.take(7, 7, 0.0)
+    asked: list[int] = []
+
+    def fetch(_dataset: str, _symbol: str, after_id: int, after_us: int) -> Tail:
+        asked.append(after_id)
+        step_us = module.TRADES_AGAIN_US // 2
+        return Tail(after_id + 1, after_us + step_us, FetchCounts(1, 0, written=1))
+
+    tails = TrailingTrades(
+        {("agg_trades", "A"): ids}, lambda _: True, fetch, lambda *_: None,
+        trade_calls.trade_calls(),
+    )  # fmt: skip
+    tails.stopped("agg_trades", "A", 10)
+    await run_until(tails, lambda: not tails.waiting)
+    assert asked == [7, 8, 9]
+    assert ids.highest == 10
+
+
 class Exchange:
     """Has trades up to an id, one in each microsecond; fails as configured."""
 
