@@ -366,7 +366,7 @@ class ClientConnection(asyncio.Protocol):
     def _ping(self) -> None:
         if not self._is_open:  # the timer was due as the connection ended
             return
-        if not self._stalled:
+        if not self._stalled and self._protocol.state is State.OPEN:
             payload = str(self._server.clock.now_us() // 1_000).encode()
             timeout_s = self._server.ping_times_s()[1]
             self._protocol.send_ping(payload)

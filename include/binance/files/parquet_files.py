@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 import structlog
 
+from include.binance.files.archives import MAX_RATIO
 from include.binance.files.columns import FLAGS, Layout
 from include.errors import RejectedInputError
 
@@ -24,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 200_000
+MANY_ROWS = 1_000_000
+VALUE_BYTES = 8  # at least, of a value in memory
 """Rows in memory, about 20 MB as text, whatever the size of the file's row groups."""
 
 SYMBOL_COLUMN = "symbol"
@@ -48,8 +51,18 @@ def check_parquet(path: Path) -> None:
     """Read a file to its end, to find damage before any row is used.
 
     Raises:
-        RejectedInputError: it is damaged, truncated, or not a Parquet file.
+        RejectedInputError: it is damaged, truncated, or not a Parquet file; or has so many equal
+            rows that it expands to more than ``MAX_RATIO`` times its size.
     """
+    with _readable(path):
+        scan = pl.scan_parquet(path)
+        rows = scan.select(pl.len()).collect().item()
+        expanded = rows * len(scan.collect_schema()) * VALUE_BYTES
+    if rows > MANY_ROWS and expanded > MAX_RATIO * path.stat().st_size:
+        raise RejectedInputError(
+            f"{path.name} has {rows:,} rows in {path.stat().st_size:,} bytes: it expands to more "
+            f"than {MAX_RATIO} times its size"
+        )
     for _ in _batches(path):
         pass
 

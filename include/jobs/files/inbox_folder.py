@@ -25,6 +25,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
+import structlog
+
 from include.errors import PermanentError, RejectedInputError
 from include.jobs.files.checksums import CHECKSUM, checksum_beside
 from include.jobs.files.pieces import InboxFile
@@ -41,7 +43,13 @@ CHECKSUM_WAITS_S = 3_600.0
 MAX_FILES = 200
 """Maximum files of one run; the others wait for the next run."""
 
+MAX_NAME_BYTES = 200
+"""Longest name; a number and the suffix of the reason are added to it."""
+
+_SHOWN_BYTES = 100
 _MAX_NAMESAKES = 10_000
+
+log = structlog.get_logger(__name__)
 
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISLNK, "a symbolic link"),
@@ -92,12 +100,15 @@ def _unchanged(inbox: Path, unchanged_for_s: float) -> Iterator[InboxFile]:
             one
             for one in folders
             if not (one.startswith(".") or (is_top and one in (DONE, FAILED)))
+            and not _refused_for_name(inbox, here / one)
         ]
         links = [one for one in folders if (here / one).is_symlink()]  # they are not entered
         for name in (*names, *links):
             if name.startswith(".") or name.endswith((".part", ".tmp", ".crdownload")):
                 continue
             path = here / name
+            if _refused_for_name(inbox, path):
+                continue
             waits_s = unchanged_for_s
             if name.endswith(CHECKSUM):
                 if os.path.lexists(path.with_name(name.removesuffix(CHECKSUM))):
@@ -110,6 +121,30 @@ def _unchanged(inbox: Path, unchanged_for_s: float) -> Iterator[InboxFile]:
             if checksum is not None and _changed_s(checksum, now_s) > now_s - unchanged_for_s:
                 continue
             yield InboxFile(path.relative_to(inbox).as_posix(), status.st_size)
+
+
+def _refused_for_name(inbox: Path, path: Path) -> bool:
+    """Move a file or folder to ``failed`` if tasks could not name it; return whether it was moved.
+
+    It gets a name of its own, with signs that are no UTF-8 as escapes.
+    """
+    try:
+        size = len(path.name.encode())
+    except UnicodeEncodeError:
+        problem = "its name is not UTF-8"
+    else:
+        if size <= MAX_NAME_BYTES:
+            return False
+        problem = f"its name has {size} bytes, {MAX_NAME_BYTES} at most are possible"
+    shown = path.name.encode("utf-8", "backslashreplace")[:_SHOWN_BYTES].decode(errors="ignore")
+    target = inbox / FAILED / f"{shown}-{uuid4().hex[:8]}"
+    target.parent.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):  # another run was faster
+        path.rename(target)
+        reason = target.with_name(f"{target.name}.reason.txt")
+        reason.write_text(f"{problem}: rename it, and drop it again\n", encoding="utf-8")
+        log.error("inbox_name_refused", place=target.relative_to(inbox).as_posix(), error=problem)
+    return True
 
 
 def _status_of(path: Path) -> os.stat_result | None:
@@ -157,8 +192,10 @@ def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
             if is_ours:
                 if not os.path.lexists(inbox / name):  # else it belongs to that newer file
                     _bring_checksum(inbox, name, abandoned)
-                yield abandoned
-                _remove_empty(abandoned.parent, below=inbox / CLAIMED)
+                try:
+                    yield abandoned
+                finally:
+                    _remove_empty(abandoned.parent, below=inbox / CLAIMED)
                 return
     claimed = inbox / CLAIMED / uuid4().hex / name
     claimed.parent.mkdir(parents=True)
@@ -168,12 +205,14 @@ def claimed_file(inbox: Path, name: str) -> Iterator[Path | None]:
         _remove_empty(claimed.parent, below=inbox / CLAIMED)
         yield None
         return
-    with _locked(claimed) as is_ours:
-        if is_ours:
-            _bring_checksum(inbox, name, claimed)
-        # another run may have taken it for abandoned
-        yield claimed if is_ours else None
-    _remove_empty(claimed.parent, below=inbox / CLAIMED)
+    try:
+        with _locked(claimed) as is_ours:
+            if is_ours:
+                _bring_checksum(inbox, name, claimed)
+            # another run may have taken it for abandoned
+            yield claimed if is_ours else None
+    finally:
+        _remove_empty(claimed.parent, below=inbox / CLAIMED)
 
 
 def _bring_checksum(inbox: Path, name: str, claimed: Path) -> None:
@@ -261,6 +300,8 @@ def set_aside(inbox: Path, where: str, name: str, path: Path, reason: str) -> st
         Its path relative to the inbox.
     """
     wanted = inbox / where / name
+    if any(one.exists() and not one.is_dir() for one in wanted.parents):
+        wanted = inbox / where / name.replace("/", "_")  # a file has the name of a folder
     for folder in wanted.relative_to(inbox).parents:
         _check_folder(inbox / folder)
     target = _free_place(wanted)

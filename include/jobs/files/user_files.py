@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,10 @@ _LAYOUTS = {
     },
 }
 """Kinds by column layout. Layouts of the other market are accepted too: the symbol decides."""
+
+
+_SYMBOL = re.compile(r"\w[\w.-]{0,49}")
+"""Letters of any script, as the exchange has them; no signs that a page or a shell would read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,8 @@ def open_file(
         )
     if not path.name.endswith(SUFFIXES):
         raise RejectedInputError(f"{path} is none of {', '.join(SUFFIXES)}")
+    if path.exists() and not path.is_file():
+        raise RejectedInputError(f"{path} is no file: a pipe or a device cannot be imported")
     check_sum(path)
     check_file(path)
     check_names(path, _stem(path))
@@ -242,7 +249,7 @@ def _symbol_for(path: Path, symbol: str, market: Market | str) -> str:
             "or give --symbol BTCUSDT"
         )
     named = symbols_of([symbol], market_from(market))[0]
-    if named.startswith(".") or any(mark in named for mark in "/\\"):
+    if _SYMBOL.fullmatch(named) is None:
         raise WrongValueError(f"{named!r} is not a symbol; it should be like BTCUSDT or BTCUSDT.P")
     exchange_symbol = exchange_symbol_of(named)
     if inside and symbol_from(inside[0]) not in (

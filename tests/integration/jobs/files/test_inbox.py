@@ -119,6 +119,14 @@ def test_refused_file_moves_to_failed_with_the_reason(
         assert reason in (settings.inbox / "failed" / f"{name}.reason.txt").read_text()
 
 
+def test_refused_file_leaves_no_folder_behind(
+    settings: Settings, drop: Callable[..., Path]
+) -> None:
+    drop("readme.txt", "nothing")
+    assert len(load_all(settings)) == 1
+    assert list((settings.inbox / ".claimed").iterdir()) == []
+
+
 def test_second_file_of_a_name_does_not_replace_the_first(
     settings: Settings, drop: Callable[..., Path]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from include.config import Settings
 from include.errors import PermanentError, RejectedInputError
 from include.jobs.files.inbox import load_file
-from include.jobs.files.inbox_folder import find_files
+from include.jobs.files.inbox_folder import find_files, set_aside
 
 
 def drop(inbox: Path, name: str) -> Path:
@@ -48,6 +48,39 @@ def test_error_about_an_uncreatable_folder_names_the_setting(tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(PermanentError, match="INBOX_FOLDER"):
         find_files(tmp_path / "file" / "inbox")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [(b"\xffb.csv", "is not UTF-8"), (b"x" * 241 + b".csv", "has 245 bytes")],
+)
+def test_name_that_tasks_cannot_use_is_refused_once_and_others_load(
+    tmp_path: Path, name: bytes, reason: str, kind: str
+) -> None:
+    drop(tmp_path, "ABC-1m-2025-01-01.csv")
+    bad = tmp_path / os.fsdecode(name)
+    if kind == "folder":
+        bad.mkdir()
+        drop(bad, "ABC-1m-2025-01-02.csv")
+    else:
+        bad.write_text("1\n")
+    assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
+    assert not os.path.lexists(bad)
+    kept, why = sorted((tmp_path / "failed").iterdir())
+    kept.name.encode()
+    assert why.name == f"{kept.name}.reason.txt"
+    assert reason in why.read_text()
+    assert kept.is_dir() == (kind == "folder")
+    assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
+    assert len(list((tmp_path / "failed").iterdir())) == 2
+
+
+def test_file_below_a_folder_with_the_name_of_a_failed_file_is_set_aside(tmp_path: Path) -> None:
+    drop(tmp_path, "failed/x.csv")
+    path = drop(tmp_path, "x.csv/y.csv")
+    assert set_aside(tmp_path, "failed", "x.csv/y.csv", path, "bad\n") == "failed/x.csv_y.csv"
+    assert (tmp_path / "failed" / "x.csv_y.csv.reason.txt").read_text() == "bad\n"
 
 
 SECRET = "hunter2-password-of-the-database"

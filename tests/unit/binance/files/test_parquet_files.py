@@ -10,7 +10,12 @@ import polars as pl
 import pytest
 
 from include.binance.files.kline_files import KLINES, read_klines
-from include.binance.files.parquet_files import BATCH_ROWS, parquet_layout, parquet_symbols
+from include.binance.files.parquet_files import (
+    BATCH_ROWS,
+    check_parquet,
+    parquet_layout,
+    parquet_symbols,
+)
 from include.binance.files.text_blocks import check_file, layout_of, text_blocks
 from include.binance.files.trade_files import (
     SPOT_AGG_TRADES,
@@ -179,6 +184,16 @@ def test_symbols_are_read_from_their_column(tmp_path: Path, klines: pl.DataFrame
     assert parquet_symbols(written(tmp_path, klines)) == []
     both = klines.with_columns(Symbol=pl.Series(["B", "A"]))
     assert parquet_symbols(written(tmp_path, both)) == ["A", "B"]
+
+
+def test_file_of_very_many_equal_rows_is_refused_unread(
+    tmp_path: Path, klines: pl.DataFrame
+) -> None:
+    path = tmp_path / "BTCUSDT-1m-2024-01-01.parquet"
+    row = klines.head(1)
+    row.join(pl.DataFrame({"n": range(1_500_000)}), how="cross").drop("n").write_parquet(path)
+    with pytest.raises(RejectedInputError, match=r"1,500,000 rows .* more than 250 times its size"):
+        check_parquet(path)
 
 
 def test_file_damaged_anywhere_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 from collections.abc import Callable
 from decimal import Decimal
@@ -70,6 +71,24 @@ def test_every_kind_is_recognised_by_its_rows_in_any_format_and_market(
     parts = list(read_parts(file))
     assert [one for part in parts for one in part.rejections] == []
     assert sum(part.rows for part in parts) == len([row for row in rows if row != OWN_HEADER])
+
+
+def test_pipe_is_refused_unopened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(RejectedInputError, match=r"pipe\.csv is no file"):
+        open_file(tmp_path / "pipe.csv", symbol="BTCUSDT")
+
+
+@pytest.mark.parametrize("symbol", ["BTC\nUSDT", "<b>X", "X\u202e", 'A"B', "=CMD|X", "A" * 51])
+def test_text_with_other_signs_is_no_symbol(write: Write, symbol: str) -> None:
+    path = write("plain.csv", "1,2,3")
+    with pytest.raises(PermanentError, match="is not a symbol"):
+        open_file(path, symbol=symbol)
+
+
+def test_symbols_may_have_letters_of_any_script(write: Write) -> None:
+    path = write("plain.csv", "1735689600000,1,1,1,1,2,1735689659999,2,1,1,1,0")
+    assert open_file(path, symbol="币安人生USDT").symbol == "币安人生USDT"
 
 
 @pytest.mark.parametrize("rows", [TRADES, SPOT_AGG])
