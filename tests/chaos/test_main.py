@@ -70,7 +70,9 @@ def test_failed_cleanup_fails_the_run_and_later_runs_use_another_server(
     monkeypatch.setattr(module, "run", run)
     work(
         [1, 2, 3, 4],
-        argparse.Namespace(minutes=5.0, speed=150.0, keep=None, patience=9.0, basic=False),
+        argparse.Namespace(
+            minutes=5.0, speed=150.0, keep=None, patience=9.0, basic=False, strict=False
+        ),
         told.append,
     )
     assert ran == [(1, 1), (2, 1), (3, 1), (4, 2)]
@@ -90,7 +92,9 @@ def test_seeds_without_a_server_fail_one_after_the_other(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "chaos_server", chaos_server)
     work(
         [1, 2],
-        argparse.Namespace(minutes=5.0, speed=150.0, keep=None, patience=9.0, basic=False),
+        argparse.Namespace(
+            minutes=5.0, speed=150.0, keep=None, patience=9.0, basic=False, strict=False
+        ),
         told.append,
     )
     assert [one[:2] for one in told] == [(1, False), (2, False)]
