@@ -306,7 +306,7 @@ class Capture:
 
     def _lacks_trades(self, dataset: str, symbol: str, end_us: int) -> None:
         """Fetch trades that a candle with this end (µs) shows to be missing."""
-        if not self.former.trades_again(symbol, end_us):
+        if not self.former.drop_if_trading(symbol, end_us):
             self.tails.stopped(dataset, symbol, end_us)
 
     def _join(self, symbols: Sequence[str]) -> None:

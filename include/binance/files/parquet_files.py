@@ -25,9 +25,11 @@ log = structlog.get_logger(__name__)
 
 SUFFIX = ".parquet"
 BATCH_ROWS = 200_000
-MANY_ROWS = 1_000_000
-VALUE_BYTES = 8  # at least, of a value in memory
 """Rows in memory, about 20 MB as text, whatever the size of the file's row groups."""
+MANY_ROWS = 1_000_000
+"""Smaller files are read whatever their ratio; a month of equal minutes compresses well."""
+VALUE_BYTES = 8
+"""Minimum size of a value in memory."""
 
 SYMBOL_COLUMN = "symbol"
 _OPTIONAL = {"ignore": "0", "is_best_match": "true"}

@@ -60,21 +60,21 @@ class FormerSymbols:
         self._since_us = since_us
         self._now_us = now_us
         self._resume = resume
-        self._symbols: dict[str, int] = {}
-        """Each with the exchange's time at which it did not trade."""
+        self._symbols: dict[str, int | None] = {}
+        """Each with the exchange's time at which it did not trade; None once it trades again."""
 
     def __contains__(self, symbol: str) -> bool:
-        return symbol in self._symbols
+        return self._symbols.get(symbol) is not None
 
-    def trades_again(self, symbol: str, minute_us: int) -> bool:
-        """Whether a former symbol has a candle of a minute after it was found; it is dropped then.
+    def drop_if_trading(self, symbol: str, end_us: int) -> bool:
+        """Drop a symbol with a candle that ended after it was found; return whether it was dropped.
 
-        Another streamer may capture it.
+        It trades again, and another streamer may capture it.
         """
         found_us = self._symbols.get(symbol)
-        if found_us is None or minute_us <= found_us:
+        if found_us is None or end_us <= found_us:
             return False
-        del self._symbols[symbol]
+        self._symbols[symbol] = None
         return True
 
     async def run(self) -> None:

@@ -105,11 +105,12 @@ def test_spot_ticker_with_restarted_trade_ids_gets_a_new_listing(
     assert (begins,) in found  # bars that contain both are rebuilt
 
 
-def test_new_listing_begins_with_its_first_minute_even_without_ids(
-    settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
-) -> None:
-    now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
-    ids = {-300: 900, -299: None, -150: None, -149: None, -148: 0, -20: 2}
+def store(connection: psycopg.Connection, now_us: int, ids: dict[int, int | None]) -> None:
+    """Store minutes of COSUSDT by REST.
+
+    Args:
+        ids: first trade id by minute before now; None without ids.
+    """
     candidates = []
     for minute, first_id in ids.items():
         candle = streamed("COSUSDT", now_us + minute * MINUTE_US, first_id or 0)
@@ -117,6 +118,13 @@ def test_new_listing_begins_with_its_first_minute_even_without_ids(
             candle = replace(candle, first_trade_id=None, last_trade_id=None)
         candidates.append(CandleCandidate(candle, Status.VERIFIED, Source.REST, now_us))
     merge_candidates(connection, candidates)
+
+
+def test_new_listing_begins_with_its_first_minute_even_without_ids(
+    settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
+) -> None:
+    now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
+    store(connection, now_us, {-300: 900, -299: None, -150: None, -149: None, -148: 0, -20: 2})
     assert sync_instruments(settings=settings).ended == 1
     former, later = listings(connection, "COSUSDT")
     assert former[1] == later[0] == from_us(now_us - 150 * MINUTE_US)
@@ -126,22 +134,12 @@ def test_split_moves_when_earlier_minutes_of_the_later_listing_are_stored(
     settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
 ) -> None:
     now_us = exchange.clock.now_us() // MINUTE_US * MINUTE_US
-
-    def store(ids: dict[int, int | None]) -> None:
-        candidates = []
-        for minute, first_id in ids.items():
-            candle = streamed("COSUSDT", now_us + minute * MINUTE_US, first_id or 0)
-            if first_id is None:
-                candle = replace(candle, first_trade_id=None, last_trade_id=None)
-            candidates.append(CandleCandidate(candle, Status.VERIFIED, Source.REST, now_us))
-        merge_candidates(connection, candidates)
-
-    store({-300: 900, -140: 8, -20: 10})
+    store(connection, now_us, {-300: 900, -140: 8, -20: 10})
     assert sync_instruments(settings=settings).ended == 1
     former, later = listings(connection, "COSUSDT")
     assert former[1] == later[0] == from_us(now_us - 140 * MINUTE_US)
     connection.execute("DELETE FROM ops.candle_changes")
-    store({-299: None, -150: None, -145: 2})  # repaired later
+    store(connection, now_us, {-299: None, -150: None, -145: 2})  # repaired later
     assert sync_instruments(settings=settings).ended == 1
     assert sync_instruments(settings=settings).ended == 0
     former, later = listings(connection, "COSUSDT")

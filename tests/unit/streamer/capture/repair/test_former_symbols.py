@@ -85,11 +85,14 @@ async def test_symbol_that_trades_again_is_dropped(
     registry: Registry, resumed: list[str], former: FormerSymbols
 ) -> None:
     await former.check()
-    assert not former.trades_again("A", FOUND_US)
+    assert not former.drop_if_trading("A", FOUND_US)
     assert "A" in former
-    assert former.trades_again("A", FOUND_US + 1)
+    assert former.drop_if_trading("A", FOUND_US + 1)
     assert "A" not in former
-    assert not former.trades_again("B", FOUND_US + 1)  # captured: as usual
+    assert not former.drop_if_trading("B", FOUND_US + 1)  # captured: as usual
+    await former.check()  # the registry is a day old
+    assert "A" not in former
+    assert resumed == ["A"]
 
 
 async def test_checks_become_rare_after_the_start_and_failures_do_not_count(
