@@ -324,6 +324,8 @@ class SymbolAggregator:
         if self.ids.next_id == WAITING:
             self._stop_waiting_if_due(exchange_us)
         self.ids.may_wait = self._timing.has_contiguous_ids
+        if self.ids.next_id == WAITING:
+            return False  # the awaited trades may belong to a minute whose grace has ended
         has_closed = False
         grace_us = self._timing.grace_us
         self._skip_unknown(exchange_us)

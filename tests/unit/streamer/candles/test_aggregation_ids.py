@@ -65,6 +65,21 @@ def test_ids_that_skip_by_design_are_not_missing(results: Results) -> None:
     assert [o.status for o in results.candidates] == [Status.PARTIAL, Status.UNCONFIRMED]
 
 
+def test_minute_stays_open_while_its_last_trade_may_still_come(results: Results) -> None:
+    one = aggregator(results, expects_klines=False)
+    begin(one)
+    one.on_trade(trade(1, T0 + SECOND_US))
+    late = T0 + MINUTE_US + GRACE + 1
+    one.on_trade(trade(3, late))  # the grace has ended, and trade 2 was overtaken
+    one.on_clock(late)
+    assert results.candidates == []
+    one.on_trade(trade(2, T0 + MINUTE_US - 1, price="7"))
+    one.on_clock(late)
+    (candidate,) = results.candidates
+    assert (candidate.status, candidate.candle.close) == (Status.UNCONFIRMED, 7)
+    assert (candidate.candle.trade_count, results.missing) == (2, [])
+
+
 def test_void_trade_does_not_replace_the_real_one(results: Results) -> None:
     one = aggregator(results)
     begin(one)
