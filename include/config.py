@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     jobs_database_url: str = Field(default="", description="Role candelabra_jobs.")
     dbt_database_url: str = Field(default="", description="Role candelabra_dbt.")
     reader_database_url: str = Field(default="", description="Role candelabra_reader.")
+    serving_database_url: str = Field(default="", description="Role candelabra_serving.")
     accounts_database_url: str = Field(default="", description="Role candelabra_accounts.")
 
     # --- the exchange
@@ -323,6 +324,7 @@ class Settings(BaseSettings):
         "jobs_database_url",
         "dbt_database_url",
         "reader_database_url",
+        "serving_database_url",
         "accounts_database_url",
     )
     @classmethod
@@ -475,15 +477,16 @@ class Settings(BaseSettings):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def url_for(
-        self, role: Literal["owner", "streamer", "jobs", "dbt", "reader", "accounts"]
+        self, role: Literal["owner", "streamer", "jobs", "dbt", "reader", "serving", "accounts"]
     ) -> str:
-        """The database URL for a role.
+        """The database URL for a role; serving processes may also have that of readers.
 
         Raises:
             PermanentError: neither the role's variable nor DATABASE_URL is set.
         """
         own = "" if role == "owner" else str(getattr(self, f"{role}_database_url"))
-        url = own or self.database_url
+        shared = self.reader_database_url if role == "serving" else ""
+        url = own or shared or self.database_url
         if not url:
             variable = "" if role == "owner" else f"{role.upper()}_DATABASE_URL or "
             raise PermanentError(
@@ -503,7 +506,7 @@ class Settings(BaseSettings):
         """Database URLs by role name, for roles with a variable of their own."""
         return {
             f"candelabra_{role}": url
-            for role in ("streamer", "jobs", "dbt", "reader", "accounts")
+            for role in ("streamer", "jobs", "dbt", "reader", "serving", "accounts")
             if (url := str(getattr(self, f"{role}_database_url")))
         }
 

@@ -54,7 +54,7 @@ async def serve(settings: Settings, address: str, stop: asyncio.Event) -> None:
     """
     async with (
         _streamer(settings, address) if address else _nats(settings) as source,
-        served(settings, source.market, url=settings.url_for("reader")) as serving,
+        served(settings, source.market, url=settings.url_for("serving")) as serving,
     ):
         collect_seldom()
         log.info("serving", source=source.place, grpc=serving.grpc_address, api=serving.api_url)

@@ -154,7 +154,8 @@ async def serve_hub(
         ticks=observed.ticks,
         statistics=lambda: statistics(observed),
     )
-    url = settings.reader_database_url or settings.url_for("streamer")
+    url = settings.serving_database_url or settings.reader_database_url
+    url = url or settings.url_for("streamer")
     async with served(settings, market, url=url) as serving:
         observed.grpc_address, observed.api_url = serving.grpc_address, serving.api_url
         book_tickers = BookTickers(

@@ -36,7 +36,7 @@ ENVIRONMENT_FILE = "environment.json"
 AIRFLOW_ROLE = "airflow"
 PARTS: Mapping[str, Sequence[str]] = {
     "simulator": (),
-    "streamer": ("streamer", "reader", "accounts"),
+    "streamer": ("streamer", "serving", "accounts"),
     "airflow": ("jobs", "dbt", "reader"),
 }
 """Roles that each service connects as; none has the owner's login."""
@@ -122,7 +122,7 @@ class LocalStack:
         return self.environment["DATABASE_URL"]
 
     def environment_url(self, role: str) -> str:
-        """URL for a role (``streamer``, ``jobs``, ``dbt``, ``reader``)."""
+        """URL for a role (``streamer``, ``jobs``, ``dbt``, ``reader``, ``serving``)."""
         return self.environment.get(f"{role.upper()}_DATABASE_URL") or self.database_url
 
     def environment_of(self, part: str) -> dict[str, str]:

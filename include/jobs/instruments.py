@@ -80,15 +80,17 @@ def sync_instruments(
 
 
 def _part_reused(connection: Connection, seen_at_us: int) -> int:
-    """Split listings of reused spot tickers, which the exchange's list does not show; count them.
+    """Split listings of reused spot tickers, which the exchange's list does not show.
 
-    See ``part_reused``.
+    See ``part_reused``. Return how many listings ended by it.
     """
     since_us = seen_at_us - IDS_CHECKED_US
     reused = part_reused(connection, Market.SPOT, since_us=since_us, seen_at_us=seen_at_us)
-    if reused:
-        log.info("tickers_reused", count=len(reused), symbols=reused[:MAX_NAMED])
-    return len(reused)
+    if reused.split:
+        log.info("tickers_reused", count=len(reused.split), symbols=reused.split[:MAX_NAMED])
+    if reused.moved:
+        log.info("listings_moved", count=len(reused.moved), symbols=reused.moved[:MAX_NAMED])
+    return len(reused.split)
 
 
 def _log_changes(market: Market, known: dict[str, str], now: dict[str, str]) -> None:

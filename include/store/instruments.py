@@ -180,6 +180,14 @@ ORDER BY symbol, listed_from
 
 
 @dataclass(frozen=True, slots=True)
+class Reuses:
+    """Symbols of reused tickers: split into two listings now, or split before at another minute."""
+
+    split: list[str]
+    moved: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Listing:
     """An instrument from ``listed_from_us`` to ``listed_to_us`` (None: still listed).
 
@@ -242,7 +250,7 @@ def write_instruments(
 
 def part_reused(
     connection: Connection, market: Market, *, since_us: int, seen_at_us: int
-) -> list[str]:
+) -> Reuses:
     """Split the listings of tickers that passed to another instrument without a delisting.
 
     Their trade ids restart. This shows only in minutes with ids, such as streamed ones. The former
@@ -252,16 +260,14 @@ def part_reused(
 
     Args:
         since_us, seen_at_us: range of minutes to check.
-
-    Returns:
-        The symbols that were split or whose split moved, in order.
     """
     arguments = {
         "market": market.value,
         "since": from_us(since_us),
         "seen_at": from_us(seen_at_us),
     }
-    changed: set[str] = set()
+    split_now: set[str] = set()
+    moved: set[str] = set()
     with translated(connection), connection.transaction(), connection.cursor() as cursor:
         names = ("symbol", "minute_before", "until", "begins")
         for row in cursor.execute(_FIND_REUSES, arguments).fetchall():
@@ -269,13 +275,12 @@ def part_reused(
             split = cursor.execute(_FIND_SPLIT, reuse).fetchone()
             if split is None:
                 cursor.execute(_SPLIT, reuse)
+                if cursor.rowcount:
+                    split_now.add(reuse["symbol"])
             elif split[0] != reuse["begins"]:
                 cursor.execute(_MOVE_SPLIT, {**reuse, "split": split[0]})
-            else:
-                continue
-            if cursor.rowcount:
-                changed.add(reuse["symbol"])
-    return sorted(changed)
+                moved.add(reuse["symbol"])
+    return Reuses(sorted(split_now), sorted(moved))
 
 
 def read_instruments(

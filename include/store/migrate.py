@@ -42,9 +42,10 @@ STREAMER = "candelabra_streamer"
 JOBS = "candelabra_jobs"
 DBT = "candelabra_dbt"
 READER = "candelabra_reader"
+SERVING = "candelabra_serving"
 ACCOUNTS = "candelabra_accounts"
 FIRST_ROLES = (STREAMER, JOBS, DBT, READER)
-ROLES = (*FIRST_ROLES, ACCOUNTS)
+ROLES = (*FIRST_ROLES, SERVING, ACCOUNTS)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -180,7 +181,7 @@ def _limit_readers(owner: Owner, *, where: str) -> None:
 def _has_roles(owner: Owner, roles: Collection[str]) -> bool:
     """Whether these roles exist.
 
-    The first four are created together; the accounts role came later.
+    The first four are created together; the others came later.
     """
     found = owner.execute(
         "SELECT count(*) FROM pg_roles WHERE rolname = ANY (%s)", (list(roles),)
@@ -259,6 +260,13 @@ def _admit(owner: Owner, role: str, url: str) -> None:
         raise PermanentError(
             f"there is no role {role}, and the owner may not create it: let an administrator "
             "create the roles (docs/operations.md), or give the owner's login in every URL"
+        )
+    if role == SERVING and owner.execute(
+        "SELECT pg_has_role(%s, %s, 'USAGE')", (SERVING, READER)
+    ).fetchone() != (True,):
+        raise PermanentError(
+            f"{SERVING} may not read, and the owner may not grant it: let an administrator run "
+            f"GRANT {READER} TO {SERVING}"
         )
     if user == role:
         if parts.password:

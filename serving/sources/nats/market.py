@@ -357,7 +357,7 @@ def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMark
     Raises:
         PermanentError: no database is configured, or the CA file holds no certificate.
     """
-    url = settings.url_for("reader")
+    url = settings.url_for("serving")
 
     def read(requests: Mapping[str, MinutesRequest], first_us: int) -> list[StoredMinute]:
         with connect(url, application_name="candelabra-resumption") as connection:

@@ -27,6 +27,7 @@ from include.store.migrate import (
     LOCK_KEY,
     READER,
     ROLES,
+    SERVING,
     STREAMER,
     migrate,
 )
@@ -273,6 +274,10 @@ def test_migration_works_without_roles_and_adds_grants_once_they_exist() -> None
                 superuser.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
             superuser.execute("ALTER ROLE candelabra_reader PASSWORD 'of reader'")
             superuser.execute("GRANT candelabra_dbt TO tenant")
+            serving = server.url("market_data", user=SERVING, password="of serving")
+            with pytest.raises(PermanentError, match="GRANT candelabra_reader TO candelabra_serv"):
+                migrate(url, role_urls={SERVING: serving})
+            superuser.execute("GRANT candelabra_reader TO candelabra_serving")
 
         migrate(url)
         with connect(reader, application_name="test") as connection:

@@ -14,7 +14,17 @@ from structlog.testing import capture_logs
 
 from deploy.local.postgres import EmbeddedPostgres
 from include.store import migrate as migrate_module
-from include.store.migrate import ACCOUNTS, DBT, JOBS, LOCK_KEY, READER, ROLES, STREAMER, migrate
+from include.store.migrate import (
+    ACCOUNTS,
+    DBT,
+    JOBS,
+    LOCK_KEY,
+    READER,
+    ROLES,
+    SERVING,
+    STREAMER,
+    migrate,
+)
 from include.store.migrations.scripts import script_text
 from include.store.postgres.pools import connect
 from tests.integration.store.test_migrate import own_server
@@ -102,6 +112,27 @@ def test_readers_leave_connections_to_the_others(
             owner.execute("ALTER ROLE candelabra_reader CONNECTION LIMIT 40")
 
 
+def test_reader_who_changes_its_own_login_does_not_shut_out_serving(
+    urls: dict[str, str], empty_database_url: str, reader: Connection
+) -> None:
+    """PostgreSQL lets every login change its password and settings."""
+    name = sql.Identifier(empty_database_url.rsplit("/", 1)[1])
+    reader.execute("ALTER ROLE candelabra_reader PASSWORD 'mine'")
+    setting = "ALTER ROLE candelabra_reader IN DATABASE {} SET {} = '1ms'"
+    for timeout in ("statement_timeout", "lock_timeout"):
+        reader.execute(sql.SQL(setting).format(name, sql.Identifier(timeout)))
+    for statement in ("PASSWORD 'mine'", "SET statement_timeout = '1ms'"):
+        with pytest.raises(errors.InsufficientPrivilege):
+            reader.execute("ALTER ROLE candelabra_serving " + statement)
+
+    with connect(urls[SERVING], application_name="test") as serving:
+        assert serving.execute("SHOW statement_timeout").fetchone() == ("10min",)
+        assert serving.execute("SHOW temp_file_limit").fetchone() == ("4GB",)
+        assert serving.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (0,)
+        with pytest.raises(errors.InsufficientPrivilege):
+            serving.execute("DELETE FROM market.candles_1m")
+
+
 @pytest.mark.parametrize("role", [STREAMER, JOBS, DBT])
 def test_writers_have_their_advisory_locks(urls: dict[str, str], role: str) -> None:
     with connect(urls[role], application_name="test") as connection:
@@ -137,7 +168,7 @@ def test_reader_reads(reader: Connection) -> None:
         reader.execute(sql.SQL("SELECT * FROM {} LIMIT 1").format(sql.SQL(relation)))
 
 
-@pytest.mark.parametrize("role", [READER, ACCOUNTS])
+@pytest.mark.parametrize("role", [READER, SERVING, ACCOUNTS])
 def test_role_cannot_connect_to_other_databases(
     postgres: EmbeddedPostgres, urls: dict[str, str], role: str
 ) -> None:

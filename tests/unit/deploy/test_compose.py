@@ -173,7 +173,10 @@ def test_each_service_gets_only_the_logins_of_its_own_roles() -> None:
         for name, service in services().items()
     }
     reader = {"READER_DATABASE_URL": "candelabra_reader"}
-    serving = {**reader, "ACCOUNTS_DATABASE_URL": "candelabra_accounts"}
+    serving = {
+        "SERVING_DATABASE_URL": "candelabra_serving",
+        "ACCOUNTS_DATABASE_URL": "candelabra_accounts",
+    }
     streamer = {"STREAMER_DATABASE_URL": "candelabra_streamer", **serving}
     jobs = {
         "JOBS_DATABASE_URL": "candelabra_jobs",

@@ -52,6 +52,15 @@ def test_each_role_falls_back_to_the_owner(monkeypatch: pytest.MonkeyPatch) -> N
     assert settings.role_urls() == {"candelabra_dbt": "postgresql://dbt@h/d"}
 
 
+def test_serving_uses_the_login_of_readers_if_it_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://owner@h/d")
+    assert load_settings().url_for("serving") == "postgresql://owner@h/d"
+    monkeypatch.setenv("READER_DATABASE_URL", "postgresql://reader@h/d")
+    assert load_settings().url_for("serving") == "postgresql://reader@h/d"
+    monkeypatch.setenv("SERVING_DATABASE_URL", "postgresql://serving@h/d")
+    assert load_settings().url_for("serving") == "postgresql://serving@h/d"
+
+
 def test_missing_database_url_names_the_settings() -> None:
     with pytest.raises(PermanentError, match=r"JOBS_DATABASE_URL or DATABASE_URL.*make demo"):
         load_settings().url_for("jobs")
@@ -82,6 +91,7 @@ WRONG = {
     "jobs_database_url": ("host=h password=s3cret", POSTGRES),
     "dbt_database_url": ("me:s3cret@h/d", POSTGRES),
     "reader_database_url": ("http://me:s3cret@h/d", POSTGRES),
+    "serving_database_url": ("http://me:s3cret@h/d", POSTGRES),
     "accounts_database_url": ("http://me:s3cret@h/d", POSTGRES),
     "symbols": ("BTCUSDT ETHUSDT", "separated by commas"),
     "symbols_file": (str(Path(__file__).parent), "should be a file"),

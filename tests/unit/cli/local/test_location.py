@@ -132,7 +132,7 @@ def test_service_that_was_given_up_is_named_with_its_log_below_the_table(tmp_pat
 
 def test_services_get_the_urls_of_their_own_roles_only(tmp_path: Path) -> None:
     stack = LocalStack(tmp_path)
-    names = ("streamer", "jobs", "dbt", "reader", "accounts")
+    names = ("streamer", "jobs", "dbt", "reader", "serving", "accounts")
     stack.environment = {f"{one.upper()}_DATABASE_URL": f"of {one}" for one in names}
     stack.environment |= {"DATABASE_URL": "of the owner", "BINANCE_REST_URL": "http://127.0.0.1:5"}
     got = {
@@ -141,7 +141,7 @@ def test_services_get_the_urls_of_their_own_roles_only(tmp_path: Path) -> None:
     }
     assert got == {
         "simulator": set(),
-        "streamer": {"of streamer", "of reader", "of accounts"},
+        "streamer": {"of streamer", "of serving", "of accounts"},
         "airflow": {"of jobs", "of dbt", "of reader"},
     }
     # Empty, because the terminal of `up` may have set it.

@@ -1,15 +1,11 @@
--- Limits of readers, who may be anyone, and advisory locks for those who need them. An administrator's
--- own choice stays. What the owner may not set is skipped; migrate.py reports it.
+-- Limits of readers, who may be anyone, and of the processes that serve them; advisory locks for those
+-- who need them. An administrator's own choice stays. What the owner may not set is skipped;
+-- migrate.py reports it.
 DO $$
 DECLARE
     routine regprocedure;
+    role_name name;
     setting text;
-    own_settings text [] := (
-        SELECT s.setconfig FROM pg_db_role_setting AS s
-        WHERE
-            s.setrole = 'candelabra_reader'::regrole
-            AND s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
-    );
 BEGIN
     FOR routine IN
         SELECT oid FROM pg_proc
@@ -29,22 +25,33 @@ BEGIN
         );
     END LOOP;
 
-    FOREACH setting IN ARRAY ARRAY[
-        'statement_timeout=10min', 'idle_in_transaction_session_timeout=1min', 'temp_file_limit=4GB'
-    ] LOOP
-        IF NOT EXISTS (
-            SELECT FROM unnest(own_settings) AS s
-            WHERE split_part(s, '=', 1) = split_part(setting, '=', 1)
-        ) THEN
-            BEGIN
-                EXECUTE format(
-                    'ALTER ROLE candelabra_reader IN DATABASE %I SET %I = %L',
-                    current_database(), split_part(setting, '=', 1), split_part(setting, '=', 2)
-                );
-            EXCEPTION WHEN insufficient_privilege THEN
-                RAISE NOTICE '% was not set for candelabra_reader', setting;
-            END;
-        END IF;
+    FOR role_name, setting IN
+        SELECT r.rolname, wanted.setting
+        FROM pg_roles AS r
+        CROSS JOIN unnest(ARRAY[
+            'statement_timeout=10min',
+            'idle_in_transaction_session_timeout=1min',
+            'temp_file_limit=4GB'
+        ]) AS wanted (setting)
+        WHERE
+            r.rolname IN ('candelabra_reader', 'candelabra_serving')
+            AND NOT EXISTS (
+                SELECT FROM pg_db_role_setting AS s
+                INNER JOIN pg_database AS d ON s.setdatabase = d.oid
+                CROSS JOIN unnest(s.setconfig) AS own (setting)
+                WHERE
+                    s.setrole = r.oid AND d.datname = current_database()
+                    AND split_part(own.setting, '=', 1) = split_part(wanted.setting, '=', 1)
+            )
+    LOOP
+        BEGIN
+            EXECUTE format(
+                'ALTER ROLE %I IN DATABASE %I SET %I = %L', role_name,
+                current_database(), split_part(setting, '=', 1), split_part(setting, '=', 2)
+            );
+        EXCEPTION WHEN insufficient_privilege THEN
+            RAISE NOTICE '% was not set for %', setting, role_name;
+        END;
     END LOOP;
 
     IF (SELECT rolconnlimit FROM pg_roles WHERE rolname = 'candelabra_reader') = -1 THEN

@@ -7,7 +7,7 @@ DECLARE
 BEGIN
     FOREACH role_name IN ARRAY ARRAY[
         'candelabra_streamer', 'candelabra_jobs', 'candelabra_dbt', 'candelabra_reader',
-        'candelabra_accounts'
+        'candelabra_serving', 'candelabra_accounts'
     ] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role_name) THEN
             BEGIN
@@ -21,6 +21,20 @@ BEGIN
             END;
         END IF;
     END LOOP;
+    -- Serving processes read what readers may read, with a login that readers cannot change.
+    IF
+        EXISTS (SELECT FROM pg_roles WHERE rolname = 'candelabra_serving')
+        AND NOT pg_has_role('candelabra_serving', 'candelabra_reader', 'USAGE')
+    THEN
+        BEGIN
+            GRANT candelabra_reader TO candelabra_serving;
+        EXCEPTION
+            WHEN insufficient_privilege THEN
+                RAISE NOTICE 'candelabra_serving is no member of candelabra_reader';
+            WHEN unique_violation OR internal_error THEN
+                RAISE NOTICE 'another migration makes it a member';
+        END;
+    END IF;
     -- Only a member of candelabra_dbt can give it schemas and default privileges.
     IF NOT owner_is_superuser AND NOT pg_has_role(current_user, 'candelabra_dbt', 'USAGE') THEN
         EXECUTE format('GRANT candelabra_dbt TO %I', current_user);
