@@ -55,6 +55,9 @@ LOCK_KEY = 0x63616E64656C6162
 OLDEST_SERVER = 150_000
 """PostgreSQL 15 as ``server_version_num``: older versions lack NULLS NOT DISTINCT."""
 
+RESTRICTED = ("pg_advisory_lock", "lo_create", "pg_logical_emit_message", "pg_export_snapshot")
+"""One function of each kind that ``administrator.sql`` takes from PUBLIC."""
+
 NEWEST_OF_BASELINE = "ops.candle_partitions"
 """A table that baselines of earlier development versions lack."""
 
@@ -172,7 +175,9 @@ def _limit_readers(owner: Owner, *, where: str) -> None:
         owner.execute(script_text("repeatable/administrator.sql"))
     owner.execute(script_text("repeatable/limits.sql"))
     row = owner.execute(
-        "SELECT has_function_privilege(%s, 'pg_advisory_lock(bigint)', 'EXECUTE')", (READER,)
+        "SELECT bool_or(has_function_privilege(%s, oid, 'EXECUTE')) FROM pg_proc "
+        "WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s)",
+        (READER, list(RESTRICTED)),
     ).fetchone()
     if row == (True,):
         log.warning("readers_not_restricted", database=where)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -30,6 +32,7 @@ from include.store.postgres.pools import connect
 from tests.integration.store.test_migrate import own_server
 
 Connection = psycopg.Connection[Any]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -64,6 +67,9 @@ def reader(urls: dict[str, str]) -> Iterator[Connection]:
         "SELECT pg_try_advisory_lock(1)",
         "SELECT pg_try_advisory_xact_lock(1, 2)",
         "SELECT pg_try_advisory_xact_lock_shared(1)",
+        "SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000))",
+        "SELECT pg_logical_emit_message(true, 'x', '\\x00'::bytea)",
+        "SELECT pg_export_snapshot()",
         "SET temp_file_limit = '-1'",
         "CREATE TEMPORARY TABLE mine (x int)",
         "LOCK TABLE ops.alembic_version IN ROW EXCLUSIVE MODE",
@@ -90,6 +96,31 @@ def test_reader_has_timeouts_and_a_limit_of_temporary_files(reader: Connection) 
     names = ("statement_timeout", "idle_in_transaction_session_timeout", "temp_file_limit")
     found = [reader.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in names]
     assert found == [("10min",), ("1min",), ("4GB",)]
+
+
+def test_documented_statement_ends_transactions_of_readers_who_lifted_the_timeouts(
+    urls: dict[str, str], empty_database_url: str
+) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (statement,) = re.findall(r"```sql\n(SELECT pg_terminate_backend.*?;)\n```", text, re.DOTALL)
+    with ExitStack() as stack:
+        reader, serving, streamer = (
+            stack.enter_context(
+                connect(urls[role], application_name="test", autocommit=role == SERVING)
+            )
+            for role in (READER, SERVING, STREAMER)
+        )
+        for one in (reader, serving, streamer):
+            one.execute("SET statement_timeout = 0")
+            one.execute("SELECT 1")
+        with connect(empty_database_url, application_name="test") as owner:
+            owner.execute(statement)  # nothing is that old
+            reader.execute("SELECT 1")
+            owner.execute(statement.replace("15 minutes", "0 minutes"))
+        with pytest.raises(errors.AdminShutdown):
+            reader.execute("SELECT 1")
+        for one in (serving, streamer):
+            one.execute("SELECT 1")
 
 
 def test_readers_leave_connections_to_the_others(
@@ -209,9 +240,17 @@ def test_owner_without_superuser_passes_locks_on_once_a_superuser_has_restricted
         assert "readers_not_restricted" not in {one["event"] for one in logs}
         with connect(urls[READER], application_name="test") as reader:
             assert reader.execute("SHOW temp_file_limit").fetchone() == ("4GB",)
-            for statement in (lock, "SELECT lo_create(0)"):
+            message = "SELECT pg_logical_emit_message(false, 'x', 'x')"
+            for statement in (lock, "SELECT lo_create(0)", message):
                 with pytest.raises(errors.InsufficientPrivilege):
                     reader.execute(statement)
+
+        with connect(server.url("market_data"), application_name="test") as superuser:
+            # As earlier versions of the script left it.
+            superuser.execute("GRANT EXECUTE ON FUNCTION pg_export_snapshot() TO PUBLIC")
+        with capture_logs() as logs:
+            migrate(url, role_urls=urls)
+        assert "readers_not_restricted" in {one["event"] for one in logs}
         for role in (STREAMER, JOBS, DBT):
             with connect(urls[role], application_name="test") as writer:
                 writer.execute(lock)

@@ -211,10 +211,42 @@ def test_serving_role_cannot_begin_a_session_longer_than_the_owner_allows(
     login = anna(connection)
     with acting_as(ACCOUNTS), pytest.raises(errors.CheckViolation, match="SESSION_HOURS"):
         connection.execute(
-            "INSERT INTO accounts.sessions (user_id, secret_hash, created_at, expires_at) "
-            "VALUES (%s, %s, now() + %s::interval, now() + %s::interval)",
-            (login.user_id, FIRST, ends, ends),
+            "INSERT INTO accounts.sessions (user_id, secret_hash, expires_at) "
+            "VALUES (%s, %s, now() + %s::interval)",
+            (login.user_id, FIRST, ends),
         )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        """
+        INSERT INTO accounts.sessions (user_id, secret_hash, expires_at, created_at)
+        SELECT id, sha256('x'), now() + interval '1 hour', now() + interval '1 year'
+        FROM accounts.users
+        """,
+        """
+        INSERT INTO accounts.sessions (user_id, secret_hash, expires_at, id)
+        OVERRIDING SYSTEM VALUE
+        SELECT id, sha256('x'), now() + interval '1 hour', 1000 FROM accounts.users
+        """,
+        """
+        INSERT INTO accounts.watched_symbols (user_id, symbol, added_at)
+        SELECT id, 'BTCUSDT', now() + interval '1 year' FROM accounts.users
+        """,
+    ],
+)
+def test_serving_role_decides_neither_when_a_row_began_nor_its_id(
+    connection: Connection, database_url: str, acting_as: ActingAs, statement: str
+) -> None:
+    anna(connection)
+    # As earlier versions granted it: the migration takes it back.
+    connection.execute(
+        "GRANT INSERT ON accounts.sessions, accounts.watched_symbols TO candelabra_accounts"
+    )
+    migrate(database_url)
+    with acting_as(ACCOUNTS), pytest.raises(errors.InsufficientPrivilege):
+        connection.execute(statement)
 
 
 def test_longer_session_is_shortened_to_the_hours_of_the_last_migration(

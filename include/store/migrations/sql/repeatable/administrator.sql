@@ -2,7 +2,8 @@
 -- when it creates the cluster; otherwise a superuser runs it once in the database (docs/operations.md).
 --
 -- PostgreSQL lets everyone take advisory locks, by which builds and archives exclude each other, and
--- create large objects, which fill the disk. Here both need a grant: the owner passes the locks on.
+-- fill the disk: by large objects, messages in the write-ahead log, and files of exported snapshots.
+-- Here all of these need a grant: the owner passes the locks on.
 DO $$
 DECLARE
     routine regprocedure;
@@ -14,7 +15,12 @@ BEGIN
         SELECT oid FROM pg_proc
         WHERE
             pronamespace = 'pg_catalog'::regnamespace
-            AND (proname ~ '^(pg_advisory|pg_try_advisory|lo_)' OR proname IN ('loread', 'lowrite'))
+            AND (
+                proname ~ '^(pg_advisory|pg_try_advisory|lo_)'
+                OR proname IN (
+                    'loread', 'lowrite', 'pg_logical_emit_message', 'pg_export_snapshot'
+                )
+            )
             AND has_function_privilege('public', oid, 'EXECUTE')
     LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', routine);

@@ -123,8 +123,13 @@ BEGIN
         accounts.users, accounts.sessions, accounts.tokens, accounts.watched_symbols,
         accounts.watched, accounts.logins, accounts.limits
         TO candelabra_accounts;
-        GRANT INSERT, DELETE ON accounts.sessions, accounts.watched_symbols TO candelabra_accounts;
-        -- Neither the time nor the id, and no deletion: the log of logins is for the operator.
+        -- Neither times nor ids: nobody dates a session into the future, or before a newer one.
+        REVOKE INSERT ON accounts.sessions, accounts.watched_symbols FROM candelabra_accounts;
+        GRANT INSERT (user_id, secret_hash, expires_at) ON accounts.sessions
+        TO candelabra_accounts;
+        GRANT INSERT (user_id, symbol) ON accounts.watched_symbols TO candelabra_accounts;
+        GRANT DELETE ON accounts.sessions, accounts.watched_symbols TO candelabra_accounts;
+        -- Likewise, and no deletion: the log of logins is for the operator.
         GRANT INSERT (outcome, account, network, attempts) ON accounts.logins
         TO candelabra_accounts;
         GRANT EXECUTE ON FUNCTION accounts.longest_session() TO candelabra_accounts;
