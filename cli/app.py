@@ -64,7 +64,7 @@ app.command()(of_stack(status))
 app.command("sync-instruments")(of_stack(sync_instruments))
 app.command()(of_stack(archive))
 app.command()(of_stack(backup))
-app.command()(restore)
+app.command()(of_stack(restore))
 app.add_typer(user)
 
 
@@ -146,14 +146,15 @@ def simulate(context: typer.Context) -> None:
 @app.command()
 @of_stack
 def psql(
-    command: Annotated[
-        str, typer.Option("-c", "--command", help="Run this statement and exit.")
-    ] = "",
+    commands: Annotated[
+        list[str] | None,
+        typer.Option("-c", "--command", help="Run this statement and exit; may be repeated."),
+    ] = None,
 ) -> None:
     """Open psql on the reader's database; psql comes with the embedded PostgreSQL."""
     from cli.commands.psql import run_psql
 
-    run_psql(command)
+    run_psql(commands or ())
 
 
 @app.command("dbt-env")

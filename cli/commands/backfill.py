@@ -65,26 +65,23 @@ def backfill(
     settings = settings_here()
     configure_command_logs(settings.log_level, settings.log_format)
     wanted = symbols or ",".join(settings.symbols)
-    start_us, end_us = span_of(start, end, now_us=time.time_ns() // 1000)
+    now_us = time.time_ns() // 1000
     if kind != "klines":
         from cli.terminal.trade_dumps import backfill_trades
-        from include.errors import WrongValueError
 
-        if start_us is None:
-            raise WrongValueError(
-                f"--kind {kind} needs a first day: --from start works only with klines"
-            )
+        first_us, last_us = bounded_span_of(start, end, now_us=now_us)
         backfill_trades(
             settings,
             symbols=wanted,
             market=market,
             kind=kind,
-            start_us=start_us,
-            end_us=end_us,
+            start_us=first_us,
+            end_us=last_us,
             keep_raw=keep_raw,
             only_plan=plan,
         )
         return
+    start_us, end_us = span_of(start, end, now_us=now_us)
     errors = console(stderr=True)
     with promptly_stopped("loaded rows stay; run it again for the rest"):
         with errors.status("reading what the exchange has"):
@@ -142,6 +139,23 @@ def span_of(start: str, end: str, *, now_us: int) -> tuple[int | None, int | Non
     if start_us is not None and end_us is not None and end_us <= start_us:
         raise WrongValueError(f"--from {start} should be before --to {end}")
     return start_us, end_us
+
+
+def bounded_span_of(start: str, end: str, *, now_us: int) -> tuple[int, int]:
+    """Parse ``--from`` and ``--to`` of a command that needs a first day to µs.
+
+    Raises:
+        WrongValueError: as ``span_of``, or ``--from`` names no day.
+    """
+    from include.errors import WrongValueError
+
+    start_us, end_us = span_of(start, end, now_us=now_us) if start else (None, None)
+    if start_us is None:
+        raise WrongValueError(
+            f"{'--from start works only for klines' if start else 'no start'}: "
+            "give the first day, as --from 2026-11-01 (UTC)"
+        )
+    return start_us, now_us if end_us is None else end_us
 
 
 def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console) -> BackfillSummary:

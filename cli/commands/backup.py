@@ -19,6 +19,9 @@ def backup(
     from include.errors import WrongValueError
     from include.jobs.storage.backup import backup as run_backup
 
+    if not file.absolute().parent.is_dir():
+        # It may be the mount point of a disk that is not there.
+        raise WrongValueError(f"{file}: the folder {file.absolute().parent} does not exist; make it")
     if file.exists() and not overwrite:
         if not sys.stdin.isatty():
             raise WrongValueError(f"{file} exists: give another name, or --overwrite")
@@ -37,13 +40,12 @@ def restore(
     ],
 ) -> None:
     """Restore a backup into the empty database of DATABASE_URL, and bring it up to date."""
+    from cli.local.location import settings_here
     from cli.terminal.command_logs import configure_command_logs
-    from include.config import load_settings
     from include.jobs.storage.backup import restore as run_restore
     from include.store.postgres.pools import redact
 
-    # Not the database of a running demo: the user must set DATABASE_URL.
-    settings = load_settings()
+    settings = settings_here()  # the database of a running stack is refused: it is not empty
     configure_command_logs("WARNING", settings.log_format)
     run_restore(settings=settings, file=file, folders=_folders())
     typer.echo(f"{redact(settings.url_for('owner'))} holds what {file} held")

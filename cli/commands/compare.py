@@ -24,7 +24,7 @@ def compare(
     end: Annotated[str, typer.Option("--to", help="End, exclusive; or now.")] = "now",
 ) -> None:
     """Compare dump files of an interval with what the stored minutes roll up to; store nothing."""
-    from cli.commands.backfill import span_of
+    from cli.commands.backfill import bounded_span_of
     from cli.local.location import settings_here
     from cli.terminal.command_logs import configure_command_logs
     from cli.terminal.console import console
@@ -33,10 +33,7 @@ def compare(
 
     settings = settings_here()
     configure_command_logs("WARNING", settings.log_format)
-    now_us = time.time_ns() // 1000
-    start_us, end_us = span_of(start, end, now_us=now_us)
-    if start_us is None:
-        raise typer.BadParameter("no start: give --from 2026-11-01")
+    start_us, end_us = bounded_span_of(start, end, now_us=time.time_ns() // 1000)
     errors = console(stderr=True)
     with (
         promptly_stopped("verdicts so far are in ops.dump_files"),
@@ -48,7 +45,7 @@ def compare(
             market=market,
             interval=interval,
             start=start_us,
-            end=now_us if end_us is None else end_us,
+            end=end_us,
             on_check=lambda check: shown.update(f"compared {check.path.rpartition('/')[2]}"),
         )
     if not checks:

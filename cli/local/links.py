@@ -28,6 +28,8 @@ def links_of(stack: LocalStack, *, symbol: str, oracle_url: str | None = None) -
         found["REST"] = serves["API"] + EXAMPLE.format(symbol=symbol)
     if "GRPC" in serves:
         found["gRPC"] = f"{serves['GRPC']}  candelabra.v1.MarketData"
+    if "STREAMER_HTTP" in serves:
+        found["metrics"] = f"{serves['STREAMER_HTTP']}/metrics"
     airflow = stack.airflow
     if airflow is not None:
         found["Airflow"] = f"{airflow.url}  login {airflow.username} / {airflow.password}"

@@ -188,8 +188,9 @@ class LocalStack:
         self._spawn("streamer", ["-m", "cli", "stream", *arguments])
 
     def streamer_serves(self) -> dict[str, str]:
-        """Return the addresses of REST (``API``) and gRPC (``GRPC``) from the streamer's log.
+        """Return the addresses of REST, gRPC and metrics from the streamer's log.
 
+        The names are those of their settings: ``API``, ``GRPC``, ``STREAMER_HTTP``.
         Empty until the running streamer has logged them.
         """
         found: dict[str, str] = {}
@@ -201,8 +202,8 @@ class LocalStack:
                 told = json.loads(line)
                 if told.get("event") == "grpc_listening":
                     found["GRPC"] = str(told["address"])
-                elif told.get("settings") == "API_*":
-                    found["API"] = str(told["url"])
+                elif told.get("event") == "http_listening":
+                    found[str(told["settings"]).removesuffix("_*")] = str(told["url"])
         return found
 
     def write_links(self, links: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ def backfill_trades(
     market: str,
     kind: str,
     start_us: int,
-    end_us: int | None,
+    end_us: int,
     keep_raw: bool,
     only_plan: bool,
 ) -> None:
@@ -43,7 +42,7 @@ def backfill_trades(
                 market=market,
                 kind=kind,
                 start=start_us,
-                end=time.time_ns() // 1000 if end_us is None else end_us,
+                end=end_us,
                 keep_raw=keep_raw,
             )
         _show(plan, errors)

@@ -47,7 +47,8 @@ def backup(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> B
     """Write the database of ``DATABASE_URL`` to a file in one snapshot, without stopping anything.
 
     Args:
-        file: appears once complete, with ``.sha256`` beside it; an existing file is replaced.
+        file: in an existing folder; appears once complete, with ``.sha256`` beside it; an existing
+            file is replaced.
         folders: where to look for ``pg_dump``, in addition to ``PATH``.
 
     Raises:
@@ -58,7 +59,6 @@ def backup(*, settings: Settings, file: Path, folders: Sequence[Path] = ()) -> B
     with connect(url, application_name=APPLICATION_NAME) as connection:
         server = connection.info.server_version // 10_000
     program = find_program("pg_dump", server=server, folders=folders)
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.part")
     try:
         _run(

@@ -45,7 +45,7 @@ def prepare_restore(connection: Connection, *, where: str) -> None:
         if row != (True,):
             raise PermanentError(
                 f"{redact(where)} has the schemas market or ops already; restore into an empty "
-                "database, then swap the databases' names"
+                "database: create one, set DATABASE_URL to it, and swap the names afterwards"
             )
         connection.execute(script_text("repeatable/roles.sql"))
 

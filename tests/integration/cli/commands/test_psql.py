@@ -34,6 +34,15 @@ def test_query_is_answered_and_a_failure_sets_the_exit_code(database_url: str) -
         assert (done.returncode, shown in done.stdout + done.stderr) == (code, True), done.stderr
 
 
+def test_every_command_runs_in_the_order_given(database_url: str) -> None:
+    done = subprocess.run(
+        command("-c", "SELECT 'first'", "-c", "-- none\nSELECT 'second'"), cwd=ROOT,
+        env=environment(database_url), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 0 < done.stdout.find("first") < done.stdout.find("second")
+
+
 def test_ctrl_c_reaches_psql_and_the_password_is_in_no_process_list(database_url: str) -> None:
     with (
         psycopg.connect(database_url, autocommit=True) as connection,

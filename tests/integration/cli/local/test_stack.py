@@ -131,6 +131,7 @@ def test_stack_streams_excludes_a_second_one_restarts_the_dead_and_cleans_up(hom
         answer = httpx.get(f"{serves['API']}/api/v1/candles", params={"symbol": "BTCUSDT"})
         assert answer.raise_for_status().json()["candles"]
         assert serves["GRPC"].startswith("127.0.0.1:")
+        assert httpx.get(f"{serves['STREAMER_HTTP']}/metrics").is_success
 
         # a second one is refused, and the first goes on
         with (

@@ -18,7 +18,11 @@ def stack(tmp_path: Path, **fields: Any) -> Any:
         "home": tmp_path,
         "logs": tmp_path / "logs",
         "airflow": None,
-        "streamer_serves": lambda: {"API": "http://127.0.0.1:8300", "GRPC": "127.0.0.1:50051"},
+        "streamer_serves": lambda: {
+            "API": "http://127.0.0.1:8300",
+            "GRPC": "127.0.0.1:50051",
+            "STREAMER_HTTP": "http://127.0.0.1:40123",
+        },
         "environment_url": lambda _role: "postgresql://reader:secret@127.0.0.1:5/candelabra",
     }
     return SimpleNamespace(**(known | fields))
@@ -26,9 +30,10 @@ def stack(tmp_path: Path, **fields: Any) -> Any:
 
 def test_chart_comes_first_and_the_database_without_its_password(tmp_path: Path) -> None:
     links = links_of(stack(tmp_path), symbol="ETHUSDT")
-    assert list(links) == ["chart", "REST", "gRPC", "database", "logs"]
+    assert list(links) == ["chart", "REST", "gRPC", "metrics", "database", "logs"]
     assert links["chart"] == "http://127.0.0.1:8300/"
     assert "symbol=ETHUSDT" in links["REST"]
+    assert links["metrics"] == "http://127.0.0.1:40123/metrics"  # 9464 may have been taken
     assert "secret" not in str(links)
 
 
