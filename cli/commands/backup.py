@@ -19,9 +19,10 @@ def backup(
     from include.errors import WrongValueError
     from include.jobs.storage.backup import backup as run_backup
 
-    if not file.absolute().parent.is_dir():
+    folder = file.absolute().parent
+    if not folder.is_dir():
         # It may be the mount point of a disk that is not there.
-        raise WrongValueError(f"{file}: the folder {file.absolute().parent} does not exist; make it")
+        raise WrongValueError(f"{file}: the folder {folder} does not exist; make it")
     if file.exists() and not overwrite:
         if not sys.stdin.isatty():
             raise WrongValueError(f"{file} exists: give another name, or --overwrite")

@@ -35,7 +35,8 @@ def status(
 ) -> None:
     """Show the state of the database: live symbols, gaps, outages, quality; worst first.
 
-    Exit code 0: all is well; 1: something needs attention; 2: the database cannot be read.
+    Exit code 0: all is well, or starting; 1: something needs attention; 2: a value is wrong, or
+    the database cannot be read.
     """
     from cli.local.location import settings_here
     from cli.terminal.command_logs import configure_command_logs
@@ -139,8 +140,10 @@ def show(found: DatabaseStatus, console: Console, *, show_all: bool) -> None:
         for number, line in enumerate(outage_lines(found.outages)):
             console.print(f"{'' if number else 'outages':10}  {line}", markup=False)
     console.print()
-    if not found.findings:
+    if not found.findings and not found.expected:
         console.print("[green]✓ all is well[/]")
+    for one in found.expected:
+        console.print(f"[yellow]…[/] {one.message}")
     for finding in found.findings:
         console.print(f"[red]✗[/] {finding.message}")
 
@@ -171,31 +174,26 @@ def _symbol_table(symbols: list[SymbolHealth], found: DatabaseStatus) -> Rendera
         "dif-\nfer",
     ):
         table.add_column(name, justify="right", no_wrap=True)
+    behind, missing = found.concerned("behind"), found.concerned("missing")
     for one in symbols:
         is_today = one.newest is not None and found.now - one.newest < timedelta(hours=20)
         pattern = "%H:%M" if is_today else "%m-%d"
         table.add_row(
             one.symbol,
             one.newest.astimezone(UTC).strftime(pattern) if one.newest else "never",
-            _coloured(duration(one.behind_s), is_bad=_is_behind(one)),
+            _coloured(duration(one.behind_s), is_bad=one.symbol in behind),
             duration(one.live_age_s),
             f"{one.minutes:,}",
             f"{one.verified:,}",
             _coloured(
                 _count(one.unconfirmed + one.partial), is_bad=one.unsure > 0 and one.is_streamed
             ),
-            _coloured(_count(one.missing), is_bad=one.overdue > 0 and one.is_streamed),
+            _coloured(_count(one.missing), is_bad=one.symbol in missing),
             _count(one.repaired),
             _coloured(_count(one.gaps), is_bad=one.overdue_gaps > 0),
             _count(one.discrepancies),
         )
     return table
-
-
-def _is_behind(one: SymbolHealth) -> bool:
-    from include.jobs.status import BEHIND_S
-
-    return one.is_streamed and (one.behind_s is None or one.behind_s > BEHIND_S)
 
 
 def _count(number: int) -> str:

@@ -22,9 +22,10 @@ def next_steps(found: DatabaseStatus, links: Mapping[str, str]) -> list[str]:
     health = found.health
     if health is None:
         return steps
-    if health.quality is None and health.symbols:
+    if health.quality is None and health.symbols and not found.expected:
         steps.append("check the stored rows: candelabra check")
-    if health.symbols and not health.files:
+    if health.symbols and not health.files and not found.expected and "exchange" not in links:
+        # The demo, which simulates the exchange, loads its history itself.
         symbol = health.symbols[0].symbol
         steps.append(
             f"load history: candelabra backfill --symbols {symbol} --from {found.now:%Y}-01-01"

@@ -65,7 +65,9 @@ SELECT
     coalesce(missing.overdue, 0) AS overdue,
     coalesce(gaps.open, 0) AS gaps,
     coalesce(gaps.overdue, 0) AS overdue_gaps,
-    coalesce(differing.rows, 0) AS discrepancies
+    coalesce(differing.rows, 0) AS discrepancies,
+    live.oldest AS oldest_live,
+    EXISTS (SELECT FROM market.instruments AS i WHERE i.symbol = s.symbol) AS is_listed
 FROM unnest(%(symbols)s::text[]) AS s (symbol)
 LEFT JOIN (
     SELECT g.symbol, range_agg(tstzrange(g.from_time, g.to_time)) AS minutes
@@ -174,7 +176,14 @@ LEFT JOIN LATERAL (
     ) AS h (span)
 ) AS missing ON true
 LEFT JOIN (
-    SELECT l.symbol, max(l.updated_at) AS updated_at FROM market.live_candles AS l
+    SELECT
+        l.symbol,
+        max(l.updated_at) AS updated_at,
+        min(l.open_time) FILTER (
+            -- an older one was left by a streamer that ended
+            WHERE l.open_time > %(now)s - %(patience)s::interval
+        ) AS oldest
+    FROM market.live_candles AS l
     GROUP BY l.symbol
 ) AS live ON s.symbol = live.symbol
 LEFT JOIN LATERAL (
@@ -207,7 +216,8 @@ LIMIT 1
 """
 
 _FILES = """
-SELECT verdict, count(*) AS files, sum(rows)::bigint AS rows, max(fetched_at) AS last_fetched_at
+SELECT verdict, count(*) AS files, sum(rows)::bigint AS rows, max(fetched_at) AS last_fetched_at,
+    max(fetched_at) FILTER (WHERE kind = 'klines') AS last_klines_at
 FROM ops.dump_files GROUP BY verdict ORDER BY verdict
 """
 
@@ -239,6 +249,9 @@ class SymbolHealth:
         missing: neither row nor outage, between rows; ``overdue`` for longer than the patience.
         gaps: open entries of ``ops.gaps``; ``overdue_gaps`` are older than their patience.
         discrepancies: entries of ``ops.discrepancies`` found in the window.
+        oldest_live: open time of the oldest open candle that is younger than the patience: since
+            then, the stream has waited to store a minute.
+        is_listed: whether ``market.instruments`` has the symbol.
     """
 
     symbol: str
@@ -258,6 +271,8 @@ class SymbolHealth:
     gaps: int
     overdue_gaps: int
     discrepancies: int
+    oldest_live: datetime | None = None
+    is_listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,12 +287,13 @@ class NewestQualityRun:
 
 @dataclass(frozen=True, slots=True)
 class FilesOfVerdict:
-    """Number and age of the dump files with one verdict."""
+    """Number and age of the dump files with one verdict, of any kind and of 1m klines."""
 
     verdict: str
     files: int
     rows: int
     last_fetched_at: datetime
+    last_klines_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,12 +307,17 @@ class HostWeight:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """State of the ledgers; ``symbols`` are ordered by name."""
+    """State of the ledgers; ``symbols`` are ordered by name.
+
+    Attributes:
+        klines_loaded_at: when the newest dump file of 1m klines was loaded.
+    """
 
     symbols: list[SymbolHealth]
     quality: NewestQualityRun | None
     files: list[FilesOfVerdict]
     weights: list[HostWeight]
+    klines_loaded_at: datetime | None = None
 
 
 def server_time(connection: Connection) -> datetime:
@@ -306,6 +327,16 @@ def server_time(connection: Connection) -> datetime:
     moment = row[0] if row else None
     if not isinstance(moment, datetime):
         raise TypeError(f"clock_timestamp() is {moment!r}")
+    return moment
+
+
+def server_started(connection: Connection) -> datetime:
+    """Return when the database server started."""
+    with translated(connection):
+        row = connection.execute("SELECT pg_postmaster_start_time()").fetchone()
+    moment = row[0] if row else None
+    if not isinstance(moment, datetime):
+        raise TypeError(f"pg_postmaster_start_time() is {moment!r}")
     return moment
 
 
@@ -356,11 +387,13 @@ def read_health(
         connection.execute(
             "SELECT set_config('statement_timeout', %s, true)", (f"{STATEMENT_TIMEOUT_S}s",)
         )
+        files = _rows(connection, FilesOfVerdict, _FILES)
         return Health(
             _rows(connection, SymbolHealth, _SYMBOL_ROWS, parameters),
             next(iter(_rows(connection, NewestQualityRun, _QUALITY)), None),
-            _rows(connection, FilesOfVerdict, _FILES),
+            files,
             _rows(connection, HostWeight, _WEIGHT),
+            max((one.last_klines_at for one in files if one.last_klines_at), default=None),
         )
 
 

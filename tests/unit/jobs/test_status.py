@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from include.config import load_settings
 from include.errors import PermanentError
 from include.jobs.status import (
+    expected_of,
     findings_of,
     newest_revision,
     read_status,
@@ -71,6 +73,55 @@ def test_lasting_trouble_is_reported_with_its_symbol(fields: dict[str, object], 
 )
 def test_work_in_progress_of_the_streamer_is_no_trouble(fields: dict[str, object]) -> None:
     assert codes(symbol(**fields)) == []
+
+
+def minutes_ago(number: float) -> datetime:
+    return NOW - timedelta(minutes=number)
+
+
+def unfinished(*symbols: SymbolHealth, up_since: datetime | None, **ledgers: Any) -> list[str]:
+    """Findings of a state, or messages of what is expected if there are none."""
+    health = Health(
+        symbols=list(symbols), **({"quality": None, "files": [], "weights": []} | ledgers)
+    )
+    found = findings_of(health, now=NOW, up_since=up_since)
+    return [one.code for one in found] or [
+        one.message for one in expected_of(health, now=NOW, up_since=up_since)
+    ]
+
+
+def test_start_is_no_trouble_for_three_minutes() -> None:
+    assert unfinished(up_since=minutes_ago(0.1)) == ["starting: no streamer has written yet"]
+    assert unfinished(up_since=minutes_ago(4)) == ["no_streamer"]
+    first = symbol(newest=None, behind_s=None, oldest_live=minutes_ago(0.3))
+    told = ["starting: no minute has closed yet: BTCUSDT"]
+    assert unfinished(first, up_since=minutes_ago(0.5)) == told
+    # a new streamer on an old server, after a stop of hours
+    again = symbol(newest=minutes_ago(300), behind_s=18_000.0, oldest_live=minutes_ago(0.3))
+    assert unfinished(again, up_since=minutes_ago(9_999)) == told
+    # open candles are written, but no minute is stored
+    stuck = symbol(newest=None, behind_s=None, oldest_live=minutes_ago(4.1))
+    assert unfinished(stuck, up_since=minutes_ago(5)) == ["behind"]
+    # the streamer has written nothing since the server started
+    silent = symbol(newest=minutes_ago(300), behind_s=18_000.0)
+    assert unfinished(silent, up_since=minutes_ago(2)) == told
+    assert unfinished(silent, up_since=minutes_ago(4)) == ["behind"]
+
+
+def test_minutes_that_history_still_lacks_are_told_while_it_loads() -> None:
+    lacking = symbol(missing=1_439)
+    both = (lacking, symbol("ETHBTC", missing=1_439, overdue=1_439))
+    assert unfinished(lacking, up_since=None) == [
+        "1,439 minutes missing, for less than 10 minutes so far: BTCUSDT"
+    ]
+    assert unfinished(*both, up_since=None, klines_loaded_at=minutes_ago(1)) == [
+        "history is loading, 2,878 minutes missing so far: BTCUSDT, ETHBTC"
+    ]
+    assert unfinished(*both, up_since=None, klines_loaded_at=minutes_ago(3)) == ["missing"]
+
+
+def test_finished_platform_has_nothing_to_expect() -> None:
+    assert unfinished(symbol(), up_since=minutes_ago(1), klines_loaded_at=minutes_ago(1)) == []
 
 
 def test_unstreamed_history_may_end_anywhere() -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from include.jobs.status import newest_revision
+from include.config import load_settings
+from include.errors import WrongValueError
+from include.jobs.status import newest_revision, read_status
 from include.store.ledgers import health
 from include.store.ledgers.health import SymbolHealth, known_symbols, read_health, schema_revision
 from include.store.postgres.pools import connect
@@ -60,6 +62,17 @@ def fill(
             "source": source,
             "rank": rank,
         },
+    )
+
+
+def leave_open(connection: psycopg.Connection[Any], symbol: str, open_time: datetime) -> None:
+    """Write an open candle that no closed one follows."""
+    connection.execute(
+        "INSERT INTO ops.live_candles_1 (symbol, open_time, open, high, low, close, volume, "
+        "quote_volume, trade_count, taker_buy_volume, taker_buy_quote_volume, is_closed, "
+        "event_time, updated_at) VALUES (%(symbol)s, %(at)s, 1, 1, 1, 1, 1, 1, 1, 1, 1, false, "
+        "%(at)s, %(at)s)",
+        {"symbol": symbol, "at": open_time},
     )
 
 
@@ -320,6 +333,7 @@ def test_command_reports_by_json_and_exit_code(connection, database_url: str) ->
     well = run(database_url, "--json")
     assert (well.returncode, json.loads(well.stdout)["findings"]) == (0, []), well.stderr
     connection.execute("DELETE FROM market.candles_1m WHERE open_time > %s", (NOW - 20 * MINUTE,))
+    leave_open(connection, "A", NOW - 5 * MINUTE)  # the database server may have just started
     ill = run(database_url, "--symbols", "a")
     assert (ill.returncode, "no new minute for over 3 minutes: A" in ill.stdout) == (1, True)
     away = run("postgresql://me:s3cret@127.0.0.1:1/db", "--json")
@@ -334,3 +348,33 @@ def test_reader_role_can_query_health(connection) -> None:
     assert schema_revision(connection) == newest_revision()
     assert known_symbols(connection, since=SINCE) == []
     assert read(connection, "A").quality is None
+
+
+def test_unknown_symbol_is_refused_and_a_listed_one_has_no_candle(connection, database_url) -> None:
+    settings = load_settings(reader_database_url=database_url)
+    assert read_status(settings=settings, symbols=["NOPE"]).health  # nothing is known yet
+    fill(connection, "A", NEWEST - MINUTE, NEWEST)
+    with pytest.raises(WrongValueError, match=r"--symbols NOPE: no candle, .*; there are A$"):
+        read_status(settings=settings, symbols=["A", "NOPE"])
+    connection.execute(
+        "INSERT INTO market.instruments (symbol, listed_from, market, exchange_symbol, base_asset, "
+        "quote_asset, status, tick_size, step_size, quote_volume_is_exact, seen_at) "
+        "VALUES ('NOPE', now(), 'spot', 'NOPE', 'N', 'OPE', 'TRADING', 1, 1, true, now())"
+    )
+    assert read_status(settings=settings, symbols=["NOPE"]).health is not None
+
+
+def test_oldest_open_candle_and_newest_klines_show_a_start_and_a_load(connection) -> None:
+    fill(connection, "A", NEWEST - MINUTE, NEWEST)
+    assert one(connection, "A").oldest_live is None
+    for age in (2_000, 5, 1):  # the first was left by a streamer that ended
+        leave_open(connection, "A", NEWEST - age * MINUTE)
+    assert one(connection, "A").oldest_live == NEWEST - 5 * MINUTE
+    assert read(connection, "A").klines_loaded_at is None
+    for kind, at in (("klines", NEWEST - MINUTE), ("agg_trades", NEWEST)):
+        connection.execute(
+            "INSERT INTO ops.dump_files (path, checksum, kind, fetched_at, rows, verdict) "
+            "VALUES (%s, 'x', %s, %s, 1, 'loaded')",
+            (kind, kind, at),
+        )
+    assert read(connection, "A").klines_loaded_at == NEWEST - MINUTE

@@ -10,7 +10,7 @@ NOW_US = 1_795_000_000_000_000
 
 def test_all_history_is_offered_only_where_it_is_accepted() -> None:
     assert span_of("start", "now", now_us=NOW_US) == (None, None)
-    with pytest.raises(WrongValueError, match="no start: .* or --from start$"):
+    with pytest.raises(WrongValueError, match=r"no start: .* or --from start$"):
         span_of("", "now", now_us=NOW_US)
     with pytest.raises(WrongValueError) as refused:
         bounded_span_of("", "now", now_us=NOW_US)

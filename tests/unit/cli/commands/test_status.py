@@ -91,6 +91,13 @@ def test_findings_are_shown_last() -> None:
     assert page(symbol("BTCUSDT"), findings=(told,)).rstrip().endswith(told.message)
 
 
+def test_what_a_start_explains_is_not_called_well() -> None:
+    loading = Finding("loading", "history is loading, 1,439 minutes missing so far: BTCUSDT")
+    shown = page(symbol("BTCUSDT"), expected=(loading,))
+    assert shown.rstrip().endswith(f"… {loading.message}")
+    assert "all is well" not in shown
+
+
 def test_database_without_schema_is_shown() -> None:
     shown = page(revision=None, health=None, findings=(Finding("not_migrated", "migrate"),))
     assert "schema none" in shown

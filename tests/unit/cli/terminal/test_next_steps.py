@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -59,6 +60,17 @@ def test_new_database_without_history_is_told_to_load_and_to_check() -> None:
         "check the stored rows: candelabra check",
         "load history: candelabra backfill --symbols BTCUSDT --from 2026-01-01",
     ]
+
+
+def test_loading_history_is_not_advised_while_it_loads() -> None:
+    found = replace(
+        status(health=health("BTCUSDT", quality=None, files=[])),
+        expected=(Finding("starting", "…", ("BTCUSDT",)),),
+    )
+    assert [step.partition(":")[0] for step in next_steps(found, {})] == ["query"]
+    waiting = status(health=health("BTCUSDT", files=[]))
+    assert next_steps(waiting, {})[0].startswith("load history")
+    assert not next_steps(waiting, {"exchange": "http://x"})[0].startswith("load history")
 
 
 def test_healthy_stack_points_to_chart_and_rows() -> None:
