@@ -15,6 +15,12 @@ import structlog
 from include.backoff import Backoff, retried
 from include.binance.endpoints import Endpoints
 from include.binance.rest.answers import UNREADABLE, error_of, used_weight
+from include.binance.rest.depth import (
+    DEPTH_ANSWER,
+    DEPTH_LEVELS,
+    DEPTH_WEIGHT,
+    book_snapshot_of,
+)
 from include.binance.rest.klines import KLINE_ROWS, KlinePage, final_until, page_of
 from include.binance.rest.listing import EXCHANGE_INFO, instruments_of
 from include.binance.rest.weights import (
@@ -30,6 +36,7 @@ from include.binance.rest.weights import (
 )
 from include.binance.streams.messages import microseconds
 from include.binance.tls import trusted
+from include.domain.books.order_book import BookSnapshot
 from include.domain.instruments import Instrument, Market, symbol_of
 from include.domain.timeframes import timeframe
 from include.errors import PermanentError, RateLimitedError, TransientError
@@ -261,6 +268,16 @@ class BinanceRest:
         """Return single spot trades from an id on. USD-M requires an API key for this method."""
         parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
         return self._get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
+
+    def depth(self, exchange_symbol: str) -> BookSnapshot:
+        """Return the best ``DEPTH_LEVELS`` levels of each side of an order book.
+
+        Raises:
+            PermanentError: unknown symbol, or a number that no exchange sends.
+        """
+        parameters = {"symbol": exchange_symbol, "limit": DEPTH_LEVELS}
+        answer = self._get("depth", parameters, DEPTH_WEIGHT[self.market], DEPTH_ANSWER)
+        return book_snapshot_of(answer, symbol=exchange_symbol, limit=DEPTH_LEVELS)
 
     # --- inside
 

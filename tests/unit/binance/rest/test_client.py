@@ -266,3 +266,20 @@ def test_client_keeps_no_answer_in_memory() -> None:
     (answer,) = (one for one in asked if one.request.url.path.endswith("/klines"))
     with pytest.raises(httpx.ResponseNotRead):
         answer.content  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("market", "path", "weight"),
+    [(Market.SPOT, "/api/v3/depth", 50), (Market.UM, "/fapi/v1/depth", 20)],
+)
+def test_depth_costs_the_weight_of_a_thousand_levels(
+    market: Market, path: str, weight: int
+) -> None:
+    answer = {"lastUpdateId": 3, "bids": [["1.5", "2"]], "asks": []}
+    exchange = Exchange(depth=lambda _: httpx.Response(200, json=answer))
+    rest, budget, _ = client(exchange, market)
+    snapshot = rest.depth("BTCUSDT")
+    assert (snapshot.last_update_id, snapshot.bids) == (3, [("1.5", "2")])
+    assert exchange.requests[0].url.path == path
+    assert dict(exchange.requests[0].url.params) == {"symbol": "BTCUSDT", "limit": "1000"}
+    assert budget.taken == [weight]
