@@ -64,6 +64,7 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
     home = Path(settings.candelabra_home) / "demo"
     with (
         _interruptible(),
+        _stopped_at_the_end(console),
         LocalStack(
             home,
             database_url=settings.database_url,
@@ -93,6 +94,7 @@ def run_up(*, symbols: Sequence[str]) -> int:
     home = Path(settings.candelabra_home) / "up"
     with (
         _interruptible(),
+        _stopped_at_the_end(console),
         LocalStack(
             home,
             database_url=settings.database_url,
@@ -322,6 +324,13 @@ def _show_links(
     links = links_of(stack, **about)
     stack.write_links(links)
     show_links(links, console, title=title)
+
+
+@contextmanager
+def _stopped_at_the_end(console: Console) -> Iterator[None]:
+    """Say that everything has stopped, unless it could not be started."""
+    yield
+    console.print("stopped")
 
 
 @contextmanager

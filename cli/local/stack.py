@@ -42,7 +42,8 @@ PARTS: Mapping[str, Sequence[str]] = {
 """Roles that each service connects as; none has the owner's login."""
 LEFTOVERS_STOP_S = 10.0
 SERVICES_STOP_S = 4.5
-"""From the signal on; the streamer stores what it has while Airflow stops."""
+"""From the signal on; the streamer stores what it has, and the simulator ends, while Airflow
+stops."""
 STOP_S = 6.0
 """The same for PostgreSQL, which is ended without a checkpoint afterwards."""
 MIN_STOP_S = 0.5
@@ -106,9 +107,8 @@ class LocalStack:
     def __exit__(self, *_: object) -> None:
         """Stop all services within ten seconds."""
         self._stop_began_s = time.monotonic()
-        for child in self._children:
-            if child.name == "streamer":  # it needs PostgreSQL alone
-                child.terminate()
+        for child in reversed(self._children):
+            child.terminate()  # none needs Airflow, which stops first
         self._exit.close()
 
     @property

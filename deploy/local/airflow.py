@@ -56,8 +56,8 @@ COMPONENTS = frozenset({"metadatabase", "scheduler", "triggerer", "dag_processor
 
 MIGRATE_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 3.5
-"""For the scheduler and its tasks; Airflow runs a task that was killed again."""
-OTHERS_STOP_S = 1.0
+"""For all but the API server, and for tasks; Airflow runs a task that was killed again."""
+SERVING_STOP_S = 0.5
 ORPHANS_TIMEOUT_S = 15.0
 
 
@@ -190,7 +190,7 @@ class LocalAirflow:
         self._release_port()
 
     def stop(self, *, term_timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Stop all processes and their tasks within seven seconds; does nothing if none runs.
+        """Stop all processes and their tasks within six seconds; does nothing if none runs.
 
         Airflow retries interrupted tasks after its next start.
         """
@@ -198,12 +198,11 @@ class LocalAirflow:
             self._api.close()
             self._api = None
         if self._children:
-            # The scheduler first: its tasks report their end to the API server.
-            scheduling = [child for child in self._children if child.name.endswith(" scheduler")]
-            others = [child for child in self._children if child not in scheduling]
-            terminate(scheduling, marker=self._marker, timeout_s=term_timeout_s)
-            # The others keep no state.
-            stop_all(others, marker=self._marker, term_timeout_s=OTHERS_STOP_S)
+            # The API server last: tasks report their end to it. It keeps no state.
+            serving = [child for child in self._children if child.name.endswith(" api-server")]
+            others = [child for child in self._children if child not in serving]
+            terminate(others, marker=self._marker, timeout_s=term_timeout_s)
+            stop_all(serving, marker=self._marker, term_timeout_s=SERVING_STOP_S)
             log.info("airflow_stopped", home=str(self.home))
         self._children = []
         self._restarters = []

@@ -151,7 +151,7 @@ class EmbeddedPostgres:
                 self._process.wait(wait_s)
                 break
             except subprocess.TimeoutExpired:
-                log.warning("postgres_stop_slow", signal=number.name)
+                log.info("postgres_stop_slow", signal=number.name)
         self._process = None
 
     def kill(self) -> None:

@@ -200,7 +200,7 @@ def terminate(children: Sequence[SupervisedProcess], *, marker: str, timeout_s: 
     for child in late:
         child.kill_group()
     if late:
-        log.warning("processes_killed", names=[child.name for child in late], after_s=timeout_s)
+        log.info("processes_killed", names=[child.name for child in late], after_s=timeout_s)
     return [child.name for child in late]
 
 

@@ -237,6 +237,7 @@ def supervisor(home: Path) -> subprocess.Popen[str]:
         [sys.executable, "-c", SUPERVISOR, str(home)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
@@ -284,8 +285,9 @@ def test_stack_stops_within_ten_seconds_though_nothing_reacts(home: Path) -> Non
                 one.suspend()
         began_s = time.monotonic()
         process.terminate()
-        process.communicate(timeout=60)
+        _, logs = process.communicate(timeout=60)
         assert time.monotonic() - began_s < 10
+        assert logs == ""  # kills are part of a stop in time
         assert running(home) == []
         assert [one for one in psutil.process_iter() if _is_of(home, one)] == []
     finally:

@@ -65,3 +65,23 @@ def test_links_are_shown_before_airflow_starts(
     assert "symbol=ETHUSDT" in before
     # `candelabra status` in another terminal knows them as well
     assert after.startswith("; links: ['REST', 'chart', 'database', 'logs']")
+    assert after.endswith("\nstopped\n")
+
+
+def test_end_is_one_line_after_all_services_have_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(PlayedStack):
+        def start_database(self) -> None:
+            raise KeyboardInterrupt
+
+        def __exit__(self, *_: object) -> None:
+            print("the services stop")  # noqa: T201
+
+    monkeypatch.setenv("CANDELABRA_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "configure_command_logs", lambda *_: None)
+    monkeypatch.setattr(module, "LocalStack", Interrupted)
+    assert run_up(symbols=("ETHUSDT",)) == 0
+    assert capsys.readouterr().out == (
+        "stopping, at most ten seconds …\nthe services stop\nstopped\n"
+    )
