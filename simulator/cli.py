@@ -20,6 +20,7 @@ import uvloop
 from simulator.config import SimulatorConfig
 from simulator.faults.kinds import KINDS
 from simulator.http.listeners import PortTakenError
+from simulator.market.instruments import MARKETS
 from simulator.replay.recorder import record
 from simulator.server import Exchange
 
@@ -107,7 +108,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=_symbols,
         metavar="A,B",
         default=defaults.um_symbols,
-        help="USD-M symbols",
+        help="USD-M symbols; BTCUSDT_QUARTER: the pair's dated contracts",
+    )
+    market.add_argument(
+        "--cm-symbols",
+        type=_symbols,
+        metavar="A,B",
+        default=defaults.cm_symbols,
+        help="COIN-M symbols, e.g. BTCUSD_PERP, BTCUSD_QUARTER",
     )
     market.add_argument(
         "--generated-spot",
@@ -142,7 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     network = parser.add_argument_group("network")
     network.add_argument("--host", default=defaults.host)
-    for name in ("http", "spot-ws", "um-ws"):
+    for name in ("http", "spot-ws", "um-ws", "cm-ws"):
         network.add_argument(
             f"--{name}-port", type=int, default=0, metavar="PORT", help="0 lets the system choose"
         )
@@ -161,6 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     for option, text in (
         ("spot_weight_limit", "request weight per clock minute on spot"),
         ("um_weight_limit", "request weight per clock minute on USD-M"),
+        ("cm_weight_limit", "request weight per clock minute on COIN-M"),
         ("rest_kline_lag_ms", "REST klines omit trades younger than N ms"),
         ("rest_trade_lag_ms", "REST aggTrades omit trades younger than N ms"),
         ("daily_dump_delay_s", "seconds from midnight to publication of daily dumps"),
@@ -189,7 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--market",
         dest="replay_market",
-        choices=("spot", "um"),
+        choices=MARKETS,
         default="spot",
         help="market of the recording",
     )

@@ -5,7 +5,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from simulator.market.instruments import DEFAULT_SPOT, DEFAULT_UM, MarketName
+from simulator.market.instruments import (
+    CM_QUARTERS,
+    DEFAULT_CM,
+    DEFAULT_SPOT,
+    DEFAULT_UM,
+    UM_QUARTERS,
+    MarketName,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,21 +21,24 @@ class SimulatorConfig:
 
     Attributes:
         seed: determines the whole market.
-        spot_symbols, um_symbols: listed symbols; any name that ends with a quote asset.
+        spot_symbols, um_symbols, cm_symbols: listed symbols. On spot and USD-M any name that ends
+            with a quote asset, on COIN-M with `USD_PERP`. A date makes a dated contract, e.g.
+            `BTCUSD_260327`; `BTCUSD_QUARTER` stands for all dated contracts of the pair.
         generated_spot, generated_um: number of further symbols SIM0001USDT, SIM0002USDT and so on.
         start: first minute of history, UTC; if None, 00:00 three days before the clock's start.
         clock_start: simulated time at start-up, UTC; the wall clock if None.
         speed: simulated seconds per real second; 0 stops the clock.
         max_late_s: the clock waits while frames are later than this (real seconds), because the
             machine is busy; if None, it never waits.
-        http_port, spot_ws_port, um_ws_port: 0 lets the system choose.
+        http_port, spot_ws_port, um_ws_port, cm_ws_port: 0 lets the system choose.
         tls_cert, tls_key: serve TLS with these PEM files, on all ports.
         tls: serve TLS with a new certificate, whose authority is written to this folder.
-        spot_weight_limit, um_weight_limit: request weight per clock minute and client address.
+        spot_weight_limit, um_weight_limit, cm_weight_limit: request weight per clock minute and
+            client address.
         rest_kline_lag_ms: REST klines omit trades younger than this.
         rest_trade_lag_ms: REST aggTrades omit trades younger than this.
         daily_dump_delay_s, monthly_dump_delay_s: from the end of the period to publication.
-        inbound_messages_per_s: 5 on spot and 10 on USD-M if None.
+        inbound_messages_per_s: 5 on spot and 10 on the futures if None.
         connects_in_5_minutes: WebSocket connects allowed per address in five simulated minutes;
             further ones get 429.
         connection_life_s: connections are closed after this simulated time.
@@ -53,7 +63,8 @@ class SimulatorConfig:
 
     seed: int = 1
     spot_symbols: tuple[str, ...] = DEFAULT_SPOT
-    um_symbols: tuple[str, ...] = DEFAULT_UM
+    um_symbols: tuple[str, ...] = (*DEFAULT_UM, *UM_QUARTERS)
+    cm_symbols: tuple[str, ...] = (*DEFAULT_CM, *CM_QUARTERS)
     generated_spot: int = 0
     generated_um: int = 0
     start: datetime | None = None
@@ -64,11 +75,13 @@ class SimulatorConfig:
     http_port: int = 0
     spot_ws_port: int = 0
     um_ws_port: int = 0
+    cm_ws_port: int = 0
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls: Path | None = None
     spot_weight_limit: int = 6_000
     um_weight_limit: int = 2_400
+    cm_weight_limit: int = 2_400
     rest_kline_lag_ms: int = 800
     rest_trade_lag_ms: int = 250
     daily_dump_delay_s: float = 0
@@ -97,10 +110,25 @@ class SimulatorConfig:
     record_until: datetime | None = None
     record_unit_us: int = 1_000
 
+    def symbols(self, market: MarketName) -> tuple[str, ...]:
+        """Return the listed symbols of a market, without the generated ones."""
+        listed: dict[MarketName, tuple[str, ...]] = {
+            "spot": self.spot_symbols,
+            "um": self.um_symbols,
+            "cm": self.cm_symbols,
+        }
+        return listed[market]
+
+    def generated(self, market: MarketName) -> int:
+        """Return the number of generated symbols of a market."""
+        numbers: dict[MarketName, int] = {"spot": self.generated_spot, "um": self.generated_um}
+        return numbers.get(market, 0)
+
     def __post_init__(self) -> None:
         at_least_one = {
             "spot_weight_limit": self.spot_weight_limit,
             "um_weight_limit": self.um_weight_limit,
+            "cm_weight_limit": self.cm_weight_limit,
             "max_streams": self.max_streams,
             "connects_in_5_minutes": self.connects_in_5_minutes,
             "write_buffer_bytes": self.write_buffer_bytes,
@@ -129,6 +157,7 @@ class SimulatorConfig:
             ("http_port", self.http_port),
             ("spot_ws_port", self.spot_ws_port),
             ("um_ws_port", self.um_ws_port),
+            ("cm_ws_port", self.cm_ws_port),
         ):
             if not 0 <= port <= 65_535:
                 raise ValueError(f"{name} is {port}; it must be 0 (system chooses) to 65535")
@@ -162,5 +191,5 @@ class SimulatorConfig:
         if self.record_unit_us not in ((1, 1_000) if self.replay_market == "spot" else (1_000,)):
             raise ValueError(
                 f"record_unit_us is {self.record_unit_us} µs; it must be 1000 (ms), or 1 on spot: "
-                "times of USD-M are always in ms"
+                "times of the futures are always in ms"
             )

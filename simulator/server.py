@@ -26,7 +26,7 @@ from simulator.faults.market import Reschedule
 from simulator.faults.startup import start_engine
 from simulator.http.certificates import CertificateFiles, generate_certificates, tls_context
 from simulator.http.listeners import HttpConnection, HttpServer, listen
-from simulator.market.instruments import MarketName, select_instruments
+from simulator.market.instruments import MARKETS, MarketName, select_instruments
 from simulator.market.market import SimulatedMarket
 from simulator.replay.player import Replay, ReplayClock
 from simulator.replay.recording import scan_recording
@@ -43,6 +43,7 @@ from simulator.wire.payloads import US_PER_MS
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 2.0
 _DEFAULT_HISTORY_US = 3 * DAY_US
+_FUTURE_CONTRACTS_US = 2 * 366 * DAY_US  # dated contracts are prepared for this long
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,10 @@ class ExchangeUrls:
 
     spot_ws_url: str
     um_ws_url: str
+    cm_ws_url: str
     spot_rest_url: str
     um_rest_url: str
+    cm_rest_url: str
     dump_url: str
     control_url: str
     tls_ca_file: str | None = None
@@ -79,13 +82,13 @@ class Exchange:
     """A local exchange in the running event loop.
 
     `async with Exchange(config) as exchange:` provides the URLs as `exchange.spot_ws_url`,
-    `exchange.spot_rest_url`, `exchange.um_ws_url`, `exchange.um_rest_url`, `exchange.dump_url` and
+    `exchange.spot_rest_url`, the same for `um` and `cm`, `exchange.dump_url` and
     `exchange.control_url`.
 
     Attributes:
         clock: the exchange's clock.
         replay: the replay, if there is one.
-        markets: the simulated markets by name (`spot`, `um`); empty in a replay.
+        markets: the simulated markets by name (`spot`, `um`, `cm`); empty in a replay.
         stream_servers: WebSocket servers by market.
         frame_faults: faults of WebSocket frames.
         rest_faults, dump_faults: fault rules of REST and of the dump site.
@@ -95,8 +98,10 @@ class Exchange:
 
     spot_ws_url: str
     um_ws_url: str
+    cm_ws_url: str
     spot_rest_url: str
     um_rest_url: str
+    cm_rest_url: str
     dump_url: str
     control_url: str
     site: SimulatedDumpSite
@@ -149,18 +154,16 @@ class Exchange:
                 f"start is {from_us(start_us).isoformat()}; it must be before the clock's time, "
                 f"which is {from_us(self.clock.now_us()).isoformat(timespec='seconds')}"
             )
-        listings = {
-            "spot": select_instruments(
-                "spot", config.spot_symbols, generated=config.generated_spot, seed=config.seed
-            ),
-            "um": select_instruments(
-                "um", config.um_symbols, generated=config.generated_um, seed=config.seed
-            ),
-        }
-        names: tuple[MarketName, ...] = ("spot", "um")
-        for name in names:
+        for name in MARKETS:
+            instruments = select_instruments(
+                name,
+                config.symbols(name),
+                generated=config.generated(name),
+                seed=config.seed,
+                period_us=(start_us, self.clock.now_us() + _FUTURE_CONTRACTS_US),
+            )
             listed = tuple(
-                replace(one, trades_at_bounds=config.trades_at_bounds) for one in listings[name]
+                replace(one, trades_at_bounds=config.trades_at_bounds) for one in instruments
             )
             market = SimulatedMarket(listed, seed=config.seed, start_us=start_us)
             self.markets[name] = market
@@ -185,7 +188,7 @@ class Exchange:
             self.stream_servers[name] = StreamServer(name, scheduler.hub, self.clock, config)
 
     def _prepare_replay(self) -> None:
-        """Set up the recorded market; the other market has no symbols."""
+        """Set up the recorded market; the other markets have no symbols."""
         config = self.config
         recording = scan_recording(
             config.replay_files,
@@ -194,7 +197,6 @@ class Exchange:
         )
         clock = ReplayClock(recording.first_event_us, speed=config.replay_speed or 1.0)
         self.clock = clock
-        other: MarketName = "um" if config.replay_market == "spot" else "spot"
         self.replay = Replay(
             recording,
             clock,
@@ -202,19 +204,19 @@ class Exchange:
             start=config.replay_start,
             settle_s=config.replay_settle_s,
         )
+        self._senders.append(self.replay)
+        self._venues[config.replay_market] = RecordedVenue(recording, clock)
+        self.stream_servers[config.replay_market] = StreamServer(
+            config.replay_market, self.replay.hub, clock, config
+        )
         empty = SimulatedMarket((), seed=config.seed, start_us=recording.first_event_us)
-        idle = FrameScheduler(other, empty, clock, seed=config.seed)
-        self._senders += [self.replay, idle]
-        self._venues = {
-            config.replay_market: RecordedVenue(recording, clock),
-            other: MarketVenue(other, empty, clock, kline_lag_us=0, trade_lag_us=0),
-        }
-        self.stream_servers = {
-            config.replay_market: StreamServer(
-                config.replay_market, self.replay.hub, clock, config
-            ),
-            other: StreamServer(other, idle.hub, clock, config),
-        }
+        for other in MARKETS:
+            if other == config.replay_market:
+                continue
+            idle = FrameScheduler(other, empty, clock, seed=config.seed)
+            self._senders.append(idle)
+            self._venues[other] = MarketVenue(other, empty, clock, kline_lag_us=0, trade_lag_us=0)
+            self.stream_servers[other] = StreamServer(other, idle.hub, clock, config)
 
     # --- life
 
@@ -239,8 +241,10 @@ class Exchange:
         return ExchangeUrls(
             self.spot_ws_url,
             self.um_ws_url,
+            self.cm_ws_url,
             self.spot_rest_url,
             self.um_rest_url,
+            self.cm_rest_url,
             self.dump_url,
             self.control_url,
             self.tls_ca_file,
@@ -267,7 +271,11 @@ class Exchange:
             self._certificate = CertificateFiles(config.tls_cert, config.tls_key)
         secure = None if self._certificate is None else tls_context(self._certificate)
         suffix = "" if secure is None else "s"
-        ports: dict[MarketName, int] = {"spot": config.spot_ws_port, "um": config.um_ws_port}
+        ports: dict[MarketName, int] = {
+            "spot": config.spot_ws_port,
+            "um": config.um_ws_port,
+            "cm": config.cm_ws_port,
+        }
         urls: dict[MarketName, str] = {}
         for name, port in ports.items():
             listener = self._bind(port)
@@ -276,7 +284,7 @@ class Exchange:
                 accept = self.stream_servers[name].accept
                 server = await loop.create_server(accept, sock=listener, ssl=secure)
                 self._ws_servers.append(server)
-        self.spot_ws_url, self.um_ws_url = urls["spot"], urls["um"]
+        self.spot_ws_url, self.um_ws_url, self.cm_ws_url = urls["spot"], urls["um"], urls["cm"]
         await self._start_http(self._bind(config.http_port))
         self.faults.attach()
         self._sending += [loop.create_task(sender.run()) for sender in self._senders]
@@ -298,7 +306,8 @@ class Exchange:
     async def _start_http(self, listener: socket.socket) -> None:
         files = self._certificate
         url = f"http{'s' if files else ''}://{self.config.host}:{listener.getsockname()[1]}"
-        self.spot_rest_url = self.um_rest_url = self.dump_url = self.control_url = url
+        self.spot_rest_url = self.um_rest_url = self.cm_rest_url = url
+        self.dump_url = self.control_url = url
         app = Starlette(routes=self._routes())
         self._http = HttpServer(
             uvicorn.Config(
@@ -328,6 +337,7 @@ class Exchange:
         limits: dict[MarketName, int] = {
             "spot": config.spot_weight_limit,
             "um": config.um_weight_limit,
+            "cm": config.cm_weight_limit,
         }
         routes: list[Route] = []
         for name, venue in self._venues.items():

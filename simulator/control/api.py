@@ -115,12 +115,12 @@ class ControlApi:
         return venue.depth_at(symbol, latest if update_id is None else update_id)
 
     def _chosen(self, request: Request) -> list[StreamServer]:
-        market = request.query_params.get("market") or "both"
-        chosen = [end for name, end in self._stream_servers.items() if market in (name, "both")]
+        market = request.query_params.get("market") or "all"
+        chosen = [end for name, end in self._stream_servers.items() if market in (name, "all")]
         if not chosen:
             raise ValueError(
                 f"market is {market!r}; it must be {', '.join(map(repr, self._stream_servers))} or "
-                "'both', which it is if left out"
+                "'all', which it is if left out"
             )
         return chosen
 

@@ -18,7 +18,7 @@ from simulator.wire.columns import agg_trade_lines, kline_lines, trade_lines
 from simulator.wire.payloads import US_PER_MS, kline_row
 
 _MICROSECONDS_SINCE_US = to_us(datetime(2025, 1, 1, tzinfo=UTC))
-_UM_HEADERS = {
+_HEADERS = {
     "klines": b"open_time,open,high,low,close,volume,close_time,quote_volume,count,"
     b"taker_buy_volume,taker_buy_quote_volume,ignore\n",
     "aggTrades": b"agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,"
@@ -101,8 +101,8 @@ def csv_chunks(
     market: SimulatedMarket, file: PublishedFile, changes: tuple[RowChange, ...] = ()
 ) -> Iterator[bytes]:
     """Yield the CSV in whole lines: the header, then a day of trades or a file of klines."""
-    if file.market == "um":
-        yield _UM_HEADERS[file.kind]
+    if file.market != "spot":
+        yield header(file.market, file.kind)
     if not changes:
         yield from _rows(market, file)
         return
@@ -122,6 +122,12 @@ def altered_rows(
         if served.get(key) != line:
             found.append(AlteredRow(key, line, served.get(key)))
     return found
+
+
+def header(market: MarketName, kind: str) -> bytes:
+    """Return the first line of a futures file. Klines of COIN-M have USD-M's names, as recorded."""
+    line = _HEADERS[kind]
+    return line.replace(b"quote_qty", b"base_qty") if market == "cm" else line
 
 
 def _rows(market: SimulatedMarket, file: PublishedFile) -> Iterator[bytes]:

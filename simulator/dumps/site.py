@@ -37,7 +37,11 @@ from simulator.market.market import SimulatedMarket
 from simulator.market.noise import derive_key, hash_counter
 
 PAGE_KEYS = 1_000
-_FOLDERS: dict[MarketName, str] = {"spot": "data/spot", "um": "data/futures/um"}
+_FOLDERS: dict[MarketName, str] = {
+    "spot": "data/spot",
+    "um": "data/futures/um",
+    "cm": "data/futures/cm",
+}
 _KINDS = ("aggTrades", "klines", "trades")  # in the order of the listing
 _DATES = {"daily": "%Y-%m-%d", "monthly": "%Y-%m"}
 _PERIODS = {"daily": "1d", "monthly": "1M"}
@@ -304,7 +308,9 @@ class SimulatedDumpSite:
             case [cadence] if cadence in self._delays_us:
                 return list(_KINDS)
             case [cadence, kind] if kind in _KINDS:
-                return [one.symbol for one in self._markets[market].listed(self._clock.now_us())]
+                return [
+                    one.symbol for one in self._markets[market].ever_listed(self._clock.now_us())
+                ]
             case [cadence, "klines", symbol] if symbol in self._markets[market]:
                 return [_folder_interval(name) for name in _intervals(market, cadence)]
         return []

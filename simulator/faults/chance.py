@@ -123,7 +123,7 @@ def _entry(
             return None
         symbol = draws.one_of(listed)
         if kind.name == "new_listing":
-            symbol = f"NEW{number + 1}USDT"
+            symbol = f"NEW{number + 1}{'USD_PERP' if name == 'cm' else 'USDT'}"
         elif kind.name in _FOR_GOOD:
             listed.remove(symbol)  # no further fault of this symbol is certain to be possible
         entry["symbols"] = [symbol]

@@ -148,7 +148,7 @@ class MarketFaults:
             symbol
             for symbol in market
             if fault.hits_symbol(symbol)
-            and market.history(symbol).calendar.state(at_us) != "delisted"
+            and market.history(symbol).calendar.state(at_us) in ("trading", "halted")
         )
         if not found:
             some = ", ".join(list(market)[:10])

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, from_us, to_us
 from simulator.faults.kinds import KINDS, REQUIRED, FaultKind, FaultParameter, Selector, Value
-from simulator.market.instruments import MarketName
+from simulator.market.instruments import MARKETS, MarketName
 
-MARKETS: Final[tuple[MarketName, ...]] = ("spot", "um")
 _UNITS_US = {"ms": 1_000, "s": SECOND_US, "m": MINUTE_US, "h": 60 * MINUTE_US, "d": DAY_US}
 _OFFSET = re.compile(r"\+(\d{1,10}(?:\.\d{1,6})?)(ms|s|m|h|d)\Z")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
@@ -103,7 +102,7 @@ class Fault:
         entry: dict[str, Any] = {"kind": self.kind.name}
         if self.id is not None:
             entry["id"] = self.id
-        entry["market"] = self.markets[0] if len(self.markets) == 1 else "both"
+        entry["market"] = self.markets[0] if len(self.markets) == 1 else "all"
         seconds = Decimal(self.at_us) / SECOND_US
         entry["at"] = f"+{seconds:f}s" if self.is_offset else _iso(self.at_us)
         if self.duration_us is not None:
@@ -246,13 +245,13 @@ def _identity(value: object, where: str) -> str | None:
 
 def _markets(entry: Mapping[str, object], kind: FaultKind, where: str) -> tuple[MarketName, ...]:
     is_one = kind.group == "market"
-    value = entry.get("market", None if is_one else "both")
-    if value == "both" and not is_one:
+    value = entry.get("market", None if is_one else "all")
+    if value == "all" and not is_one:
         return MARKETS
     for name in MARKETS:
         if value == name:
             return (name,)
-    right = "'spot' or 'um'" if is_one else "'spot', 'um' or 'both'"
+    right = "'spot', 'um' or 'cm'" if is_one else "'spot', 'um', 'cm' or 'all'"
     raise PlanError(f"{where}: market is {_shown(value)}; it must be {right}")
 
 

@@ -11,7 +11,11 @@ from simulator.http.fault_rules import FaultRules, Rule
 from simulator.market.instruments import MarketName
 from simulator.rest import faults as rest
 
-_ROOTS: dict[MarketName, str] = {"spot": "data/spot", "um": "data/futures/um"}
+_ROOTS: dict[MarketName, str] = {
+    "spot": "data/spot",
+    "um": "data/futures/um",
+    "cm": "data/futures/cm",
+}
 _CADENCES = {"truncated_day": "daily", "missing_day": "daily", "monthly_differs": "monthly"}
 
 

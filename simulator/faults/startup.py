@@ -72,7 +72,14 @@ def start_engine(
             dump_faults, dump_rules, begins_early=lambda fault: fault.kind.name == "reissued"
         )
     engine = FaultEngine(clock, actors)
-    _take_up(engine, config, {name: tuple(markets.get(name, ())) for name in stream_servers})
+    # A random fault of a dated contract could come after its delivery.
+    symbols = {
+        name: [one.symbol for one in markets[name].instruments if not one.is_dated]
+        if name in markets
+        else []
+        for name in stream_servers
+    }
+    _take_up(engine, config, symbols)
     return engine
 
 

@@ -1,7 +1,7 @@
-"""Mark price, index price, funding and liquidations of a perpetual contract.
+"""Mark price, index price, funding, settlement price and liquidations of a contract.
 
-The index is the price path that trades follow; the mark price adds a slow premium of at most 0.05
-%. About one taker order in 128 counts as a liquidation.
+The index is the price path that trades of the perpetual contract follow; the mark price adds a slow
+premium of at most 0.05 %. About one taker order in 128 counts as a liquidation.
 """
 
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from simulator.market.noise import derive_key, hash_counter, hash_counters, take
 
 MARK_DECIMALS = 8
 FUNDING_PERIOD_US = 8 * 60 * MINUTE_US
+_SETTLED_US = 60 * MINUTE_US
 _PREMIUM_PERIOD_US = 10 * MINUTE_US
 _MAX_PREMIUM = 50_000  # parts per 10^8
 _AVERAGED_US = (0, 10 * SECOND_US, 20 * SECOND_US, 30 * SECOND_US)
@@ -71,10 +72,20 @@ def mark_price(history: History, time_us: int, *, seed: int) -> MarkPrice:
     return MarkPrice(time_us, marks[0], average, index, index, rate, next_funding_us)
 
 
+def delivery_price(history: History, delivery_us: int) -> int:
+    """Return the settlement price (10^-8) of a dated contract: the mean index of the last hour.
+
+    That it is the mean of an hour is an assumption.
+    """
+    return history.average_index_price(
+        delivery_us - _SETTLED_US, delivery_us, decimals=MARK_DECIMALS
+    )
+
+
 def _mark(history: History, premium_key: int, time_us: int) -> int:
-    index = history.index_price(time_us, decimals=MARK_DECIMALS)
+    fair = history.fair_price(time_us, decimals=MARK_DECIMALS)
     premium = _between(premium_key, time_us, _PREMIUM_PERIOD_US)
-    return index + index * (premium * 2 * _MAX_PREMIUM // (1 << 16) - _MAX_PREMIUM) // 10**8
+    return fair + fair * (premium * 2 * _MAX_PREMIUM // (1 << 16) - _MAX_PREMIUM) // 10**8
 
 
 def _between(key: int, time_us: int, period_us: int) -> int:

@@ -46,7 +46,7 @@ class History:
     ) -> None:
         self.instrument = instrument
         self.start_minute = start_us // MINUTE_US
-        self.calendar = TradingCalendar.open_from(start_us)
+        self.calendar = TradingCalendar.open_from(start_us, delivery_us=instrument.delivery_us)
         self._seed = seed
         self._trades_by_minute = SessionTrades(instrument, self.calendar, seed=seed)
         self._changed_minutes: list[int] = []
@@ -94,15 +94,32 @@ class History:
         return self.calendar.is_trading(time_us)
 
     def has_klines(self, from_us: int, until_us: int) -> bool:
-        """Whether `from_us … until_us - 1` has klines. On USD-M they continue after a delisting."""
-        if self.instrument.market == "um":
-            return until_us > self.start_us
-        return self.calendar.overlaps(from_us, until_us)
+        """Whether `from_us … until_us - 1` has klines.
+
+        On the futures they continue in a halt and after a delisting, until a delivery.
+        """
+        if self.instrument.market == "spot":
+            return self.calendar.overlaps(from_us, until_us)
+        delivery_us = self.delivery_us
+        return until_us > self.start_us and (delivery_us is None or from_us < delivery_us)
 
     @property
     def is_without_pauses(self) -> bool:
-        """Whether every minute since the listing has a kline."""
-        return self.calendar.is_plain or self.instrument.market == "um"
+        """Whether every minute from the listing to a delivery has a kline."""
+        return self.calendar.is_plain or self.instrument.market != "spot"
+
+    @property
+    def delivery_us(self) -> int | None:
+        """When the contract is delivered; None: perpetual."""
+        return self.calendar.sessions[-1].stop_us if self.instrument.is_dated else None
+
+    def last_kline_us(self, time_us: int) -> int:
+        """Return the last time up to `time_us` that has a kline, unless it is before the listing.
+
+        On spot, the time itself: pauses are left out elsewhere.
+        """
+        delivery_us = self.delivery_us
+        return time_us if delivery_us is None else min(time_us, delivery_us - 1)
 
     def kline_minutes(self, from_minute: int) -> Iterator[int]:
         """Yield the minutes in which kline streams send something; may end, or never."""
@@ -244,9 +261,26 @@ class History:
         return int(self.minute(self.minute_of_agg(agg_id - 1)).price[-1])
 
     def index_price(self, time_us: int, *, decimals: int) -> int:
-        """Return the price path that trades follow, in units of 10^-`decimals`."""
-        scale = int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick
-        return self._trades_by_minute.mid(time_us) * scale >> SUBTICK
+        """Return the index price of the pair, in units of 10^-`decimals`."""
+        return self._trades_by_minute.index_at(time_us) * self._scale(decimals) >> SUBTICK
+
+    def fair_price(self, time_us: int, *, decimals: int) -> int:
+        """Return the price path that trades follow, in units of 10^-`decimals`.
+
+        It is the index price, but for a dated contract.
+        """
+        return self._trades_by_minute.mid(time_us) * self._scale(decimals) >> SUBTICK
+
+    def average_index_price(self, from_us: int, until_us: int, *, decimals: int) -> int:
+        """Return the mean index price between two whole minutes, in units of 10^-`decimals`."""
+        nodes = self._trades_by_minute.index_of_minutes(
+            from_us // MINUTE_US, until_us // MINUTE_US + 1
+        ).tolist()
+        total = sum(nodes[1:]) + sum(nodes[:-1])  # the path is linear within a minute
+        return int(total * self._scale(decimals) // (2 * (len(nodes) - 1)) >> SUBTICK)
+
+    def _scale(self, decimals: int) -> int:
+        return int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick
 
     def minute_of_agg(self, agg_id: int) -> int:
         """Return the minute of an aggregate id; earlier ids count as the first."""

@@ -14,6 +14,12 @@ from simulator.market.hours.kline_pages import window_over_pauses
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval, parse_interval
 from simulator.market.klines import Kline, KlineColumns, roll_up, to_klines
+from simulator.market.quarters import (
+    LISTED_AFTER_DELIVERY_US,
+    ContractType,
+    contract_type,
+    delivery_status,
+)
 from simulator.market.trades.columns import TradeColumns
 
 # intervals aggregated from trades; the others are rolled up from minutes
@@ -28,6 +34,7 @@ def kline_window(
     start_us: int | None,
     end_us: int | None,
     limit: int | None,
+    is_latest: bool = False,
 ) -> tuple[int, int] | None:
     """Return open times of the first and last kline that a request selects; None if there is none.
 
@@ -37,6 +44,7 @@ def kline_window(
     Args:
         first_us: when the symbol was listed.
         view_us: last visible time.
+        is_latest: the latest klines, also with a start.
     """
     if view_us < first_us or (start_us is not None and start_us > view_us):
         return None
@@ -48,7 +56,7 @@ def kline_window(
         return None
     if limit is None:
         return lowest, last
-    if start_us is None:
+    if start_us is None or is_latest:
         return max(lowest, _steps_away(interval, last, 1 - limit)), last
     return lowest, min(last, _steps_away(interval, lowest, limit - 1))
 
@@ -61,7 +69,14 @@ def _steps_away(interval: Interval, open_us: int, steps: int) -> int:
     return open_us
 
 
-# USD-M has no status for a halt: its klines continue, and its status was TRADING in past halts.
+# The futures have no status for a halt: klines continue, and the status was TRADING in past halts.
+# Of a perpetual contract of COIN-M, SETTLING is an assumption.
+_FUTURES_STATUSES: dict[TradingState, str] = {
+    "unlisted": "PENDING_TRADING",
+    "trading": "TRADING",
+    "halted": "TRADING",
+    "delisted": "SETTLING",
+}
 _STATUSES: dict[MarketName, dict[TradingState, str]] = {
     "spot": {
         "unlisted": "PRE_TRADING",
@@ -69,20 +84,22 @@ _STATUSES: dict[MarketName, dict[TradingState, str]] = {
         "halted": "HALT",
         "delisted": "BREAK",
     },
-    "um": {
-        "unlisted": "PENDING_TRADING",
-        "trading": "TRADING",
-        "halted": "TRADING",
-        "delisted": "SETTLING",
-    },
+    "um": _FUTURES_STATUSES,
+    "cm": _FUTURES_STATUSES,
 }
+
+
+def _has_left(history: History, at_us: int) -> bool:
+    """Whether a dated contract is no longer in exchangeInfo."""
+    delivery_us = history.delivery_us
+    return delivery_us is not None and at_us >= delivery_us + LISTED_AFTER_DELIVERY_US
 
 
 class SimulatedMarket:
     """A market of several symbols under one seed.
 
     Args:
-        instruments: listed from `start_us` on.
+        instruments: listed from `start_us` on; dated contracts from their own time on.
         cached_days: days of minute klines kept in memory (130 kB each).
         cached_minutes: minutes of trades kept in memory.
     """
@@ -105,7 +122,11 @@ class SimulatedMarket:
         self.start_us = start_us // MINUTE_US * MINUTE_US
         self._histories = {
             instrument.symbol: History(
-                instrument, seed=seed, start_us=start_us, day_klines=day_klines, minutes=minutes
+                instrument,
+                seed=seed,
+                start_us=max(start_us, instrument.onboard_us or start_us),
+                day_klines=day_klines,
+                minutes=minutes,
             )
             for instrument in instruments
         }
@@ -119,7 +140,18 @@ class SimulatedMarket:
         return tuple(history.instrument for history in self._histories.values())
 
     def listed(self, at_us: int) -> tuple[Instrument, ...]:
-        """Return what is or was listed at a time; delisted symbols stay."""
+        """Return what is listed at a time.
+
+        Delisted symbols stay; a dated contract leaves a day after its delivery.
+        """
+        return tuple(
+            history.instrument
+            for history in tuple(self._histories.values())
+            if history.start_us <= at_us and not _has_left(history, at_us)
+        )
+
+    def ever_listed(self, at_us: int) -> tuple[Instrument, ...]:
+        """Return what is or was listed at a time, delivered contracts too."""
         return tuple(
             history.instrument
             for history in tuple(self._histories.values())
@@ -129,7 +161,15 @@ class SimulatedMarket:
     def status(self, symbol: str, at_us: int) -> str:
         """Return the exchange's status of a symbol. Raises KeyError for an unknown symbol."""
         history = self._histories[symbol]
-        return _STATUSES[history.instrument.market][history.calendar.state(at_us)]
+        state, delivery_us = history.calendar.state(at_us), history.delivery_us
+        if delivery_us is not None and state != "unlisted":
+            return delivery_status(delivery_us, at_us)
+        return _STATUSES[history.instrument.market][state]
+
+    def contract_type(self, symbol: str, at_us: int) -> ContractType:
+        """Return the type of a contract at a time. Raises KeyError for an unknown symbol."""
+        history = self._histories[symbol]
+        return contract_type(history.instrument.delivery_us, history.delivery_us, at_us)
 
     def add_listing(self, instrument: Instrument, *, start_us: int) -> History:
         """List a further instrument from a time on (floored to the minute).
@@ -187,6 +227,7 @@ class SimulatedMarket:
         *,
         view_us: int,
         limit: int | None = None,
+        is_latest: bool = False,
     ) -> list[Kline]:
         """Return klines that open in `start_us … end_us` (inclusive), from visible trades only.
 
@@ -198,10 +239,12 @@ class SimulatedMarket:
         spec = parse_interval(interval) if isinstance(interval, str) else interval
         if spec.name in AGGREGATED_STEPS_US:
             klines = self.kline_columns(
-                symbol, spec, start_us, end_us, view_us=view_us, limit=limit
+                symbol, spec, start_us, end_us, view_us=view_us, limit=limit, is_latest=is_latest
             )
             return [] if klines is None else to_klines(klines, AGGREGATED_STEPS_US[spec.name])
-        window = self._window(symbol, spec, start_us, end_us, view_us=view_us, limit=limit)
+        window = self._window(
+            symbol, spec, start_us, end_us, view_us=view_us, limit=limit, is_latest=is_latest
+        )
         if window is None:
             return []
         return roll_up(self._minutes(symbol, spec, window, view_us=view_us), spec)
@@ -215,6 +258,7 @@ class SimulatedMarket:
         *,
         view_us: int,
         limit: int | None = None,
+        is_latest: bool = False,
     ) -> KlineColumns | None:
         """Return `1m` or `1s` klines as columns; None if there are none.
 
@@ -225,7 +269,9 @@ class SimulatedMarket:
             raise ValueError(
                 f"no columns of {interval.name}; only of {', '.join(AGGREGATED_STEPS_US)}"
             )
-        window = self._window(symbol, interval, start_us, end_us, view_us=view_us, limit=limit)
+        window = self._window(
+            symbol, interval, start_us, end_us, view_us=view_us, limit=limit, is_latest=is_latest
+        )
         if window is None:
             return None
         if interval.name == "1m":
@@ -244,15 +290,17 @@ class SimulatedMarket:
         *,
         view_us: int,
         limit: int | None,
+        is_latest: bool,
     ) -> tuple[int, int] | None:
         history = self._histories[symbol]
         window = kline_window(
             interval,
             first_us=history.start_us,
-            view_us=view_us,
+            view_us=history.last_kline_us(view_us),
             start_us=start_us,
             end_us=end_us,
             limit=limit if history.is_without_pauses else None,
+            is_latest=is_latest,
         )
         if window is None or limit is None or history.is_without_pauses:
             return window
@@ -271,6 +319,7 @@ class SimulatedMarket:
         """Return the visible minutes of the klines that open within a window."""
         first_us, last_us = window
         history = self._histories[symbol]
+        view_us = history.last_kline_us(view_us)
         stop_us = min(interval.next_open(last_us), view_us + 1)
         first = max(first_us // MINUTE_US, history.start_minute)
         return history.kline_columns(first, -(-stop_us // MINUTE_US), view_us=view_us)

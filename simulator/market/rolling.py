@@ -126,11 +126,17 @@ def average_price(history: History, time_us: int, *, decimals: int) -> int:
 
 
 def weighted_price(history: History, stats: WindowStats, *, decimals: int) -> int:
-    """Return quote volume over volume, in units of 10^-`decimals` (at least the price's)."""
+    """Return the mean price in units of 10^-`decimals` (at least the price's).
+
+    It is quote volume over volume; on COIN-M the value of the contracts over the base amount.
+    """
     instrument = history.instrument
     scale = int(10 ** (decimals - instrument.price_decimals))
     if stats.volume == 0:
         return stats.last * scale
+    if instrument.contract_size is not None:
+        value = stats.volume * instrument.contract_size * 10**instrument.quote_decimals
+        return int(value * 10**decimals // stats.quote_volume)
     return stats.quote_volume * instrument.quote_divisor * scale // stats.volume
 
 

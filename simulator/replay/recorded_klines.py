@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from simulator.market.instruments import SPOT_DECIMALS, Instrument, MarketName
+from simulator.market.instruments import (
+    SPOT_DECIMALS,
+    Instrument,
+    MarketName,
+    recorded_instrument,
+)
 from simulator.replay.recorded_frames import as_us
 
 
@@ -67,18 +72,11 @@ class RecordedKlines:
 
     def instrument(self, symbol: str, market: MarketName) -> Instrument:
         """Return an instrument with the decimals seen in the klines."""
-        quote = next((one for one in ("USDT", "USDC", "FDUSD", "BTC", "ETH", "BNB")
-                      if symbol.endswith(one) and symbol != one), "")  # fmt: skip
-        return Instrument(
-            symbol=symbol,
-            market=market,
-            base_asset=symbol.removesuffix(quote),
-            quote_asset=quote,
+        return recorded_instrument(
+            market,
+            symbol,
             price_decimals=self.price_decimals,
             quantity_decimals=self.quantity_decimals,
-            typical_price=1,  # nothing is generated from a recording
-            largest_fill=1,
-            orders_per_day=0,
         )
 
 
@@ -104,5 +102,5 @@ def add_kline(payload: bytes, market: MarketName, into: dict[str, RecordedKlines
 def _decimals(text: str, market: MarketName) -> int:
     """Return the decimals of a number. Spot pads all to eight; those zeros say nothing."""
     fraction = text.partition(".")[2]
-    shown = fraction if market == "um" else fraction.rstrip("0")
+    shown = fraction if market != "spot" else fraction.rstrip("0")
     return min(SPOT_DECIMALS, len(shown))

@@ -104,13 +104,14 @@ def record(
             f"{from_us(start_us)}; the order must be start, from, until"
         )
     name = config.replay_market
-    symbols, generated = (
-        (config.spot_symbols, config.generated_spot)
-        if name == "spot"
-        else (config.um_symbols, config.generated_um)
-    )
     market = SimulatedMarket(
-        select_instruments(name, symbols, generated=generated, seed=config.seed),
+        select_instruments(
+            name,
+            config.symbols(name),
+            generated=config.generated(name),
+            seed=config.seed,
+            period_us=(start_us, until_us),
+        ),
         seed=config.seed,
         start_us=start_us,
     )

@@ -13,7 +13,12 @@ import msgspec
 import numpy as np
 
 from simulator.clock import MINUTE_US
-from simulator.market.instruments import SPOT_DECIMALS, Instrument, MarketName
+from simulator.market.instruments import (
+    SPOT_DECIMALS,
+    Instrument,
+    MarketName,
+    recorded_instrument,
+)
 from simulator.market.noise import IntArray
 from simulator.market.trades.columns import FillKind, TradeColumns
 from simulator.replay.blocks import Block, BlockBuilder
@@ -57,8 +62,8 @@ class _Columns:
     quantity_decimals: int = 0
 
     def add(self, event: _Event, market: MarketName) -> None:
-        price, price_decimals = _scaled(event.p, keeps_zeros=market == "um")
-        quantity, quantity_decimals = _scaled(event.q, keeps_zeros=market == "um")
+        price, price_decimals = _scaled(event.p, keeps_zeros=market != "spot")
+        quantity, quantity_decimals = _scaled(event.q, keeps_zeros=market != "spot")
         if quantity == 0 or price == 0 or event.X != _MARKET:
             return  # a void trade, or one of the insurance fund or ADL: in no kline
         self.price_decimals = max(self.price_decimals, price_decimals)
@@ -240,29 +245,18 @@ def _build(
     quantity_unit = 10 ** (SPOT_DECIMALS - columns.quantity_decimals)
     prices = column(columns.prices)[order] // price_unit
     quantities = column(columns.quantities)[order] // quantity_unit
-    quote_asset = next(
-        (asset for asset in ("USDT", "USDC", "BUSD", "FDUSD", "BTC", "ETH", "BNB")
-         if symbol.endswith(asset) and symbol != asset),
-        "",
-    )  # fmt: skip
     tick, step = int(np.gcd.reduce(prices)), int(np.gcd.reduce(quantities))
-    instrument = Instrument(
-        symbol=symbol,
-        market=market,
-        base_asset=symbol.removesuffix(quote_asset),
-        quote_asset=quote_asset,
+    instrument = recorded_instrument(
+        market,
+        symbol,
         price_decimals=columns.price_decimals,
         quantity_decimals=columns.quantity_decimals,
-        typical_price=1,  # nothing is generated from a recording
-        largest_fill=1,
-        orders_per_day=0,
         tick=tick,
         step=step,
+        amounts_like=(int(prices.min()), int(quantities.max()), len(ids)),
     )
     fills = column(columns.last_ids)[order] - ids + 1
-    quotes = prices * quantities
-    if instrument.rounds_quote:
-        quotes //= instrument.quote_divisor
+    quotes = instrument.quote_amounts(prices, quantities)
     rows = np.arange(len(ids), dtype=np.int64)
     recorded = TradeColumns(
         instrument=instrument,

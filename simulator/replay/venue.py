@@ -6,6 +6,7 @@ from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.klines import aggregate_trades, roll_up
 from simulator.market.noise import IntArray
+from simulator.market.quarters import ContractType, contract_type
 from simulator.replay.recording import RecordedTrades, Recording
 from simulator.rest.venue import AggTradeQuery, KlineQuery, Row, UnavailableError
 from simulator.wire.payloads import agg_trade_rows, kline_row, trade_rows
@@ -43,6 +44,14 @@ class RecordedVenue:
         """Return `TRADING`: a recording has no halts."""
         del symbol
         return "TRADING"
+
+    def contract_type(self, symbol: str) -> ContractType:
+        """Return the type by the name, as of the time that was played."""
+        delivery_us = self.delivery_us(symbol)
+        return contract_type(delivery_us, delivery_us, self.now_us())
+
+    def delivery_us(self, symbol: str) -> int | None:
+        return next(one.delivery_us for one in self.listed() if one.symbol == symbol)
 
     def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
         if query.interval.name == "1s":
@@ -126,7 +135,8 @@ def _wanted(opens: list[int], query: KlineQuery) -> list[int]:
     ]
     if query.limit is None:
         return places
-    return places[-query.limit :] if start_us is None else places[: query.limit]
+    is_latest = start_us is None or query.is_latest
+    return places[-query.limit :] if is_latest else places[: query.limit]
 
 
 def _position(values: IntArray, wanted: int) -> int:

@@ -1,4 +1,4 @@
-"""REST of one market: `/api/v3/…` (spot) or `/fapi/v1/…` (USD-M).
+"""REST of one market: `/api/v3/…` (spot), `/fapi/v1/…` (USD-M) or `/dapi/v1/…` (COIN-M).
 
 Weight is charged before parameters are read, so a malformed request costs as much as a valid one.
 Answers are computed in a thread, because aggregating days of trades must not delay the streams.
@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from simulator.clock import SimulatedClock
 from simulator.http.broken_answers import AbortedResponse
+from simulator.market.instruments import MarketName
 from simulator.rest.endpoints import RestEndpoint, RestEndpoints
 from simulator.rest.faults import (
     AbortConnection,
@@ -56,6 +57,7 @@ _NOT_FOUND = """<!DOCTYPE html>
 </body>
 </html>
 """
+_ROOTS: dict[MarketName, str] = {"spot": "/api", "um": "/fapi", "cm": "/dapi"}
 _UM_VERSIONS = {"ticker/price": ("v1", "v2")}
 
 
@@ -86,22 +88,23 @@ class RestApi:
         self._venue = venue
         self._limiter = limiter
         self._faults = faults or RestFaults()
-        self._is_um = venue.name == "um"
+        self._is_spot = venue.name == "spot"
         self._endpoints = RestEndpoints(venue, clock, weight_limit=limiter.limit)
 
     def routes(self) -> list[Route]:
         """Return the routes of all endpoints under the market's prefix."""
-        weights = WEIGHTS[self._venue.name]
+        name = self._venue.name
+        weights, root = WEIGHTS[name], _ROOTS[name]
         routes = []
         for endpoint in self._endpoints.table():
-            versions = _UM_VERSIONS.get(endpoint.name, ("v1",)) if self._is_um else ("v3",)
+            versions: tuple[str, ...] = ("v3",) if name == "spot" else ("v1",)
+            if name == "um":
+                versions = _UM_VERSIONS.get(endpoint.name, versions)
             answer = self._answer(endpoint, weights[endpoint.name])
-            root = "/fapi" if self._is_um else "/api"
             routes += [
                 Route(f"{root}/{version}/{endpoint.name}", answer, methods=["GET"])
                 for version in versions
             ]
-        root = "/fapi" if self._is_um else "/api"
         return [*routes, Route(f"{root}/{{path:path}}", _unknown_path, methods=_METHODS)]
 
     def _answer(
@@ -141,12 +144,12 @@ class RestApi:
         if endpoint.needs_key and not request.headers.get("x-mbx-apikey"):
             raise ApiError(-2014, "API-key format invalid.", status=401)
         unit_us = self._unit_us(request)
-        params = QueryParameters(request.query_params, endpoint.known, is_strict=not self._is_um)
+        params = QueryParameters(request.query_params, endpoint.known, is_strict=self._is_spot)
         return await asyncio.to_thread(endpoint.handler, params, unit_us)
 
     def _unit_us(self, request: Request) -> int:
         header = request.headers.get("x-mbx-time-unit")
-        if header is None or self._is_um:
+        if header is None or not self._is_spot:
             return US_PER_MS
         match header.upper():
             case "MICROSECOND":
@@ -160,7 +163,7 @@ class RestApi:
 
     def _used(self, verdict: WeightCharge) -> dict[str, str]:
         used = CROSS_ORIGIN | {"x-mbx-used-weight-1m": str(verdict.used)}
-        if not self._is_um:
+        if self._is_spot:
             used["x-mbx-used-weight"] = str(verdict.used)
         return used
 

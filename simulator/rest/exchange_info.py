@@ -3,15 +3,18 @@
 from typing import Any
 
 from simulator.market.instruments import Instrument, MarketName
+from simulator.market.quarters import NEVER_MS
 from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.venue import Row, Venue
 from simulator.wire.payloads import US_PER_MS
 
 _STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
-_NEVER_MS = 4_133_404_800_000  # delivery date of a perpetual contract
 _PERMISSIONS = ("SPOT", "MARGIN", "LEVERAGED")
 _ORDERS = (("SECOND", 10, 100), ("DAY", 1, 200_000))
-_UM_ORDERS = (("MINUTE", 1, 1_200), ("SECOND", 10, 300))
+_FUTURES_ORDERS: dict[MarketName, tuple[tuple[str, int, int], ...]] = {
+    "um": (("MINUTE", 1, 1_200), ("SECOND", 10, 300)),
+    "cm": (("MINUTE", 1, 1_200),),
+}
 _RAW_REQUESTS = ("MINUTE", 5, 300_000)
 
 
@@ -31,10 +34,10 @@ def exchange_info(
     Raises:
         ApiError: parameters that exclude each other, or an unknown permission or status.
     """
-    is_um = venue.name == "um"
+    is_spot = venue.name == "spot"
     status = params.text("symbolStatus")
     permissions = params.names("permissions")
-    if not is_um:
+    if is_spot:
         if names is not None and (status is not None or permissions is not None):
             raise ApiError(-1128, "Combination of optional parameters invalid.")
         if status is not None and status not in _STATUSES:
@@ -48,9 +51,9 @@ def exchange_info(
         if (names is None or instrument.symbol in names)
         and (permissions is None or "SPOT" in permissions)
     ]
-    if status is not None and not is_um:
+    if status is not None and is_spot:
         symbols = [entry for entry in symbols if entry["status"] == status]
-    if not shows_sets and not is_um:
+    if not shows_sets and is_spot:
         symbols = [entry | {"permissionSets": []} for entry in symbols]
     answer: Row = {
         "timezone": "UTC",
@@ -58,7 +61,7 @@ def exchange_info(
         "rateLimits": rate_limits(venue.name, weight_limit),
         "exchangeFilters": [],
     }
-    if is_um:
+    if venue.name == "um":
         answer |= {"futuresType": "U_MARGINED", "assets": _assets(venue)}
     return answer | {"symbols": symbols}
 
@@ -66,8 +69,8 @@ def exchange_info(
 def rate_limits(market: MarketName, weight_limit: int) -> list[Row]:
     """Return the `rateLimits` of exchangeInfo."""
     limits = [_limit("REQUEST_WEIGHT", "MINUTE", 1, weight_limit)]
-    limits += [_limit("ORDERS", *one) for one in (_UM_ORDERS if market == "um" else _ORDERS)]
-    return limits if market == "um" else [*limits, _limit("RAW_REQUESTS", *_RAW_REQUESTS)]
+    limits += [_limit("ORDERS", *one) for one in _FUTURES_ORDERS.get(market, _ORDERS)]
+    return limits if market != "spot" else [*limits, _limit("RAW_REQUESTS", *_RAW_REQUESTS)]
 
 
 def _limit(kind: str, interval: str, number: int, limit: int) -> Row:
@@ -81,6 +84,8 @@ def _limit(kind: str, interval: str, number: int, limit: int) -> Row:
 
 def symbol_entry(venue: Venue, instrument: Instrument) -> Row:
     """Return a symbol of exchangeInfo."""
+    if instrument.market == "cm":
+        return _inverse_contract(venue, instrument)
     entry: Row = {
         "symbol": instrument.symbol,
         "status": venue.status(instrument.symbol),
@@ -125,13 +130,13 @@ _SPOT_PERMISSIONS: dict[str, Any] = {
 
 
 def _contract(venue: Venue, instrument: Instrument) -> Row:
-    """Return a perpetual contract's fields, in place of a spot pair's permissions."""
+    """Return the fields of a contract of USD-M, in place of a spot pair's permissions."""
     return {
-        "pair": instrument.symbol,
-        "contractType": "PERPETUAL",
-        "deliveryDate": _NEVER_MS,
-        "onboardDate": venue.listed_since_us(instrument.symbol) // US_PER_MS,
-        "marginAsset": instrument.quote_asset,
+        "pair": instrument.pair,
+        "contractType": venue.contract_type(instrument.symbol),
+        "deliveryDate": _delivery_ms(venue, instrument),
+        "onboardDate": _onboard_ms(venue, instrument),
+        "marginAsset": instrument.margin_asset,
         "pricePrecision": instrument.price_decimals,
         "quantityPrecision": instrument.quantity_decimals,
         "underlyingType": "COIN",
@@ -149,6 +154,71 @@ def _contract(venue: Venue, instrument: Instrument) -> Row:
         ],
         "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
     }  # fmt: skip
+
+
+def _delivery_ms(venue: Venue, instrument: Instrument) -> int:
+    delivery_us = venue.delivery_us(instrument.symbol)
+    return NEVER_MS if delivery_us is None else delivery_us // US_PER_MS
+
+
+def _onboard_ms(venue: Venue, instrument: Instrument) -> int:
+    """Return the listing of a contract; a dated one may be older than the simulated history."""
+    return (instrument.onboard_us or venue.listed_since_us(instrument.symbol)) // US_PER_MS
+
+
+def _inverse_contract(venue: Venue, instrument: Instrument) -> Row:
+    """Return a symbol of COIN-M, with the fields and values recorded in 2021."""
+    is_dated = instrument.is_dated
+    return {
+        "symbol": instrument.symbol,
+        "pair": instrument.pair,
+        "contractType": venue.contract_type(instrument.symbol),
+        "deliveryDate": _delivery_ms(venue, instrument),
+        "onboardDate": _onboard_ms(venue, instrument),
+        "contractStatus": venue.status(instrument.symbol),
+        "contractSize": instrument.contract_size,
+        "marginAsset": instrument.margin_asset,
+        "maintMarginPercent": "2.5000",
+        "requiredMarginPercent": "5.0000",
+        "baseAsset": instrument.base_asset,
+        "quoteAsset": instrument.quote_asset,
+        "pricePrecision": instrument.price_decimals,
+        "quantityPrecision": instrument.quantity_decimals,
+        "baseAssetPrecision": 8,
+        "quotePrecision": 8,
+        "equalQtyPrecision": 4,
+        "maxMoveOrderLimit": 10_000,
+        "triggerProtect": "0.0500",
+        "underlyingType": "COIN",
+        "underlyingSubType": [],
+        "filters": _inverse_filters(instrument, largest="10000" if is_dated else "100000"),
+        "orderTypes": [
+            "LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET",
+            "TRAILING_STOP_MARKET",
+        ],
+        "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+        "liquidationFee": "0.006000",
+        "marketTakeBound": "0.30",
+    }  # fmt: skip
+
+
+def _inverse_filters(instrument: Instrument, *, largest: str) -> list[Row]:
+    price, quantity = instrument.format_price, instrument.format_quantity
+    highest = price(10**6 * 10**instrument.price_decimals)
+    tick, step = price(instrument.tick), quantity(instrument.step)
+    return [
+        {"minPrice": tick, "maxPrice": highest, "filterType": "PRICE_FILTER", "tickSize": tick},
+        {"stepSize": step, "filterType": "LOT_SIZE", "maxQty": "1000000", "minQty": step},
+        {"stepSize": step, "filterType": "MARKET_LOT_SIZE", "maxQty": largest, "minQty": step},
+        {"limit": 200, "filterType": "MAX_NUM_ORDERS"},
+        {"limit": 100, "filterType": "MAX_NUM_ALGO_ORDERS"},
+        {
+            "multiplierDown": "0.8500",
+            "multiplierUp": "1.1500",
+            "multiplierDecimal": "4",
+            "filterType": "PERCENT_PRICE",
+        },
+    ]
 
 
 def _filters(instrument: Instrument) -> list[Row]:

@@ -130,6 +130,8 @@ def _spot_statistics(query: Mapping[str, str]) -> int:
     return 2 if named <= 20 else 40 if named <= 100 else 80
 
 
+_FUTURES_KLINES = by_limit(500, (100, 1), (500, 2), (1_000, 5), above=10)
+
 WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
     "spot": {
         "ping": fixed(1),
@@ -155,10 +157,26 @@ WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
         "trades": fixed(5),
         "historicalTrades": fixed(20),
         "aggTrades": fixed(20),
-        "klines": by_limit(500, (100, 1), (500, 2), (1_000, 5), above=10),
+        "klines": _FUTURES_KLINES,
+        "continuousKlines": _FUTURES_KLINES,
         "ticker/24hr": by_symbols(1, 40),
         "ticker/price": by_symbols(1, 2),
         "ticker/bookTicker": by_symbols(2, 5),
         "premiumIndex": by_symbols(1, 10),
+    },
+    "cm": {
+        "ping": fixed(1),
+        "time": fixed(1),
+        "exchangeInfo": fixed(1),
+        "depth": by_limit(500, (50, 2), (100, 5), (500, 10), above=20),
+        "trades": fixed(5),
+        "historicalTrades": fixed(20),
+        "aggTrades": fixed(20),
+        "klines": _FUTURES_KLINES,
+        "continuousKlines": _FUTURES_KLINES,
+        "ticker/24hr": by_symbols(1, 40),
+        "ticker/price": by_symbols(1, 2),
+        "ticker/bookTicker": by_symbols(2, 5),
+        "premiumIndex": fixed(10),
     },
 }

@@ -65,17 +65,20 @@ class Tickers:
         return {name: row[name] for name in _MINI_FIELDS} if is_mini else row
 
     def price(self, symbol: str) -> Row:
-        """Return `ticker/price`: the last trade's price; on USD-M also its time."""
+        """Return `ticker/price`: the last trade's price; on the futures also its time."""
         instrument = self._market.instrument(symbol)
         last = last_trade(self._market.history(symbol), self._clock.now_us())
-        row: Row = {"symbol": symbol, "price": instrument.format_price(last.price)}
+        row: Row = {"symbol": symbol}
+        if instrument.market == "cm":
+            row["ps"] = instrument.pair
+        row["price"] = instrument.format_price(last.price)
         return row if instrument.market == "spot" else row | {"time": last.time_us // US_PER_MS}
 
     def book_ticker(self, symbol: str) -> Row:
-        """Return `ticker/bookTicker`: best bid and ask; on USD-M also their time."""
-        row: Row = {"symbol": symbol}
+        """Return `ticker/bookTicker`: best bid and ask; on the futures also their time."""
+        row = _named(self._market.instrument(symbol))
         row |= self._best(symbol)
-        if self._market.instrument(symbol).market == "um":
+        if self._market.instrument(symbol).market != "spot":
             best = self._market.book(symbol).best_at(self._clock.now_us())
             row["time"] = best.time_us // US_PER_MS
         return row
@@ -92,18 +95,24 @@ class Tickers:
         }
 
     def premium(self, symbol: str, *, seed: int) -> Row:
-        """Return `premiumIndex` of USD-M as of the last second."""
+        """Return `premiumIndex` as of the last second. A dated contract has no funding."""
         now_us = self._clock.now_us() // SECOND_US * SECOND_US
         mark = mark_price(self._market.history(symbol), now_us, seed=seed)
         show = decimal_formatter(MARK_DECIMALS, MARK_DECIMALS)
-        return {
-            "symbol": symbol,
+        instrument = self._market.instrument(symbol)
+        funding: tuple[str, str, int] = (
+            signed(mark.funding_rate, MARK_DECIMALS, MARK_DECIMALS),
+            _INTEREST_RATE,
+            mark.next_funding_us // US_PER_MS,
+        )
+        rate, interest, funding_ms = ("", "", 0) if instrument.is_dated else funding
+        return _named(instrument) | {
             "markPrice": show(mark.mark),
             "indexPrice": show(mark.index_price),
             "estimatedSettlePrice": show(mark.settle),
-            "lastFundingRate": signed(mark.funding_rate, MARK_DECIMALS, MARK_DECIMALS),
-            "interestRate": _INTEREST_RATE,
-            "nextFundingTime": mark.next_funding_us // US_PER_MS,
+            "lastFundingRate": rate,
+            "interestRate": interest,
+            "nextFundingTime": funding_ms,
             "time": now_us // US_PER_MS,
         }
 
@@ -120,7 +129,7 @@ class Tickers:
 
 def _last_day(history: History, close_us: int) -> tuple[WindowStats, LastTrade]:
     open_us = close_us - DAY_US
-    if history.instrument.market == "um":
+    if history.instrument.market != "spot":
         open_us = open_us // MINUTE_US * MINUTE_US  # as recorded: on the minute
     return window_stats(history, open_us, close_us), last_trade(history, close_us)
 
@@ -128,13 +137,15 @@ def _last_day(history: History, close_us: int) -> tuple[WindowStats, LastTrade]:
 def _statistics(
     history: History, stats: WindowStats, last: LastTrade, best: Row | None, *, unit_us: int
 ) -> Row:
-    """Return the fields in recorded order; without `best` (USD-M) those of the book are omitted."""
+    """Return the fields in recorded order; without `best` (futures) those of the book are omitted.
+
+    On COIN-M the amount is the base asset's.
+    """
     instrument = history.instrument
     price = instrument.format_price
     shown = _price_decimals(instrument)
     mean = weighted_price(history, stats, decimals=shown)
-    row: Row = {
-        "symbol": instrument.symbol,
+    row = _named(instrument) | {
         "priceChange": signed(stats.last - stats.open, instrument.price_decimals, shown),
         "priceChangePercent": signed(percent_change(stats), 3, 3),
         "weightedAvgPrice": decimal_formatter(shown, shown)(mean),
@@ -153,7 +164,9 @@ def _statistics(
             "highPrice": price(stats.high),
             "lowPrice": price(stats.low),
             "volume": instrument.format_quantity(stats.volume),
-            "quoteVolume": instrument.format_quote(stats.quote_volume),
+            "baseVolume" if instrument.is_inverse else "quoteVolume": instrument.format_quote(
+                stats.quote_volume
+            ),
             "openTime": stats.open_us // unit_us,
             "closeTime": stats.close_us // unit_us,
             "firstId": stats.first_id,
@@ -161,6 +174,12 @@ def _statistics(
             "count": stats.trade_count,
         }
     )
+
+
+def _named(instrument: Instrument) -> Row:
+    """Return the symbol; on COIN-M also its pair."""
+    row: Row = {"symbol": instrument.symbol}
+    return row | {"pair": instrument.pair} if instrument.market == "cm" else row
 
 
 def _without_trades(instrument: Instrument) -> Row:

@@ -6,9 +6,12 @@ from typing import Any, Protocol, TypeVar
 
 from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.market.book.book import BookSnapshot
+from simulator.market.continuous import continuous_klines, contract_periods
+from simulator.market.derivatives import delivery_price
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval
 from simulator.market.market import AGGREGATED_STEPS_US, SimulatedMarket
+from simulator.market.quarters import ContractType
 from simulator.rest.faults import RestFaults
 from simulator.wire.columns import kline_array
 from simulator.wire.payloads import US_PER_MS, agg_trade_rows, kline_row, trade_rows
@@ -31,6 +34,7 @@ class KlineQuery:
         start_us: first open time; None for the latest klines.
         end_us: last open time, inclusive; None for no bound.
         limit: maximum number, counted from the start if there is one; None for all.
+        is_latest: count the limit from the end, as COIN-M does.
         is_oracle: true klines, without the lag of REST.
     """
 
@@ -39,6 +43,7 @@ class KlineQuery:
     start_us: int | None = None
     end_us: int | None = None
     limit: int | None = None
+    is_latest: bool = False
     is_oracle: bool = False
 
 
@@ -83,6 +88,12 @@ class Venue(Protocol):
     def status(self, symbol: str) -> str:
         """Return the symbol's status, e.g. `TRADING`."""
 
+    def contract_type(self, symbol: str) -> ContractType:
+        """Return the type of a contract, e.g. `PERPETUAL`."""
+
+    def delivery_us(self, symbol: str) -> int | None:
+        """Return when a contract is delivered; None: never."""
+
 
 class MarketVenue:
     """The simulated market.
@@ -122,6 +133,12 @@ class MarketVenue:
     def status(self, symbol: str) -> str:
         return self.market.status(symbol, self.now_us())
 
+    def contract_type(self, symbol: str) -> ContractType:
+        return self.market.contract_type(symbol, self.now_us())
+
+    def delivery_us(self, symbol: str) -> int | None:
+        return self.market.history(symbol).delivery_us
+
     def _visible(self, ask: Callable[..., Found], query: KlineQuery) -> Found:
         """Query the market for klines of the trades that are visible by now."""
         symbol, view_us = query.symbol, self.now_us()
@@ -134,6 +151,7 @@ class MarketVenue:
             query.end_us,
             view_us=view_us,
             limit=query.limit,
+            is_latest=query.is_latest,
         )
 
     def _trades_until_us(self, symbol: str) -> int:
@@ -154,6 +172,41 @@ class MarketVenue:
             return b"[]"
         instrument = self.market.instrument(query.symbol)
         return kline_array(instrument, klines, step_us=step_us, unit_us=unit_us)
+
+    def continuous_klines(
+        self, pair: str, kind: ContractType, query: KlineQuery, *, unit_us: int
+    ) -> list[list[int | str]]:
+        """Return kline rows of a pair's contracts of a type. The query's symbol is one of them."""
+        if kind == "PERPETUAL":
+            return self.klines(query, unit_us=unit_us)
+        lag_us = self._faults.kline_lag_us(self.name, query.symbol, self._kline_lag_us)
+        rows = continuous_klines(
+            self.market,
+            contract_periods(self.market, pair, kind),
+            query.interval,
+            query.start_us,
+            query.end_us,
+            view_us=self.now_us() - lag_us,
+            limit=query.limit or 1,
+            is_latest=query.is_latest,
+        )
+        instrument = self.market.instrument(query.symbol)
+        return [kline_row(instrument, row, unit_us=unit_us) for row in rows]
+
+    def delivery_prices(self, pair: str) -> list[tuple[int, int]]:
+        """Return time and price (10^-8) of a pair's deliveries so far, the latest first."""
+        now_us = self.now_us()
+        delivered = [
+            (delivery_us, history)
+            for instrument in self.market.instruments
+            if instrument.pair == pair
+            for history in [self.market.history(instrument.symbol)]
+            if (delivery_us := history.delivery_us) is not None
+            if history.start_us < delivery_us <= now_us
+        ]
+        return sorted(
+            ((at_us, delivery_price(history, at_us)) for at_us, history in delivered), reverse=True
+        )
 
     def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:
         trades = self.market.agg_trades(
@@ -196,7 +249,9 @@ class MarketVenue:
         if self.name == "spot":
             return levels
         times = {"E": now_us // US_PER_MS, "T": state.time_us // US_PER_MS}
-        return {"lastUpdateId": levels.pop("lastUpdateId")} | times | levels
+        names = {"symbol": symbol, "pair": self.market.instrument(symbol).pair}
+        head = {"lastUpdateId": levels.pop("lastUpdateId")} | times
+        return head | (names if self.name == "cm" else {}) | levels
 
     def depth_at(self, symbol: str, update_id: int) -> Row:
         """Return all levels as of the step with an update id, to check a client's local book."""

@@ -41,9 +41,9 @@ _STALL_POLL_INTERVAL_S = 0.2
 _GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for no time
 _MIN_PING_INTERVAL_S = 0.5
-_MESSAGE_LIMITS: dict[MarketName, int] = {"spot": 5, "um": 10}
-_PING_INTERVALS_S: dict[MarketName, int] = {"spot": 20, "um": 180}
-_PONG_TIMEOUTS_S: dict[MarketName, int] = {"spot": 60, "um": 600}
+_MESSAGE_LIMITS: dict[MarketName, int] = {"spot": 5, "um": 10, "cm": 10}
+_PING_INTERVALS_S: dict[MarketName, int] = {"spot": 20, "um": 180, "cm": 180}
+_PONG_TIMEOUTS_S: dict[MarketName, int] = {"spot": 60, "um": 600, "cm": 600}
 
 
 class StreamServer:

@@ -3,6 +3,7 @@
 from simulator.market.book.book import BookDiff, BookSnapshot, BookTicker
 from simulator.market.instruments import Instrument
 from simulator.market.noise import IntArray
+from simulator.wire.payloads import pair_field
 
 
 def levels_text(instrument: Instrument, levels: IntArray) -> str:
@@ -17,21 +18,24 @@ def book_ticker_payload(
 ) -> str:
     """Return the `bookTicker` payload; spot has neither event type nor time."""
     price, quantity = instrument.format_price, instrument.format_quantity
-    values = (
-        f'"u":{best.update_id},"s":"{instrument.symbol}",'
+    prices = (
         f'"b":"{price(best.bid)}","B":"{quantity(best.bid_quantity)}",'
         f'"a":"{price(best.ask)}","A":"{quantity(best.ask_quantity)}"'
     )
+    name = f'"s":"{instrument.symbol}",{pair_field(instrument)}'
     if instrument.market == "spot":
-        return f"{{{values}}}"
+        return f'{{"u":{best.update_id},{name}{prices}}}'
     times = f'"T":{best.time_us // unit_us},"E":{event_us // unit_us}'
-    return f'{{"e":"bookTicker",{values},{times}}}'
+    head = f'"e":"bookTicker","u":{best.update_id}'
+    if instrument.market == "cm":
+        head = f'"u":{best.update_id},"e":"bookTicker"'
+    return f"{{{head},{name}{prices},{times}}}"
 
 
 def depth_update_payload(
     instrument: Instrument, change: BookDiff, *, event_us: int, unit_us: int
 ) -> str:
-    """Return the `depthUpdate` payload of a diff depth stream. USD-M lists bids from the lowest."""
+    """Return the `depthUpdate` payload of a diff depth; futures list bids from the lowest."""
     bids = change.bids if instrument.market == "spot" else change.bids[::-1]
     head = _depth_head(
         instrument,
@@ -80,5 +84,5 @@ def _depth_head(
         return f'{{"e":"depthUpdate","E":{event},"s":"{symbol}","U":{first},"u":{last}'
     return (
         f'{{"e":"depthUpdate","E":{event},"T":{time_us // unit_us},"s":"{symbol}",'
-        f'"U":{first},"u":{last},"pu":{previous}'
+        f'{pair_field(instrument)}"U":{first},"u":{last},"pu":{previous}'
     )

@@ -103,10 +103,20 @@ def render(count: int, parts: Sequence[Column | bytes]) -> bytes:
 
 def _numbers(instrument: Instrument) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Return (decimals, shown) of prices, quantities and quote amounts."""
-    units = (instrument.price_decimals, instrument.quantity_decimals, instrument.quote_decimals)
+    quote = SPOT_DECIMALS if instrument.is_inverse else instrument.quote_decimals
+    units = (instrument.price_decimals, instrument.quantity_decimals, quote)
     if instrument.market == "spot":
         return tuple((unit, SPOT_DECIMALS) for unit in units)  # type: ignore[return-value]
     return tuple((unit, unit) for unit in units)  # type: ignore[return-value]
+
+
+def _shown_amounts(instrument: Instrument, amounts: IntArray) -> IntArray:
+    """Return quote amounts in the units that are printed; see `Instrument.format_quote`."""
+    if not instrument.is_inverse:
+        return amounts
+    divisor = 10 ** (instrument.quote_decimals - SPOT_DECIMALS)
+    rounded: IntArray = (amounts + divisor // 2) // divisor
+    return rounded
 
 
 def _kline_columns(
@@ -122,10 +132,10 @@ def _kline_columns(
         NumberColumn(klines.close, *price),
         NumberColumn(klines.volume, *quantity),
         NumberColumn((klines.open_time_us + (step_us - 1)) // unit_us),
-        NumberColumn(klines.quote_volume, *quote),
+        NumberColumn(_shown_amounts(instrument, klines.quote_volume), *quote),
         NumberColumn(klines.trade_count),
         NumberColumn(klines.taker_buy_volume, *quantity),
-        NumberColumn(klines.taker_buy_quote_volume, *quote),
+        NumberColumn(_shown_amounts(instrument, klines.taker_buy_quote_volume), *quote),
     ]
 
 
@@ -176,7 +186,7 @@ def trade_lines(trades: TradeColumns, *, unit_us: int) -> bytes:
         NumberColumn(trades.first_id[row] + number),
         NumberColumn(trades.price[row], *price),
         NumberColumn(trades.slot_quantity[slot], *quantity),
-        NumberColumn(trades.slot_quote[slot], *quote),
+        NumberColumn(_shown_amounts(trades.instrument, trades.slot_quote[slot]), *quote),
         NumberColumn(trades.time_us[row] // unit_us),
     ]
     return render(

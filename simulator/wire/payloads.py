@@ -5,7 +5,7 @@ Payloads are formatted by hand: their keys are fixed, their values digits and pl
 
 from collections.abc import Callable
 
-from simulator.market.instruments import Instrument
+from simulator.market.instruments import Instrument, MarketName
 from simulator.market.klines import Kline
 from simulator.market.trades.columns import FillKind, TradeColumns
 
@@ -21,6 +21,11 @@ US_PER_MS = 1_000
 
 # (row of the trades, event time in µs, unit of time in µs) -> payload
 RowText = Callable[[int, int, int], str]
+
+
+def pair_field(instrument: Instrument) -> str:
+    """Return the field `ps` of COIN-M's payloads, with a comma after it."""
+    return f'"ps":"{instrument.pair}",' if instrument.market == "cm" else ""
 
 
 def agg_trade_text(trades: TradeColumns) -> RowText:
@@ -48,7 +53,15 @@ def agg_trade_text(trades: TradeColumns) -> RowText:
             f'"T":{times[row] // unit_us},"m":{makers[row]},"nq":"{quantity}"}}'
         )
 
-    return on_um if instrument.market == "um" else on_spot
+    def on_cm(row: int, event_us: int, unit_us: int) -> str:
+        return (
+            f'{{"e":"aggTrade","E":{event_us // unit_us},"a":{ids[row]},"s":"{symbol}",'
+            f'"p":"{prices[row]}","q":"{quantities[row]}","f":{first_ids[row]},'
+            f'"l":{last_ids[row]},"T":{times[row] // unit_us},"m":{makers[row]}}}'
+        )
+
+    texts: dict[MarketName, RowText] = {"spot": on_spot, "um": on_um, "cm": on_cm}
+    return texts[instrument.market]
 
 
 def trade_payloads(trades: TradeColumns, row: int, *, event_us: int, unit_us: int) -> list[str]:
@@ -188,7 +201,9 @@ def trade_rows(trades: TradeColumns, *, unit_us: int) -> list[dict[str, int | st
                 "id": trade_id,
                 "price": price,
                 "qty": instrument.format_quantity(quantity),
-                "quoteQty": instrument.format_quote(int(trades.slot_quote[begin + number])),
+                "baseQty" if instrument.is_inverse else "quoteQty": instrument.format_quote(
+                    int(trades.slot_quote[begin + number])
+                ),
                 "time": int(trades.time_us[row]) // unit_us,
                 "isBuyerMaker": bool(trades.buyer_is_maker[row]),
             }

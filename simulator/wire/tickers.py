@@ -10,6 +10,7 @@ from simulator.market.rolling import (
     percent_change,
     weighted_price,
 )
+from simulator.wire.payloads import pair_field
 
 
 def signed(value: int, decimals: int, shown: int) -> str:
@@ -26,7 +27,7 @@ def mini_ticker_payload(
     price = instrument.format_price
     return (
         f'{{"e":"24hrMiniTicker","E":{event_us // unit_us},"s":"{instrument.symbol}",'
-        f'"c":"{price(stats.last)}","o":"{price(stats.open)}","h":"{price(stats.high)}",'
+        f'{pair_field(instrument)}"c":"{price(stats.last)}","o":"{price(stats.open)}","h":"{price(stats.high)}",'
         f'"l":"{price(stats.low)}","v":"{instrument.format_quantity(stats.volume)}",'
         f'"q":"{instrument.format_quote(stats.quote_volume)}"}}'
     )
@@ -55,7 +56,7 @@ def ticker_payload(
     event_us: int,
     unit_us: int,
 ) -> str:
-    """Return the `24hrTicker` payload; USD-M has no previous close and no book ticker."""
+    """Return the `24hrTicker` payload; futures have no previous close and no book ticker."""
     instrument = history.instrument
     price, quantity = instrument.format_price, instrument.format_quantity
     before = book = ""
@@ -67,7 +68,8 @@ def ticker_payload(
         )
     return (
         f'{{"e":"24hrTicker","E":{event_us // unit_us},"s":"{instrument.symbol}",'
-        f'{_change(history, stats)},"w":"{_weighted(history, stats)}",{before}'
+        f"{pair_field(instrument)}{_change(history, stats)},"
+        f'"w":"{_weighted(history, stats)}",{before}'
         f'"c":"{price(stats.last)}","Q":"{quantity(last.quantity)}",{book}'
         f'"o":"{price(stats.open)}","h":"{price(stats.high)}","l":"{price(stats.low)}",'
         f"{_totals(history, stats, unit_us)}}}"

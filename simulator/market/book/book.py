@@ -1,6 +1,6 @@
 """The order book of one symbol at any time, computed from seed, symbol, time and its trades.
 
-The book changes in steps of 100 ms on spot and 50 ms on USD-M. The best bid and ask of a step
+The book changes in steps of 100 ms on spot and 50 ms on the futures. The best bid and ask of a step
 follow from the last order, which traded at one of them. The levels behind them change on another
 schedule (see `levels`). Update ids count steps and orders, so any state and any diff costs the
 same.
@@ -22,8 +22,8 @@ from simulator.market.history import History
 from simulator.market.instruments import MarketName
 from simulator.market.noise import IntArray, derive_key, hash_counter
 
-STEP_US: dict[MarketName, int] = {"spot": 100_000, "um": 50_000}
-_IDS_A_TURN: dict[MarketName, int] = {"spot": 24, "um": 2_600}
+STEP_US: dict[MarketName, int] = {"spot": 100_000, "um": 50_000, "cm": 50_000}
+_IDS_A_TURN: dict[MarketName, int] = {"spot": 24, "um": 2_600, "cm": 2_600}
 _STRIDES = (
     (5_000, 1),
     (100, 10),
@@ -64,8 +64,8 @@ class BookDiff:
     """Changes from the snapshot with `previous_update_id` to the one with `last_update_id`.
 
     Attributes:
-        first_update_id: `previous_update_id + 1` on spot; may be higher on USD-M, where all symbols
-            share one sequence of ids.
+        first_update_id: `previous_update_id + 1` on spot; may be higher on the futures, where all
+            symbols share one sequence of ids.
         bids, asks: rows of (price, quantity), best first; quantity 0 removes the level.
     """
 

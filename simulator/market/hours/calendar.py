@@ -50,9 +50,14 @@ class TradingCalendar:
     sessions: tuple[TradingSession, ...]
 
     @classmethod
-    def open_from(cls, start_us: int) -> "TradingCalendar":
-        """Return a calendar that starts at a time, floored to the minute, and never ends."""
-        return cls((TradingSession(start_us // MINUTE_US * MINUTE_US),))
+    def open_from(cls, start_us: int, *, delivery_us: int | None = None) -> "TradingCalendar":
+        """Return a calendar that starts at a time, floored to the minute.
+
+        Args:
+            delivery_us: when the contract ends; None: never.
+        """
+        start_us = start_us // MINUTE_US * MINUTE_US
+        return cls((TradingSession(start_us, delivery_us, ends_listing=delivery_us is not None),))
 
     # --- questions
 

@@ -5,10 +5,12 @@ from one hash of the minute, so ids are prefix sums and no minute depends on ear
 of A is in the i-th A-th part of the minute, so times are sorted by construction; some orders share
 the time of the previous one, like a sweep through the book.
 
-On USD-M the further fills of a few orders are not market trades: a skipped id, a void fill (price
-0, quantity 0), or a fill of the insurance fund or auto-deleveraging. They use up ids, and neither
-klines nor aggTrades count them, as recorded.
+On the futures the further fills of a few orders are not market trades: a skipped id, a void fill
+(price 0, quantity 0), or a fill of the insurance fund or auto-deleveraging. They use up ids, and
+neither klines nor aggTrades count them, as recorded.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,8 @@ SUBTICK = 8  # the price path is in 1/256 tick
 _PERIODS = (57_600, 11_520, 2_880, 720, 180, 45, 11, 3, 1)
 _AMPLITUDES = (16_000, 7_000, 3_400, 1_500, 700, 320, 150, 70, 35)
 _NOISE_BITS = 15
+_BASIS_PERCENT_A_YEAR = 5  # of a dated contract
+_YEAR_MINUTES = 525_600
 
 
 class TradeGenerator:
@@ -41,7 +45,9 @@ class TradeGenerator:
         if generation:
             labels = (*labels, f"generation {generation}")
         self._count_key = derive_key(seed, *labels, "counts")
-        self._path_key = derive_key(seed, *labels, "path")
+        self._path_key = derive_key(
+            seed, instrument.market, instrument.path_symbol, *labels[2:], "path"
+        )
         self._order_key = derive_key(seed, *labels, "orders")
         self._fill_key = derive_key(seed, *labels, "fills")
 
@@ -60,7 +66,19 @@ class TradeGenerator:
         return orders, further
 
     def path(self, minutes: IntArray) -> IntArray:
-        """Return the mid price at the start of each minute, in 1/256 ticks."""
+        """Return the mid price at the start of each minute, in 1/256 ticks.
+
+        A dated contract is above its index, and meets it at its delivery.
+        """
+        index, delivery_us = self.index(minutes), self.instrument.delivery_us
+        if delivery_us is None:
+            return index
+        left = np.maximum(delivery_us // MINUTE_US - minutes, 0)
+        above: IntArray = index * left * _BASIS_PERCENT_A_YEAR // (100 * _YEAR_MINUTES)
+        return index + above
+
+    def index(self, minutes: IntArray) -> IntArray:
+        """Return the index price at the start of each minute, in 1/256 ticks."""
         periods = np.array(_PERIODS, dtype=np.int64)[:, None]
         octaves = np.arange(len(_PERIODS), dtype=np.int64)[:, None] << 40
         index, phase = np.divmod(minutes[None, :], periods)
@@ -76,9 +94,11 @@ class TradeGenerator:
 
     def mid(self, time_us: int) -> int:
         """Return the price path at a time, in 1/256 ticks."""
-        minute, offset_us = divmod(time_us, MINUTE_US)
-        begin, end = self.path(np.array([minute, minute + 1], dtype=np.int64)).tolist()
-        return int(begin + (end - begin) * offset_us // MINUTE_US)
+        return _at(self.path, time_us)
+
+    def index_at(self, time_us: int) -> int:
+        """Return the index price at a time, in 1/256 ticks."""
+        return _at(self.index, time_us)
 
     def make(
         self,
@@ -119,9 +139,7 @@ class TradeGenerator:
             empty = np.repeat(is_empty, slots)
             empty[slot_start] = False
             slot_quantity[empty] = 0
-        slot_quote = slot_quantity * np.repeat(price, slots)
-        if instrument.rounds_quote:
-            slot_quote //= instrument.quote_divisor  # the exchange cuts digits off
+        slot_quote = instrument.quote_amounts(np.repeat(price, slots), slot_quantity)
 
         def of_market(values: IntArray) -> IntArray:
             if spot:
@@ -209,6 +227,12 @@ class TradeGenerator:
         return result
 
 
+def _at(path: Callable[[IntArray], IntArray], time_us: int) -> int:
+    minute, offset_us = divmod(time_us, MINUTE_US)
+    begin, end = path(np.array([minute, minute + 1], dtype=np.int64)).tolist()
+    return int(begin + (end - begin) * offset_us // MINUTE_US)
+
+
 def _stratified(hashes: npt.NDArray[np.uint64], number: IntArray, orders: IntArray) -> IntArray:
     """Return sorted offsets in the minute (µs), one per equal part; some orders share one."""
     part = take_bits(hashes, low=0, count=26) * MINUTE_US >> 26
@@ -220,7 +244,7 @@ def _stratified(hashes: npt.NDArray[np.uint64], number: IntArray, orders: IntArr
 
 
 def _tail_kinds(hashes: npt.NDArray[np.uint64], slots: IntArray) -> IntArray:
-    """Return the kind of each order's further fills on USD-M; about one order in ten skips ids."""
+    """Return the kind of each order's further fills on the futures; one in ten skips ids."""
     drawn = take_bits(hashes, low=42, count=12)
     kinds = np.zeros(len(slots), dtype=np.int64)
     kinds[drawn < 400] = FillKind.SKIPPED

@@ -60,6 +60,15 @@ class SessionTrades:
         """Return the price path at a time, in 1/256 ticks."""
         return self._maker(self._calendar.generation(time_us)).mid(time_us)
 
+    def index_at(self, time_us: int) -> int:
+        """Return the index price at a time, in 1/256 ticks."""
+        return self._maker(self._calendar.generation(time_us)).index_at(time_us)
+
+    def index_of_minutes(self, first_minute: int, stop_minute: int) -> IntArray:
+        """Return the index price at the start of each minute, in 1/256 ticks."""
+        generation = self._calendar.generation(first_minute * MINUTE_US)
+        return self._maker(generation).index(np.arange(first_minute, stop_minute, dtype=np.int64))
+
     def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
         """Return orders and further fills of each minute; a listing's first minute has an order."""
         minutes = np.arange(first_minute, stop_minute, dtype=np.int64)

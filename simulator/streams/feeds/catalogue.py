@@ -37,7 +37,7 @@ _DEPTH = re.compile(r"depth(5|10|20)?(?:@(\d+)ms)?\Z")
 _WINDOW_TICKER = re.compile(r"ticker_(1h|4h|1d)\Z")
 # Periods of the depth streams in ms; the first is the default. USD-M's 0 ms
 # means real time, which is every step of its book.
-_DEPTH_PERIODS = {"spot": (1_000, 100), "um": (250, 500, 100, 0)}
+_DEPTH_PERIODS = {"spot": (1_000, 100), "um": (250, 500, 100, 0), "cm": (250, 500, 100, 0)}
 _MARK_PERIODS = {"": 3 * SECOND_US, "@1s": SECOND_US}
 
 

@@ -33,7 +33,7 @@ _SILENT_SECOND_CLOSE_US = 900_000
 
 def agg_trades_due(market: MarketName, trades: TradeColumns) -> IntArray:
     """Return the event time (µs) of each aggTrade, ascending."""
-    if market == "um":
+    if market != "spot":
         return (trades.time_us // _BUNDLE_US + 1) * _BUNDLE_US + _BUNDLE_DELAY_US
     drawn = hash_counters(0x5EED, trades.agg_id)
     delay = 1_000 + take_bits(drawn, low=0, count=13)
@@ -67,7 +67,7 @@ class KlineClose:
 
 def kline_period_us(market: MarketName, interval: str) -> int:
     """Return the minimum time between two updates of an open kline."""
-    if market == "um":
+    if market != "spot":
         return 250_000
     return SECOND_US if interval == "1s" else 2 * SECOND_US
 

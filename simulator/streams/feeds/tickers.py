@@ -40,7 +40,7 @@ def mini_ticker_feed(history: History, from_us: int) -> Iterator[DueFrame]:
 def ticker_feed(history: History, book: OrderBook, from_us: int) -> Iterator[DueFrame]:
     """Yield `ticker` frames due from `from_us` on; on spot also if only the book changed."""
     payload = ticker_of(history, book)
-    if history.instrument.market == "um":
+    if history.instrument.market != "spot":
         return _after_orders(history, from_us, payload)
     return _after_book_turns(history, book, from_us, payload)
 

@@ -48,7 +48,7 @@ def test_speed_of_a_replay_is_that_of_the_recording() -> None:
      (["--start", "soon"], "--start: 'soon' is not a time"),
      (["--http-port", "99999"], "--http-port is 99999"),
      (["--replay", "a.gz", "--speed", "0"], "must be positive"),
-     (["--market", "cm"], "--market"),
+     (["--market", "xm"], "--market"),
      (["--fault-kinds", "cut"], "set --fault-seed"),
      (["--fault-rate-per-h=60"], "--fault-rate-per-h applies to random faults")],
 )  # fmt: skip

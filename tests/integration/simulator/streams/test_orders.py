@@ -17,7 +17,7 @@ async def test_cut_resets_all_connections(live: Exchange) -> None:
         connect(f"{live.um_ws_url}/ws") as um,
         httpx.AsyncClient(base_url=live.control_url) as client,
     ):
-        assert (await client.get("/sim/connections")).json() == {"spot": 1, "um": 1}
+        assert (await client.get("/sim/connections")).json() == {"spot": 1, "um": 1, "cm": 0}
         answer = await client.post("/sim/cut", params={"market": "spot"})
         assert answer.json() == {"dropped": 1}
         with pytest.raises(ConnectionClosed) as closed:
@@ -95,7 +95,7 @@ async def test_stalled_connection_gets_no_shutdown_event(fast: Exchange) -> None
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ({"market": "foo"}, "market is 'foo'; it must be 'spot', 'um' or 'both'"),
+        ({"market": "foo"}, "market is 'foo'; it must be 'spot', 'um', 'cm' or 'all'"),
         ({"seconds": "soon"}, "seconds is 'soon'; it must be a number from 0 to 1e+07"),
         ({"seconds": "-1"}, "seconds is '-1'; it must be a number from 0 to 1e+07"),
     ],

@@ -86,8 +86,11 @@ def test_fault_matches_symbols_and_streams() -> None:
         ({"kind": "drop", "at": "soon"}, 'at is "soon"; it must be a time like'),
         ({"kind": "drop", "at": "+4000d"}, "it must be within ten years"),
         ({"kind": "drop", "at": 5}, "at is 5; it must be a time like"),
-        ({"kind": "drop", "market": "cm"}, "market is \"cm\"; it must be 'spot', 'um' or 'both'"),
-        ({"kind": "halt", "symbols": ["A"]}, "market is null; it must be 'spot' or 'um'"),
+        (
+            {"kind": "drop", "market": "xm"},
+            "market is \"xm\"; it must be 'spot', 'um', 'cm' or 'all'",
+        ),
+        ({"kind": "halt", "symbols": ["A"]}, "market is null; it must be 'spot', 'um' or 'cm'"),
         ({"kind": "halt", "market": "spot"}, "symbols is missing"),
         ({"kind": "drop", "symbols": []}, "symbols is []; it must be a pattern"),
         ({"kind": "drop", "symbols": [3]}, "symbols is [3]; it must be a pattern"),

@@ -1,13 +1,17 @@
 """Instruments and their number format."""
 
 from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
 from simulator.market.instruments import (
+    DEFAULT_CM,
     DEFAULT_SPOT,
     DEFAULT_UM,
     Instrument,
+    MarketName,
     decimal_formatter,
     invented,
     select_instruments,
@@ -68,3 +72,56 @@ def test_amounts_that_could_overflow_are_refused() -> None:
             symbol="X", market="spot", base_asset="X", quote_asset="Y", price_decimals=2,
             quantity_decimals=2, typical_price=1 << 29, largest_fill=1 << 30, orders_per_day=10,
         )  # fmt: skip
+
+
+# --- COIN-M
+
+
+@pytest.mark.parametrize("symbol", [*DEFAULT_CM, "DOGEUSD_PERP", "XYZUSD_PERP", "BTCUSD_260327"])
+def test_base_amounts_are_exact_quotients_rounded_half_up(symbol: str) -> None:
+    (instrument,) = select_instruments("cm", (symbol,), seed=3)
+    contracts = np.array([1, 2, 7, instrument.largest_fill], dtype=np.int64)
+    low, high = instrument.typical_price // 2 + 1, instrument.typical_price * 2 - 1
+    for price in (low, instrument.typical_price, high):
+        found = instrument.quote_amounts(np.full(4, price, dtype=np.int64), contracts).tolist()
+        for number, amount in zip(contracts.tolist(), found, strict=True):
+            value = Fraction(
+                number * (instrument.contract_size or 0) * 10**instrument.price_decimals
+            )
+            exact = value / price * 10**instrument.quote_decimals
+            assert amount == (2 * exact.numerator + exact.denominator) // (2 * exact.denominator)
+
+
+def test_documented_base_amount_is_printed() -> None:
+    # `baseQty` of the exchange's documentation: one contract at 9642.2
+    (btc,) = select_instruments("cm", ("BTCUSD_PERP",), seed=1)
+    amounts = btc.quote_amounts(np.array([96_422]), np.array([1]))
+    assert btc.format_quote(int(amounts[0])) == "0.01037108"
+
+
+def test_contracts_know_pair_margin_and_size() -> None:
+    btc, eth, june = select_instruments(
+        "cm", ("BTCUSD_PERP", "ETHUSD_PERP", "BTCUSD_260626"), seed=1
+    )
+    assert (btc.pair, btc.margin_asset, btc.contract_size, btc.is_dated) == (
+        "BTCUSD", "BTC", 100, False,
+    )  # fmt: skip
+    assert (eth.contract_size, eth.quote_asset) == (10, "USD")
+    assert (june.pair, june.path_symbol, june.is_dated) == ("BTCUSD", "BTCUSD_PERP", True)
+    (um,) = select_instruments("um", ("BTCUSDT_260626",), seed=1)
+    assert (um.pair, um.path_symbol, um.margin_asset, um.contract_size) == (
+        "BTCUSDT", "BTCUSDT", "USDT", None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("market", "symbol", "message"),
+    [
+        ("cm", "BTCUSDT", "does not end with USD_PERP"),
+        ("cm", "BTCUSD_260328", "last Friday of a quarter, the next one is 260626"),
+        ("um", "BTCUSDT_260101", "last Friday of a quarter"),
+    ],
+)
+def test_impossible_contract_is_refused(market: MarketName, symbol: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        select_instruments(market, (symbol,), seed=1)
