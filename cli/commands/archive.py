@@ -149,6 +149,7 @@ def _show(days: list[ArchivedDay]) -> None:
     from rich.table import Table
 
     from cli.terminal.console import console
+    from cli.terminal.tables import fitted
 
     table = Table(title="archived days")
     for name in ("day", "table", "rows", "bytes", "file", "stored in"):
@@ -161,7 +162,8 @@ def _show(days: list[ArchivedDay]) -> None:
         table.add_row(
             str(one.day), one.table.name, f"{one.rows:,}", f"{one.bytes:,}", one.path, place
         )
-    console().print(table)
+    out = console()
+    out.print(fitted(table, out))
 
 
 def _day(text: str, option: str) -> date | None:

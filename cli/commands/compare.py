@@ -60,6 +60,7 @@ def _show(checks: list[IntervalCheck]) -> None:
     from rich.table import Table
 
     from cli.terminal.console import console
+    from cli.terminal.tables import fitted
     from include.domain.timeframes import from_us
 
     table = Table(title="stored minutes, rolled up, against the exchange's files")
@@ -68,7 +69,8 @@ def _show(checks: list[IntervalCheck]) -> None:
     for check in checks:
         numbers = (check.bars, check.agreeing, len(check.differences), check.incomplete)
         table.add_row(check.path.rpartition("/")[2], check.verdict, *(f"{n:,}" for n in numbers))
-    console().print(table)
+    out = console()
+    out.print(fitted(table, out))
     lines = [
         f"{check.path.rpartition('/')[2]} {from_us(one.open_time_us):%Y-%m-%d %H:%M}: "
         + (f"only {one.only}" if one.only else "")

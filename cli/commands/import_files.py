@@ -125,6 +125,7 @@ def _show(summaries: list[ImportSummary]) -> None:
     from rich.table import Table
 
     from cli.terminal.console import console
+    from cli.terminal.tables import fitted
 
     if not summaries:
         return
@@ -144,7 +145,8 @@ def _show(summaries: list[ImportSummary]) -> None:
             f"{one.rejected:,}",
             f"{one.rows / one.seconds:,.0f}" if one.seconds else "",
         )
-    console().print(table)
+    out = console()
+    out.print(fitted(table, out))
     for one in summaries:
         if one.incomplete:
             typer.echo(

@@ -14,12 +14,15 @@ from typing import Any
 import psycopg
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cli.local.audit import MAX_SHOWN, AuditLine, audit
 from cli.local.links import links_of, show_links
 from cli.local.live_table import watch
 from cli.local.stack import LocalStack
 from cli.terminal.command_logs import configure_command_logs, quiet
+from cli.terminal.console import console as console_of
+from cli.terminal.tables import fitted
 from include.config import load_settings
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, from_us, to_us
@@ -35,6 +38,10 @@ DAG_TIMEOUT_S = 900.0
 SERVES_TIMEOUT_S = 30.0
 
 
+SPINNER_WIDTH = 3
+"""Terminal columns of the spinner, the space beside it, and the last one."""
+
+
 class Steps:
     """Prints each step, its duration, and a tick when it is done."""
 
@@ -46,18 +53,24 @@ class Steps:
     def step(self, what: str) -> Iterator[Callable[[str], None]]:
         """Run one step; the function passed to it reports progress."""
         began_s = time.monotonic()
-        with self.console.status(f"{what} …") as status:
-            yield lambda detail: status.update(f"{what} … {detail}")
+        with self.console.status(self._line(what, "")) as status:
+            yield lambda detail: status.update(self._line(what, detail))
         took_s = time.monotonic() - began_s
         total_s = time.monotonic() - self._started_s
         self.console.print(
-            f"[green]✓[/] {what} [dim]({took_s:.1f} s, at {total_s:.0f} s)[/]", highlight=False
+            f"[green]✓[/] {what} [dim]({took_s:.1f} s, at {total_s:.0f} s)[/]", soft_wrap=True
         )
+
+    def _line(self, what: str, detail: str) -> Text:
+        """Return the text beside the spinner, on one line."""
+        line = Text(f"{what} … {detail}".replace("\n", " "))
+        line.truncate(self.console.width - SPINNER_WIDTH, overflow="ellipsis")
+        return line
 
 
 def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
     """Run everything against the simulator; returns the exit code."""
-    console = Console(stderr=False)
+    console = console_of()
     settings = load_settings()
     configure_command_logs(quiet(settings.log_level), settings.log_format)
     symbols = symbols_of(symbols, Market.SPOT)
@@ -85,7 +98,7 @@ def run_demo(*, once: bool, symbols: Sequence[str], days: int | None) -> int:
 
 def run_up(*, symbols: Sequence[str]) -> int:
     """Run everything against the real exchange, until interrupted; returns the exit code."""
-    console = Console(stderr=False)
+    console = console_of()
     settings = load_settings()
     configure_command_logs(quiet(settings.log_level), settings.log_format)
     wanted = tuple(symbols) or settings.symbols
@@ -172,7 +185,7 @@ def _demo(
         connect(reader_url, application_name="candelabra-demo") as connection,
     ):
         lines = audit(connection, oracle_url, symbols, start_us=to_us(start), cutoff_us=cutoff_us)
-    console.print(_audit_table(lines, cutoff_us))
+    console.print(fitted(_audit_table(lines, cutoff_us), console))
     differences = [(line, text) for line in lines for text in line.differences]
     for line, text in differences[:MAX_SHOWN]:
         console.print(f"[red]✗[/] {line.symbol} {line.timeframe}: {text}", highlight=False)

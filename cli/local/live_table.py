@@ -15,13 +15,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli.terminal.tables import natural_width
 from include.errors import TransientError
 from include.store.postgres.pools import connect
 
 REFRESH_S = 0.5
 MAX_ROWS = 30
-WIDE = 100
-"""Terminal columns that a table with all four prices needs."""
+LAYOUTS = (
+    (("open", "high", "low", "close"), True),
+    (("open", "high", "low", "close"), False),
+    (("open", "close"), False),
+    (("close",), False),
+)
+"""Prices, and whether there is a frame; the first one that fits the terminal is shown."""
 
 _QUERY = """
     SELECT DISTINCT ON (symbol)
@@ -38,24 +44,34 @@ _COUNTS = """
 
 
 def live_table(
-    rows: list[tuple[Any, ...]], counts: list[tuple[str, int]], *, width: int = WIDE
+    rows: list[tuple[Any, ...]], counts: list[tuple[str, int]], console: Console
 ) -> Table:
-    """Return a table with one row a symbol: its newest candle.
+    """Return a table with one row a symbol, its newest candle, as wide as the terminal allows."""
+    for prices, is_framed in LAYOUTS:
+        table = _table(rows, counts, prices=prices, is_framed=is_framed)
+        if natural_width(table, console) <= console.width:
+            break
+    return table
 
-    Args:
-        width: columns of the terminal; below ``WIDE`` there is no room for high and low.
-    """
+
+def _table(
+    rows: list[tuple[Any, ...]],
+    counts: list[tuple[str, int]],
+    *,
+    prices: tuple[str, ...],
+    is_framed: bool,
+) -> Table:
     known = ", ".join(f"{count} {status}" for status, count in counts) or "none yet"
-    is_wide = width >= WIDE
     table = Table(
         title="market.candles_1m_live (UTC)",
         caption=f"minutes of the last hour: {known}",
-        box=box.HEAVY_HEAD if is_wide else box.SIMPLE_HEAD,
-        padding=(0, 1) if is_wide else 0,
+        box=box.HEAVY_HEAD if is_framed else box.SIMPLE_HEAD,
+        padding=(0, 1) if is_framed else 0,
+        show_edge=is_framed,
+        pad_edge=is_framed,
     )
     for name in ("symbol", "minute"):
         table.add_column(name, no_wrap=True)
-    prices = ("open", "high", "low", "close") if is_wide else ("open", "close")
     for name in (*prices, "volume", "trades"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
@@ -64,11 +80,16 @@ def live_table(
     for symbol, open_time, opened, high, low, close, volume, trades, status, updated_at in rows:
         colour = "green" if close >= opened else "red"
         age_s = max(0.0, (now - updated_at).total_seconds())
+        shown = {
+            "open": _plain(opened),
+            "high": _plain(high),
+            "low": _plain(low),
+            "close": f"[{colour}]{_plain(close)}[/]",
+        }
         table.add_row(
             symbol,
             open_time.strftime("%H:%M"),
-            *(_plain(value) for value in ((opened, high, low) if is_wide else (opened,))),
-            f"[{colour}]{_plain(close)}[/]",
+            *(shown[name] for name in prices),
             _plain(volume),
             str(trades),
             status,
@@ -95,13 +116,13 @@ def watch(database_url: str, console: Console, *, trouble: Callable[[], str]) ->
                 with connect(database_url, application_name="candelabra-demo") as connection:
                     while True:
                         message = Text(trouble(), style="yellow")
-                        live.update(Group(_read(connection, console.width), message))
+                        live.update(Group(_read(connection, console), message))
                         time.sleep(REFRESH_S)
             except (TransientError, psycopg.OperationalError):
                 live.update(Text(trouble() or "waiting for PostgreSQL …", style="yellow"))
                 time.sleep(REFRESH_S)
 
 
-def _read(connection: psycopg.Connection[Any], width: int) -> Table:
+def _read(connection: psycopg.Connection[Any], console: Console) -> Table:
     rows = connection.execute(_QUERY, (MAX_ROWS,)).fetchall()
-    return live_table(rows, connection.execute(_COUNTS).fetchall(), width=width)
+    return live_table(rows, connection.execute(_COUNTS).fetchall(), console)

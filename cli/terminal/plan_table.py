@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.terminal.console import console as console_of
+from cli.terminal.tables import fitted
 from include.config import Settings
 from include.domain.candles import Source
 from include.jobs.klines.estimates import estimate
@@ -44,13 +45,11 @@ def totals(plan: BackfillPlan, settings: Settings) -> str:
 def _show_symbol(console: Console, symbol: str, pieces: list[DumpPiece | RestPiece]) -> None:
     table = Table(title=f"{symbol}: {sum(one.minutes for one in pieces):,} minutes")
     for name in ("piece", "source", "minutes", "why"):
-        table.add_column(
-            name, justify="right" if name == "minutes" else "left", no_wrap=name == "piece"
-        )
+        table.add_column(name, justify="right" if name == "minutes" else "left")
     for piece in pieces[:MAX_PIECES_SHOWN]:
         label = piece.label.removeprefix(f"{symbol} ")
         table.add_row(label, _source(piece), f"{piece.minutes:,}", piece.why)
-    console.print(table)
+    console.print(fitted(table, console))
     if len(pieces) > MAX_PIECES_SHOWN:
         more = pieces[MAX_PIECES_SHOWN:]
         console.print(

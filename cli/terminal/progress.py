@@ -14,13 +14,16 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TaskProgressColumn,
-    TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 log = structlog.get_logger(__name__)
 
+WIDE = 120
+"""Terminal columns from which on the bar has its full width."""
+BAR_WIDTH, NARROW_BAR_WIDTH = 40, 10
 LINE_EACH_S = 10.0
 """Without a terminal: seconds between two log lines about a task."""
 
@@ -31,6 +34,9 @@ Shown = Callable[[float, int], None]
 class RowsColumn(ProgressColumn):
     """Shows the rows so far and rows a second, from the task's field ``rows``."""
 
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         """Return the text of one task."""
         rows = int(task.fields.get("rows", 0))
@@ -39,11 +45,19 @@ class RowsColumn(ProgressColumn):
         return Text(f"{rows:,} rows, {per_s:,.0f}/s")
 
 
+class DescriptionColumn(ProgressColumn):
+    """Shows the description on one line, shortened if there is no room for it."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of one task."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
 def rows_progress(console: Console) -> Progress:
     """Bars whose tasks carry ``rows``; use it in ``with``."""
     return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        DescriptionColumn(),
+        BarColumn(bar_width=BAR_WIDTH if console.width >= WIDE else NARROW_BAR_WIDTH),
         TaskProgressColumn(),
         RowsColumn(),
         TimeElapsedColumn(),

@@ -56,6 +56,8 @@ def backfill_trades(
 def _show(plan: TradeDumpPlan, errors: Console) -> None:
     from rich.table import Table
 
+    from cli.terminal.tables import fitted
+
     if plan.unpublished:
         days = plan.unpublished
         more = f" … {days[-1]}" if len(days) > 1 else ""
@@ -72,7 +74,7 @@ def _show(plan: TradeDumpPlan, errors: Console) -> None:
     for piece in plan.pieces[:MAX_SHOWN]:
         place = "aggTrades" if piece.source == "rest" else piece.path
         table.add_row(piece.label, piece.source, place, piece.why)
-    errors.print(table)
+    errors.print(fitted(table, errors))
     if len(plan.pieces) > MAX_SHOWN:
         errors.print(f"… and {len(plan.pieces) - MAX_SHOWN:,} more")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cli.local import demo as module
-from cli.local.demo import run_up
+from cli.local.demo import Steps, run_up
 from include.errors import TransientError
 
 
@@ -85,3 +88,17 @@ def test_end_is_one_line_after_all_services_have_stopped(
     assert capsys.readouterr().out == (
         "stopping, at most ten seconds …\nthe services stop\nstopped\n"
     )
+
+
+def test_step_is_one_line_in_a_narrow_terminal() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    what = "history of BTCUSDT, ETHBTC, BTCUSDT.P (DAG backfill_history)"
+    with Steps(console).step(what) as progress:
+        progress("running, 12 of 72 tasks")
+        console.print("")  # draws the spinner again
+    assert isinstance(console.file, io.StringIO)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "\r", console.file.getvalue())
+    assert "running" in text
+    drawn = [line for part in text.split("\n") for line in part.split("\r")]
+    assert max(len(line) for line in drawn if "✓" not in line) < 80
+    assert any(line.endswith(f"{what} (0.0 s, at 0 s)") for line in drawn)

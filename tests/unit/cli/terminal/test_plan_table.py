@@ -49,6 +49,17 @@ def test_each_symbol_has_a_table_in_time_order(capsys: pytest.CaptureFixture[str
     ]
 
 
+@pytest.mark.parametrize("width", ["80", "100"])
+def test_no_piece_is_cut_in_a_narrow_terminal(
+    width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.terminal.console.PIPE_WIDTH", int(width))
+    shown = lines(BackfillPlan((dump("1000SHIBUSDT.P", 1),), (rest("1000SHIBUSDT.P", 3),)), capsys)
+    assert max(map(len, shown)) <= int(width)
+    assert "…" not in "".join(shown)
+    assert any("1970-01-01 03:00..03:05" in line for line in shown)
+
+
 def test_totals_have_requests_weight_bytes_and_time() -> None:
     plan = BackfillPlan((dump("AUSDT", 1), dump("BUSDT", 1)), (rest("AUSDT", 3),))
     assert totals(plan, Settings()) == (

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 
+import pytest
 import structlog
 from rich.console import Console
 
-from cli.terminal.progress import rows_watched
+from cli.terminal.progress import rows_progress, rows_watched
 
 
 def test_terminal_shows_percent_rows_and_rows_per_second() -> None:
@@ -18,6 +19,22 @@ def test_terminal_shows_percent_rows_and_rows_per_second() -> None:
     assert "a.csv" in out.getvalue()
     assert "50%" in out.getvalue()
     assert "12,345 rows" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_progress_of_a_task_is_one_line(width: int) -> None:
+    name = "BTCUSDT-aggTrades-2024-02-29-from-the-other-disk.csv.gz"
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    progress = rows_progress(console)
+    progress.add_task(name, total=1.0, completed=0.5, rows=123_456_789)
+    with console.capture() as capture:
+        console.print(progress.get_renderable())
+    (line,) = capture.get().splitlines()
+    assert " 50%" in line
+    assert "123,456,789 rows, " in line
+    assert line.endswith("/s 0:00:00")
+    assert (name in line) == (width == 200)
+    assert name[:15] in line
 
 
 def test_progress_is_logged_without_a_terminal() -> None:
