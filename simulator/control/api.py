@@ -10,18 +10,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from simulator.clock import DAY_US, MINUTE_US, SECOND_US
 from simulator.market.instruments import MarketName
 from simulator.market.intervals import parse_interval
 from simulator.replay.player import Replay
 from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.venue import KlineQuery, MarketVenue, UnavailableError, Venue
 from simulator.streams.connections import StreamServer
+from simulator.wire.derivatives import force_order_row
 from simulator.wire.payloads import US_PER_MS
 
 _ORACLE_PARAMETERS = ("market", "symbol", "interval", "startTime", "endTime")
 _GRACE_S = 10.0
 _MAX_SECONDS = 1e7
 _BOOK_PARAMETERS = ("market", "symbol", "updateId")
+_LIQUIDATION_PARAMETERS = ("market", "symbol", "startTime", "endTime")
+_MAX_LIQUIDATION_SPAN_US = 2 * DAY_US
 
 
 class ControlApi:
@@ -49,6 +53,7 @@ class ControlApi:
             Route("/sim/clock", self._clock, methods=["GET"]),
             Route("/sim/klines", self._klines, methods=["GET"]),
             Route("/sim/depth", self._depth, methods=["GET"]),
+            Route("/sim/liquidations", self._liquidations, methods=["GET"]),
             Route("/sim/connections", self._connections, methods=["GET"]),
             Route("/sim/replay", self._replay_state, methods=["GET"]),
             Route("/sim/cut", self._cut, methods=["POST"]),
@@ -113,6 +118,33 @@ class ControlApi:
         if update_id is not None and update_id > latest:
             raise ApiError(-1100, f"updateId is {update_id}; the latest is {latest}")
         return venue.depth_at(symbol, latest if update_id is None else update_id)
+
+    async def _liquidations(self, request: Request) -> Response:
+        return await self._answer(request, self._true_liquidations, _LIQUIDATION_PARAMETERS)
+
+    def _true_liquidations(self, params: QueryParameters) -> Any:
+        """Return the liquidations that streams have sent: the last one of each second."""
+        venue = self._venue(params)
+        if not isinstance(venue, MarketVenue):
+            raise UnavailableError("a recording has no list of liquidations")
+        series = venue.market.derivatives(params.required("symbol"))
+        history = series.history
+        if not history.instrument.is_future:
+            raise ValueError("spot has no liquidations; set market to a futures market")
+        # a second's liquidation is known once the second is over
+        known_us = venue.now_us() // SECOND_US * SECOND_US - 1
+        end_us = min(known_us, params.time_us("endTime", is_end=True) or known_us)
+        start_us = params.time_us("startTime")
+        start_us = max(history.start_us, end_us - DAY_US if start_us is None else start_us)
+        if end_us - start_us > _MAX_LIQUIDATION_SPAN_US:
+            raise ValueError("the times are more than two days apart; ask for less at once")
+        orders = [
+            order
+            for minute in range(start_us // MINUTE_US, end_us // MINUTE_US + 1)
+            for order in series.liquidations(minute)
+            if start_us <= order.time_us <= end_us
+        ]
+        return [force_order_row(history.instrument, order) for order in orders]
 
     def _chosen(self, request: Request) -> list[StreamServer]:
         market = request.query_params.get("market") or "all"

@@ -260,24 +260,21 @@ class History:
             return int(self.minute(self.start_minute).price[0])
         return int(self.minute(self.minute_of_agg(agg_id - 1)).price[-1])
 
-    def index_price(self, time_us: int, *, decimals: int) -> int:
-        """Return the index price of the pair, in units of 10^-`decimals`."""
-        return self._trades_by_minute.index_at(time_us) * self._scale(decimals) >> SUBTICK
+    def index_prices(self, times_us: IntArray, *, decimals: int) -> IntArray:
+        """Return the index price of the pair at each time, in units of 10^-`decimals`."""
+        result: IntArray = (
+            self._trades_by_minute.indexes(times_us) * self._scale(decimals) >> SUBTICK
+        )
+        return result
 
-    def fair_price(self, time_us: int, *, decimals: int) -> int:
-        """Return the price path that trades follow, in units of 10^-`decimals`.
+    def fair_prices(self, times_us: IntArray, *, decimals: int) -> IntArray:
+        """Return the price path that trades follow at each time, in units of 10^-`decimals`.
 
         It is the index price, but for a dated contract.
         """
-        return self._trades_by_minute.mid(time_us) * self._scale(decimals) >> SUBTICK
-
-    def average_index_price(self, from_us: int, until_us: int, *, decimals: int) -> int:
-        """Return the mean index price between two whole minutes, in units of 10^-`decimals`."""
-        nodes = self._trades_by_minute.index_of_minutes(
-            from_us // MINUTE_US, until_us // MINUTE_US + 1
-        ).tolist()
-        total = sum(nodes[1:]) + sum(nodes[:-1])  # the path is linear within a minute
-        return int(total * self._scale(decimals) // (2 * (len(nodes) - 1)) >> SUBTICK)
+        path = self._trades_by_minute.mids(times_us)
+        result: IntArray = path * self._scale(decimals) >> SUBTICK
+        return result
 
     def _scale(self, decimals: int) -> int:
         return int(10 ** (decimals - self.instrument.price_decimals)) * self.instrument.tick

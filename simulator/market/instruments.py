@@ -135,6 +135,16 @@ class Instrument:
         return self.delivery_us is not None
 
     @property
+    def is_future(self) -> bool:
+        """Whether the instrument is a contract of a futures market."""
+        return self.market != "spot"
+
+    @property
+    def has_funding(self) -> bool:
+        """Whether the contract pays funding: a perpetual one."""
+        return self.is_future and not self.is_dated
+
+    @property
     def pair(self) -> str:
         """The underlying pair, e.g. `BTCUSD` of `BTCUSD_PERP`."""
         return self.symbol.rpartition("_")[0] if self.is_inverse or self.is_dated else self.symbol

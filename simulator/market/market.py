@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US
 from simulator.market.book.book import OrderBook
+from simulator.market.derivatives.series import DerivativeSeries
 from simulator.market.history import History
 from simulator.market.hours.calendar import TradingState
 from simulator.market.hours.kline_pages import window_over_pauses
@@ -133,6 +134,7 @@ class SimulatedMarket:
         self._day_klines, self._minute_tapes = day_klines, minutes
         self.seed = seed
         self._books: dict[str, OrderBook] = {}
+        self._derivatives: dict[str, DerivativeSeries] = {}
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
@@ -195,6 +197,7 @@ class SimulatedMarket:
         del kept[symbol]
         self._histories = kept
         self._books.pop(symbol, None)
+        self._derivatives.pop(symbol, None)
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._histories
@@ -217,6 +220,14 @@ class SimulatedMarket:
             made = OrderBook(self._histories[symbol], seed=self.seed)
             book = self._books.setdefault(symbol, made)
         return book
+
+    def derivatives(self, symbol: str) -> DerivativeSeries:
+        """Return the derivative series of a contract. Raises KeyError for an unknown symbol."""
+        series = self._derivatives.get(symbol)
+        if series is None:
+            made = DerivativeSeries(self._histories[symbol], seed=self.seed)
+            series = self._derivatives.setdefault(symbol, made)
+        return series
 
     def klines(
         self,

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from simulator.clock import SimulatedClock
+from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.http.broken_answers import AbortedResponse
 from simulator.market.instruments import MarketName
 from simulator.rest.endpoints import RestEndpoint, RestEndpoints
@@ -22,15 +22,19 @@ from simulator.rest.faults import (
     AddVoidRows,
     DelayAnswer,
     DropLastRows,
+    LoseRows,
     MalformBody,
     RefuseRequest,
+    RepeatRows,
     RequestEffect,
     RestFaults,
     TruncateBody,
     default_error,
+    with_lost_rows,
+    with_repeated_rows,
     with_void_rows,
 )
-from simulator.rest.limits import WEIGHTS, Weigh, WeightCharge, WeightLimiter
+from simulator.rest.limits import POOLS, WEIGHTS, Weigh, WeightCharge, WeightLimiter
 from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.venue import UnavailableError, Venue
 from simulator.wire.payloads import US_PER_MS
@@ -58,6 +62,7 @@ _NOT_FOUND = """<!DOCTYPE html>
 </html>
 """
 _ROOTS: dict[MarketName, str] = {"spot": "/api", "um": "/fapi", "cm": "/dapi"}
+_WHOLE_PATH = "futures/data/"
 _UM_VERSIONS = {"ticker/price": ("v1", "v2")}
 
 
@@ -89,6 +94,9 @@ class RestApi:
         self._limiter = limiter
         self._faults = faults or RestFaults()
         self._is_spot = venue.name == "spot"
+        self._pools = {
+            pool: WeightLimiter(pool.limit, clock, period_us=pool.period_us) for pool in POOLS
+        }
         self._endpoints = RestEndpoints(venue, clock, weight_limit=limiter.limit)
 
     def routes(self) -> list[Route]:
@@ -101,15 +109,17 @@ class RestApi:
             if name == "um":
                 versions = _UM_VERSIONS.get(endpoint.name, versions)
             answer = self._answer(endpoint, weights[endpoint.name])
-            routes += [
-                Route(f"{root}/{version}/{endpoint.name}", answer, methods=["GET"])
-                for version in versions
-            ]
+            paths = [f"{root}/{version}/{endpoint.name}" for version in versions]
+            if endpoint.name.startswith(_WHOLE_PATH):
+                paths = [f"/{endpoint.name}"]
+            routes += [Route(path, answer, methods=["GET"]) for path in paths]
         return [*routes, Route(f"{root}/{{path:path}}", _unknown_path, methods=_METHODS)]
 
     def _answer(
         self, endpoint: RestEndpoint, weigh: Weigh
     ) -> Callable[[Request], Awaitable[Response]]:
+        pool = next((self._pools[pool] for pool in POOLS if pool.has(endpoint.name)), None)
+
         async def answer(request: Request) -> Response:
             address = request.client.host if request.client is not None else "?"
             verdict = self._limiter.charge(address, weigh(request.query_params))
@@ -121,6 +131,9 @@ class RestApi:
                     await asyncio.sleep(effect.seconds)
             if verdict.status != 200:
                 return self._limit_passed(verdict)
+            counted = None if pool is None else pool.charge(address, 1)
+            if pool is not None and counted is not None and counted.status != 200:
+                return self._requests_passed(pool, counted, verdict)
             for effect in effects:
                 if isinstance(effect, RefuseRequest):
                     return self._refused(effect, verdict)
@@ -199,6 +212,19 @@ class RestApi:
         body = {"code": -1003, "msg": text}
         return self._json(body, verdict, status=verdict.status, headers=headers)
 
+    def _requests_passed(
+        self, pool: WeightLimiter, counted: WeightCharge, verdict: WeightCharge
+    ) -> Response:
+        """Refuse a request beyond the number that some endpoints share."""
+        minutes = pool.period_us // MINUTE_US
+        text = f"Too many requests; current limit is {pool.limit} requests per {minutes} MINUTE."
+        if counted.status == 418:
+            until_ms = counted.banned_until_us // US_PER_MS
+            text = f"Way too many requests; IP banned until {until_ms}."
+        headers = {"retry-after": str(counted.retry_after_s)}
+        body = {"code": -1003, "msg": text}
+        return self._json(body, verdict, status=counted.status, headers=headers)
+
     # --- faults
 
     def _refused(self, effect: RefuseRequest, verdict: WeightCharge) -> Response:
@@ -228,6 +254,11 @@ class RestApi:
         if missing:
             rows = msgspec.json.decode(msgspec.json.encode(body))
             body = rows[:-missing] if isinstance(rows, list) else rows
+        for effect in effects:
+            if isinstance(effect, LoseRows | RepeatRows):
+                rows = msgspec.json.decode(msgspec.json.encode(body))
+                change = with_lost_rows if isinstance(effect, LoseRows) else with_repeated_rows
+                body = change(rows, effect.rows) if isinstance(rows, list) else rows
         content, media_type = msgspec.json.encode(body), _MEDIA_TYPE
         for effect in effects:
             if isinstance(effect, MalformBody):

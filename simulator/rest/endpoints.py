@@ -11,6 +11,8 @@ from simulator.clock import DAY_US, MINUTE_US, SECOND_US, SimulatedClock
 from simulator.market.continuous import CONTINUOUS_TYPES
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
+from simulator.rest.derivatives import DERIVATIVE_ENDPOINTS, DerivativeEndpoints
+from simulator.rest.derivatives import Answer as DerivativeAnswer
 from simulator.rest.exchange_info import exchange_info
 from simulator.rest.parameters import ApiError, QueryParameters
 from simulator.rest.tickers import Tickers
@@ -76,6 +78,9 @@ class RestEndpoints:
         self._is_cm = venue.name == "cm"
         self._is_spot = venue.name == "spot"
         self._tickers = Tickers(venue.market, clock) if isinstance(venue, MarketVenue) else None
+        self._derivatives: DerivativeEndpoints | None = None
+        if isinstance(venue, MarketVenue):
+            self._derivatives = DerivativeEndpoints(venue, self._listed)
 
     def table(self) -> list[RestEndpoint]:
         """Return all endpoints of the market."""
@@ -115,6 +120,11 @@ class RestEndpoints:
                     "continuousKlines",
                     self._continuous_klines,
                     ("pair", "contractType", *window[1:]),
+                ),
+                *(
+                    RestEndpoint(name, self._of_contracts(answer), known)
+                    for name, answer, known in DERIVATIVE_ENDPOINTS
+                    if self._is_um
                 ),
             ]
         return [
@@ -365,8 +375,15 @@ class RestEndpoints:
         return self._each(params, self._simulated()[1].book_ticker)
 
     def _premium(self, params: QueryParameters, _unit_us: int) -> Any:
-        venue, tickers = self._simulated()
-        return self._each(params, lambda one: tickers.premium(one, seed=venue.market.seed))
+        return self._each(params, self._contracts().premium_index)
+
+    def _contracts(self) -> DerivativeEndpoints:
+        if self._derivatives is None:
+            raise UnavailableError("a recording has no derivative series")
+        return self._derivatives
+
+    def _of_contracts(self, answer: DerivativeAnswer) -> Handler:
+        return lambda params, unit_us: answer(self._contracts(), params, unit_us)
 
     def _each(self, params: QueryParameters, make: Callable[[str], Any]) -> Any:
         """Return one object if `symbol` was sent, otherwise a list of the named or all symbols.

@@ -56,6 +56,27 @@ class TradeLag(CheckedFields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesLag(CheckedFields):
+    """Derivative series omit rows younger than this: price klines, funding, open interest."""
+
+    lag_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoseRows(CheckedFields):
+    """A list lacks some rows within it; the length of the list determines which ones."""
+
+    rows: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatRows(CheckedFields):
+    """A list has some rows twice; the length of the list determines which ones."""
+
+    rows: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TruncateBody(CheckedFields):
     """The body ends early, with a Content-Length that matches."""
 
@@ -102,8 +123,10 @@ RequestEffect = (
     | MalformBody
     | AbortConnection
     | DropLastRows
+    | LoseRows
+    | RepeatRows
 )
-RestEffect = RequestEffect | KlineLag | TradeLag
+RestEffect = RequestEffect | KlineLag | TradeLag | SeriesLag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +175,35 @@ class RestFaults(FaultRules[RestRule]):
             TradeLag, lambda rule: rule.concerns(market, "aggTrades", symbol)
         )
         return max((lag.lag_us for lag in lags), default=default_us)
+
+    def series_lag_us(self, market: MarketName, endpoint: str, symbol: str) -> int:
+        """Return the greatest active lag of an endpoint of derivative series, or 0.
+
+        Args:
+            endpoint: the last part of its path.
+        """
+        lags = self.matching_effects(
+            SeriesLag, lambda rule: rule.concerns(market, endpoint, symbol)
+        )
+        return max((lag.lag_us for lag in lags), default=0)
+
+
+def with_lost_rows(rows: list[Any], wanted: int) -> list[Any]:
+    """Return the rows without some of them, spread evenly."""
+    lost = _spread(len(rows), wanted)
+    return [row for number, row in enumerate(rows) if number not in lost]
+
+
+def with_repeated_rows(rows: list[Any], wanted: int) -> list[Any]:
+    """Return the rows, some of them twice, spread evenly."""
+    twice = _spread(len(rows), wanted)
+    return [row for number, row in enumerate(rows) for _ in range(2 if number in twice else 1)]
+
+
+def _spread(count: int, wanted: int) -> set[int]:
+    """Return up to `wanted` numbers below `count`, none of them the first if there are others."""
+    picked = {1 + number * (count - 1) // wanted for number in range(wanted)} if count > 1 else {0}
+    return {number for number in picked if number < count}
 
 
 def default_error(status: int, *, now_us: int) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Request weights from the exchange's documentation, and their limit per address and minute."""
+"""Request weights from the exchange's documentation, and their limits per address.
+
+Some endpoints of futures share a further limit, on the number of requests in five minutes.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,7 +22,7 @@ class WeightCharge:
 
     Attributes:
         status: 200, 429 (too much weight) or 418 (banned after further requests).
-        used: weight of this minute, as in `X-MBX-USED-WEIGHT-1M`.
+        used: weight of this period, by minute as in `X-MBX-USED-WEIGHT-1M`.
         retry_after_s: real seconds until a retry makes sense.
         banned_until_us: simulated time at which a ban ends.
     """
@@ -32,7 +35,7 @@ class WeightCharge:
 
 @dataclass(slots=True)
 class _Account:
-    minute: int = -1
+    period: int = -1
     used: int = 0
     refusals: int = 0
     bans: int = 0
@@ -43,11 +46,13 @@ class WeightLimiter:
     """Weight of all requests of one market, per client address.
 
     Args:
-        limit: weight allowed per clock minute.
+        limit: weight allowed per period.
+        period_us: length of the periods, which are aligned with the clock.
     """
 
-    def __init__(self, limit: int, clock: SimulatedClock) -> None:
+    def __init__(self, limit: int, clock: SimulatedClock, *, period_us: int = MINUTE_US) -> None:
         self.limit = limit
+        self.period_us = period_us
         self._clock = clock
         self._accounts: dict[str, _Account] = {}
 
@@ -62,8 +67,8 @@ class WeightLimiter:
                 self._real_seconds(account.banned_until_us - now_us),
                 account.banned_until_us,
             )
-        if account.minute != now_us // MINUTE_US:
-            account.minute = now_us // MINUTE_US
+        if account.period != now_us // self.period_us:
+            account.period = now_us // self.period_us
             account.used = 0
             account.refusals = 0
         account.used += weight
@@ -75,7 +80,7 @@ class WeightLimiter:
             account.bans += 1
             account.banned_until_us = now_us + span_us
             return WeightCharge(418, account.used, self._real_seconds(span_us), now_us + span_us)
-        left_us = (account.minute + 1) * MINUTE_US - now_us
+        left_us = (account.period + 1) * self.period_us - now_us
         return WeightCharge(429, account.used, self._real_seconds(left_us))
 
     def _real_seconds(self, span_us: int) -> int:
@@ -130,6 +135,29 @@ def _spot_statistics(query: Mapping[str, str]) -> int:
     return 2 if named <= 20 else 40 if named <= 100 else 80
 
 
+@dataclass(frozen=True, slots=True)
+class RequestPool:
+    """Endpoints that share a limit on the number of requests per address.
+
+    Attributes:
+        endpoints: prefixes of their names.
+    """
+
+    endpoints: tuple[str, ...]
+    limit: int
+    period_us: int = 5 * MINUTE_US
+
+    def has(self, endpoint: str) -> bool:
+        """Whether requests to the endpoint count."""
+        return endpoint.startswith(self.endpoints)
+
+
+POOLS: tuple[RequestPool, ...] = (
+    RequestPool(("fundingRate", "fundingInfo"), 500),
+    RequestPool(("futures/data/",), 1_000),
+)
+
+
 _FUTURES_KLINES = by_limit(500, (100, 1), (500, 2), (1_000, 5), above=10)
 
 WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
@@ -163,6 +191,18 @@ WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
         "ticker/price": by_symbols(1, 2),
         "ticker/bookTicker": by_symbols(2, 5),
         "premiumIndex": by_symbols(1, 10),
+        "markPriceKlines": _FUTURES_KLINES,
+        "indexPriceKlines": _FUTURES_KLINES,
+        "premiumIndexKlines": _FUTURES_KLINES,
+        "fundingRate": fixed(0),
+        "fundingInfo": fixed(0),
+        "openInterest": fixed(1),
+        "futures/data/openInterestHist": fixed(0),
+        "futures/data/topLongShortAccountRatio": fixed(0),
+        "futures/data/topLongShortPositionRatio": fixed(0),
+        "futures/data/globalLongShortAccountRatio": fixed(0),
+        "futures/data/takerlongshortRatio": fixed(0),
+        "futures/data/basis": fixed(0),
     },
     "cm": {
         "ping": fixed(1),

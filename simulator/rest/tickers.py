@@ -1,8 +1,7 @@
-"""Prices and statistics of a symbol: the endpoints `ticker/…`, `avgPrice` and `premiumIndex`."""
+"""Prices and statistics of a symbol: the endpoints `ticker/…` and `avgPrice`."""
 
 from simulator.cache import BoundedCache
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, SimulatedClock
-from simulator.market.derivatives import MARK_DECIMALS, mark_price
 from simulator.market.history import History
 from simulator.market.instruments import SPOT_DECIMALS, Instrument, decimal_formatter
 from simulator.market.market import SimulatedMarket
@@ -21,7 +20,6 @@ from simulator.wire.tickers import signed
 
 Row = dict[str, int | str]
 
-_INTEREST_RATE = "0.00010000"
 _MINI_FIELDS = (
     "symbol", "openPrice", "highPrice", "lowPrice", "lastPrice", "volume", "quoteVolume",
     "openTime", "closeTime", "firstId", "lastId", "count",
@@ -92,28 +90,6 @@ class Tickers:
             "mins": AVERAGE_PRICE_MINUTES,
             "price": decimal_formatter(SPOT_DECIMALS, SPOT_DECIMALS)(price),
             "closeTime": last_trade(history, now_us).time_us // unit_us,
-        }
-
-    def premium(self, symbol: str, *, seed: int) -> Row:
-        """Return `premiumIndex` as of the last second. A dated contract has no funding."""
-        now_us = self._clock.now_us() // SECOND_US * SECOND_US
-        mark = mark_price(self._market.history(symbol), now_us, seed=seed)
-        show = decimal_formatter(MARK_DECIMALS, MARK_DECIMALS)
-        instrument = self._market.instrument(symbol)
-        funding: tuple[str, str, int] = (
-            signed(mark.funding_rate, MARK_DECIMALS, MARK_DECIMALS),
-            _INTEREST_RATE,
-            mark.next_funding_us // US_PER_MS,
-        )
-        rate, interest, funding_ms = ("", "", 0) if instrument.is_dated else funding
-        return _named(instrument) | {
-            "markPrice": show(mark.mark),
-            "indexPrice": show(mark.index_price),
-            "estimatedSettlePrice": show(mark.settle),
-            "lastFundingRate": rate,
-            "interestRate": interest,
-            "nextFundingTime": funding_ms,
-            "time": now_us // US_PER_MS,
         }
 
     def _best(self, symbol: str) -> Row:

@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeVar
 from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.market.book.book import BookSnapshot
 from simulator.market.continuous import continuous_klines, contract_periods
-from simulator.market.derivatives import delivery_price
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import Interval
 from simulator.market.market import AGGREGATED_STEPS_US, SimulatedMarket
@@ -157,6 +156,10 @@ class MarketVenue:
     def _trades_until_us(self, symbol: str) -> int:
         return self.now_us() - self._faults.trade_lag_us(self.name, symbol, self._trade_lag_us)
 
+    def series_lag_us(self, endpoint: str, symbol: str) -> int:
+        """Return how old rows of derivative series must be to be visible."""
+        return self._faults.series_lag_us(self.name, endpoint, symbol)
+
     def klines(self, query: KlineQuery, *, unit_us: int) -> list[list[int | str]]:
         rows = self._visible(self.market.klines, query)
         instrument = self.market.instrument(query.symbol)
@@ -197,7 +200,7 @@ class MarketVenue:
         """Return time and price (10^-8) of a pair's deliveries so far, the latest first."""
         now_us = self.now_us()
         delivered = [
-            (delivery_us, history)
+            (delivery_us, instrument.symbol)
             for instrument in self.market.instruments
             if instrument.pair == pair
             for history in [self.market.history(instrument.symbol)]
@@ -205,7 +208,11 @@ class MarketVenue:
             if history.start_us < delivery_us <= now_us
         ]
         return sorted(
-            ((at_us, delivery_price(history, at_us)) for at_us, history in delivered), reverse=True
+            (
+                (at_us, self.market.derivatives(symbol).delivery_price(at_us))
+                for at_us, symbol in delivered
+            ),
+            reverse=True,
         )
 
     def agg_trades(self, query: AggTradeQuery, *, unit_us: int) -> list[Row]:

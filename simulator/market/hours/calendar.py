@@ -131,6 +131,19 @@ class TradingCalendar:
             mask |= inside
         return mask
 
+    def listed_mask(self, times_us: IntArray) -> npt.NDArray[np.bool_]:
+        """Return at which of the times the symbol is listed; a halt does not end a listing."""
+        mask = np.zeros(len(times_us), dtype=np.bool_)
+        start_us: int | None = None
+        for session in self.sessions:
+            start_us = session.start_us if start_us is None else start_us
+            if session.ends_listing and session.stop_us is not None:
+                mask |= (times_us >= start_us) & (times_us < session.stop_us)
+                start_us = None
+        if start_us is not None:
+            mask |= times_us >= start_us
+        return mask
+
     def partial_minutes(self) -> frozenset[int]:
         """Return the minutes (since the epoch) with a session's start or end inside."""
         edges = [

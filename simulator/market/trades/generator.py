@@ -92,13 +92,13 @@ class TradeGenerator:
         )
         return result
 
-    def mid(self, time_us: int) -> int:
-        """Return the price path at a time, in 1/256 ticks."""
-        return _at(self.path, time_us)
+    def mids(self, times_us: IntArray) -> IntArray:
+        """Return the price path at each time, in 1/256 ticks; memory grows with their span."""
+        return _at(self.path, times_us)
 
-    def index_at(self, time_us: int) -> int:
-        """Return the index price at a time, in 1/256 ticks."""
-        return _at(self.index, time_us)
+    def indexes(self, times_us: IntArray) -> IntArray:
+        """Return the index price at each time, in 1/256 ticks; memory grows with their span."""
+        return _at(self.index, times_us)
 
     def make(
         self,
@@ -227,10 +227,14 @@ class TradeGenerator:
         return result
 
 
-def _at(path: Callable[[IntArray], IntArray], time_us: int) -> int:
-    minute, offset_us = divmod(time_us, MINUTE_US)
-    begin, end = path(np.array([minute, minute + 1], dtype=np.int64)).tolist()
-    return int(begin + (end - begin) * offset_us // MINUTE_US)
+def _at(path: Callable[[IntArray], IntArray], times_us: IntArray) -> IntArray:
+    """Return a path that is linear within each minute at some times."""
+    minutes, offset_us = np.divmod(times_us, MINUTE_US)
+    first = int(minutes.min())
+    nodes = path(np.arange(first, int(minutes.max()) + 2, dtype=np.int64))
+    begin, end = nodes[minutes - first], nodes[minutes - first + 1]
+    result: IntArray = begin + (end - begin) * offset_us // MINUTE_US
+    return result
 
 
 def _stratified(hashes: npt.NDArray[np.uint64], number: IntArray, orders: IntArray) -> IntArray:

@@ -56,18 +56,27 @@ class SessionTrades:
         begin_us = self._calendar.sessions[0].start_us
         return self._calendar.is_plain and minute * MINUTE_US > begin_us
 
-    def mid(self, time_us: int) -> int:
-        """Return the price path at a time, in 1/256 ticks."""
-        return self._maker(self._calendar.generation(time_us)).mid(time_us)
+    def mids(self, times_us: IntArray) -> IntArray:
+        """Return the price path at each time, in 1/256 ticks."""
+        return self._path(TradeGenerator.mids, times_us)
 
-    def index_at(self, time_us: int) -> int:
-        """Return the index price at a time, in 1/256 ticks."""
-        return self._maker(self._calendar.generation(time_us)).index_at(time_us)
+    def indexes(self, times_us: IntArray) -> IntArray:
+        """Return the index price at each time, in 1/256 ticks."""
+        return self._path(TradeGenerator.indexes, times_us)
 
-    def index_of_minutes(self, first_minute: int, stop_minute: int) -> IntArray:
-        """Return the index price at the start of each minute, in 1/256 ticks."""
-        generation = self._calendar.generation(first_minute * MINUTE_US)
-        return self._maker(generation).index(np.arange(first_minute, stop_minute, dtype=np.int64))
+    def _path(
+        self, path: Callable[[TradeGenerator, IntArray], IntArray], times_us: IntArray
+    ) -> IntArray:
+        listings = list(self._calendar.listings())
+        if len(listings) == 1:
+            return path(self._maker(0), times_us)
+        result = np.zeros(len(times_us), dtype=np.int64)
+        number = np.searchsorted([one.start_us for one in listings[1:]], times_us, side="right")
+        for index, listing in enumerate(listings):
+            mask = number == index
+            if mask.any():
+                result[mask] = path(self._maker(listing.generation), times_us[mask])
+        return result
 
     def counts(self, first_minute: int, stop_minute: int) -> tuple[IntArray, IntArray]:
         """Return orders and further fills of each minute; a listing's first minute has an order."""

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 
 from simulator.clock import SECOND_US
+from simulator.market.derivatives.series import DerivativeSeries
 from simulator.market.history import History
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
 from simulator.market.market import SimulatedMarket
@@ -67,7 +68,7 @@ def open_feed(
         return ticker_feed(history, market.book(symbol), from_us)
     if history.instrument.market == "spot":
         return _open_on_spot(history, kind, from_us)
-    return _open_on_um(history, kind, from_us, seed)
+    return _open_on_um(market.derivatives(symbol), kind, from_us, seed)
 
 
 def _open_klines(
@@ -108,11 +109,13 @@ def _open_on_spot(history: History, kind: str, from_us: int) -> Iterator[DueFram
     return window_ticker_feed(history, window[1], from_us) if window is not None else None
 
 
-def _open_on_um(history: History, kind: str, from_us: int, seed: int) -> Iterator[DueFrame] | None:
+def _open_on_um(
+    series: DerivativeSeries, kind: str, from_us: int, seed: int
+) -> Iterator[DueFrame] | None:
     if kind == "forceOrder":
-        return force_order_feed(history, from_us, seed=seed)
+        return force_order_feed(series, from_us)
     if kind.startswith("markPrice") and (period := kind.removeprefix("markPrice")) in _MARK_PERIODS:
-        return mark_price_feed(history, _MARK_PERIODS[period], from_us, seed=seed)
+        return mark_price_feed(series, _MARK_PERIODS[period], from_us, seed=seed)
     return None
 
 
@@ -141,7 +144,7 @@ def _open_feed_of_all(
         case "!bookTicker":
             return all_book_tickers_feed(market, from_us)
         case "!forceOrder@arr":
-            return all_force_orders_feed(market, from_us, seed=seed)
+            return all_force_orders_feed(market, from_us)
         case "!markPrice@arr" | "!markPrice@arr@1s":
             period_us = _MARK_PERIODS[name.removeprefix("!markPrice@arr")]
             return all_mark_prices_feed(market, period_us, from_us, seed=seed)

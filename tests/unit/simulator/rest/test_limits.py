@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from simulator.clock import MINUTE_US, SECOND_US, SimulatedClock
-from simulator.rest.limits import WEIGHTS, WeightLimiter
+from simulator.rest.limits import POOLS, WEIGHTS, WeightLimiter
 
 
 class _SetClock(SimulatedClock):
@@ -44,6 +44,23 @@ def test_too_much_weight_gets_a_retry_after(clock: _SetClock) -> None:
     assert (verdict.status, verdict.used, verdict.retry_after_s) == (429, 11, 12)
     clock.time_us += 12 * SECOND_US
     assert limiter.charge("a", 2).status == 200
+
+
+def test_a_longer_period_is_aligned_with_the_clock(clock: _SetClock) -> None:
+    limiter = WeightLimiter(10, clock, period_us=5 * MINUTE_US)
+    assert limiter.charge("a", 10).status == 200
+    clock.time_us = 104 * MINUTE_US
+    assert limiter.charge("a", 1).retry_after_s == 60
+    clock.time_us = 105 * MINUTE_US
+    assert limiter.charge("a", 10).status == 200
+
+
+def test_endpoints_of_futures_share_numbers_of_requests() -> None:
+    shared = {pool.limit: {name for name in WEIGHTS["um"] if pool.has(name)} for pool in POOLS}
+    assert shared[500] == {"fundingRate", "fundingInfo"}
+    assert shared[1_000] == {name for name in WEIGHTS["um"] if name.startswith("futures/data/")}
+    assert all(pool.period_us == 5 * MINUTE_US for pool in POOLS)
+    assert not any(pool.has(name) for pool in POOLS for name in WEIGHTS["spot"])
 
 
 def test_further_requests_are_banned_until_the_ban_ends(clock: _SetClock) -> None:

@@ -1,6 +1,7 @@
 """Payloads of USD-M alone, character by character."""
 
-from simulator.market.derivatives import Liquidation, MarkPrice
+from simulator.market.derivatives.liquidations import Liquidation
+from simulator.market.derivatives.series import MarkPrice
 from simulator.market.instruments import select_instruments
 from simulator.wire.derivatives import force_order_payload, mark_price_payload
 

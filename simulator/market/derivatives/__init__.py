@@ -1,0 +1,1 @@
+"""Series of futures: mark, index and premium prices, funding, open interest, liquidations."""

@@ -1,0 +1,130 @@
+"""Texts of open interest and the statistics under `/futures/data`, and of `metrics` files."""
+
+from typing import Any, NamedTuple
+
+from simulator.clock import from_us
+from simulator.market.derivatives.open_interest import SHARE_ONE, TakerVolumes
+from simulator.market.derivatives.prices import MARK_DECIMALS
+from simulator.market.instruments import Instrument
+from simulator.wire.derivatives import price_text
+from simulator.wire.payloads import US_PER_MS
+from simulator.wire.tickers import signed
+
+Row = dict[str, Any]
+
+_STATISTICS_DECIMALS = 8
+_FILE_DECIMALS = 16  # of open interest in `metrics` files, as recorded in 2025
+_RATIO_DECIMALS = 4
+_FILE_RATIO_DECIMALS = 8
+
+
+def open_interest_row(instrument: Instrument, amount: int, time_ms: int) -> Row:
+    """Return the answer of `openInterest`."""
+    return {
+        "symbol": instrument.symbol,
+        "openInterest": _quantity(instrument, amount),
+        "time": time_ms,
+    }
+
+
+def open_interest_statistics_row(
+    instrument: Instrument, amount: int, mark: int, time_us: int
+) -> Row:
+    """Return a row of `openInterestHist`."""
+    shown = _STATISTICS_DECIMALS
+    return {
+        "symbol": instrument.symbol,
+        "sumOpenInterest": _padded(amount, instrument.quantity_decimals, shown),
+        "sumOpenInterestValue": _value(instrument, amount, mark, shown),
+        "timestamp": time_us // US_PER_MS,
+    }
+
+
+def long_short_row(symbol: str, long_share: int, time_us: int) -> Row:
+    """Return a row of the three ratios of long to short accounts or positions."""
+    short = SHARE_ONE - long_share
+    return {
+        "symbol": symbol,
+        "longAccount": signed(long_share, _RATIO_DECIMALS, _RATIO_DECIMALS),
+        "longShortRatio": ratio_text(long_share, short, _RATIO_DECIMALS),
+        "shortAccount": signed(short, _RATIO_DECIMALS, _RATIO_DECIMALS),
+        "timestamp": time_us // US_PER_MS,
+    }
+
+
+def taker_ratio_row(instrument: Instrument, volumes: TakerVolumes, time_us: int) -> Row:
+    """Return a row of `takerlongshortRatio`."""
+    decimals = max(_RATIO_DECIMALS, instrument.quantity_decimals)
+    return {
+        "buySellRatio": ratio_text(volumes.buy, volumes.sell, _RATIO_DECIMALS),
+        "sellVol": _padded(volumes.sell, instrument.quantity_decimals, decimals),
+        "buyVol": _padded(volumes.buy, instrument.quantity_decimals, decimals),
+        "timestamp": time_us // US_PER_MS,
+    }
+
+
+def basis_row(instrument: Instrument, kind: str, price: int, index: int, time_us: int) -> Row:
+    """Return a row of `basis`; the annualized rate of a perpetual contract is empty."""
+    basis = price * 10 ** (MARK_DECIMALS - instrument.price_decimals) - index
+    return {
+        "indexPrice": price_text(index),
+        "contractType": kind,
+        "basisRate": ratio_text(basis, index, _RATIO_DECIMALS),
+        "futuresPrice": instrument.format_price(price),
+        "annualizedBasisRate": "",
+        "basis": price_text(basis),
+        "pair": instrument.symbol,
+        "timestamp": time_us // US_PER_MS,
+    }
+
+
+class Metrics(NamedTuple):
+    """One row of a `metrics` file; ratios as (long or bought, short or sold), None if empty."""
+
+    time_us: int
+    open_interest: int
+    mark: int
+    top_accounts: tuple[int, int] | None
+    top_positions: tuple[int, int] | None
+    all_accounts: tuple[int, int] | None
+    taker: tuple[int, int] | None
+
+
+def metrics_line(instrument: Instrument, row: Metrics) -> str:
+    """Return a line of a `metrics` file."""
+    cells = [
+        from_us(row.time_us).strftime("%Y-%m-%d %H:%M:%S"),
+        instrument.symbol,
+        _padded(row.open_interest, instrument.quantity_decimals, _FILE_DECIMALS),
+        _value(instrument, row.open_interest, row.mark, _FILE_DECIMALS),
+        *(
+            "" if ratio is None else ratio_text(*ratio, _FILE_RATIO_DECIMALS)
+            for ratio in (row.top_accounts, row.top_positions, row.all_accounts, row.taker)
+        ),
+    ]
+    return f"{','.join(cells)}\n"
+
+
+def ratio_text(part: int, other: int, decimals: int) -> str:
+    """Return a ratio, cut to its decimals; zero if the divisor is zero."""
+    if other == 0:
+        return signed(0, decimals, decimals)
+    cut = abs(part) * 10**decimals // abs(other)
+    return signed(cut if (part < 0) == (other < 0) else -cut, decimals, decimals)
+
+
+def _quantity(instrument: Instrument, amount: int) -> str:
+    return _padded(amount, instrument.quantity_decimals, instrument.quantity_decimals)
+
+
+def _value(instrument: Instrument, amount: int, mark: int, shown: int) -> str:
+    decimals = instrument.quantity_decimals + MARK_DECIMALS
+    value = amount * mark
+    if decimals > shown:
+        cut = abs(value) // 10 ** (decimals - shown)
+        return signed(-cut if value < 0 else cut, shown, shown)
+    return _padded(value, decimals, shown)
+
+
+def _padded(value: int, decimals: int, shown: int) -> str:
+    return signed(value, decimals, shown)

@@ -1,0 +1,290 @@
+"""REST answers of futures alone: price klines, funding, open interest and ratios."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from simulator.clock import DAY_US, MINUTE_US, SimulatedClock, to_us
+from simulator.http.fault_rules import FaultRules
+from simulator.market.derivatives.funding import IntervalChange
+from simulator.market.instruments import select_instruments
+from simulator.market.intervals import parse_interval
+from simulator.market.market import SimulatedMarket
+from simulator.rest.endpoints import RestEndpoints
+from simulator.rest.faults import RestFaults, RestRule, SeriesLag
+from simulator.rest.parameters import ApiError, QueryParameters
+from simulator.rest.venue import KlineQuery, MarketVenue
+
+START = to_us(datetime(2026, 2, 1, tzinfo=UTC))
+NOW = START + 40 * DAY_US + 7 * MINUTE_US + 30_500_000
+HOUR = 60 * MINUTE_US
+DATA = (
+    "openInterestHist", "topLongShortAccountRatio", "topLongShortPositionRatio",
+    "globalLongShortAccountRatio", "takerlongshortRatio",
+)  # fmt: skip
+
+
+class Rest:
+    """The endpoints of a stopped exchange."""
+
+    def __init__(self) -> None:
+        self.market = SimulatedMarket(
+            select_instruments("um", ("BTCUSDT", "KEEPUSDT"), seed=1), seed=1, start_us=START
+        )
+        clock = SimulatedClock(start_us=NOW, speed=0)
+        self.faults = RestFaults()
+        self.venue = MarketVenue(
+            "um", self.market, clock, kline_lag_us=0, trade_lag_us=0, faults=self.faults
+        )
+        endpoints = RestEndpoints(self.venue, clock, weight_limit=10).table()
+        self._endpoints = {one.name: one for one in endpoints}
+
+    def get(self, name: str, **query: Any) -> Any:
+        endpoint = self._endpoints[name]
+        texts = {key: str(value) for key, value in query.items()}
+        return endpoint.handler(QueryParameters(texts, endpoint.known, is_strict=False), 1_000)
+
+    def error(self, name: str, **query: Any) -> tuple[int, str]:
+        with pytest.raises(ApiError) as caught:
+            self.get(name, **query)
+        return caught.value.code, str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Rest:
+    return Rest()
+
+
+@pytest.fixture
+def rest() -> Rest:
+    return Rest()
+
+
+# --- price klines
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "count"),
+    [("markPriceKlines", "symbol", 60), ("indexPriceKlines", "pair", 60),
+     ("premiumIndexKlines", "symbol", 12)],
+)  # fmt: skip
+def test_price_klines_have_the_recorded_shape(
+    shared: Rest, name: str, key: str, count: int
+) -> None:
+    rows = shared.get(name, **{key: "BTCUSDT"}, interval="1m", limit=3)
+    assert [row[0] for row in rows] == [
+        (NOW // MINUTE_US - ago) * MINUTE_US // 1_000 for ago in (2, 1, 0)
+    ]
+    for row in rows[:2]:
+        opened, low, high, close = (Decimal(row[place]) for place in (1, 3, 2, 4))
+        assert low <= min(opened, close) <= max(opened, close) <= high
+        assert row[5:] == ["0", row[0] + 59_999, "0", count, "0", "0", "0"]
+        assert all(len(row[place].partition(".")[2]) == 8 for place in (1, 2, 3, 4))
+    assert rows[2][8] == (31 if count == 60 else 7)
+
+
+def test_price_klines_page_like_klines(shared: Rest) -> None:
+    for interval in ("1m", "4h", "1d", "1w", "1M"):
+        query = {"interval": interval, "startTime": START // 1_000 + 1, "limit": 4}
+        marks = shared.get("markPriceKlines", symbol="BTCUSDT", **query)
+        klines = shared.get("klines", symbol="BTCUSDT", **query)
+        if not isinstance(klines, list):
+            continue  # encoded already
+        assert [row[0] for row in marks] == [row[0] for row in klines]
+        assert [row[6] for row in marks] == [row[6] for row in klines]
+    assert shared.get("markPriceKlines", symbol="BTCUSDT", interval="1m",
+                      startTime=NOW // 1_000 + 1) == []  # fmt: skip
+
+
+def test_price_klines_refuse_what_the_exchange_refuses(shared: Rest) -> None:
+    ask = shared.error
+    assert ask("markPriceKlines", symbol="NOSUCHUSDT", interval="1m")[0] == -1121
+    assert ask("indexPriceKlines", pair="NOSUCH", interval="1m") == (-4144, "Invalid pair")
+    assert ask("indexPriceKlines", symbol="BTCUSDT", interval="1m")[0] == -1102
+    assert ask("markPriceKlines", symbol="BTCUSDT", interval="1s")[0] == -1120
+    assert ask("markPriceKlines", symbol="BTCUSDT", interval="1m", limit=1_501)[0] == -1130
+    assert ask("markPriceKlines", symbol="BTCUSDT", interval="1m", startTime=2, endTime=1)[0] == (
+        -1023
+    )
+
+
+# --- funding
+
+
+def test_funding_rates_ascend_and_name_the_mark_price(shared: Rest) -> None:
+    rows = shared.get("fundingRate", symbol="BTCUSDT")
+    assert len(rows) == 100
+    times = [row["fundingTime"] for row in rows]
+    assert times == sorted(times)
+    assert times[-1] // 1_000 * 1_000_000 == START + 40 * DAY_US
+    series = shared.market.derivatives("BTCUSDT")
+    for row in rows[-3:]:
+        assert list(row) == ["symbol", "fundingTime", "fundingRate", "markPrice"]
+        mark = series.mark_price(row["fundingTime"] // 1_000 * 1_000_000)
+        assert Decimal(row["markPrice"]) == Decimal(mark.mark).scaleb(-8)
+        assert Decimal(row["fundingRate"]) == Decimal(mark.funding_rate or 0).scaleb(-8)
+
+
+def test_funding_rates_page_by_their_recorded_times(shared: Rest) -> None:
+    everything = shared.get("fundingRate", symbol="BTCUSDT", startTime=0, limit=1_000)
+    assert len(everything) == 121
+    found, start = [], 0
+    while page := shared.get("fundingRate", symbol="BTCUSDT", startTime=start, limit=7):
+        found += page
+        start = page[-1]["fundingTime"] + 1
+    assert found == everything
+    late = next(row for row in everything if row["fundingTime"] % 1_000)
+    hour = late["fundingTime"] // 1_000 * 1_000
+    between = shared.get("fundingRate", symbol="BTCUSDT", startTime=hour, endTime=hour + 60_000)
+    assert between == [late]
+    before = {"startTime": hour - 1_000, "endTime": late["fundingTime"] - 1}
+    assert shared.get("fundingRate", symbol="BTCUSDT", **before) == []
+
+
+def test_funding_rates_of_all_contracts_come_together(shared: Rest) -> None:
+    rows = shared.get("fundingRate", limit=50)
+    assert {row["symbol"] for row in rows} == {"BTCUSDT", "KEEPUSDT"}
+    assert [row["fundingTime"] for row in rows] == sorted(row["fundingTime"] for row in rows)
+    assert shared.error("fundingRate", symbol="NOSUCHUSDT")[0] == -1121
+    assert shared.error("fundingRate", symbol="BTCUSDT", limit=1_001)[0] == -1130
+
+
+def test_funding_info_lists_only_adjusted_contracts(rest: Rest) -> None:
+    assert "BTCUSDT" not in {row["symbol"] for row in rest.get("fundingInfo")}
+    changed_us = START + DAY_US
+    rest.market.derivatives("BTCUSDT").set_intervals((IntervalChange(changed_us, 4),))
+    (row,) = (row for row in rest.get("fundingInfo") if row["symbol"] == "BTCUSDT")
+    assert row == {
+        "symbol": "BTCUSDT",
+        "adjustedFundingRateCap": "0.02000000",
+        "adjustedFundingRateFloor": "-0.02000000",
+        "fundingIntervalHours": 4,
+        "disclaimer": False,
+        "updateTime": changed_us // 1_000,
+    }
+
+
+def test_premium_index_agrees_with_the_settlements(shared: Rest) -> None:
+    row = shared.get("premiumIndex", symbol="BTCUSDT")
+    assert row["nextFundingTime"] * 1_000 == START + 40 * DAY_US + 8 * HOUR
+    assert {one["symbol"] for one in shared.get("premiumIndex")} == {"BTCUSDT", "KEEPUSDT"}
+
+
+# --- open interest and ratios
+
+
+def test_open_interest_is_the_current_one(shared: Rest) -> None:
+    row = shared.get("openInterest", symbol="BTCUSDT")
+    last = shared.get("futures/data/openInterestHist", symbol="BTCUSDT", period="5m")[-1]
+    assert (row["symbol"], row["time"]) == ("BTCUSDT", NOW // 1_000)
+    assert Decimal(row["openInterest"]) == Decimal(last["sumOpenInterest"])
+
+
+@pytest.mark.parametrize("period", ["5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d"])
+@pytest.mark.parametrize("name", DATA)
+def test_statistics_have_rows_at_multiples_of_the_period(
+    shared: Rest, name: str, period: str
+) -> None:
+    step = {"m": MINUTE_US, "h": HOUR, "d": DAY_US}[period[-1]] * int(period[:-1]) // 1_000
+    rows = shared.get(f"futures/data/{name}", symbol="BTCUSDT", period=period, limit=40)
+    times = [row["timestamp"] for row in rows]
+    assert times[-1] == NOW // 1_000 // step * step
+    assert times == list(range(times[0], times[-1] + 1, step))
+    assert len(rows) == (30 if period == "1d" else 40)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_statistics_serve_thirty_days(shared: Rest, name: str) -> None:
+    path = f"futures/data/{name}"
+    oldest = (NOW - 30 * DAY_US) // 1_000
+    query = {"symbol": "BTCUSDT", "period": "1h"}
+    assert len(shared.get(path, **query)) == 30
+    assert shared.get(path, **query, startTime=oldest + 1, limit=2)[0]["timestamp"] - oldest < (
+        3_600_000
+    )
+    wrong = (-1130, "parameter 'startTime' is invalid.")
+    assert shared.error(path, **query, startTime=oldest - 1_000) == wrong
+    assert shared.get(path, **query, endTime=oldest - 1_000) == []
+    assert shared.error(path, symbol="BTCUSDT", period="1m") == (
+        -1130, "parameter 'period' is invalid.",
+    )  # fmt: skip
+    assert shared.error(path, symbol="BTCUSDT")[0] == -1102
+    assert shared.error(path, **query, limit=501)[0] == -1130
+    assert shared.error(path, symbol="NOSUCHUSDT", period="1h")[0] == -1121
+
+
+def test_open_interest_value_is_at_the_mark_price(shared: Rest) -> None:
+    rows = shared.get("futures/data/openInterestHist", symbol="BTCUSDT", period="1h", limit=3)
+    series = shared.market.derivatives("BTCUSDT")
+    for row in rows:
+        mark = Decimal(series.mark_price(row["timestamp"] * 1_000).mark).scaleb(-8)
+        exact = Decimal(row["sumOpenInterest"]) * mark
+        assert Decimal(row["sumOpenInterestValue"]) == exact.quantize(
+            Decimal("1e-8"), rounding="ROUND_DOWN"
+        )
+
+
+def test_ratios_are_of_long_to_short(shared: Rest) -> None:
+    for name in DATA[1:4]:
+        for row in shared.get(f"futures/data/{name}", symbol="BTCUSDT", period="5m"):
+            long, short = Decimal(row["longAccount"]), Decimal(row["shortAccount"])
+            assert long + short == 1
+            assert abs(Decimal(row["longShortRatio"]) - long / short) < Decimal("0.0001")
+
+
+@pytest.mark.parametrize("period", ["5m", "1h"])
+def test_taker_volumes_are_those_of_the_trades(shared: Rest, period: str) -> None:
+    rows = shared.get("futures/data/takerlongshortRatio", symbol="BTCUSDT", period=period, limit=5)
+    step_us = (5 if period == "5m" else 60) * MINUTE_US
+    for row in rows:
+        end_us = row["timestamp"] * 1_000
+        query = KlineQuery(
+            symbol="BTCUSDT", interval=parse_interval("1m"), start_us=end_us - step_us,
+            end_us=end_us - 1, is_oracle=True,
+        )  # fmt: skip
+        klines = shared.venue.klines(query, unit_us=1_000)
+        volume = sum(Decimal(str(kline[5])) for kline in klines)
+        bought = sum(Decimal(str(kline[9])) for kline in klines)
+        assert (Decimal(row["buyVol"]), Decimal(row["sellVol"])) == (bought, volume - bought)
+        ratio = Decimal(row["buySellRatio"])
+        assert abs(ratio - bought / (volume - bought)) < Decimal("0.0001")
+
+
+def test_basis_is_the_price_less_the_index(shared: Rest) -> None:
+    query = {"pair": "BTCUSDT", "contractType": "PERPETUAL", "period": "1h"}
+    rows = shared.get("futures/data/basis", **query)
+    assert len(rows) == 30
+    for row in rows:
+        price, index = Decimal(row["futuresPrice"]), Decimal(row["indexPrice"])
+        assert Decimal(row["basis"]) == price - index
+        assert abs(Decimal(row["basisRate"]) - (price - index) / index) < Decimal("0.0001")
+        assert row["annualizedBasisRate"] == ""
+    assert shared.get("futures/data/basis", **query | {"contractType": "NEXT_QUARTER"}) == []
+    assert shared.error("futures/data/basis", **query | {"contractType": "X"})[0] == -1130
+    assert shared.error("futures/data/basis", **query | {"pair": "X"})[0] == -4144
+
+
+# --- faults
+
+
+def test_late_series_omit_their_latest_rows(rest: Rest) -> None:
+    before = rest.get("fundingRate", symbol="BTCUSDT")
+    assert isinstance(rest.faults, FaultRules)
+    rest.faults.add(RestRule(effect=SeriesLag(lag_us=3 * HOUR), endpoint="fundingRate"))
+    rest.faults.add(RestRule(effect=SeriesLag(lag_us=2 * HOUR), endpoint="openInterestHist"))
+    assert rest.get("fundingRate", symbol="BTCUSDT")[-1] == before[-2]
+    rows = rest.get("futures/data/openInterestHist", symbol="BTCUSDT", period="1h")
+    assert rows[-1]["timestamp"] == (NOW // HOUR - 2) * HOUR // 1_000
+    ratios = rest.get("futures/data/takerlongshortRatio", symbol="BTCUSDT", period="1h")
+    assert ratios[-1]["timestamp"] == NOW // HOUR * HOUR // 1_000
+
+
+def test_negative_open_interest_is_served_by_both_endpoints(rest: Rest) -> None:
+    rest.market.derivatives("BTCUSDT").negative = ((NOW - HOUR, NOW + HOUR),)
+    assert rest.get("openInterest", symbol="BTCUSDT")["openInterest"].startswith("-")
+    rows = rest.get("futures/data/openInterestHist", symbol="BTCUSDT", period="1h")
+    assert rows[-1]["sumOpenInterest"].startswith("-")
+    assert rows[-1]["sumOpenInterestValue"].startswith("-")
+    assert not rows[-2]["sumOpenInterest"].startswith("-")
