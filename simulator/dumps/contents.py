@@ -1,15 +1,26 @@
 """Contents of a dump file: the CSV of its rows, the zip around it, and altered rows."""
 
+import functools
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, to_us
-from simulator.dumps.faults import AlterRows, DropRows
+from simulator.dumps.faults import (
+    AlterRows,
+    DropRows,
+    EmptyCells,
+    LoseRows,
+    RepeatRows,
+    RowEffect,
+    ShuffleRows,
+)
+from simulator.dumps.kinds import KINDS
+from simulator.dumps.series import series_lines
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.intervals import parse_interval
 from simulator.market.market import SimulatedMarket
@@ -18,18 +29,13 @@ from simulator.wire.columns import agg_trade_lines, kline_lines, trade_lines
 from simulator.wire.payloads import US_PER_MS, kline_row
 
 _MICROSECONDS_SINCE_US = to_us(datetime(2025, 1, 1, tzinfo=UTC))
-_HEADERS = {
-    "klines": b"open_time,open,high,low,close,volume,close_time,quote_volume,count,"
-    b"taker_buy_volume,taker_buy_quote_volume,ignore\n",
-    "aggTrades": b"agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,"
-    b"is_buyer_maker\n",
-    "trades": b"id,price,qty,quote_qty,time,is_buyer_maker\n",
-}
 _ZIP_TIME = (2024, 1, 1, 0, 0, 0)  # fixed, so that equal contents give equal bytes
 _ZIP_LEVEL = 1  # fast: a month of trades is hundreds of MB, and zips are not kept
 _STEPS_US = {"1s": SECOND_US, "1m": MINUTE_US}
 
-RowChange = AlterRows | DropRows
+_METRICS_COLUMNS = 8
+
+RowChange = RowEffect
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +132,7 @@ def altered_rows(
 
 def header(market: MarketName, kind: str) -> bytes:
     """Return the first line of a futures file. Klines of COIN-M have USD-M's names, as recorded."""
-    line = _HEADERS[kind]
+    line = KINDS[kind].header
     return line.replace(b"quote_qty", b"base_qty") if market == "cm" else line
 
 
@@ -134,6 +140,12 @@ def _rows(market: SimulatedMarket, file: PublishedFile) -> Iterator[bytes]:
     instrument = market.instrument(file.symbol)
     is_micro = file.market == "spot" and file.start_us >= _MICROSECONDS_SINCE_US
     unit_us = 1 if is_micro else US_PER_MS
+    if KINDS[file.kind].is_series:
+        lines = series_lines(
+            market, file.kind, file.symbol, file.interval, file.start_us, file.end_us
+        )
+        yield "".join(lines).encode()
+        return
     if file.interval is not None:
         yield _klines(market, instrument, file, file.interval, unit_us)
         return
@@ -168,25 +180,54 @@ def _klines(
 
 def _changed(lines: list[str], file: PublishedFile, changes: Iterable[RowChange]) -> list[str]:
     for change in changes:
-        if isinstance(change, DropRows):
-            lines = lines[: -change.rows]
-        else:
-            lines = _altered(lines, file, change.rows)
+        match change:
+            case DropRows(rows=rows):
+                lines = lines[:-rows]
+            case AlterRows(rows=rows):
+                lines = _each(lines, file, rows, "altered", functools.partial(_altered, file.kind))
+            case LoseRows(rows=rows):
+                lines = _each(lines, file, rows, "lost", lambda _line: [])
+            case RepeatRows(rows=rows):
+                lines = _each(lines, file, rows, "repeated", lambda line: [line, line])
+            case EmptyCells(rows=rows):
+                lines = _each(lines, file, rows, "emptied", lambda line: [_emptied(line)])
+            case ShuffleRows():
+                key = derive_key(0, file.path, "shuffled")
+                order = sorted(range(len(lines)), key=lambda row: hash_counter(key, row))
+                lines = [lines[row] for row in order]
     return lines
 
 
-def _altered(lines: list[str], file: PublishedFile, wanted: int) -> list[str]:
-    """Increase the volume in some lines; which ones follows from the path."""
-    changed = list(lines)
-    key = derive_key(0, file.path, "altered")
+def _each(
+    lines: list[str],
+    file: PublishedFile,
+    wanted: int,
+    purpose: str,
+    change: Callable[[str], list[str]],
+) -> list[str]:
+    """Replace some lines; which ones follows from the path."""
+    key = derive_key(0, file.path, purpose)
     picked: set[int] = set()
     counter = 0
     while len(picked) < min(wanted, len(lines)):
         picked.add(hash_counter(key, counter) % len(lines))
         counter += 1
-    for number in picked:
-        changed[number] = _ALTERATIONS[file.kind](lines[number].split(","))
-    return changed
+    return [
+        part
+        for number, line in enumerate(lines)
+        for part in (change(line) if number in picked else [line])
+    ]
+
+
+def _altered(kind: str, line: str) -> list[str]:
+    return [_ALTERATIONS[kind](line.split(","))]
+
+
+def _emptied(line: str) -> str:
+    """Empty the last cells: of `metrics` the four ratios, else the last one."""
+    cells = line.split(",")
+    kept = len(cells) - (4 if len(cells) == _METRICS_COLUMNS else 1)
+    return ",".join(cells[:kept] + [""] * (len(cells) - kept))
 
 
 def _alter_kline(fields: list[str]) -> str:
@@ -210,7 +251,24 @@ def _alter_trade(fields: list[str]) -> str:
     return ",".join(fields)
 
 
+def _alter_price(fields: list[str]) -> str:
+    """Raise the high, or the funding rate, by one unit of its last digit."""
+    fields[2] = _plus(fields[2], Decimal("1e-8"))
+    return ",".join(fields)
+
+
+def _alter_metrics(fields: list[str]) -> str:
+    """Raise open interest by 1."""
+    fields[2] = _plus(fields[2], _unit(fields[2]))
+    return ",".join(fields)
+
+
 _ALTERATIONS = {
+    "fundingRate": _alter_price,
+    "indexPriceKlines": _alter_price,
+    "markPriceKlines": _alter_price,
+    "metrics": _alter_metrics,
+    "premiumIndexKlines": _alter_price,
     "klines": _alter_kline,
     "aggTrades": _alter_agg_trade,
     "trades": _alter_trade,

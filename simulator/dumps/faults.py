@@ -29,6 +29,32 @@ class DropRows(CheckedFields):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoseRows(CheckedFields):
+    """Some rows within the file are missing; the checksum matches."""
+
+    rows: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepeatRows(CheckedFields):
+    """Some rows are in the file twice; the checksum matches."""
+
+    rows: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShuffleRows(CheckedFields):
+    """The rows are in no order; the checksum matches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmptyCells(CheckedFields):
+    """Some rows have empty cells: of `metrics` the ratios, else the last column."""
+
+    rows: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReissueFile(CheckedFields):
     """The file is published again at a simulated time, with other contents.
 
@@ -109,7 +135,8 @@ class RefuseListing(CheckedFields):
     status: int = 503
 
 
-ContentEffect = AlterRows | DropRows | ReissueFile | CorruptZip | TruncateZip
+RowEffect = AlterRows | DropRows | LoseRows | RepeatRows | ShuffleRows | EmptyCells
+ContentEffect = RowEffect | ReissueFile | CorruptZip | TruncateZip
 DumpEffect = (
     ContentEffect | StaleChecksum | MissingChecksum | MissingFile | LatePublication
     | SlowDownload | AbortDownload | RefuseFile | RefuseListing

@@ -1,4 +1,4 @@
-"""The dump site: an S3 listing and zips of klines, aggTrades and trades, made on request.
+"""The dump site: an S3 listing and zips, made on request.
 
 Layout, columns, units and headers are those of data.binance.vision: spot without a header, in ms
 before 2025-01-01 and in µs since; USD-M with a header, always in ms. A period is published when it
@@ -31,6 +31,7 @@ from simulator.dumps.faults import (
     StaleChecksum,
     TruncateZip,
 )
+from simulator.dumps.kinds import KINDS, folder_names, kinds_of, symbol_of
 from simulator.market.instruments import MarketName
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, parse_interval
 from simulator.market.market import SimulatedMarket
@@ -42,7 +43,6 @@ _FOLDERS: dict[MarketName, str] = {
     "um": "data/futures/um",
     "cm": "data/futures/cm",
 }
-_KINDS = ("aggTrades", "klines", "trades")  # in the order of the listing
 _DATES = {"daily": "%Y-%m-%d", "monthly": "%Y-%m"}
 _PERIODS = {"daily": "1d", "monthly": "1M"}
 _CACHED_BYTES = 256 << 20
@@ -88,12 +88,21 @@ class SimulatedDumpSite:
         """Yield the published files of one folder, oldest first."""
         now_us = self._clock.now_us()
         period = parse_interval(_PERIODS[cadence])
-        open_us = period.open_of(self._markets[market].history(symbol).start_us)
+        open_us = period.open_of(self._start_us(market, kind, symbol))
         while open_us <= now_us:
             file = self._file(market, cadence, kind, symbol, interval, open_us)
             if self._is_published(file, now_us, counts=False):
                 yield file
             open_us = file.end_us
+
+    def _symbol(self, market: MarketName, kind: str, name: str) -> str:
+        symbol = symbol_of(self._markets[market], KINDS[kind], name)
+        if symbol is None:
+            raise KeyError(f"{market} has no {kind} of {name}")
+        return symbol
+
+    def _start_us(self, market: MarketName, kind: str, name: str) -> int:
+        return self._markets[market].history(self._symbol(market, kind, name)).start_us
 
     def _file(
         self,
@@ -113,7 +122,16 @@ class SimulatedDumpSite:
         end_us = parse_interval(_PERIODS[cadence]).next_open(open_us)
         late_us = sum(late.delay_us for late in self.faults.of(LatePublication, path, counts=False))
         published_us = end_us + self._delays_us[cadence] + late_us
-        return PublishedFile(market, kind, symbol, interval, open_us, end_us, path, published_us)
+        return PublishedFile(
+            market,
+            kind,
+            self._symbol(market, kind, symbol),
+            interval,
+            open_us,
+            end_us,
+            path,
+            published_us,
+        )
 
     def _is_published(self, file: PublishedFile, now_us: int, *, counts: bool) -> bool:
         if self.faults.of(MissingFile, file.path, counts=counts):
@@ -145,17 +163,19 @@ class SimulatedDumpSite:
         history = self._markets[file.market].history(file.symbol)
         if file.kind == "klines":
             return history.has_klines(file.start_us, file.end_us)
-        return history.calendar.overlaps(file.start_us, file.end_us)
+        if history.calendar.overlaps(file.start_us, file.end_us):
+            return True
+        return KINDS[file.kind].is_series and history.calendar.state(file.start_us) == "halted"
 
     def _named(self, market: MarketName, parts: list[str]) -> PublishedFile | None:
         """Return the file with a path's parts, published or not."""
         if len(parts) < 4:
             return None
         cadence, kind, symbol = parts[:3]
-        if cadence not in _DATES or kind not in _KINDS or symbol not in self._markets[market]:
+        if cadence not in _DATES or not self._has_folder(market, cadence, kind, symbol):
             return None
         interval = None
-        if kind == "klines":
+        if KINDS[kind].has_intervals:
             names = {_folder_interval(name): name for name in _intervals(market, cadence)}
             interval = names.get(parts[3])
             if interval is None:
@@ -168,9 +188,15 @@ class SimulatedDumpSite:
             return None  # no file has such a name
         open_us = to_us(date.replace(tzinfo=UTC))
         period = parse_interval(_PERIODS[cadence])
-        if open_us < period.open_of(self._markets[market].history(symbol).start_us):
+        if open_us < period.open_of(self._start_us(market, kind, symbol)):
             return None
         return self._file(market, cadence, kind, symbol, interval, open_us)
+
+    def _has_folder(self, market: MarketName, cadence: str, kind: str, name: str) -> bool:
+        return (
+            kind in kinds_of(market, cadence)
+            and symbol_of(self._markets[market], KINDS[kind], name) is not None
+        )
 
     # --- contents
 
@@ -306,13 +332,12 @@ class SimulatedDumpSite:
             case []:
                 return list(self._delays_us)
             case [cadence] if cadence in self._delays_us:
-                return list(_KINDS)
-            case [cadence, kind] if kind in _KINDS:
-                return [
-                    one.symbol for one in self._markets[market].ever_listed(self._clock.now_us())
-                ]
-            case [cadence, "klines", symbol] if symbol in self._markets[market]:
-                return [_folder_interval(name) for name in _intervals(market, cadence)]
+                return kinds_of(market, cadence)
+            case [cadence, kind] if kind in kinds_of(market, cadence):
+                return folder_names(self._markets[market], KINDS[kind], self._clock.now_us())
+            case [cadence, kind, symbol] if self._has_folder(market, cadence, kind, symbol):
+                if KINDS[kind].has_intervals:
+                    return [_folder_interval(name) for name in _intervals(market, cadence)]
         return []
 
     def _files_in(self, folder: str) -> Iterator[PublishedFile]:
@@ -320,12 +345,12 @@ class SimulatedDumpSite:
         if found is None:
             return
         market, rest = found
-        if len(rest) < 3 or rest[2] not in self._markets[market]:
+        if len(rest) < 3 or not self._has_folder(market, *rest[:3]):
             return
         cadence, kind, symbol = rest[:3]
-        if kind != "klines" and len(rest) == 3 and kind in _KINDS:
+        if not KINDS[kind].has_intervals and len(rest) == 3:
             yield from self.files(market, cadence, kind, symbol, None)
-        elif kind == "klines" and len(rest) == 4:
+        elif KINDS[kind].has_intervals and len(rest) == 4:
             for name in _intervals(market, cadence):
                 if _folder_interval(name) == rest[3]:
                     yield from self.files(market, cadence, kind, symbol, name)
