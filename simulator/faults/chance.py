@@ -19,7 +19,7 @@ _FOR_GOOD: Final = ("delisting", "new_listing", "ticker_reuse")
 # Minimum and maximum duration of a fault in simulated seconds.
 _DURATIONS_S: Final = {
     "connection": (5, 90), "frame": (10, 180), "market": (90, 900), "rest": (10, 180),
-    "dump": (600, 14_400),
+    "dump": (600, 14_400), "series": (600, 14_400),
 }  # fmt: skip
 _STATUSES: Final = (500, 502, 503, 504, 429)
 Item = TypeVar("Item")
@@ -115,7 +115,10 @@ def _entry(
     draws: _Draws, kind: FaultKind, markets: dict[MarketName, list[str]], number: int
 ) -> dict[str, Any] | None:
     """Return one entry; None if no symbol is left to hit."""
-    name = draws.one_of(sorted(markets))
+    fitting = [one for one in sorted(markets) if kind.group != "series" or one != "spot"]
+    if not fitting or (kind.group == "series" and not any(markets[one] for one in fitting)):
+        return None
+    name = draws.one_of(fitting)
     entry: dict[str, Any] = {"kind": kind.name, "market": name}
     if kind.group == "market":
         listed = markets[name]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Value = str | int | float | bool | None
-FaultGroup = Literal["connection", "frame", "market", "rest", "dump"]
+FaultGroup = Literal["connection", "frame", "market", "series", "rest", "dump"]
 Selector = Literal["symbols", "streams", "endpoints", "files"]
 
 REQUIRED: Final = object()
@@ -74,6 +74,8 @@ _FITS = FaultParameter(name="checksum_fits", type="boolean", default=False,
                   meaning="the CHECKSUM matches the broken file")  # fmt: skip
 _ALTERED = FaultParameter(name="rows", type="integer", default=3, lowest=1, highest=100_000,
                      meaning="number of altered rows")  # fmt: skip
+_CHANGED = FaultParameter(name="rows", type="integer", default=3, lowest=1, highest=1_500,
+                     meaning="number of rows of each page or file")  # fmt: skip
 _TRADES = ("*@aggTrade", "*@trade")
 _FRAME: tuple[Selector, ...] = ("symbols", "streams")
 _REST: tuple[Selector, ...] = ("symbols", "endpoints")
@@ -141,6 +143,33 @@ _KINDS = (
     FaultKind(name="ticker_reuse", group="market", selectors=("symbols",), required=("symbols",),
          lasts=False, meaning="a symbol is delisted; another instrument is listed under its name",
          parameters=(_span("pause_s", 3_600, "simulated seconds between delisting and listing"),)),
+    # --- derivative series
+    FaultKind(name="funding_interval", group="series", selectors=("symbols",), lasts=False,
+         meaning="perpetual contracts settle funding at another interval from then on",
+         parameters=(FaultParameter(name="hours", type="integer", default=4, lowest=1, highest=24,
+                               meaning="hours between settlements"),)),
+    FaultKind(name="missing_settlement", group="series", selectors=("symbols",),
+         meaning="settlements of funding are not recorded"),
+    FaultKind(name="negative_open_interest", group="series", selectors=("symbols",),
+         meaning="open interest is served as a negative number"),
+    FaultKind(name="liquidation", group="series", selectors=("symbols",), lasts=False,
+         meaning="a liquidation is added, the last one of its second",
+         parameters=(FaultParameter(name="side", type="text", default="SELL",
+                               choices=("SELL", "BUY"), meaning="side of the order"),
+                     _span("quantity", 1, "quantity of the order"))),
+    FaultKind(name="series_lag", group="series", selectors=("symbols",),
+         meaning="REST omits rows of series younger than this",
+         parameters=(_span("lag_s", 10_800, "simulated seconds"),)),
+    FaultKind(name="missing_rows", group="series", selectors=("symbols",),
+         meaning="pages and files of series lack rows within them",
+         parameters=(_CHANGED,)),
+    FaultKind(name="duplicate_rows", group="series", selectors=("symbols",),
+         meaning="pages and files of series have rows twice", parameters=(_CHANGED,)),
+    FaultKind(name="unsorted_rows", group="series", selectors=("symbols",),
+         meaning="files of series are not sorted"),
+    FaultKind(name="empty_cells", group="series", selectors=("symbols",),
+         meaning="files of series have empty cells: the ratios of `metrics`, else the last column",
+         parameters=(_CHANGED,)),
     # --- REST
     FaultKind(name="rest_lag", group="rest", selectors=("symbols",),
          meaning="REST omits trades younger than this",

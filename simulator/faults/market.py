@@ -12,7 +12,7 @@ from simulator.market.hours.calendar import CalendarError, TradingCalendar
 from simulator.market.instruments import MarketName, select_instruments
 from simulator.market.market import SimulatedMarket
 
-_PAST_TOLERANCE_S = 0.1  # real time between writing a plan and starting it
+PAST_TOLERANCE_S = 0.1  # real time between writing a plan and starting it
 
 # Called with the time from which the market is different.
 Reschedule = Callable[[int], None]
@@ -67,7 +67,7 @@ class MarketFaults:
     def accept(self, fault: Fault) -> None:
         """Change the future of the market."""
         now_us = self._clock.now_us()
-        tolerance_us = int(_PAST_TOLERANCE_S * max(1.0, self._clock.speed) * SECOND_US)
+        tolerance_us = int(PAST_TOLERANCE_S * max(1.0, self._clock.speed) * SECOND_US)
         if fault.at_us < now_us - tolerance_us:
             late_s = (now_us - fault.at_us) / SECOND_US
             raise PlanError(

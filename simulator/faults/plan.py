@@ -244,14 +244,16 @@ def _identity(value: object, where: str) -> str | None:
 
 
 def _markets(entry: Mapping[str, object], kind: FaultKind, where: str) -> tuple[MarketName, ...]:
-    is_one = kind.group == "market"
+    is_series = kind.group == "series"
+    is_one = is_series or kind.group == "market"
     value = entry.get("market", None if is_one else "all")
     if value == "all" and not is_one:
         return MARKETS
     for name in MARKETS:
-        if value == name:
+        if value == name and not (is_series and name == "spot"):
             return (name,)
     right = "'spot', 'um' or 'cm'" if is_one else "'spot', 'um', 'cm' or 'all'"
+    right = "'um' or 'cm'" if is_series else right
     raise PlanError(f"{where}: market is {_shown(value)}; it must be {right}")
 
 

@@ -13,6 +13,7 @@ from simulator.faults.kinds import FaultGroup
 from simulator.faults.market import MarketFaults, Reschedule
 from simulator.faults.plan import Fault, PlanError, load_plan, write_plan
 from simulator.faults.rules import RuleFaults, dump_rules, rest_rules
+from simulator.faults.series import SeriesFaults
 from simulator.market.instruments import MarketName
 from simulator.market.market import SimulatedMarket
 from simulator.rest.faults import RestFaults
@@ -68,6 +69,13 @@ def start_engine(
     if markets:
         actors["frame"] = frames
         actors["market"] = MarketFaults(markets, clock, seed=config.seed, reschedule=reschedule)
+        actors["series"] = SeriesFaults(
+            markets,
+            clock,
+            reschedule=reschedule,
+            rest_faults=rest_faults,
+            dump_faults=dump_faults,
+        )
         actors["dump"] = RuleFaults(
             dump_faults, dump_rules, begins_early=lambda fault: fault.kind.name == "reissued"
         )

@@ -23,6 +23,7 @@ GROUPS: dict[FaultGroup, str] = {
     "connection": "Connections",
     "frame": "Frames",
     "market": "The market itself",
+    "series": "Derivative series",
     "rest": "REST",
     "dump": "Dump files",
 }
@@ -43,6 +44,12 @@ UNTOUCHED: dict[tuple[Component, FaultGroup], str] = {
     ("import", "frame"): "asks no exchange",
     ("import", "market"): "takes files as they are",
     ("import", "rest"): "asks no exchange",
+    ("streamer", "series"): "loads no derivative series",
+    ("start", "series"): "loads no derivative series",
+    ("backfill", "series"): "loads no derivative series",
+    ("repair_gaps", "series"): "loads no derivative series",
+    ("sync_instruments", "series"): "loads no derivative series",
+    ("import", "series"): "loads no derivative series",
 }
 """Faults of a whole group that do not reach a component, and why."""
 

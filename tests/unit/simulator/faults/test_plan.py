@@ -23,7 +23,7 @@ from simulator.faults.plan import (
 
 def _smallest(kind: FaultKind) -> dict[str, Any]:
     entry: dict[str, Any] = {"kind": kind.name}
-    if kind.group == "market":
+    if kind.group in ("market", "series"):
         entry |= {"market": "um", "symbols": ["BTCUSDT"]}
     return entry
 
