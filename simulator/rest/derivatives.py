@@ -185,7 +185,13 @@ class DerivativeEndpoints:
         series = self._series(params)
         now_us = self._venue.now_us()
         (amount,) = series.served_open_interest(np.array([now_us], dtype=np.int64))
-        return open_interest_row(series.history.instrument, amount, now_us // US_PER_MS)
+        instrument = series.history.instrument
+        return open_interest_row(
+            instrument,
+            amount,
+            now_us // US_PER_MS,
+            contract_type=self._venue.contract_type(instrument.symbol),
+        )
 
     def _rows_of(
         self,

@@ -124,7 +124,7 @@ class RestEndpoints:
                 *(
                     RestEndpoint(name, self._of_contracts(answer), known)
                     for name, answer, known in DERIVATIVE_ENDPOINTS
-                    if self._is_um
+                    if self._is_um or not name.startswith("futures/data/")
                 ),
             ]
         return [

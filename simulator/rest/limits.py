@@ -218,5 +218,11 @@ WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
         "ticker/price": by_symbols(1, 2),
         "ticker/bookTicker": by_symbols(2, 5),
         "premiumIndex": fixed(10),
+        "markPriceKlines": _FUTURES_KLINES,
+        "indexPriceKlines": _FUTURES_KLINES,
+        "premiumIndexKlines": _FUTURES_KLINES,
+        "fundingRate": fixed(0),
+        "fundingInfo": fixed(0),
+        "openInterest": fixed(1),
     },
 }

@@ -6,7 +6,7 @@ from simulator.clock import from_us
 from simulator.market.derivatives.open_interest import SHARE_ONE, TakerVolumes
 from simulator.market.derivatives.prices import MARK_DECIMALS
 from simulator.market.instruments import Instrument
-from simulator.wire.derivatives import price_text
+from simulator.wire.derivatives import price_text, symbol_fields
 from simulator.wire.payloads import US_PER_MS
 from simulator.wire.tickers import signed
 
@@ -18,13 +18,14 @@ _RATIO_DECIMALS = 4
 _FILE_RATIO_DECIMALS = 8
 
 
-def open_interest_row(instrument: Instrument, amount: int, time_ms: int) -> Row:
-    """Return the answer of `openInterest`."""
-    return {
-        "symbol": instrument.symbol,
-        "openInterest": _quantity(instrument, amount),
-        "time": time_ms,
-    }
+def open_interest_row(
+    instrument: Instrument, amount: int, time_ms: int, *, contract_type: str
+) -> Row:
+    """Return the answer of `openInterest`; on COIN-M in contracts, with their pair and type."""
+    row = symbol_fields(instrument) | {"openInterest": _quantity(instrument, amount)}
+    if instrument.market == "cm":
+        row["contractType"] = contract_type
+    return row | {"time": time_ms}
 
 
 def open_interest_statistics_row(

@@ -288,3 +288,27 @@ def test_negative_open_interest_is_served_by_both_endpoints(rest: Rest) -> None:
     assert rows[-1]["sumOpenInterest"].startswith("-")
     assert rows[-1]["sumOpenInterestValue"].startswith("-")
     assert not rows[-2]["sumOpenInterest"].startswith("-")
+
+
+def test_coin_m_has_price_klines_of_pairs_and_funding_of_perpetuals() -> None:
+    market = SimulatedMarket(
+        select_instruments("cm", ("BTCUSD_PERP", "BTCUSD_260327"), seed=1), seed=1, start_us=START
+    )
+    clock = SimulatedClock(start_us=NOW, speed=0)
+    venue = MarketVenue("cm", market, clock, kline_lag_us=0, trade_lag_us=0)
+    table = {one.name: one for one in RestEndpoints(venue, clock, weight_limit=10).table()}
+
+    def get(name: str, **query: str) -> Any:
+        params = QueryParameters(query, table[name].known, is_strict=False)
+        return table[name].handler(params, 1_000)
+
+    dated, perpetual = market.derivatives("BTCUSD_260327"), market.derivatives("BTCUSD_PERP")
+    rows = get("indexPriceKlines", pair="BTCUSD", interval="1h", limit="5")
+    assert len(rows) == 5
+    at_us = NOW // HOUR * HOUR
+    assert dated.mark_price(at_us).index_price == perpetual.mark_price(at_us).index_price
+    assert dated.mark_price(at_us).mark != perpetual.mark_price(at_us).mark
+    assert dated.mark_price(at_us).next_funding_us is None
+    assert get("fundingRate", symbol="BTCUSD_260327") == []
+    assert len(get("fundingRate", symbol="BTCUSD_PERP")) == 100
+    assert get("openInterest", symbol="BTCUSD_260327")["pair"] == "BTCUSD"

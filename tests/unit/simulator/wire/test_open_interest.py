@@ -19,8 +19,14 @@ MARK = 737_970_000_000
 
 
 def test_open_interest_has_the_decimals_of_the_quantity() -> None:
-    assert open_interest_row(BTC, 10_659_509, 1_589_437_530_011) == {
-        "symbol": "BTCUSDT", "openInterest": "10659.509", "time": 1_589_437_530_011,
+    time_ms = 1_589_437_530_011
+    assert open_interest_row(BTC, 10_659_509, time_ms, contract_type="PERPETUAL") == {
+        "symbol": "BTCUSDT", "openInterest": "10659.509", "time": time_ms,
+    }  # fmt: skip
+    (coin,) = select_instruments("cm", ["BTCUSD_PERP"], seed=1)
+    assert open_interest_row(coin, 15_004, time_ms, contract_type="PERPETUAL") == {
+        "symbol": "BTCUSD_PERP", "pair": "BTCUSD", "openInterest": "15004",
+        "contractType": "PERPETUAL", "time": time_ms,
     }  # fmt: skip
 
 
