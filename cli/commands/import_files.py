@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 REFUSED = 1
 """Exit code if a file was refused, or none of its rows could be used."""
+WRONG_VALUE = 2
+"""Exit code if an option is wrong, or ``--columns`` does not fit a file."""
 ROWS_REJECTED = 3
 """Exit code if all files were loaded, but some rows were rejected."""
 
@@ -47,7 +51,8 @@ def import_files(
 
     Bad rows are recorded with line and reason; the others are loaded.
 
-    Exit code 0: every row was loaded; 1: a file was refused; 3: rows were rejected.
+    Exit code 0: every row was loaded; 1: a file was refused; 2: an option is wrong, or --columns
+    does not fit a file; 3: rows were rejected.
     """
     from cli.local.location import settings_here
     from cli.terminal.command_logs import configure_command_logs
@@ -55,13 +60,16 @@ def import_files(
     from cli.terminal.interrupts import promptly_stopped
     from cli.terminal.progress import rows_watched
     from include.errors import PermanentError, WrongValueError
+    from include.jobs.files.column_maps import ColumnsError
     from include.jobs.files.imports import import_file
 
     settings = settings_here()
     configure_command_logs(settings.log_level, settings.log_format)
     files = _files(paths)
+    names = Counter(one.name for one in files)
     summaries: list[ImportSummary] = []
     failures: list[str] = []
+    refused = REFUSED
     with (
         promptly_stopped("loaded rows stay; run it again for the rest"),
         rows_watched(console(stderr=True)) as watch,
@@ -81,15 +89,17 @@ def import_files(
                     raise  # an option is wrong, so every file would fail
                 except PermanentError as error:
                     failures.append(str(error))
+                    if isinstance(error, ColumnsError):
+                        refused = WRONG_VALUE
                     continue
-            summaries.append(summary)
+            summaries.append(summary if names[file.name] == 1 else replace(summary, file=str(file)))
             if not summary.rows:
                 failures.append(f"{file}: none of its rows is usable")
     _show(summaries)
     for failure in failures:
         typer.secho(f"candelabra: {failure}", err=True, fg=typer.colors.RED)
     if failures:
-        sys.exit(REFUSED)
+        sys.exit(refused)
     if any(one.rejected for one in summaries):
         sys.exit(ROWS_REJECTED)
 
@@ -126,6 +136,7 @@ def _show(summaries: list[ImportSummary]) -> None:
 
     from cli.terminal.console import console
     from cli.terminal.tables import fitted
+    from include.counts import counted
 
     if not summaries:
         return
@@ -149,11 +160,12 @@ def _show(summaries: list[ImportSummary]) -> None:
     out.print(fitted(table, out))
     for one in summaries:
         if one.incomplete:
+            rows = counted(one.incomplete, "row lacks", "rows lack")
             typer.echo(
-                f"{one.file}: {one.incomplete:,} rows lack values: they are in "
-                "market.foreign_candles_1m, not in market.candles_1m"
+                f"{one.file}: {rows} values; stored in market.foreign_candles_1m, not in "
+                "market.candles_1m"
             )
         for reason, count in sorted(one.reasons.items(), key=lambda item: -item[1]):
-            typer.echo(f"{one.file}: {count:,} rows rejected: {reason}")
+            typer.echo(f"{one.file}: {counted(count, 'row')} rejected: {reason}")
         if one.quarantine:
             typer.echo(f"rejected rows are kept in {one.quarantine}")

@@ -27,6 +27,10 @@ _EXAMPLES = (
 )
 
 
+class ColumnsError(RejectedInputError):
+    """``--columns`` does not fit a file; it may fit others."""
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnMap:
     """A parsed ``--columns``.
@@ -80,17 +84,17 @@ def placed(chosen: ColumnMap, header: Sequence[str] | None, width: int, *, file:
         width: number of columns.
 
     Raises:
-        RejectedInputError: a column is missing, or may be any of several.
+        ColumnsError: a column is missing, or may be any of several.
     """
     if chosen.order:
         if len(chosen.order) != width:
-            raise RejectedInputError(
+            raise ColumnsError(
                 f"{file} has {width} columns, --columns has {len(chosen.order)}: name each, or - "
                 "for columns without use"
             )
         return list(chosen.order)
     if header is None:
-        raise RejectedInputError(
+        raise ColumnsError(
             f"{file} has no header: give all columns in the file's order, such as --columns "
             "open_time,open,high,low,close,volume,-"
         )
@@ -102,19 +106,19 @@ def placed(chosen: ColumnMap, header: Sequence[str] | None, width: int, *, file:
             places = [at for at, name in enumerate(header) if name == theirs]
             places = places or [at for at, name in enumerate(plain) if name == _plain(theirs)]
             if not places:
-                raise RejectedInputError(f"{file} has no column {theirs}, which --columns names")
+                raise ColumnsError(f"{file} has no column {theirs}, which --columns names")
         else:
             usual = (_plain(ours), *_ALIASES.get(ours, ()))
             places = [at for name in dict.fromkeys(usual) for at, one in enumerate(plain)
                       if one == name and found[at] == SKIPPED
                       and header[at] not in chosen.names.values()][:1]  # fmt: skip
         if not places and ours in REQUIRED:
-            raise RejectedInputError(f"{file} has no column for {ours}: give --columns {ours}=NAME")
+            raise ColumnsError(f"{file} has no column for {ours}: give --columns {ours}=NAME")
         if len(places) > 1:
-            raise RejectedInputError(f"{file} has {len(places)} columns {theirs}")
+            raise ColumnsError(f"{file} has {len(places)} columns {theirs}")
         if places:
             if found[places[0]] != SKIPPED:
-                raise RejectedInputError(
+                raise ColumnsError(
                     f"{file}: --columns maps one column to {found[places[0]]} and {ours}"
                 )
             found[places[0]] = ours

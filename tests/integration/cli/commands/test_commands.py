@@ -279,6 +279,19 @@ def test_wrong_file_sets_the_exit_code_and_the_others_are_loaded(
     assert connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() == (1,)
 
 
+def test_columns_that_do_not_fit_a_file_end_with_2_and_the_others_are_loaded(
+    candelabra: Run, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    for name, column in (("ABC.csv", "last"), ("ABD.csv", "close")):
+        text = f"time,open,high,low,{column}\n{DAY // 1000},1,2,1,2\n"
+        (tmp_path / name).write_text(text)
+    done = candelabra("import", "--symbol", "ABC", "--columns", "close=last", "ABD.csv", "ABC.csv")
+    assert done.returncode == 2
+    assert "ABD.csv has no column last, which --columns names" in done.stderr
+    found = connection.execute("SELECT file FROM market.foreign_candles_1m").fetchall()
+    assert found == [("ABC.csv",)]
+
+
 def test_sync_instruments_fills_the_registry(candelabra: Run, database_url: str) -> None:
     done = candelabra("sync-instruments", "--markets", "spot")
     assert done.returncode == 0, done.stderr

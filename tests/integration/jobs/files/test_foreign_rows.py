@@ -81,7 +81,7 @@ def test_command_maps_columns_and_says_where_the_rows_are(
         },
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    assert "1 rows lack values: they are in market.foreign_candles_1m" in run.stdout
+    assert "1 row lacks values; stored in market.foreign_candles_1m" in run.stdout
     rows = connection.execute(
         "SELECT symbol, volume::text, trade_count FROM market.foreign_candles_1m"
     ).fetchall()
