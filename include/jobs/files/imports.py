@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
@@ -29,14 +31,13 @@ from include.jobs.files.user_files import (
     read_parts,
 )
 from include.store.candles.foreign import store_foreign
-from include.store.candles.merging import Connection
-from include.store.candles.minutes import MergeCounts, merge_frame
+from include.store.candles.merging import Connection, MergeCounts, merge_frames
 from include.store.instruments import read_instruments
 from include.store.ledgers.files import (
     DumpFile,
     RejectedRow,
     add_coverage,
-    forget_rejected_rows,
+    begin_user_file,
     record_dump_file,
     record_rejected_rows,
 )
@@ -45,6 +46,9 @@ from include.store.postgres.pools import connect
 log = structlog.get_logger(__name__)
 
 QUARANTINE = "quarantine"
+IMPORTING = "importing"
+"""Verdict until the last row is in; without a running import, the file was not read to its end."""
+ORIGIN_DIGITS = 12  # of a SHA-256: enough for all files of one name
 HOPELESS_ROWS = 1_000
 """A file is refused if this many rows are bad before the first good one: it has another format."""
 
@@ -94,6 +98,7 @@ def import_file(
     symbol: str = "",
     market: Market | str = "",
     columns: str = "",
+    inbox_folder: str = "",
     on_progress: Callable[[ImportProgress], None] | None = None,
 ) -> ImportSummary:
     """Merge a user's file into ``market.candles_1m``; repeating it changes nothing.
@@ -107,6 +112,8 @@ def import_file(
     Args:
         path: ``.csv``, ``.csv.gz``, ``.zip`` or ``.parquet``; the columns decide the kind.
         symbol, market, columns: see ``user_files.open_file``.
+        inbox_folder: where an inbox file was dropped. There, a later file of its name replaces it
+            only if both are equal; elsewhere, a file replaces what its folder had by that name.
         on_progress: called after each block.
 
     Raises:
@@ -116,53 +123,55 @@ def import_file(
     """
     started_s = time.monotonic()
     file = open_file(Path(path), symbol=symbol, market=market, columns=columns)
-    path, symbol, key = file.path, file.symbol, file.key
-    merged, rows, rejected, partial, incomplete = MergeCounts(), 0, 0, 0, 0
+    path, symbol = file.path, file.symbol
+    merged, partial, incomplete = MergeCounts(), 0, 0
     reasons: dict[str, int] = {}
-    time_unit: str | None = None
     first: Rejection | None = None
-    quarantine = settings.candelabra_home / QUARANTINE / f"{key}.rejected.csv"
+    entry = DumpFile(
+        path=file.key,
+        checksum=sha256_of(path),
+        kind=file.kind,
+        symbol=symbol,
+        fetched_at_us=time.time_ns() // 1000,
+        rows=0,
+        verdict=IMPORTING,
+    )
+    origin = _origin(path, entry.checksum, inbox_folder)
+    quarantine = _quarantine_of(settings.candelabra_home, file, origin)
     with (
         connect(settings.url_for("jobs"), application_name=APPLICATION_NAME) as connection,
         _quarantine(quarantine) as keep,
     ):
         _check_quotes(connection, file)
         # An earlier import may have rejected rows that are corrected now.
-        forget_rejected_rows(connection, key)
-        for part in read_parts(file):
-            rows, rejected = rows + part.rows, rejected + len(part.rejections)
-            first = first or next(iter(part.rejections), None)
-            if first is not None and not rows and rejected >= HOPELESS_ROWS:
-                raise _hopeless(path.name, first)
-            merged += _merge(connection, file, part)
-            partial += part.partial.height
-            incomplete += part.incomplete.height
-            store_foreign(connection, part.incomplete, file=path.name)
-            time_unit = part.time_unit or time_unit
-            keep(part.rejections)
-            record_rejected_rows(
-                connection,
-                (RejectedRow(key, one.line, one.reason, one.raw) for one in part.rejections),
-            )
-            for one in part.rejections:
-                kind = one.reason.partition(":")[0]
-                reasons[kind] = reasons.get(kind, 0) + 1
-            if on_progress is not None:
-                on_progress(ImportProgress(part.share, rows, rejected))
-        record_dump_file(
-            connection,
-            DumpFile(
-                path=key,
-                checksum=sha256_of(path),
-                kind=file.kind,
-                symbol=symbol,
-                fetched_at_us=time.time_ns() // 1000,
-                rows=rows,
-                rejected=rejected,
-                time_unit=time_unit,
-                verdict="imported" if rows else "empty",
-            ),
-        )
+        begin_user_file(connection, entry, origin=origin)
+        try:
+            for part in read_parts(file):
+                entry = replace(
+                    entry,
+                    rows=entry.rows + part.rows,
+                    rejected=entry.rejected + len(part.rejections),
+                    time_unit=part.time_unit or entry.time_unit,
+                )
+                first = first or next(iter(part.rejections), None)
+                if first is not None and not entry.rows and entry.rejected >= HOPELESS_ROWS:
+                    raise _hopeless(path.name, first)
+                keep(part.rejections)
+                merged += _store(connection, file, part, entry, origin)
+                partial += part.partial.height
+                incomplete += part.incomplete.height
+                for one in part.rejections:
+                    kind = one.reason.partition(":")[0]
+                    reasons[kind] = reasons.get(kind, 0) + 1
+                if on_progress is not None:
+                    on_progress(ImportProgress(part.share, entry.rows, entry.rejected))
+        except RejectedInputError as error:
+            refused = replace(entry, verdict="refused", detail={"error": str(error)})
+            record_dump_file(connection, refused)
+            raise
+        verdict = "imported" if entry.rows else "empty"
+        record_dump_file(connection, replace(entry, verdict=verdict))
+    rows, rejected = entry.rows, entry.rejected
     if on_progress is not None:
         on_progress(ImportProgress(1.0, rows, rejected))
     summary = ImportSummary(
@@ -190,13 +199,42 @@ def import_file(
     return summary
 
 
-def _merge(connection: Connection, file: UserFile, part: FilePart) -> MergeCounts:
+def _origin(path: Path, checksum: str, inbox_folder: str) -> str:
+    """Return what tells a file from others of its name and symbol."""
+    if inbox_folder:
+        return f"{inbox_folder}#{checksum[:ORIGIN_DIGITS]}"
+    # Not every name of a folder is UTF-8, and PostgreSQL stores nothing else.
+    return os.fsencode(path.resolve().parent).decode("utf-8", "backslashreplace")
+
+
+def _quarantine_of(home: Path, file: UserFile, origin: str) -> Path:
+    """Return the place of a file's rejected rows: files of one name have different ones."""
+    digits = sha256(origin.encode()).hexdigest()[:ORIGIN_DIGITS]
+    return home / QUARANTINE / f"{file.key}.{digits}.rejected.csv"
+
+
+def _store(
+    connection: Connection, file: UserFile, part: FilePart, entry: DumpFile, origin: str
+) -> MergeCounts:
+    """Merge a block and write the ledgers in one transaction: a kill leaves both or neither."""
     source = Source.FILE if file.columns is None else Source.FOREIGN
     whole = as_candidates(part.candles, status=Status.UNCONFIRMED, source=source)
     partial = as_candidates(part.partial, status=Status.PARTIAL, source=Source.FILE)
-    counts = merge_frame(connection, pl.concat([whole, partial]).sort("open_time"))
-    add_coverage(connection, file.symbol, source, ranges_in(part.candles["open_time"]))
-    return counts
+
+    def record() -> None:
+        add_coverage(connection, file.symbol, source, ranges_in(part.candles["open_time"]))
+        store_foreign(connection, part.incomplete, file=file.path.name, origin=origin)
+        record_rejected_rows(
+            connection,
+            (
+                RejectedRow(file.key, one.line, one.reason, one.raw, origin)
+                for one in part.rejections
+            ),
+        )
+        record_dump_file(connection, entry)
+
+    candidates = pl.concat([whole, partial]).sort("open_time")
+    return merge_frames(connection, [candidates], record=record)
 
 
 def _check_quotes(connection: Connection, file: UserFile) -> None:

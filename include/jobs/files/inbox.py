@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import structlog
 
 from include.config import Settings
+from include.counts import counted
 from include.errors import RejectedInputError, TransientError
 from include.jobs.files.checksums import checksum_beside
 from include.jobs.files.imports import ImportSummary, import_file
@@ -42,16 +43,18 @@ def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
             check_regular(path)
             if os.path.lexists(checksum_beside(path)):
                 check_regular(checksum_beside(path))
-            summary = _imported(settings, path)
+            summary = _imported(settings, path, name)
         except TransientError:
             raise  # the file stays claimed; the next run loads it
         except Exception as error:
             # A defect of ours is reported like a bad file, and neither is retried every minute.
-            place = set_aside(inbox, FAILED, name, path, f"{error}\n")
-            log.error("inbox_file_failed", file=name, place=place, error=str(error))  # noqa: TRY400 - the task shows it
+            reason = str(error).replace(str(path), name)  # not the claimed path, which is gone
+            place = set_aside(inbox, FAILED, name, path, f"{reason}\n")
+            log.error("inbox_file_failed", file=name, place=place, error=reason)  # noqa: TRY400 - the task shows it
             raise
         reason = "".join(
-            f"{count} rows rejected: {why}\n" for why, count in sorted(summary.reasons.items())
+            f"{counted(count, 'row')} rejected: {why}\n"
+            for why, count in sorted(summary.reasons.items())
         )
         if summary.quarantine:
             reason += f"they are stored in ops.rejected_rows and {summary.quarantine}\n"
@@ -69,12 +72,15 @@ def load_file(*, settings: Settings, file: InboxFile) -> InboxResult:
     )
 
 
-def _imported(settings: Settings, path: Path) -> ImportSummary:
-    summary = import_file(settings=settings, path=path)
+def _imported(settings: Settings, path: Path, name: str) -> ImportSummary:
+    folder = (PurePosixPath("inbox") / name).parent
+    summary = import_file(settings=settings, path=path, inbox_folder=str(folder))
     if not summary.rows:
         raise RejectedInputError(
             f"{path.name}: none of its rows is usable; "
-            + "; ".join(f"{count} rows: {why}" for why, count in sorted(summary.reasons.items()))
+            + "; ".join(
+                f"{counted(count, 'row')}: {why}" for why, count in sorted(summary.reasons.items())
+            )
         )
     return summary
 

@@ -19,8 +19,7 @@ from include.errors import RejectedInputError
 from include.jobs.klines.pieces import ranges_of
 from include.jobs.trades.file_edges import EDGES, EDGES_CHECKED, edges_of, prove_edges
 from include.jobs.trades.pieces import TradeDumpCounts, TradeDumpPiece
-from include.store.candles.merging import Connection
-from include.store.candles.minutes import MergeCounts, merge_frame
+from include.store.candles.merging import Connection, merge_frames
 from include.store.instruments import read_listings
 from include.store.ledgers.files import (
     DumpFile,
@@ -122,16 +121,6 @@ def store_aggregated(
     """
     has_exact_quotes = _has_exact_quotes(connection, piece.symbol, content)
     minutes = content.whole.height + content.partial.height
-    merged = MergeCounts()
-    if has_exact_quotes:
-        merged = _candidate(connection, piece.symbol, content.whole, evidence_at_us)
-        merged += _merge_partial(connection, content.partial)
-    else:
-        log.info("quotes_not_exact", path=piece.path, minutes=minutes)
-    record_rejected_rows(
-        connection,
-        (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
-    )
     entry = replace(
         entry,
         rows=content.trades,
@@ -139,16 +128,36 @@ def store_aggregated(
         time_unit=content.time_unit,
         detail={**entry.detail, **_detail(piece, content, has_exact_quotes=has_exact_quotes)},
     )
-    record_dump_file(connection, entry)
+
+    def record() -> None:
+        if has_exact_quotes:
+            _cover(connection, piece.symbol, [content.whole])
+        record_rejected_rows(
+            connection,
+            (RejectedRow(piece.path, one.line, one.reason, one.raw) for one in content.rejections),
+        )
+        record_dump_file(connection, entry)
+
+    candidates: list[pl.DataFrame] = []
+    if has_exact_quotes:
+        candidates = [_candidates(content.whole, evidence_at_us), _partial(content.partial)]
+    else:
+        log.info("quotes_not_exact", path=piece.path, minutes=minutes)
+    # One transaction: a kill leaves candles and ledgers, or neither.
+    merged = merge_frames(connection, candidates, record=record)
     # After the ledger's entry: if two neighbours load concurrently, the later one sees both.
     start_us, end_us = content.window
     seams = prove_edges(
         connection, piece.path, piece.symbol, piece.kind, start_us=start_us, end_us=end_us
     )
-    for published_at_us, candles in seams:
-        merged += _candidate(connection, piece.symbol, candles, published_at_us)
-    # Last: a load that is killed earlier is repeated.
-    record_dump_file(connection, replace(entry, detail={**entry.detail, EDGES_CHECKED: True}))
+
+    def record_seams() -> None:
+        _cover(connection, piece.symbol, [candles for _, candles in seams])
+        # A load that is killed earlier is repeated.
+        record_dump_file(connection, replace(entry, detail={**entry.detail, EDGES_CHECKED: True}))
+
+    proven = [_candidates(candles, published_at_us) for published_at_us, candles in seams]
+    merged += merge_frames(connection, proven, record=record_seams)
     return TradeDumpCounts(
         trades=content.trades,
         raw_rows=content.raw_rows,
@@ -184,30 +193,25 @@ def _detail(
     }
 
 
-def _candidate(
-    connection: Connection, symbol: str, whole: pl.DataFrame, evidence_at_us: int | None
-) -> MergeCounts:
-    """Merge complete candles; those of a later issue of the file win."""
-    merged = merge_frame(
-        connection,
-        as_candidates(
-            whole.sort("open_time"),
-            status=Status.UNCONFIRMED,
-            source=Source.TRADES,
-            evidence_at_us=evidence_at_us,
-        ),
+def _candidates(whole: pl.DataFrame, evidence_at_us: int | None) -> pl.DataFrame:
+    """Return candidates of complete candles; those of a later issue of the file win."""
+    return as_candidates(
+        whole.sort("open_time"),
+        status=Status.UNCONFIRMED,
+        source=Source.TRADES,
+        evidence_at_us=evidence_at_us,
     )
-    opens = whole["open_time"].sort().dt.epoch("us")
+
+
+def _partial(partial: pl.DataFrame) -> pl.DataFrame:
+    """Return candidates of candles that may lack trades; of two, that with more trades wins."""
+    return as_candidates(partial.sort("open_time"), status=Status.PARTIAL, source=Source.TRADES)
+
+
+def _cover(connection: Connection, symbol: str, frames: Sequence[pl.DataFrame]) -> None:
+    """Record that trades cover the minutes of complete candles."""
+    opens = pl.concat([CANDLE_SCHEMA.to_frame(), *frames])["open_time"].sort().dt.epoch("us")
     add_coverage(connection, symbol, Source.TRADES, ranges_of(opens))
-    return merged
-
-
-def _merge_partial(connection: Connection, partial: pl.DataFrame) -> MergeCounts:
-    """Merge candles that may lack trades; of two, the candle with more trades wins."""
-    candidates = as_candidates(
-        partial.sort("open_time"), status=Status.PARTIAL, source=Source.TRADES
-    )
-    return merge_frame(connection, candidates)
 
 
 def _has_exact_quotes(connection: Connection, symbol: str, content: AggregatedTrades) -> bool:

@@ -21,14 +21,14 @@ ON COMMIT DELETE ROWS
 """
 _COPY = """
 COPY pg_temp.foreign_rows (
-    symbol, open_time, file, open, high, low, close, volume, quote_volume, trade_count,
+    symbol, open_time, file, origin, open, high, low, close, volume, quote_volume, trade_count,
     taker_buy_volume, taker_buy_quote_volume, imported_at
 ) FROM STDIN (FORMAT csv, ENCODING 'UTF8')
 """
 _STORE = """
 INSERT INTO market.foreign_candles_1m AS f
-SELECT * FROM pg_temp.foreign_rows ORDER BY symbol, open_time, file
-ON CONFLICT (symbol, open_time, file) DO UPDATE SET
+SELECT * FROM pg_temp.foreign_rows ORDER BY symbol, open_time, file, origin
+ON CONFLICT (symbol, open_time, file, origin) DO UPDATE SET
     open = excluded.open,
     high = excluded.high,
     low = excluded.low,
@@ -51,12 +51,15 @@ WHERE
 """
 
 
-def store_foreign(connection: Connection, frame: pl.DataFrame, *, file: str) -> int:
+def store_foreign(
+    connection: Connection, frame: pl.DataFrame, *, file: str, origin: str = ""
+) -> int:
     """Store rows of a file in ``market.foreign_candles_1m``; repeating it changes nothing.
 
     Args:
         frame: ``CANDLE_SCHEMA``; null means unknown.
         file: name of the file; its earlier rows of these minutes are replaced.
+        origin: tells files of one name apart.
 
     Returns:
         Number of rows that are new or have other values than before.
@@ -69,7 +72,12 @@ def store_foreign(connection: Connection, frame: pl.DataFrame, *, file: str) -> 
         return 0
     now = pl.lit(datetime.now(UTC), dtype=TIME)
     rows = frame.select(
-        "symbol", "open_time", pl.lit(file).alias("file"), *_VALUES, imported_at=now
+        "symbol",
+        "open_time",
+        pl.lit(file).alias("file"),
+        pl.lit(origin).alias("origin"),
+        *_VALUES,
+        imported_at=now,
     )
     with translated(connection), connection.transaction(), connection.cursor() as cursor:
         cursor.execute(_CREATE)

@@ -31,6 +31,7 @@ __all__ = [
     "WeightGrant",
     "acquire_weight",
     "add_coverage",
+    "begin_user_file",
     "claim_gaps",
     "close_gap",
     "find_dump_beside",
@@ -80,12 +81,17 @@ class DumpFile:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """An unusable row of a file; ``line`` counts from 1."""
+    """An unusable row of a file; ``line`` counts from 1.
+
+    Attributes:
+        origin: tells users' files of one name apart; empty for dump files, whose paths do.
+    """
 
     file: str
     line: int
     reason: str
     raw: str
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,8 +313,8 @@ def read_outages(
 # --- rejected rows and checks
 
 _RECORD_REJECTED = """
-INSERT INTO ops.rejected_rows (file, line, reason, raw) VALUES (%s, %s, %s, %s)
-ON CONFLICT (file, line, md5(reason), md5(raw)) DO NOTHING
+INSERT INTO ops.rejected_rows (file, origin, line, reason, raw) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (file, origin, line, md5(reason), md5(raw)) DO NOTHING
 """
 
 _RECORD_RESULT = """
@@ -327,16 +333,23 @@ ON CONFLICT ON CONSTRAINT quality_results_one_per_rule DO UPDATE SET
 """
 
 
-def forget_rejected_rows(connection: Connection, file: str) -> None:
-    """Delete the rejected rows of a file that is about to be read again."""
+# Rows without an origin were recorded before there were origins.
+_FORGET_REJECTED = "DELETE FROM ops.rejected_rows WHERE file = %s AND origin IN ('', %s)"
+
+
+def begin_user_file(connection: Connection, file: DumpFile, *, origin: str) -> None:
+    """Record that a user's file is being read; forget the rows that an earlier read rejected."""
     with translated(connection), connection.transaction():
-        connection.execute("DELETE FROM ops.rejected_rows WHERE file = %s", (file,))
+        connection.execute(_FORGET_REJECTED, (file.path, origin))
+        record_dump_file(connection, file)
 
 
 def record_rejected_rows(connection: Connection, rows: Iterable[RejectedRow]) -> None:
     """Quarantine rows of files; the same row again adds nothing."""
     # PostgreSQL's text type cannot store NUL, which corrupt files contain.
-    values = [(row.file, row.line, row.reason, row.raw.replace("\0", "\\0")) for row in rows]
+    values = [
+        (row.file, row.origin, row.line, row.reason, row.raw.replace("\0", "\\0")) for row in rows
+    ]
     with translated(connection), connection.transaction(), connection.cursor() as cursor:
         cursor.executemany(_RECORD_REJECTED, values)
 

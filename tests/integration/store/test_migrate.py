@@ -87,12 +87,51 @@ def test_second_migration_changes_nothing_and_keeps_the_rows(empty_database_url:
     assert rows == (1,)
 
 
+def to_first_revision(connection: Connection) -> None:
+    """Bring a migrated database back to the tables of revision 0001."""
+    connection.execute("ALTER TABLE market.trades DROP COLUMN trade_type")
+    connection.execute("DROP TABLE ops.mart_audits")
+    connection.execute("DROP VIEW market.candles_1m_with_foreign")
+    connection.execute("ALTER TABLE market.foreign_candles_1m DROP COLUMN origin")
+    connection.execute(
+        "ALTER TABLE market.foreign_candles_1m ADD PRIMARY KEY (symbol, open_time, file)"
+    )
+    connection.execute("ALTER TABLE ops.rejected_rows DROP COLUMN origin")
+    connection.execute(
+        "CREATE UNIQUE INDEX rejected_rows_one_per_reason"
+        " ON ops.rejected_rows (file, line, md5(reason), md5(raw))"
+    )
+    connection.execute("UPDATE ops.alembic_version SET version_num = '0001'")
+
+
+def test_rows_stored_by_the_first_revision_are_kept(empty_database_url: str) -> None:
+    migrate(empty_database_url)
+    with connect(empty_database_url, application_name="test") as connection:
+        to_first_revision(connection)
+        connection.execute(
+            "INSERT INTO ops.rejected_rows (file, line, reason, raw)"
+            " VALUES ('A/b.csv', 1, 'c', 'd')"
+        )
+        connection.execute(
+            "INSERT INTO market.foreign_candles_1m"
+            " (symbol, open_time, file, open, high, low, close)"
+            " VALUES ('A', '2026-11-18 12:00Z', 'b.csv', 1, 1, 1, 1)"
+        )
+        connection.commit()
+
+        migrate(empty_database_url)
+
+        rejected = connection.execute("SELECT file, origin, line FROM ops.rejected_rows").fetchall()
+        foreign = connection.execute(
+            "SELECT symbol, file, origin FROM market.foreign_candles_1m"
+        ).fetchall()
+    assert (rejected, foreign) == ([("A/b.csv", "", 1)], [("A", "b.csv", "")])
+
+
 def test_trades_stored_by_the_first_revision_have_no_type(empty_database_url: str) -> None:
     migrate(empty_database_url)
     with connect(empty_database_url, application_name="test") as connection:
-        connection.execute("ALTER TABLE market.trades DROP COLUMN trade_type")
-        connection.execute("DROP TABLE ops.mart_audits")
-        connection.execute("UPDATE ops.alembic_version SET version_num = '0001'")
+        to_first_revision(connection)
         connection.execute("SELECT ops.ensure_partition('market.trades', '2026-11-18 00:00Z')")
         connection.execute(
             "INSERT INTO market.trades (symbol, day, trade_id, price, quantity, trade_time,"

@@ -233,22 +233,24 @@ def test_check_names_an_unknown_symbol_and_shows_broken_rules_once(
     assert "ABCUSDT" in done.stdout
 
 
-def test_import_prints_counts_and_the_file_of_rejected_rows(
+def test_import_prints_counts_and_the_files_of_rejected_rows(
     candelabra: Run, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
     good = f"{DAY},1,2,1,2,3,{DAY + MINUTE_US - 1},4,5,1,1,0"
-    (folder / "ABC-1m-2026-11-18.csv").write_text(f"{good}\n{good[:20]}\n")
-    done = candelabra("import", str(folder))
+    for folder, bad in (("x", [good[:20]]), ("y", ["1,2", "3,4"])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ABC-1m-2026-11-18.csv").write_text("\n".join([good, *bad]))
+    done = candelabra("import", "x", "y")
     assert done.returncode == 3, done.stderr
-    assert "1 rows rejected: 3 columns, expected 12 (half a line?)" in done.stdout
-    kept = tmp_path / "home" / "quarantine" / "ABC" / "ABC-1m-2026-11-18.csv.rejected.csv"
-    assert str(kept) in done.stdout
-    assert kept.exists()
+    why = "rejected: 3 columns, expected 12 (half a line?)"
+    assert f"x/ABC-1m-2026-11-18.csv: 1 row {why}" in done.stdout
+    assert "y/ABC-1m-2026-11-18.csv: 2 rows rejected: 2 columns" in done.stdout
+    kept = re.findall(r"rejected rows are kept in (\S+)", done.stdout)
+    assert [len(Path(one).read_text().splitlines()) for one in kept] == [2, 3]
     assert "rows" in done.stderr
     assert '{"' not in done.stderr
     assert connection.execute("SELECT symbol FROM market.candles_1m").fetchall() == [("ABC",)]
+    assert connection.execute("SELECT count(*) FROM ops.rejected_rows").fetchone() == (3,)
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from include.config import Settings
 from include.domain.candles import Candle, CandleCandidate, Source, Status
 from include.domain.timeframes import DAY_US, MINUTE_US, to_us
 from include.errors import PermanentError, RejectedInputError
-from include.jobs.files.imports import import_file
+from include.jobs.files.imports import HOPELESS_ROWS, import_file
 from include.jobs.klines.repair import repair_minutes
 from include.store.candles.merging import merge_candidates
 from include.store.candles.minutes import read_candles
@@ -319,6 +319,63 @@ def test_rejected_rows_of_equal_names_are_separated_by_market(
     assert kept == [(f"ABC/{path.name}", 2), (f"ABC.P/{path.name}", 3)]
     ledger = connection.execute("SELECT path, symbol FROM ops.dump_files ORDER BY 2").fetchall()
     assert ledger == [(f"ABC/{path.name}", "ABC"), (f"ABC.P/{path.name}", "ABC.P")]
+
+
+def test_rejected_rows_of_equal_names_are_separated_by_folder(
+    settings: Settings, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    name = "ABC-1m-2026-11-18.csv"
+    texts = {
+        "x": f"{row(0)}\n{row(1)[:20]}",
+        "y": f"{row(2)}\n1,2\n3,4",
+        "z": f"{row(2)}\n1,2\n3,4",
+    }
+    for folder, text in texts.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+    for _ in range(2):  # a repeat doubles nothing
+        done = [import_file(settings=settings, path=tmp_path / one / name) for one in texts]
+        assert [one.rejected for one in done] == [1, 2, 2]
+        kept = connection.execute(
+            "SELECT origin, file, line FROM ops.rejected_rows ORDER BY origin, line"
+        ).fetchall()
+        assert kept == [
+            (str(tmp_path / folder), f"ABC/{name}", line)
+            for folder, line in (("x", 2), ("y", 2), ("y", 3), ("z", 2), ("z", 3))
+        ]
+        lines = [len(Path(str(one.quarantine)).read_text().splitlines()) for one in done]
+        assert lines == [2, 3, 3]
+
+
+def test_foreign_rows_of_equal_names_are_kept_apart(
+    settings: Settings, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    name = "ABC.csv"
+    for folder, volume in (("x", 1), ("y", 2)):
+        (tmp_path / folder).mkdir()
+        text = f"time,open,high,low,close,volume\n{DAY // 1000},1,2,1,2,{volume}\n"
+        (tmp_path / folder / name).write_text(text)
+    for _ in range(2):
+        for folder in ("x", "y"):
+            path = tmp_path / folder / name
+            import_file(settings=settings, path=path, symbol="ABC", columns="auto")
+    kept = connection.execute(
+        "SELECT origin, volume FROM market.foreign_candles_1m ORDER BY origin"
+    ).fetchall()
+    assert kept == [(str(tmp_path / "x"), 1), (str(tmp_path / "y"), 2)]
+    shown = connection.execute("SELECT count(*) FROM market.candles_1m_with_foreign").fetchone()
+    assert shown == (1,)
+
+
+def test_file_refused_in_the_middle_is_in_the_ledger(
+    settings: Settings, connection: psycopg.Connection, write: Callable[[str, str], Path]
+) -> None:
+    path = write("ABC-1m-2026-11-18.csv", f"{row(0).replace(',', ',x', 1)}\n" * HOPELESS_ROWS)
+    with pytest.raises(RejectedInputError, match="none of its first"):
+        import_file(settings=settings, path=path)
+    ledger = connection.execute("SELECT verdict, detail ->> 'error' FROM ops.dump_files").fetchall()
+    assert [verdict for verdict, _ in ledger] == ["refused"]
+    assert "none of its first" in ledger[0][1]
 
 
 @pytest.mark.parametrize("symbol", ["../ABC", "..", "A\\B"])

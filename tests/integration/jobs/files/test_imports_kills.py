@@ -18,37 +18,19 @@ AT_MS = 1_735_689_600_000  # 2025-01-01
 ROWS = 4_000
 BAD = (100, 1_700, 3_999)
 
-# Kills itself at the third block: after its merge, between it and the ledgers, or inside.
+# Kills itself at the third block: in its transaction, or after it.
 KILLED = """
-import os, signal, sys, threading
+import sys
 from pathlib import Path
 import include.binance.files.parquet_files as parquet_files
 import include.jobs.files.imports as imports
 from include.config import load_settings
+from tests.integration.jobs.killing import kill_at
 
 parquet_files.BATCH_ROWS = 500
-moment, path = sys.argv[1:]
-die = lambda: os.kill(os.getpid(), signal.SIGKILL)
-merge, seen = imports.merge_frame, []
-
-def merging(connection, frame):
-    seen.append(frame.height)
-    if len(seen) == 3 and moment == "inside":
-        with connection.transaction(force_rollback=False):
-            merge(connection, frame)
-            die()
-    counts = merge(connection, frame)
-    if len(seen) == 3 and moment == "between":
-        die()
-    return counts
-
-imports.merge_frame = merging
-imports.import_file(
-    settings=load_settings(),
-    path=Path(path),
-    market="spot",
-    on_progress=lambda so_far: die() if len(seen) == 3 and moment == "after" else None,
-)
+name, when, path = sys.argv[1:]
+kill_at(imports, name, when, 3)
+imports.import_file(settings=load_settings(), path=Path(path), market="spot")
 """
 
 
@@ -96,14 +78,29 @@ def stored(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
     }
 
 
-@pytest.mark.parametrize("moment", ["inside", "between", "after"])
+@pytest.mark.parametrize(
+    ("name", "when", "rows"),
+    [
+        ("add_coverage", "before", 999),
+        ("record_rejected_rows", "before", 999),
+        ("record_dump_file", "after", 999),
+        ("merge_frames", "after", 1_499),
+    ],
+)
 def test_repeated_import_after_a_kill_gives_the_same_table(
-    settings: Settings, connection: psycopg.Connection[Any], klines: Path, moment: str
-) -> None:
-    run_killed(settings, "-c", KILLED, moment, str(klines))
-    (rows,) = connection.execute("SELECT count(*) FROM market.candles_1m").fetchone() or (0,)
-    assert rows == (999 if moment == "inside" else 1_499)
-    assert stored(connection)["files"] == []
+    settings: Settings, connection: psycopg.Connection[Any], klines: Path, name: str, when: str,
+    rows: int,
+) -> None:  # fmt: skip
+    run_killed(settings, "-c", KILLED, name, when, str(klines))
+    killed = stored(connection)
+    assert len(killed["candles"]) == rows
+    assert [entry[2:] for entry in killed["files"]] == [(rows, 1, "importing")]
+    assert len(killed["rejected"]) == 1
+    covered = connection.execute(
+        "SELECT sum(extract(epoch FROM upper(m) - lower(m)) / 60)::int "
+        "FROM ops.coverage, unnest(minutes) AS m"
+    ).fetchone()
+    assert covered == (rows,)
 
     summary = import_file(settings=settings, path=klines, market="spot")
 

@@ -92,7 +92,7 @@ def test_files_are_loaded_and_moved_with_their_market_folders(
         "done/futures/um/ABC-1m-2025-01-01.csv.reason.txt",
     ]
     reason = (settings.inbox / f"{results[1].place}.reason.txt").read_text()
-    assert "1 rows rejected: 5 columns, expected 12" in reason
+    assert "1 row rejected: 5 columns, expected 12" in reason
     assert "ops.rejected_rows" in reason
     assert ready_files(settings) == []
     counts = summarise(results=[*results, None])
@@ -117,6 +117,45 @@ def test_refused_file_moves_to_failed_with_the_reason(
     ]:
         assert (settings.inbox / "failed" / name).exists()
         assert reason in (settings.inbox / "failed" / f"{name}.reason.txt").read_text()
+
+
+def test_rejected_rows_of_equal_names_are_all_kept(
+    settings: Settings, connection: psycopg.Connection[Any], drop: Callable[..., Path]
+) -> None:
+    name = "ABC-1m-2025-01-01.csv"
+    places = []
+    for folder, *lines in (
+        ("x/", row(0), "1,2"),
+        ("y/", row(1), "3,4", "5,6"),
+        ("x/", row(2), "7,8", "9,0", "1,1"),
+        ("x/", row(2), "7,8", "9,0", "1,1"),  # the same file once more
+    ):
+        drop(f"{folder}{name}", *lines)
+        (result,) = load_all(settings)
+        assert isinstance(result, InboxResult)
+        places.append(settings.inbox / f"{result.place}.reason.txt")
+    kept = connection.execute(
+        "SELECT split_part(origin, '#', 1), raw FROM ops.rejected_rows ORDER BY 1, 2"
+    ).fetchall()
+    assert kept == [
+        *(("inbox/x", raw) for raw in ("1,1", "1,2", "7,8", "9,0")),
+        *(("inbox/y", raw) for raw in ("3,4", "5,6")),
+    ]
+    for place, rows in zip(places, (1, 2, 3, 3), strict=True):
+        reason = place.read_text()
+        assert reason.startswith(f"{rows} row")
+        quarantine = reason.rsplit(" and ", 1)[1].strip()
+        assert len(Path(quarantine).read_text().splitlines()) == 1 + rows
+
+
+def test_reason_names_the_file_as_it_was_dropped(
+    settings: Settings, drop: Callable[..., Path]
+) -> None:
+    drop("mine/notes.txt", "hello")
+    (error,) = load_all(settings)
+    assert ".claimed" in str(error)  # the message's path
+    reason = (settings.inbox / "failed/mine/notes.txt.reason.txt").read_text()
+    assert reason.startswith("mine/notes.txt is none of .csv")
 
 
 def test_refused_file_leaves_no_folder_behind(

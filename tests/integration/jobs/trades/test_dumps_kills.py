@@ -42,11 +42,12 @@ trade_dumps.load_trade_dump(settings=load_settings(), piece=from_json(json.loads
 
 STEPS = [
     ("write_raw_frame", "after", 2),  # rows of two blocks are in
-    ("merge_frame", "after", 1),
     ("add_coverage", "after", 1),
     ("record_dump_file", "before", 1),
-    ("record_dump_file", "after", 1),  # loaded, its edges not proven yet
+    ("record_dump_file", "after", 1),
+    ("merge_frames", "after", 1),  # loaded, its edges not proven yet
     ("prove_edges", "after", 1),
+    ("record_dump_file", "before", 2),
 ]
 
 CONTENT = (
@@ -108,6 +109,25 @@ def test_new_plan_after_a_kill_gives_the_same_table(
     assert first not in again.pieces
     load(settings, again)
     assert content_of(connection) == undisturbed
+
+
+@pytest.mark.parametrize(
+    ("name", "when", "is_stored"),
+    [
+        ("add_coverage", "before", False),
+        ("record_rejected_rows", "after", False),
+        ("record_dump_file", "before", False),
+        ("merge_frames", "after", True),
+    ],
+)
+def test_kill_leaves_candles_with_their_ledgers_or_neither(
+    settings: Settings, connection: psycopg.Connection, name: str, when: str, is_stored: bool
+) -> None:
+    piece = plan_of(settings).pieces[0]
+    run_killed(settings, "-c", KILLED, name, when, "1", dumps(to_json(piece)))
+    for table in ("market.candles_1m", "ops.coverage", "ops.dump_files"):
+        found = connection.execute(f"SELECT count(*) > 0 FROM {table}").fetchone()  # noqa: S608
+        assert found == (is_stored,), table
 
 
 @pytest.fixture

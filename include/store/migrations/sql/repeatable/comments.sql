@@ -131,12 +131,13 @@ SELECT pg_temp.describe(
     'file', 'Name of the file that has the row; null for rows of market.candles_1m.'
 )
 FROM (VALUES
-    ('market.foreign_candles_1m'::regclass, 'Minutes from files with columns of others (candelabra import --columns) that lack a value; one row per symbol, minute and file. They take no part in the merge.'),
+    ('market.foreign_candles_1m'::regclass, 'Minutes from files with columns of others (candelabra import --columns) that lack a value; one row per symbol, minute and file of a folder. They take no part in the merge.'),
     ('market.candles_1m_with_foreign'::regclass, 'market.candles_1m, and foreign rows of minutes that it does not have. Each minute appears once.')
 ) AS v (r, about);
 
 SELECT pg_temp.describe(
     'market.foreign_candles_1m', NULL,
+    'origin', 'Folder of the file; tells files of one name apart.',
     'imported_at', 'When the row was last imported.'
 );
 
@@ -310,7 +311,7 @@ SELECT pg_temp.describe(
     'rows', 'Number of rows in the file.',
     'rejected', 'Number of unusable rows; see ops.rejected_rows.',
     'time_unit', 'Unit of the times in the file: ms or us.',
-    'verdict', 'Result: loaded; missing, wrong_checksum, corrupt, unreachable or refused; imported or empty for users'' files.',
+    'verdict', 'Result: loaded; missing, wrong_checksum, corrupt, unreachable or refused; for users'' files importing (begun; if no import runs, it was interrupted), imported, empty or refused.',
     'detail', 'Further facts, such as the range of the rows or the source that replaced the file.'
 );
 
@@ -319,6 +320,7 @@ SELECT pg_temp.describe(
     'One row per unusable line of a file.',
     'id', 'Identifies the row.',
     'file', 'Path of the dump file; SYMBOL/name for a user''s file.',
+    'origin', 'Tells users'' files of one name apart: the file''s folder; for the inbox, the folder and the start of the file''s SHA-256. Empty for dump files.',
     'line', 'Line number in the file, from 1.',
     'reason', 'Why the line is unusable.',
     'raw', 'Text of the line.',

@@ -36,7 +36,8 @@ WHERE
         SELECT FROM market.candles_1m AS c
         WHERE c.symbol = f.symbol AND c.open_time = f.open_time
     )
-    -- Of several files the one that lacks fewest values, then the first by name.
+    -- Of several files the one that lacks fewest values, then the first by name, then the one
+    -- imported last.
     AND NOT EXISTS (
         SELECT FROM market.foreign_candles_1m AS o
         WHERE
@@ -46,12 +47,16 @@ WHERE
                     o.volume, o.quote_volume, o.trade_count, o.taker_buy_volume,
                     o.taker_buy_quote_volume
                 ),
-                o.file
+                o.file,
+                f.imported_at,
+                o.origin
             ) < (
                 num_nulls(
                     f.volume, f.quote_volume, f.trade_count, f.taker_buy_volume,
                     f.taker_buy_quote_volume
                 ),
-                f.file
+                f.file,
+                o.imported_at,
+                f.origin
             )
     )
