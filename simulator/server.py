@@ -33,6 +33,7 @@ from simulator.replay.recording import scan_recording
 from simulator.replay.venue import RecordedVenue
 from simulator.rest.api import RestApi
 from simulator.rest.faults import RestFaults
+from simulator.rest.futures_data import futures_data_routes
 from simulator.rest.limits import WeightLimiter
 from simulator.rest.venue import MarketVenue, Venue
 from simulator.streams.connections import StreamServer
@@ -343,6 +344,7 @@ class Exchange:
         for name, venue in self._venues.items():
             limiter = WeightLimiter(limits[name], self.clock)
             routes += RestApi(venue, limiter, self.clock, faults=self.rest_faults).routes()
+        routes += futures_data_routes(self._venues)
         if self.markets:
             self.site = SimulatedDumpSite(
                 self.markets,

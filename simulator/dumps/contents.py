@@ -113,7 +113,8 @@ def csv_chunks(
         yield from _rows(market, file)
         return
     lines = b"".join(_rows(market, file)).decode().splitlines()
-    yield "".join(f"{line}\n" for line in _changed(lines, file, changes)).encode()
+    changed = _changed(lines, file, changes, _contract_size(market, file))
+    yield "".join(f"{line}\n" for line in changed).encode()
 
 
 def altered_rows(
@@ -121,13 +122,19 @@ def altered_rows(
 ) -> list[AlteredRow]:
     """Return the rows that `changes` make differ from the truth, in order."""
     lines = b"".join(_rows(market, file)).decode().splitlines()
-    served = {line.partition(",")[0]: line for line in _changed(lines, file, changes)}
+    changed = _changed(lines, file, changes, _contract_size(market, file))
+    served = {line.partition(",")[0]: line for line in changed}
     found = []
     for line in lines:
         key = line.partition(",")[0]
         if served.get(key) != line:
             found.append(AlteredRow(key, line, served.get(key)))
     return found
+
+
+def _contract_size(market: SimulatedMarket, file: PublishedFile) -> int | None:
+    """Return the contract size of COIN-M; None for a file of a pair, which has no amounts."""
+    return market.instrument(file.symbol).contract_size if file.symbol in market else None
 
 
 def header(market: MarketName, kind: str) -> bytes:
@@ -178,13 +185,16 @@ def _klines(
 # --- rows altered on purpose
 
 
-def _changed(lines: list[str], file: PublishedFile, changes: Iterable[RowChange]) -> list[str]:
+def _changed(
+    lines: list[str], file: PublishedFile, changes: Iterable[RowChange], contract_size: int | None
+) -> list[str]:
     for change in changes:
         match change:
             case DropRows(rows=rows):
                 lines = lines[:-rows]
             case AlterRows(rows=rows):
-                lines = _each(lines, file, rows, "altered", functools.partial(_altered, file.kind))
+                alter = functools.partial(_altered, file.kind, contract_size)
+                lines = _each(lines, file, rows, "altered", alter)
             case LoseRows(rows=rows):
                 lines = _each(lines, file, rows, "lost", lambda _line: [])
             case RepeatRows(rows=rows):
@@ -219,8 +229,8 @@ def _each(
     ]
 
 
-def _altered(kind: str, line: str) -> list[str]:
-    return [_ALTERATIONS[kind](line.split(","))]
+def _altered(kind: str, contract_size: int | None, line: str) -> list[str]:
+    return [_ALTERATIONS[kind](line.split(","), contract_size)]
 
 
 def _emptied(line: str) -> str:
@@ -230,34 +240,34 @@ def _emptied(line: str) -> str:
     return ",".join(cells[:kept] + [""] * (len(cells) - kept))
 
 
-def _alter_kline(fields: list[str]) -> str:
+def _alter_kline(fields: list[str], contract_size: int | None) -> str:
     """Add a trade at the close, by a selling taker."""
-    fields[7] = _plus(fields[7], Decimal(fields[4]) * _unit(fields[5]))
+    fields[7] = _plus(fields[7], _amount(fields[4], fields[5], contract_size))
     fields[5] = _plus(fields[5], _unit(fields[5]))
     fields[8] = str(int(fields[8]) + 1)
     return ",".join(fields)
 
 
-def _alter_agg_trade(fields: list[str]) -> str:
+def _alter_agg_trade(fields: list[str], _contract_size: int | None) -> str:
     """Increase the quantity."""
     fields[2] = _plus(fields[2], _unit(fields[2]))
     return ",".join(fields)
 
 
-def _alter_trade(fields: list[str]) -> str:
+def _alter_trade(fields: list[str], contract_size: int | None) -> str:
     """Increase the quantity and the quote amount."""
-    fields[3] = _plus(fields[3], Decimal(fields[1]) * _unit(fields[2]))
+    fields[3] = _plus(fields[3], _amount(fields[1], fields[2], contract_size))
     fields[2] = _plus(fields[2], _unit(fields[2]))
     return ",".join(fields)
 
 
-def _alter_price(fields: list[str]) -> str:
+def _alter_price(fields: list[str], _contract_size: int | None) -> str:
     """Raise the high, or the funding rate, by one unit of its last digit."""
     fields[2] = _plus(fields[2], Decimal("1e-8"))
     return ",".join(fields)
 
 
-def _alter_metrics(fields: list[str]) -> str:
+def _alter_metrics(fields: list[str], _contract_size: int | None) -> str:
     """Raise open interest by 1."""
     fields[2] = _plus(fields[2], _unit(fields[2]))
     return ",".join(fields)
@@ -273,6 +283,13 @@ _ALTERATIONS = {
     "aggTrades": _alter_agg_trade,
     "trades": _alter_trade,
 }
+
+
+def _amount(price: str, quantity: str, contract_size: int | None) -> Decimal:
+    """Return the quote amount of one unit of quantity; on COIN-M the base amount."""
+    if contract_size is not None:
+        return contract_size / Decimal(price)
+    return Decimal(price) * _unit(quantity)
 
 
 def _unit(text: str) -> Decimal:

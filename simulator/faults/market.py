@@ -1,6 +1,7 @@
 """Faults of the market itself: halts, delistings, new listings, reused tickers.
 
-They change the market, so the oracle includes them. The served past never changes.
+They change the market, so the oracle includes them. The served past never changes. The delisting
+of a dated contract is its delivery, before its date.
 """
 
 from collections.abc import Callable, Mapping

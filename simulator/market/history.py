@@ -111,7 +111,12 @@ class History:
     @property
     def delivery_us(self) -> int | None:
         """When the contract is delivered; None: perpetual."""
-        return self.calendar.sessions[-1].stop_us if self.instrument.is_dated else None
+        if not self.instrument.is_dated:
+            return None
+        last = self.calendar.sessions[
+            -1
+        ]  # an earlier delivery than planned ends it, a halt may too
+        return last.stop_us if last.ends_listing else self.instrument.delivery_us
 
     def last_kline_us(self, time_us: int) -> int:
         """Return the last time up to `time_us` that has a kline, unless it is before the listing.

@@ -19,7 +19,9 @@ from simulator.market.quarters import (
     LISTED_AFTER_DELIVERY_US,
     ContractType,
     contract_type,
+    delivery_before,
     delivery_status,
+    status_changes,
 )
 from simulator.market.trades.columns import TradeColumns
 
@@ -172,6 +174,18 @@ class SimulatedMarket:
         """Return the type of a contract at a time. Raises KeyError for an unknown symbol."""
         history = self._histories[symbol]
         return contract_type(history.instrument.delivery_us, history.delivery_us, at_us)
+
+    def contract_changes(self, symbol: str) -> list[int]:
+        """Return when a contract's status or type changes, from its listing on."""
+        history = self._histories[symbol]
+        found = [one.start_us for one in history.calendar.listings()]
+        found += [
+            one.stop_us for one in history.calendar.sessions if one.ends_listing and one.stop_us
+        ]
+        planned_us, delivery_us = history.instrument.delivery_us, history.delivery_us
+        if planned_us is not None and delivery_us is not None:
+            found += [delivery_before(planned_us), *status_changes(delivery_us)]
+        return sorted({at_us for at_us in found if at_us >= history.start_us})
 
     def add_listing(self, instrument: Instrument, *, start_us: int) -> History:
         """List a further instrument from a time on (floored to the minute).

@@ -101,6 +101,11 @@ def contract_type(planned_us: int | None, delivery_us: int | None, at_us: int) -
     return "CURRENT_QUARTER" if at_us >= delivery_before(planned_us) else "NEXT_QUARTER"
 
 
+def status_changes(delivery_us: int) -> list[int]:
+    """Return when the status of a dated contract changes after its listing."""
+    return [delivery_us - PRE_DELIVERY_US, delivery_us, delivery_us + _DELIVERING_US]
+
+
 def delivery_status(delivery_us: int, at_us: int) -> DeliveryStatus:
     """Return the status of a listed dated contract that is not halted."""
     if at_us < delivery_us - PRE_DELIVERY_US:

@@ -197,7 +197,7 @@ def _inverse_contract(venue: Venue, instrument: Instrument) -> Row:
             "TRAILING_STOP_MARKET",
         ],
         "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
-        "liquidationFee": "0.006000",
+        "liquidationFee": "0.006000" if instrument.base_asset == "BTC" else "0.010000",
         "marketTakeBound": "0.30",
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from simulator.market.instruments import Instrument, MarketName
 from simulator.market.klines import Kline
+from simulator.market.quarters import ContractType
 from simulator.market.trades.columns import FillKind, TradeColumns
 
 _BOOLEAN = ("false", "true")
@@ -122,18 +123,43 @@ def kline_payload(
     unit_us: int,
 ) -> str:
     """Return the `kline` payload; `T` is the next open less one unit of time."""
-    price, quantity = instrument.format_price, instrument.format_quantity
-    quote = instrument.format_quote
     symbol = instrument.symbol
     return (
         f'{{"e":"kline","E":{event_us // unit_us},"s":"{symbol}","k":{{'
         f'"t":{kline.open_time_us // unit_us},"T":{kline.close_time_us // unit_us},'
-        f'"s":"{symbol}","i":"{interval}","f":{kline.first_id},"L":{kline.last_id},'
+        f'"s":"{symbol}",{_kline_values(instrument, kline, interval, is_closed)}}}}}'
+    )
+
+
+def continuous_kline_payload(
+    instrument: Instrument,
+    kline: Kline,
+    *,
+    interval: str,
+    is_closed: bool,
+    event_us: int,
+    unit_us: int,
+    kind: ContractType,
+) -> str:
+    """Return the `continuous_kline` payload of a pair's contracts of a type."""
+    return (
+        f'{{"e":"continuous_kline","E":{event_us // unit_us},"ps":"{instrument.pair}",'
+        f'"ct":"{kind}","k":{{'
+        f'"t":{kline.open_time_us // unit_us},"T":{kline.close_time_us // unit_us},'
+        f"{_kline_values(instrument, kline, interval, is_closed)}}}}}"
+    )
+
+
+def _kline_values(instrument: Instrument, kline: Kline, interval: str, is_closed: bool) -> str:
+    price, quantity = instrument.format_price, instrument.format_quantity
+    quote = instrument.format_quote
+    return (
+        f'"i":"{interval}","f":{kline.first_id},"L":{kline.last_id},'
         f'"o":"{price(kline.open)}","c":"{price(kline.close)}","h":"{price(kline.high)}",'
         f'"l":"{price(kline.low)}","v":"{quantity(kline.volume)}","n":{kline.trade_count},'
         f'"x":{_BOOLEAN[is_closed]},"q":"{quote(kline.quote_volume)}",'
         f'"V":"{quantity(kline.taker_buy_volume)}",'
-        f'"Q":"{quote(kline.taker_buy_quote_volume)}","B":"0"}}}}'
+        f'"Q":"{quote(kline.taker_buy_quote_volume)}","B":"0"'
     )
 
 

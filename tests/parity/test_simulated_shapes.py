@@ -55,7 +55,7 @@ class Stream(NamedTuple):
     """One kind of stream in one recording.
 
     Attributes:
-        market: spot or um. kind: what follows the symbol in the stream's name.
+        market: spot, um or cm. kind: what follows the symbol in the stream's name.
         symbol: the only one that was recorded; None if there were several, with different decimals.
         simulated: the simulator's stream.
     """
@@ -73,6 +73,9 @@ UM_2024 = ("ws-usdm-vs-klines-20240808", "btcusdt_20240808.gz", "um")
 SPOT_2021 = ("ws-cryptofeed-2021", "BINANCE-ee25be.0.8980a803.gz", "spot")
 SPOT_2021_LATER = ("ws-cryptofeed-2021", "BINANCE.jsonl.zst", "spot")
 UM_2021 = ("ws-cryptofeed-2021", "BINANCE_FUTURES.ws.1.0.79508fc5.gz", "um")
+CM_2024 = ("ws-coinm-20240808", "btcusd_perp_20240808.gz", "cm")
+CM_2021 = ("ws-coinm-cryptofeed-2021", "BINANCE_DELIVERY.ws.7.0.ef8dbb46.gz", "cm")
+CM_2021_LATER = ("ws-coinm-cryptofeed-2021", "BINANCE_DELIVERY.jsonl.zst", "cm")
 FORCE_ORDERS = ("forceorder-frames", "frames.jsonl", "um")
 STREAMS = [
     *(
@@ -90,6 +93,15 @@ STREAMS = [
         for k in ("aggTrade", "kline_1m", "depth@100ms", "bookTicker")
     ),
     Stream(*FORCE_ORDERS, "arr", None, "!forceOrder@arr"),
+    *(
+        Stream(*CM_2024, k, "btcusd_perp", f"btcusd_perp@{k}")
+        for k in ("trade", "bookTicker", "depth@0ms")
+    ),
+    *(
+        Stream(*CM_2021, k, None, f"btcusd_perp@{k}")
+        for k in ("aggTrade", "depth@100ms", "bookTicker")
+    ),
+    Stream(*CM_2021_LATER, "kline_1m", None, "btcusd_perp@kline_1m"),
 ]  # fmt: skip
 
 
@@ -187,7 +199,7 @@ def thinned(frames: list[Item], most: int) -> list[Item]:
 
 async def simulated_frames(exchange: Exchange, market: str, stream: str, count: int) -> list[Any]:
     """The payloads of a stream from a combined connection, checked for its wrapper."""
-    base = exchange.spot_ws_url
+    base = exchange.cm_ws_url if market == "cm" else exchange.spot_ws_url
     if market == "um":
         is_public = stream.endswith("@trade") or "@depth" in stream or "bookTicker" in stream
         base = f"{exchange.um_ws_url}/{'public' if is_public else 'market'}"
@@ -264,10 +276,18 @@ CHECKS = {
     ("um", "depth@0ms"): check_um_depth,
     ("um", "bookTicker"): check_book_ticker,
     ("um", "trade"): check_trades,
+    ("cm", "depth@0ms"): check_um_depth,
+    ("cm", "bookTicker"): check_book_ticker,
+    ("cm", "trade"): check_trades,
 }
+CHECKED = [
+    stream
+    for stream in STREAMS
+    if stream.folder.endswith("20240808") and (stream.market, stream.kind) in CHECKS
+]
 
 
-@pytest.mark.parametrize("stream", STREAMS[:6], ids=lambda s: f"{s.market}-{s.kind}")
+@pytest.mark.parametrize("stream", CHECKED, ids=lambda s: f"{s.market}-{s.kind}")
 async def test_simulated_frames_pass_the_checks_of_recorded_ones(
     recorded_data: Path, exchange: Exchange, stream: Stream
 ) -> None:

@@ -15,6 +15,7 @@ from simulator.streams.feeds.books import (
     depth_feed,
     partial_depth_feed,
 )
+from simulator.streams.feeds.contracts import contract_info_feed, open_continuous_klines
 from simulator.streams.feeds.derivatives import (
     all_force_orders_feed,
     all_mark_prices_feed,
@@ -49,6 +50,8 @@ def open_feed(
     if name.startswith("!"):
         return _open_feed_of_all(market, name, from_us, seed)
     lower, _, kind = name.partition("@")
+    if kind.startswith("continuousKline_"):
+        return open_continuous_klines(market, lower, kind, from_us, seed=seed)
     symbol = lower.upper()
     if lower != lower.lower() or symbol not in market:
         return None
@@ -68,7 +71,7 @@ def open_feed(
         return ticker_feed(history, market.book(symbol), from_us)
     if history.instrument.market == "spot":
         return _open_on_spot(history, kind, from_us)
-    return _open_on_um(market.derivatives(symbol), kind, from_us, seed)
+    return _open_on_futures(market.derivatives(symbol), kind, from_us, seed)
 
 
 def _open_klines(
@@ -109,7 +112,7 @@ def _open_on_spot(history: History, kind: str, from_us: int) -> Iterator[DueFram
     return window_ticker_feed(history, window[1], from_us) if window is not None else None
 
 
-def _open_on_um(
+def _open_on_futures(
     series: DerivativeSeries, kind: str, from_us: int, seed: int
 ) -> Iterator[DueFrame] | None:
     if kind == "forceOrder":
@@ -143,6 +146,8 @@ def _open_feed_of_all(
             )
         case "!bookTicker":
             return all_book_tickers_feed(market, from_us)
+        case "!contractInfo":
+            return contract_info_feed(market, from_us)
         case "!forceOrder@arr":
             return all_force_orders_feed(market, from_us)
         case "!markPrice@arr" | "!markPrice@arr@1s":

@@ -1,6 +1,6 @@
 """Streams of trades and klines: each a lazy sequence of frames by due time."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from simulator.clock import MINUTE_US
 from simulator.market.history import History
@@ -50,25 +50,34 @@ def kline_feed(
     from_us: int,
     *,
     seed: int,
+    period_us: tuple[int, int | None] = (0, None),
+    payload: Callable[..., str] = kline_payload,
 ) -> Iterator[DueFrame]:
     """Yield `kline_<name>` frames due from `from_us` on.
 
     There are none in a halt on spot, or after a delisting.
+
+    Args:
+        period_us: only klines of trades in this period; its end is exclusive, None: no end.
+        payload: formats a frame, see `kline_payload`.
     """
     for minute in history.kline_minutes(from_us // MINUTE_US):
         earlier = _Earlier(market, history, interval, minute)
         for event in kline_events(history, minute, interval=interval.name, seed=seed):
-            if event.due_us < from_us:
+            shown_us = event.end_us - 1 if isinstance(event, KlineClose) else event.due_us
+            if event.due_us < from_us or shown_us < period_us[0]:
                 continue
+            if period_us[1] is not None and shown_us >= period_us[1]:
+                return
             if isinstance(event, KlineClose):
                 closed = earlier.closed_at(event.end_us)
                 if closed is not None:
-                    yield event.due_us, _render_kline(history, closed, name, True, event.due_us)
+                    yield event.due_us, _render_kline(history, closed, name, event, payload)
             else:
                 if event.row >= len(history.minute(minute)):
                     return  # a halt was added meanwhile; the feed is opened again from there
                 current = earlier.open_after(event)
-                yield event.due_us, _render_kline(history, current, name, False, event.due_us)
+                yield event.due_us, _render_kline(history, current, name, event, payload)
 
 
 class _Earlier:
@@ -142,15 +151,19 @@ def _render_trades(trades: TradeColumns, row: int, due_us: int) -> Render:
 
 
 def _render_kline(
-    history: History, kline: Kline, interval: str, is_closed: bool, due_us: int
+    history: History,
+    kline: Kline,
+    interval: str,
+    event: KlineUpdate | KlineClose,
+    payload: Callable[..., str],
 ) -> Render:
     return lambda unit_us: [
-        kline_payload(
+        payload(
             history.instrument,
             kline,
             interval=interval,
-            is_closed=is_closed,
-            event_us=due_us,
+            is_closed=isinstance(event, KlineClose),
+            event_us=event.due_us,
             unit_us=unit_us,
         )
     ]

@@ -7,6 +7,7 @@ import re
 import zipfile
 import zlib
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 import pytest
@@ -363,3 +364,83 @@ def test_months_of_trades_are_listed_and_read(kind: str) -> None:
     first_day = _read(site, f"data/spot/daily/{kind}/COSUSDT/COSUSDT-{kind}-2024-12-30.zip")
     assert rows[: len(first_day)] == first_day
     assert [int(row[0]) for row in rows] == sorted(int(row[0]) for row in rows)
+
+
+# --- contracts
+
+
+def _contracts() -> SimulatedDumpSite:
+    cm = select_instruments(
+        "cm", ("ETHUSD_PERP", "ETHUSD_QUARTER"), seed=1, period_us=(START_US, NOW_US)
+    )
+    markets: dict[MarketName, SimulatedMarket] = {
+        "cm": SimulatedMarket(cm, seed=1, start_us=START_US - 5 * DAY_US)
+    }
+    return SimulatedDumpSite(markets, SimulatedClock(start_us=NOW_US, speed=0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "header"),
+    [
+        ("trades", "id,price,qty,base_qty,time,is_buyer_maker"),
+        (
+            "aggTrades",
+            "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker",
+        ),
+    ],
+)
+def test_coin_m_trades_hold_contracts_and_base_amounts(kind: str, header: str) -> None:
+    path = f"data/futures/cm/daily/{kind}/ETHUSD_PERP/ETHUSD_PERP-{kind}-2025-01-02.zip"
+    names, *rows = _read(_contracts(), path)
+    assert ",".join(names) == header
+    assert all(row[2].isdigit() for row in rows)
+    if kind == "trades":
+        for row in rows[:500]:
+            amount = Decimal(row[2]) * 10 / Decimal(row[1])
+            assert Decimal(row[3]) == amount.quantize(Decimal("1e-8"), ROUND_HALF_UP)
+            assert len(row[3].partition(".")[2]) == 8
+
+
+def test_coin_m_klines_have_the_names_of_usd_m_and_equal_the_trades() -> None:
+    site = _contracts()
+    path = "data/futures/cm/daily/klines/ETHUSD_PERP/1h/ETHUSD_PERP-1h-2025-01-02.zip"
+    names, *rows = _read(site, path)
+    assert names[7] == "quote_volume"
+    trades = _read(
+        site, "data/futures/cm/daily/aggTrades/ETHUSD_PERP/ETHUSD_PERP-aggTrades-2025-01-02.zip"
+    )[1:]
+    begin = int(rows[0][0])
+    hour = [row for row in trades if begin <= int(row[5]) < begin + 3_600_000]
+    assert rows[0][5] == str(sum(int(row[2]) for row in hour))
+    amount = sum(Decimal(row[2]) * 10 / Decimal(row[1]) for row in hour)
+    assert Decimal(rows[0][7]) == amount.quantize(Decimal("1e-8"), ROUND_HALF_UP)
+
+
+def test_dated_contracts_have_files_until_their_delivery() -> None:
+    site = _contracts()
+    keys, folders, _ = _keys(site, "data/futures/cm/daily/aggTrades/", "/")
+    assert keys == []
+    assert [one.split("/")[-2] for one in folders] == [
+        "ETHUSD_250328", "ETHUSD_250627", "ETHUSD_PERP",
+    ]  # fmt: skip
+    keys, _, _ = _keys(site, "data/futures/cm/daily/aggTrades/ETHUSD_250627/")
+    assert keys[0].endswith("-2024-12-27.zip")  # listed at the delivery of December
+    assert len(keys) == 2 * 38
+    markets = site._markets
+    late = SimulatedClock(start_us=to_us(datetime(2025, 4, 2, tzinfo=UTC)), speed=0)
+    keys, _, _ = _keys(
+        SimulatedDumpSite(markets, late), "data/futures/cm/daily/klines/ETHUSD_250328/1m/"
+    )
+    assert keys[-1].endswith("-2025-03-28.zip.CHECKSUM")
+
+
+def test_altered_coin_m_rows_stay_plausible() -> None:
+    site = _contracts()
+    path = "data/futures/cm/daily/klines/ETHUSD_PERP/1m/ETHUSD_PERP-1m-2025-01-02.zip"
+    site.faults.add(DumpRule(effect=AlterRows(rows=2), path=path))
+    for row in site.altered_rows(path):
+        true, served = row.true.split(","), str(row.served).split(",")
+        contracts = int(served[5]) - int(true[5])
+        assert contracts == 1
+        more = Decimal(served[7]) - Decimal(true[7])
+        assert abs(more - Decimal(10) / Decimal(true[4])) < Decimal("2e-8")
