@@ -108,6 +108,7 @@ class Scenario:
             seed=self.seed,
             spot_symbols=SPOT,
             um_symbols=UM,
+            cm_symbols=(),
             clock_start=self.clock_start,
             speed=self.speed,
             connection_life_s=self.connection_life_s,
