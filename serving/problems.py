@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from include.errors import PermanentError, TransientError
@@ -93,6 +94,11 @@ def add_problems(app: FastAPI) -> None:
         ]
         detail = "; ".join(f"{one['parameter']}: {one['problem']}" for one in found)
         return answer(HTTPStatus.BAD_REQUEST, detail, errors=found)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, _: ClientDisconnect) -> Response:
+        log.debug("request_aborted", path=shown(request.url.path))
+        return answer(HTTPStatus.BAD_REQUEST, "the body is incomplete")  # nobody reads it
 
     @app.exception_handler(TransientError)
     @app.exception_handler(TimeoutError)

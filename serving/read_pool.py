@@ -42,6 +42,8 @@ class ReadPool:
             max_idle=60.0,
             open=False,
             configure=_configure,
+            # A restart of PostgreSQL ends idle sessions; without the check each fails one read.
+            check=ConnectionPool.check_connection,
         )
         self._url = url
         self._threads = Threads(CONNECTIONS, name="history")

@@ -27,7 +27,12 @@ from include.errors import PermanentError, TransientError
 from include.store.accounts.credentials import is_password, new_session_secret, secret_hash
 from include.store.accounts.logins import has_logged_in, record_logins
 from include.store.accounts.notifications import notified_channels
-from include.store.accounts.users import begin_session, identities, password_of
+from include.store.accounts.users import (
+    begin_session,
+    can_anyone_log_in,
+    identities,
+    password_of,
+)
 from include.store.accounts.watchlists import (
     ACCESS_CHANNEL,
     WATCHLISTS_CHANNEL,
@@ -53,6 +58,8 @@ MAX_CACHED = 10_000
 MAX_SECRET = 200
 """Characters; ours have about fifty."""
 READ_TIMEOUT_S = 10.0
+ACCOUNTS_WAIT_S = 1.0
+"""Longest wait for whether there are accounts: the page's log-in button does without."""
 BACKOFF = Backoff(first_s=0.5, max_s=30.0, min_s=0.1)
 
 Result = TypeVar("Result")
@@ -142,6 +149,8 @@ class AuthService:
         self._open_connections: set[OpenConnection] = set()
         self._followers: set[_WatchlistFollower] = set()
         self._readings = 0
+        self._has_accounts: bool | None = None
+        self._has_accounts_until_s = 0.0
         self._is_used = asyncio.Event()
         self._checker = ThreadPoolExecutor(1, thread_name_prefix="passwords")
         self._queue = LoginQueue()
@@ -150,9 +159,24 @@ class AuthService:
         )
 
     @property
-    def has_accounts(self) -> bool:
-        """Whether there are accounts."""
+    def has_database(self) -> bool:
+        """Whether the tables of accounts are configured."""
         return self._database is not None
+
+    async def has_accounts(self) -> bool | None:
+        """Whether anyone can log in, as of the last half minute; None if it cannot be read."""
+        if self._database is None:
+            return False
+        if self._clock() >= self._has_accounts_until_s:
+            ttl_s = CACHE_TTL_S
+            try:
+                async with asyncio.timeout(ACCOUNTS_WAIT_S):
+                    self._has_accounts = await self.call(can_anyone_log_in)
+            except (TransientError, PermanentError, TimeoutError) as error:
+                log.debug("accounts_not_read", error=str(error) or "timeout")
+                self._has_accounts, ttl_s = None, RETRY_INTERVAL_S
+            self._has_accounts_until_s = self._clock() + ttl_s
+        return self._has_accounts
 
     def open(self) -> None:
         """Start; connections are made later."""

@@ -274,6 +274,15 @@ def revoke_token(connection: Connection, name: str, label: str) -> None:
 # --- for servers of readers
 
 
+def can_anyone_log_in(connection: Connection) -> bool:
+    """Return whether there is an account that is not disabled."""
+    with translated(connection):
+        row = connection.execute(
+            "SELECT EXISTS (SELECT FROM accounts.users WHERE disabled_at IS NULL)"
+        ).fetchone()
+    return row == (True,)
+
+
 def password_of(connection: Connection, name: str) -> Password | None:
     """Return what a login by this name is checked against; None if there is no such account."""
     with translated(connection):

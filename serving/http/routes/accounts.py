@@ -111,11 +111,14 @@ async def logout(request: Request) -> Response:
 
 @router.get("/me", summary="Your account")
 async def me(request: Request) -> Response:
-    """`user` is null for an anonymous reader."""
+    """`user` is null for an anonymous reader. `has_accounts`: whether anyone can log in; null while
+    PostgreSQL does not answer.
+    """
     auth: AuthService = context_of(request).auth
     principal = request.state.principal
     payload = _anonymous() if principal is None else _identity_fields(principal.identity)
-    further = {"auth_required": auth.is_required, "has_accounts": auth.has_accounts}
+    has_accounts = principal is not None or await auth.has_accounts()
+    further = {"auth_required": auth.is_required, "has_accounts": has_accounts}
     return json(request, payload | further, headers=NO_STORE)
 
 
@@ -235,7 +238,7 @@ def _auth(request: Request) -> AuthService:
         Problem: there are none.
     """
     auth: AuthService = context_of(request).auth
-    if not auth.has_accounts:
+    if not auth.has_database:
         raise Problem(
             HTTPStatus.NOT_FOUND,
             "this server has no accounts: ACCOUNTS_DATABASE_URL is not set there",

@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 from argon2 import PasswordHasher
+from structlog.testing import capture_logs
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_socket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -135,6 +136,54 @@ async def test_open_access_is_read_only(accounts_url: str) -> None:
         # A browser whose session has ended reads on.
         client.cookies.set(COOKIE, "nonsense")
         assert (await client.get("/api/v1/prices")).status_code == 200
+
+
+async def test_tables_without_an_enabled_account_are_no_accounts(stored_url: str) -> None:
+    async with open_to(stored_url, is_required=False) as address, browser(address) as client:
+        me = (await client.get("/api/v1/me")).raise_for_status().json()
+        assert (me["user"], me["has_accounts"]) == (None, False)
+    change(stored_url, lambda c: accounts.add_user(c, "anna", HASH, Role.READER))
+    change(stored_url, lambda c: c.execute("UPDATE accounts.users SET disabled_at = now()"))
+    async with open_to(stored_url, is_required=False) as address, browser(address) as client:
+        me = (await client.get("/api/v1/me")).raise_for_status().json()
+        assert me["has_accounts"] is False
+
+
+async def test_client_that_leaves_within_a_body_is_no_error(
+    accounts_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_to(accounts_url, is_required=False) as address, browser(address) as client:
+        for _ in range(3):
+            _, writer = await asyncio.open_connection(*address.removeprefix("http://").split(":"))
+            writer.write(
+                b"POST /api/v1/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b'content-length: 100\r\n\r\n{"name":'
+            )
+            await writer.drain()
+            await client.get("/api/v1/health")  # the server has begun to read the body
+            writer.close()
+            await writer.wait_closed()
+        with capture_logs() as logs:
+            await client.get("/api/v1/health")
+        await client.get("/api/v1/health")
+    assert not [one for one in caplog.records if one.exc_info or one.levelname == "ERROR"]
+    assert not [one for one in logs if one["log_level"] in {"warning", "error"}]
+
+
+async def test_reads_survive_the_end_of_their_idle_sessions(accounts_url: str) -> None:
+    """As after a restart or failover of PostgreSQL."""
+    end = (
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE application_name = 'candelabra-serving' AND datname = current_database()"
+    )
+    async with open_to(accounts_url, is_required=False) as address, browser(address) as client:
+        for _ in range(2):
+            ended = change(accounts_url, lambda c: c.execute(end).fetchall())
+            assert (await client.post("/api/v1/login", json=ANNA)).status_code == 200
+            newest = await client.get("/api/v1/candles?symbol=BTCUSDT&limit=1&from=2020-01-01")
+            assert newest.status_code == 200
+        assert ended
+        assert set(ended) == {(True,)}
 
 
 async def test_required_accounts_refuse_anonymous_reads(accounts_url: str) -> None:

@@ -252,7 +252,27 @@ async def test_required_accounts_need_a_database() -> None:
     with pytest.raises(PermanentError, match="ACCOUNTS_DATABASE_URL or DATABASE_URL"):
         AuthService("", is_required=True)
     nobody = AuthService("")
-    assert not nobody.has_accounts
+    assert not nobody.has_database
+    assert await nobody.has_accounts() is False
     assert await nobody.principal("anything") is None
     await nobody.run()
     nobody.close()
+
+
+async def test_whether_there_are_accounts_is_cached_and_unknown_without_an_answer(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool | Exception] = [False, TransientError("away"), True]
+
+    def read(_connection: None) -> bool:
+        one = found.pop(0)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    monkeypatch.setattr(module, "can_anyone_log_in", read)
+    seen = []
+    for passed_s in (0.0, CACHE_TTL_S - 1, 1.0, 1.0, module.RETRY_INTERVAL_S):
+        played.now_s += passed_s
+        seen.append(await played.auth.has_accounts())
+    assert seen == [False, False, None, None, True]
