@@ -12,7 +12,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from include import __version__
-from include.domain.candles import Candle
 from serving.auth.middleware import AuthMiddleware
 from serving.auth.service import AuthService
 from serving.bars.day_prices import DayPriceCache
@@ -30,6 +29,7 @@ from serving.read_pool import ReadPool
 from serving.udf import routes as udf
 from serving.websocket import endpoint as websocket
 from serving.websocket.broadcaster import BarBroadcasters
+from streamer.hub.subscription import CandleUpdate
 from streamer.hub.trade_hub import TickHubs
 
 MIN_ZIPPED_BYTES = 1_024
@@ -45,7 +45,7 @@ def create_app(
     *,
     streamed: Callable[[], Iterable[str]],
     now_us: Callable[[], int],
-    newest: Callable[[str], Candle | None],
+    newest: Callable[[str], CandleUpdate | None],
     condition: Callable[[], dict[str, Any]],
     prices: DayPriceCache,
     ticks: TickHubs | None = None,

@@ -12,7 +12,6 @@ from typing import Any
 import structlog
 
 from include.config import API_PORT, Settings
-from include.domain.candles import Candle
 from include.store.candles.bars import read_parts
 from serving.app import create_app
 from serving.auth.service import AuthService
@@ -27,7 +26,7 @@ from streamer.health.probes import condition
 from streamer.health.statistics import statistics
 from streamer.health.telemetry import TelemetrySources
 from streamer.hub.book_tickers import BookTickers, connect_book_tickers
-from streamer.hub.subscription import Changes
+from streamer.hub.subscription import CandleUpdate, Changes
 from streamer.hub.trade_hub import TickHubs
 
 log = structlog.get_logger(__name__)
@@ -59,9 +58,9 @@ class ServedMarket:
     changes: Callable[[], Changes]
     streamed: Callable[[], Iterable[str]]
     now_us: Callable[[], int]
-    newest: Callable[[str], Candle | None]
+    newest: Callable[[str], CandleUpdate | None]
     condition: Callable[[], dict[str, Any]]
-    on_closed: Callable[[Callable[[Candle], None]], None]
+    on_closed: Callable[[Callable[[CandleUpdate], None]], None]
     is_remote: bool = False
     ticks: TickHubs | None = None
     statistics: Callable[[], dict[str, Any]] = dict

@@ -36,6 +36,7 @@ class DayPrices:
     Attributes:
         start_us: open time of the first known minute.
         change: last price minus the first.
+        quote_volume: None while that of a minute is not known.
         change_percent: in percent of the first price, to four decimals.
         minute_count: number of known minutes.
     """
@@ -48,7 +49,7 @@ class DayPrices:
     low: Decimal
     last: Decimal
     volume: Decimal
-    quote_volume: Decimal
+    quote_volume: Decimal | None
     trade_count: int
     change: Decimal
     change_percent: Decimal
@@ -107,6 +108,8 @@ class DayOfMinutes:
         """Highest price, and negated lowest price, of minutes with trades."""
         self._volume, self._quote_volume = _Column(_ALL_ZERO), _Column(_ALL_ZERO)
         self._trades = _ALL_UNKNOWN[:]
+        self._without_quotes: set[int] = set()
+        """Slots of minutes whose quote volume is not known."""
 
     def has(self, open_time_us: int) -> bool:
         """Whether the minute is known."""
@@ -120,8 +123,12 @@ class DayOfMinutes:
         window = range(self.newest_us - DAY_US + MINUTE_US, self.newest_us + 1, MINUTE_US)
         return ranges_of(one for one in window if not self.has(one))
 
-    def put(self, candle: Candle) -> bool:
-        """Add or replace a minute; False if it is older than 24 hours."""
+    def put(self, candle: Candle, *, has_quotes: bool = True) -> bool:
+        """Add or replace a minute; False if it is older than 24 hours.
+
+        Args:
+            has_quotes: False if its quote volume is not known yet.
+        """
         open_time_us = candle.open_time_us
         if open_time_us <= self.newest_us - DAY_US:
             return False
@@ -138,7 +145,12 @@ class DayOfMinutes:
             self._high.clear(slot)
             self._fall.clear(slot)
         self._volume.put(slot, candle.volume)
-        self._quote_volume.put(slot, candle.quote_volume)
+        if has_quotes or not candle.trade_count:
+            self._quote_volume.put(slot, candle.quote_volume)
+            self._without_quotes.discard(slot)
+        else:
+            self._quote_volume.clear(slot)
+            self._without_quotes.add(slot)
         self._trades[slot] = candle.trade_count
         return True
 
@@ -165,7 +177,9 @@ class DayOfMinutes:
             low=price if fall == _ABSENT else -self._fall.decimal(fall),
             last=price,
             volume=self._volume.decimal(sum(self._volume.values)),
-            quote_volume=self._quote_volume.decimal(sum(self._quote_volume.values)),
+            quote_volume=None
+            if self._without_quotes
+            else self._quote_volume.decimal(sum(self._quote_volume.values)),
             trade_count=sum(self._trades) - unknown_count * _UNKNOWN,
             change=change,
             change_percent=(change * 100 / opened).quantize(Decimal("0.0001"))
@@ -186,6 +200,7 @@ class DayOfMinutes:
         for column in (self._open, self._high, self._fall, self._volume, self._quote_volume):
             column.clear(slot)
         self._trades[slot] = _UNKNOWN
+        self._without_quotes.discard(slot)
 
 
 def _decimals_in(value: Decimal) -> int:

@@ -31,6 +31,7 @@ from include.store.candles.day_minutes import (
     read_stored_day,
 )
 from serving.read_pool import ReadPool
+from streamer.hub.subscription import CandleUpdate
 
 log = structlog.get_logger(__name__)
 
@@ -82,27 +83,33 @@ class _Day:
         changed: minutes to read again once they are old enough.
     """
 
-    def __init__(self, symbol: str, recent: Iterable[Candle], start_us: int = 0) -> None:
+    def __init__(self, symbol: str, recent: Iterable[CandleUpdate], start_us: int = 0) -> None:
         self.minutes = DayOfMinutes(symbol)
         self.start_us = start_us
         self.is_read = False
         self.must_read = True
         self.changed: Ranges = []
         self._excused: Ranges = [(0, start_us)]
-        for candle in recent:
-            self.minutes.put(candle)
+        for update in recent:
+            self.put(update)
 
-    def replace(self, stored: StoredDay, recent: Iterable[Candle]) -> None:
+    def put(self, update: CandleUpdate) -> None:
+        """Add or replace a minute."""
+        self.minutes.put(update.candle, has_quotes=update.has_quotes)
+
+    def replace(self, stored: StoredDay, recent: Iterable[CandleUpdate]) -> None:
         """Take all minutes from the table; minutes in memory stay until they are read once more."""
         self.start_us = max(self.start_us, stored.listed_us)
         self._excused = united([(0, self.start_us), *stored.excused])
         self.minutes = DayOfMinutes(self.minutes.symbol)
-        own = [candle for candle in recent if candle.open_time_us >= self.start_us]
-        for candle in (*stored.candles, *own):
+        own = [update for update in recent if update.candle.open_time_us >= self.start_us]
+        for candle in stored.candles:
             if candle.open_time_us >= self.start_us:
                 self.minutes.put(candle)
+        for update in own:
+            self.put(update)
         self.is_read, self.must_read = True, False
-        self.changed = ranges_of(sorted(candle.open_time_us for candle in own))
+        self.changed = ranges_of(sorted(update.candle.open_time_us for update in own))
 
     def note_changed(self, ranges: Ranges) -> None:
         """Remember minutes that have changed in the table."""
@@ -138,7 +145,7 @@ class DayPriceCache:
         history: ReadPool,
         *,
         streamed: Callable[[], Iterable[str]],
-        newest: Callable[[str], Candle | None],
+        newest: Callable[[str], CandleUpdate | None],
         now_us: Callable[[], int],
     ) -> None:
         self._history = history
@@ -146,7 +153,7 @@ class DayPriceCache:
         self._newest = newest
         self._now_us = now_us
         self._days: dict[str, _Day] = {}
-        self._recent: dict[str, dict[int, Candle]] = {}
+        self._recent: dict[str, dict[int, CandleUpdate]] = {}
         """The newest minutes of all symbols, by open time."""
         self._traded: dict[str, Candle] = {}
         """The newest minute with trades, by symbol; reveals a ticker that was reused."""
@@ -158,8 +165,9 @@ class DayPriceCache:
         self._changed = asyncio.Event()
         """Set, and replaced by a new event, after each read of a day."""
 
-    def candle_closed(self, candle: Candle) -> None:
+    def candle_closed(self, update: CandleUpdate) -> None:
         """Add a minute that was closed or revised."""
+        candle = update.candle
         symbol, open_time_us = candle.symbol, candle.open_time_us
         if candle.last_trade_id is not None:
             before = self._traded.get(symbol)
@@ -170,11 +178,11 @@ class DayPriceCache:
             if before is None or open_time_us >= before.open_time_us:
                 self._traded[symbol] = candle
         recent = self._recent.setdefault(symbol, {})
-        recent[open_time_us] = candle
+        recent[open_time_us] = update
         if len(recent) > RECENT:
             del recent[min(recent)]
         if (day := self._days.get(symbol)) is not None:
-            day.minutes.put(candle)
+            day.put(update)
 
     async def of(self, symbols: Iterable[str]) -> list[DayAnswer]:
         """Return the last 24 hours of the streamed symbols among these.

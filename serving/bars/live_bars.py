@@ -110,10 +110,10 @@ class LiveBars:
         """Whether a minute of a symbol is in memory."""
         return symbol in self._states
 
-    def newest(self, symbol: str) -> Candle | None:
+    def newest(self, symbol: str) -> CandleUpdate | None:
         """The newest minute of a symbol; None if none is in memory."""
         states = self._states.get(symbol)
-        return states[max(states)].candle if states else None
+        return states[max(states)] if states else None
 
     def since_us(self, symbol: str) -> int:
         """Open time of the present instrument's first minute; 0 if it began before this process."""
@@ -272,8 +272,10 @@ class LiveBars:
                 self._send_present(subscription, symbol)
         states[open_time_us] = update
         if len(states) > MINUTES_KEPT:
-            del states[min(states)]
-            if symbol in self._reading:
+            removed = states.pop(min(states))
+            if not removed.has_quotes and self._bars.pop(symbol, None) is not None:
+                self._request_read(symbol)  # its quote volumes are known in the table only
+            elif symbol in self._reading:
                 self._request_read(
                     symbol
                 )  # the read in progress may be older than the removed minute

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import structlog
 from fastapi import Request
 
-from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US
 from include.errors import PermanentError, TransientError
 from include.store.instruments import Listing, read_listings
@@ -23,6 +22,7 @@ from serving.bars.latest_bars import LatestBars
 from serving.bars.live_bars import LiveBars
 from serving.http.response_cache import ResponseCache
 from serving.read_pool import ReadPool
+from streamer.hub.subscription import CandleUpdate
 from streamer.hub.trade_hub import TickHubs
 from streamer.runtime.threads import in_thread
 
@@ -106,7 +106,7 @@ class Context:
     history: ReadPool
     streamed: Callable[[], Iterable[str]]
     now_us: Callable[[], int]
-    newest: Callable[[str], Candle | None]
+    newest: Callable[[str], CandleUpdate | None]
     condition: Callable[[], dict[str, Any]]
     prices: DayPriceCache
     clock: Callable[[], float]
@@ -140,7 +140,7 @@ class Context:
         return frozenset(
             symbol
             for symbol in frozenset(names).intersection(self.streamed())
-            if (newest := self.newest(symbol)) is not None and newest.open_time_us >= min_us
+            if (newest := self.newest(symbol)) is not None and newest.candle.open_time_us >= min_us
         )
 
     def may_connect(self, origin: str | None, host: str) -> bool:

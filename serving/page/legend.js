@@ -56,7 +56,7 @@ export function showDay(place, day, decimals) {
   const sign = way === "up" ? "+" : "";
   const facts = [[day.is_whole ? "24 h" : "24 h, incomplete", `${sign}${price(day.change)} (${sign}${(+day.change_percent).toFixed(2)} %)`, way],
     ["High", price(day.high), ""], ["Low", price(day.low), ""], ["Volume", short(day.volume), "", "wide"],
-    ["Quote volume", short(day.quote_volume), "", "wide"]];
+    ["Quote volume", day.quote_volume === null ? "–" : short(day.quote_volume), "", "wide"]];
   const list = element("dl", "", undefined, ...facts.map(([name, value, tint, kind]) =>
     element("div", kind ?? "", undefined, element("dt", "", name), element("dd", tint, value))));
   const last = element("b", way, price(day.last));

@@ -19,12 +19,19 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from include.domain.candles import Candle, CandleCandidate
+from include.domain.candles import CandleCandidate
 from include.domain.merge import order_key
 from include.domain.timeframes import MINUTE_US
 from streamer.candles.aggregation import MINUTES_KEPT, SymbolAggregator
 from streamer.candles.minutes import Minute
-from streamer.hub.subscription import FORGOTTEN, ClosedCandle, DeliveryCounts, Subscription
+from streamer.hub.subscription import (
+    FORGOTTEN,
+    CandleUpdate,
+    ClosedCandle,
+    DeliveryCounts,
+    Subscription,
+    closed_update,
+)
 
 CLOSED_MINUTES = MINUTES_KEPT + 1
 """Closed minutes remembered for each symbol: all that the aggregator may still publish."""
@@ -51,12 +58,15 @@ class Hub:
     """Receives changes of candles from aggregators and passes them to subscriptions."""
 
     def __init__(self) -> None:
-        self.on_closed: Callable[[Candle], None] | None = None
+        self.on_closed: Callable[[CandleUpdate], None] | None = None
         """Called with each closed candle that beats the previous one of its minute."""
         self._listed: dict[str, _Listed] = {}
         self._subscriptions: list[Subscription] = []
         self._marked: list[tuple[str, Minute]] = []
         self._is_closed = False
+        self._without_quotes: set[str] = set()
+        """Symbols whose quote volumes cannot be aggregated; also removed ones, whose last states
+        may still wait in mailboxes."""
         self._counts_before = DeliveryCounts()
         """Counts of readers that have unsubscribed."""
 
@@ -80,21 +90,29 @@ class Hub:
         """Symbols that are streamed."""
         return list(self._listed)
 
-    def newest(self, symbol: str) -> Candle | None:
+    def newest(self, symbol: str) -> CandleUpdate | None:
         """Return the current state of a symbol's newest minute; None if none is in memory."""
         listed = self._listed.get(symbol)
         if listed is None:
             return None
-        for _, minute in sorted(listed.aggregator.minutes.items(), reverse=True):
+        for open_time_us, minute in sorted(listed.aggregator.minutes.items(), reverse=True):
             if (candle := minute.shown(symbol)) is not None:
-                return candle
-        return listed.closed[max(listed.closed)].candle if listed.closed else None
+                if (candidate := listed.closed.get(open_time_us)) is not None:
+                    return closed_update(candidate)
+                return CandleUpdate(
+                    candle, is_closed=minute.is_closed, has_quotes=self._has_quotes(symbol)
+                )
+        return closed_update(listed.closed[max(listed.closed)]) if listed.closed else None
 
     # --- for the streamer
 
     def add(self, aggregator: SymbolAggregator) -> None:
         """Start publishing a symbol."""
         listed = self._listed[aggregator.symbol] = _Listed(aggregator)
+        if aggregator.quote_volume_is_exact:
+            self._without_quotes.discard(aggregator.symbol)
+        else:
+            self._without_quotes.add(aggregator.symbol)
         for one in self._subscriptions:
             if one.symbols is None or aggregator.symbol in one.symbols:
                 listed.listeners.append(one)
@@ -130,7 +148,7 @@ class Hub:
         for listener in listed.listeners:
             listener.enqueue_closed((candle.symbol, open_time_us), ClosedCandle(candidate, before))
         if self.on_closed is not None:
-            self.on_closed(candle)
+            self.on_closed(closed_update(candidate))
 
     def close(self) -> None:
         """End all subscriptions; readers still receive waiting changes."""
@@ -205,8 +223,7 @@ class Hub:
         return MINUTES_PER_SYMBOL * max(len(self._listed if symbols is None else symbols), 1)
 
     def _has_quotes(self, symbol: str) -> bool:
-        listed = self._listed.get(symbol)
-        return listed is None or listed.aggregator.quote_volume_is_exact
+        return symbol not in self._without_quotes
 
     # --- marks
 

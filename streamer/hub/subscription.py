@@ -41,6 +41,17 @@ class CandleUpdate:
     has_quotes: bool = True
 
 
+def closed_update(candidate: CandleCandidate, *, is_revision: bool = False) -> CandleUpdate:
+    """Return a closed minute as readers receive it."""
+    return CandleUpdate(
+        candidate.candle,
+        is_closed=True,
+        status=candidate.status,
+        source=candidate.source,
+        is_revision=is_revision,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Changes since the previous batch, in the order of their publication.
@@ -189,12 +200,8 @@ class Subscription(Mailbox[Key, "Minute | ClosedCandle", str, TimeRange]):
         """Return the current state; None if the reader has received it already."""
         if isinstance(state, ClosedCandle):
             candidate = state.candidate
-            return CandleUpdate(
-                candidate.candle,
-                is_closed=True,
-                status=candidate.status,
-                source=candidate.source,
-                is_revision=state.before not in (None, candidate.candle.values),
+            return closed_update(
+                candidate, is_revision=state.before not in (None, candidate.candle.values)
             )
         candle = state.shown(symbol)
         if candle is None:

@@ -134,7 +134,8 @@ async def price(request: Request, symbol: str) -> Response:
     """
     context = context_of(request)
     parameters.check_symbols([symbol], await context.symbols())
-    candle, is_live = context.newest(symbol), bool(context.current([symbol]))
+    newest, is_live = context.newest(symbol), bool(context.current([symbol]))
+    candle = None if newest is None else newest.candle
     if not is_live:
         candle = await _newest_known(context, symbol, candle)
     if candle is None:
@@ -195,7 +196,8 @@ async def prices(
 ) -> Response:
     """Of the 24 hours up to the newest minute. `is_whole` is true if each minute is included, or is
     excused by an outage or a later listing. `missing_minutes` counts the others; it is null until
-    the table was read, on the first request of a symbol.
+    the table was read, on the first request of a symbol. `quote_volume` is null while that of a
+    minute is not known: of symbols whose fills the exchange rounds, until its closed kline.
     """
     context = context_of(request)
     live = frozenset(context.streamed())

@@ -17,7 +17,6 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from include.config import Settings
-from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US
 from include.store.candles.resumed_minutes import MinutesRequest, StoredMinute, read_minutes_since
 from include.store.postgres.pools import connect
@@ -92,7 +91,7 @@ class NatsMarket:
         self._resumption = CandleResumption(
             self._states, self._mailbox, read, self._publish, wall_us=wall_us
         )
-        self._on_closed: Callable[[Candle], None] | None = None
+        self._on_closed: Callable[[CandleUpdate], None] | None = None
 
     # --- for what is served
 
@@ -114,11 +113,11 @@ class NatsMarket:
         """The exchange's time, to the end of the minute."""
         return self._states.newest_us + MINUTE_US
 
-    def newest(self, symbol: str) -> Candle | None:
+    def newest(self, symbol: str) -> CandleUpdate | None:
         """The newest minute of a symbol; None if none was received."""
         return self._states.newest(symbol)
 
-    def listen_closed(self, call: Callable[[Candle], None]) -> None:
+    def listen_closed(self, call: Callable[[CandleUpdate], None]) -> None:
         """Set the function that is called with each closed minute."""
         self._on_closed = call
 
@@ -348,7 +347,7 @@ class NatsMarket:
         self._resumption.note_received(changed.candle.symbol)
         self._mailbox.publish(changed)
         if changed.is_closed and self._on_closed is not None:
-            self._on_closed(changed.candle)
+            self._on_closed(changed)
 
 
 def nats_market(settings: Settings, *, beside: Beside | None = None) -> NatsMarket:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Candle, Status
+from include.domain.candles import PARTIAL_RANK, SOURCE_RANK, Status
 from include.domain.merge import AGGREGATED_SOURCES
 from include.domain.timeframes import MINUTE_US
 from streamer.hub.subscription import CandleUpdate
@@ -58,10 +58,10 @@ class MinuteStates:
             if one not in known or known[one].status is None
         ]
 
-    def newest(self, symbol: str) -> Candle | None:
+    def newest(self, symbol: str) -> CandleUpdate | None:
         """The newest minute of a symbol."""
         newest_us = self._newest.get(symbol)
-        return None if newest_us is None else self._known[symbol][newest_us].candle
+        return None if newest_us is None else self._known[symbol][newest_us]
 
     def add(self, update: CandleUpdate) -> CandleUpdate | None:
         """Add a state; returns it as readers should receive it, or None if it is not new.

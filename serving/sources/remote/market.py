@@ -15,7 +15,6 @@ import grpc
 import structlog
 
 from include.backoff import Backoff
-from include.domain.candles import Candle
 from include.domain.timeframes import MINUTE_US, SECOND_US, minute_of
 from include.errors import PermanentError, TransientError
 from serving.protobuf.bars import bar_update_of, microseconds_of, streamed_in, time_of
@@ -68,7 +67,7 @@ class RemoteMarket:
         self._newest_us = 0
         self._streamed: frozenset[str] | None = None
         """Streamed symbols; None if the streamer does not report them."""
-        self._on_closed: Callable[[Candle], None] | None = None
+        self._on_closed: Callable[[CandleUpdate], None] | None = None
         self.is_connected = False
         self.disconnects = 0
 
@@ -80,12 +79,12 @@ class RemoteMarket:
         """The exchange's time, to the end of the minute."""
         return self._newest_us + MINUTE_US
 
-    def newest(self, symbol: str) -> Candle | None:
+    def newest(self, symbol: str) -> CandleUpdate | None:
         """The newest minute of a symbol; None if none was received."""
         known = self._newest.get(symbol)
-        return None if known is None else bar_update_of(known).candle
+        return None if known is None else _update_of(known)
 
-    def listen_closed(self, call: Callable[[Candle], None]) -> None:
+    def listen_closed(self, call: Callable[[CandleUpdate], None]) -> None:
         """Set the function that is called with each closed minute."""
         self._on_closed = call
 
@@ -180,7 +179,7 @@ class RemoteMarket:
             if is_streamed and (known is None or open_us >= _open_us(known)):
                 self._newest[symbol] = update
             if self._on_closed is not None and update.candle.is_closed:
-                self._on_closed(bar_update_of(update).candle)
+                self._on_closed(_update_of(update))
 
 
 class RemoteChanges(CandleMailbox):

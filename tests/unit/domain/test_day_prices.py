@@ -108,3 +108,27 @@ def test_day_uses_little_memory() -> None:
         day.put(minute(index, rng))
     columns = [day._open, day._high, day._fall, day._volume, day._quote_volume]
     assert sum(sys.getsizeof(column.values) for column in columns) < 70_000
+
+
+def test_quote_volume_is_unknown_while_that_of_a_minute_is() -> None:
+    day, rng = DayOfMinutes("X"), random.Random(1)
+    first, second = replace(minute(0, rng), trade_count=1), replace(minute(1, rng), trade_count=1)
+    day.put(first)
+    day.put(second, has_quotes=False)
+    unknown = day.prices()
+    assert unknown is not None
+    assert unknown == replace(
+        expected({one.open_time_us: one for one in (first, second)}), quote_volume=None
+    )
+    day.put(second)
+    assert day.prices() == expected({one.open_time_us: one for one in (first, second)})
+    silent = silent_candle("X", second.open_time_us, Decimal(5))
+    day.put(silent, has_quotes=False)
+    without_trades = day.prices()
+    assert without_trades is not None
+    assert without_trades.quote_volume == first.quote_volume  # no trades have no volume
+    day.put(second, has_quotes=False)
+    day.put(replace(first, open_time_us=second.open_time_us + DAY_US))
+    left = day.prices()
+    assert left is not None
+    assert left.quote_volume == first.quote_volume  # the unknown one is a day older

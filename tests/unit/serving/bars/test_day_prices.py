@@ -19,12 +19,17 @@ from include.errors import TransientError
 from include.store.candles.day_minutes import StoredDay
 from serving.bars import day_prices as module
 from serving.bars.day_prices import DayAnswer, DayPriceCache
+from streamer.hub.subscription import CandleUpdate
 
 T0 = 1_800_000_000_000_000 // MINUTE_US * MINUTE_US
 
 
 def candle(index: int, close: str = "1") -> Candle:
     return silent_candle("BTCUSDT", T0 + index * MINUTE_US, Decimal(close))
+
+
+def update(index: int, close: str = "1") -> CandleUpdate:
+    return CandleUpdate(candle(index, close), is_closed=True)
 
 
 class Table:
@@ -78,7 +83,7 @@ def played_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prices_of(
-    table: Table, *, streamed: list[str] | None = None, newest: Candle | None = None
+    table: Table, *, streamed: list[str] | None = None, newest: CandleUpdate | None = None
 ) -> DayPriceCache:
     names = ["BTCUSDT"] if streamed is None else streamed
     return DayPriceCache(
@@ -122,7 +127,7 @@ def day_before(newest: int, *, close: str = "1", without: tuple[int, ...] = ()) 
 
 async def test_live_minutes_are_not_overwritten_by_the_table() -> None:
     prices = prices_of(Table(candle(-1), candle(0, "2")))
-    prices.candle_closed(candle(0, "3"))
+    prices.candle_closed(update(0, "3"))
     async with reading(prices):
         answer = await until_read(prices)
     day = answer.prices
@@ -131,8 +136,8 @@ async def test_live_minutes_are_not_overwritten_by_the_table() -> None:
 
 
 async def test_open_minute_has_the_last_price() -> None:
-    prices = prices_of(Table(), newest=candle(1, "9"))
-    prices.candle_closed(candle(0))
+    prices = prices_of(Table(), newest=update(1, "9"))
+    prices.candle_closed(update(0))
     [answer] = await prices.of(["BTCUSDT"])  # no task reads the table, so it is not waited for
     assert (answer.prices.last, answer.prices.minute_count) == (9, 2)
     assert (answer.missing_minutes, answer.is_whole) == (None, False)
@@ -142,7 +147,7 @@ async def test_open_minute_has_the_last_price() -> None:
 async def test_history_loaded_after_the_first_request_is_included() -> None:
     table = Table()
     prices = prices_of(table)
-    prices.candle_closed(candle(0, "3"))
+    prices.candle_closed(update(0, "3"))
     async with reading(prices):
         answer = await until_read(prices)
         assert (answer.missing_minutes, answer.prices.open) == (MINUTES - 1, 3)
@@ -154,7 +159,7 @@ async def test_history_loaded_after_the_first_request_is_included() -> None:
 async def test_minute_revised_in_the_table_is_read_again() -> None:
     """Only that minute, once it has left the memory; the newest ones are known better here."""
     table = Table(*day_before(0))
-    prices = prices_of(table, newest=candle(0))
+    prices = prices_of(table, newest=update(0))
     async with reading(prices):
         await until(prices, lambda answer: answer.is_whole)
         traded = {"high": Decimal(7), "trade_count": 1, "volume": Decimal(2)}
@@ -162,9 +167,9 @@ async def test_minute_revised_in_the_table_is_read_again() -> None:
         answer = await until(prices, lambda answer: answer.prices.trade_count == 1)
         assert (answer.prices.high, answer.prices.volume) == (7, 2)
         for index in range(1, 4):
-            prices.candle_closed(candle(index))
+            prices.candle_closed(update(index))
             assert (await prices.of(["BTCUSDT"]))[0].prices.trade_count == 1
-        prices.candle_closed(candle(4))
+        prices.candle_closed(update(4))
         await until(prices, lambda answer: answer.prices.trade_count == 2)
     assert table.days_read == 1
 
@@ -173,18 +178,18 @@ async def test_minute_that_was_corrected_before_the_first_read_is_right_in_the_e
     """Memory has the stream's candle; another process had corrected the table before."""
     corrected = replace(candle(0), high=Decimal(7), trade_count=1, volume=Decimal(2))
     prices = prices_of(Table(*day_before(-1), corrected))
-    prices.candle_closed(candle(0))
+    prices.candle_closed(update(0))
     async with reading(prices):
         answer = await until(prices, lambda answer: answer.is_whole)
         assert answer.prices.trade_count == 0
         for index in range(1, 6):
-            prices.candle_closed(candle(index))
+            prices.candle_closed(update(index))
         await until(prices, lambda answer: answer.prices.trade_count == 1)
 
 
 async def test_deleted_minute_is_missing() -> None:
     table = Table(*day_before(0))
-    prices = prices_of(table, newest=candle(0))
+    prices = prices_of(table, newest=update(0))
     async with reading(prices):
         await until(prices, lambda answer: answer.is_whole)
         table.rows.remove(candle(-100))
@@ -195,7 +200,7 @@ async def test_deleted_minute_is_missing() -> None:
 
 async def test_outages_and_time_before_the_listing_are_excused() -> None:
     table = Table(*day_before(0, without=(-50, -51)))
-    prices = prices_of(table, newest=candle(0))
+    prices = prices_of(table, newest=update(0))
     async with reading(prices):
         answer = await until_read(prices)
         assert answer.missing_minutes == 2
@@ -232,7 +237,7 @@ async def test_everything_is_read_again_after_a_failure(monkeypatch: pytest.Monk
 async def test_readers_do_not_wait_for_an_unavailable_table() -> None:
     table = Table()
     table.failures = [TransientError("away")] * 9
-    prices = prices_of(table, newest=candle(1, "9"))
+    prices = prices_of(table, newest=update(1, "9"))
     async with reading(prices), asyncio.timeout(module.WAIT_S / 2):
         [answer] = await prices.of(["BTCUSDT"])
         assert (answer.prices.last, answer.is_whole) == (9, False)
@@ -244,8 +249,8 @@ async def test_old_repaired_minute_is_not_part_of_the_day() -> None:
     table = Table(candle(-1))
     prices = prices_of(table)
     assert await prices.of(["BTCUSDT"]) == []
-    prices.candle_closed(candle(0))
-    prices.candle_closed(candle(-2 * MINUTES))
+    prices.candle_closed(update(0))
+    prices.candle_closed(update(-2 * MINUTES))
     async with reading(prices):
         answer = await until_read(prices)
     assert (answer.prices.minute_count, table.days_read) == (2, 1)
@@ -271,7 +276,7 @@ async def test_day_restarts_when_the_ticker_is_reused(*, is_asked: bool) -> None
         assert await prices.of(["BTCUSDT"]) == []
     for index, first_id, close in ((0, 70_000, "99"), (1, 70_100, "98"), (2, 5, "3"), (3, 9, "4")):
         ids = {"first_trade_id": first_id, "last_trade_id": first_id, "trade_count": 1}
-        prices.candle_closed(replace(candle(index, close), **ids))
+        prices.candle_closed(CandleUpdate(replace(candle(index, close), **ids), is_closed=True))
     [answer] = await prices.of(["BTCUSDT"])
     day = answer.prices
     assert (day.open, day.high, day.last, day.minute_count) == (3, 4, 4, 2)
@@ -299,7 +304,8 @@ async def test_only_days_of_requested_symbols_are_computed(monkeypatch: pytest.M
     minutes = 2 * module.RECENT
     for index in range(minutes):
         for name in names:
-            prices.candle_closed(replace(candle(index, str(index + 1)), symbol=name))
+            other = replace(candle(index, str(index + 1)), symbol=name)
+            prices.candle_closed(CandleUpdate(other, is_closed=True))
     async with reading(prices):
         [answer] = await prices.of(["S07USDT"])
     asked = answer.prices
@@ -323,3 +329,25 @@ async def test_other_tasks_run_while_many_days_are_summed() -> None:
     await prices.of(names)
     task.cancel()
     assert turns >= len(names) // module.SYMBOLS_A_TURN
+
+
+async def test_quote_volume_is_null_while_that_of_a_minute_is_unknown() -> None:
+    traded = replace(
+        candle(0), trade_count=1, volume=Decimal(2), quote_volume=Decimal("2.12345678")
+    )
+    inexact = CandleUpdate(
+        replace(traded, quote_volume=Decimal("2.1234567890123456")),
+        is_closed=True,
+        has_quotes=False,
+    )
+    prices = prices_of(Table(*day_before(-1)), newest=inexact)
+    async with reading(prices):
+        answer = await until(prices, lambda answer: answer.is_whole)
+        assert (answer.prices.volume, answer.prices.quote_volume) == (2, None)
+        prices.candle_closed(update(1))
+        prices._newest = lambda _symbol: update(1)
+        [answer] = await prices.of(["BTCUSDT"])
+        assert answer.prices.quote_volume is None  # the minute before still lacks its kline
+        prices.candle_closed(CandleUpdate(traded, is_closed=True))
+        [answer] = await prices.of(["BTCUSDT"])
+        assert answer.prices.quote_volume == Decimal("2.12345678")

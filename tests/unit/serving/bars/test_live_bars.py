@@ -379,3 +379,30 @@ async def test_subscriber_can_receive_which_of_its_symbols_are_streamed() -> Non
             assert bars.streamed == {"BTCUSDT"}
             assert not some.drain()  # nothing new for it
             assert not plain.drain()
+
+
+async def test_bar_is_read_again_when_a_minute_leaves_memory_without_quotes() -> None:
+    """Its closed kline was lost: the table has the minute by REST, perhaps of another process."""
+    hour_us = HOUR.open_time_us(T0)
+    right = replace(candle(T0), quote_volume=Decimal("2.5"))
+    reads = []
+
+    def read(_symbol: str, newest_us: int) -> Parts:
+        reads.append(newest_us)
+        return (right,) if len(reads) > 1 else (), (), ()
+
+    async with running(read) as (live_bars, played):
+        with live_bars.subscribe(["BTCUSDT"], [HOUR]) as subscription:
+            played.publish(replace(update(0), status=None, has_quotes=False))
+            (bar,) = (await subscription.receive()).updates  # type: ignore[union-attr]
+            assert (bar.candle.open_time_us, bar.has_quotes) == (hour_us, False)
+            for index in range(1, MINUTES_KEPT + 1):
+                played.publish(update(index))
+            await until(lambda: len(reads) == 2)
+            async with asyncio.timeout(30):
+                while bar.minute_count <= MINUTES_KEPT or not bar.has_quotes:
+                    bars = await subscription.receive()
+                    assert bars is not None
+                    (bar,) = bars.updates
+    # Each other minute has 10.
+    assert bar.candle.quote_volume == Decimal("2.5") + 10 * MINUTES_KEPT

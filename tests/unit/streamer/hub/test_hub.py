@@ -11,6 +11,7 @@ from include.domain.candles import Status
 from include.domain.timeframes import MINUTE_US
 from streamer.hub.hub import CLOSED_MINUTES, MINUTES_PER_SYMBOL, Hub
 from tests.unit.streamer.played_exchange import (
+    ROUNDED,
     T0,
     kline_of,
     minute_trades,
@@ -157,8 +158,9 @@ async def test_newest_minute_is_available_on_request(hub: Hub, hub_events: HubEv
     one.on_trade(trade(9, T0 + MINUTE_US + 1, price="12.5"))
     newest = hub.newest("BTCUSDT")
     assert newest is not None
-    assert (newest.open_time_us, newest.close) == (T0 + MINUTE_US, Decimal("12.5"))
-    assert closed.open_time_us == T0
+    assert (newest.candle.open_time_us, newest.candle.close) == (T0 + MINUTE_US, Decimal("12.5"))
+    assert (newest.is_closed, newest.status) == (False, None)
+    assert (closed.candle.open_time_us, closed.status) == (T0, Status.VERIFIED)
 
 
 async def test_closed_kline_is_newer_than_the_last_open_one(
@@ -169,17 +171,19 @@ async def test_closed_kline_is_newer_than_the_last_open_one(
     one.on_kline(kline_of(trades[:3], T0, closed=False, at_us=T0 + MINUTE_US // 2))
     before = hub.newest("BTCUSDT")
     assert before is not None
-    assert before.last_trade_id == 3
+    assert before.candle.last_trade_id == 3
     closed = kline_of(trades, T0, closed=True, at_us=T0 + MINUTE_US)
     one.on_kline(closed)
-    assert hub.newest("BTCUSDT") == closed.candle("BTCUSDT")
+    newest = hub.newest("BTCUSDT")
+    assert newest is not None
+    assert newest.candle == closed.candle("BTCUSDT")
     assert one.minutes[T0].frame is None  # which would be kept for minutes
 
 
 async def test_each_closed_candle_is_reported_once(hub: Hub, hub_events: HubEvents) -> None:
     listed(hub, hub_events)
     told: list[int] = []
-    hub.on_closed = lambda candle: told.append(candle.open_time_us)
+    hub.on_closed = lambda update: told.append(update.candle.open_time_us)
     for _ in range(2):
         hub.publish_closed(rest_candidate(minute_trades(3, 1), 3))
     assert told == [T0 + 3 * MINUTE_US]
@@ -228,3 +232,16 @@ async def test_forgotten_closed_minute_is_not_published_as_open(
     with hub.subscribe() as subscription:
         opened = [one.candle.open_time_us for one in subscription.drain().updates]
         assert T0 not in opened
+
+
+async def test_quotes_that_cannot_be_aggregated_are_marked(hub: Hub, hub_events: HubEvents) -> None:
+    (one,) = listed(hub, hub_events, ROUNDED)
+    with hub.subscribe() as subscription:
+        one.on_trade(trade(1, T0 + 1))
+        await turn()
+        newest = hub.newest(ROUNDED.symbol)
+        assert newest is not None
+        assert not newest.has_quotes
+        hub.remove(ROUNDED.symbol)
+        (update,) = subscription.drain().updates  # waited in the mailbox
+        assert not update.has_quotes

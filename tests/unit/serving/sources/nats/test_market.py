@@ -176,4 +176,9 @@ async def test_symbol_dropped_during_a_disconnect_is_read(
             await until(lambda: one.market.statistics()["waiting"] == 0)
         one.table.rows = last_minutes("LUNAUSDT")
         await one.deliver(streamer(2), BarUpdate("1m", minute()))
-        await until(lambda: one.market.newest("LUNAUSDT") == one.table.rows[-1].candle)
+        await until(
+            lambda: (
+                (newest := one.market.newest("LUNAUSDT")) is not None
+                and newest.candle == one.table.rows[-1].candle
+            )
+        )

@@ -56,7 +56,9 @@ def test_minute_ends_in_the_same_state_in_any_order() -> None:
     for order in permutations([*lives, PARTIAL, UNCONFIRMED, VERIFIED, BY_REST]):
         states = MinuteStates()
         told = [one for update in order if (one := states.add(update)) is not None]
-        assert told[-1].candle == BY_REST.candle == states.newest("BTCUSDT")
+        newest = states.newest("BTCUSDT")
+        assert newest is not None
+        assert told[-1].candle == BY_REST.candle == newest.candle
         revisions = [one.is_revision for one in told if one.status is not None]
         assert revisions == [False] + [True] * (len(revisions) - 1)
 
@@ -81,7 +83,9 @@ def test_later_value_of_the_exchange_wins() -> None:
     states = MinuteStates()
     for close in ("5", "4"):
         assert states.add(closed(close, source=Source.REST))
-    assert states.newest("BTCUSDT") == minute(close="4")
+    newest = states.newest("BTCUSDT")
+    assert newest is not None
+    assert newest.candle == minute(close="4")
 
 
 def test_repeated_state_is_no_update() -> None:

@@ -97,7 +97,7 @@ async def test_ended_call_resumes_shortly_before_the_newest_minute() -> None:
         assert remote.now_us() == T0 + 32 * MINUTE_US
         newest = remote.newest("BTCUSDT")
         assert newest is not None
-        assert newest.open_time_us == T0 + 31 * MINUTE_US
+        assert newest.candle.open_time_us == T0 + 31 * MINUTE_US
         assert remote.newest("ETHUSDT") is None
         assert (remote.condition()["status"], remote.condition()["disconnects"]) == ("well", 1)
         changes.unsubscribe()
