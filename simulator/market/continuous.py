@@ -65,7 +65,7 @@ def continuous_klines(
     limit: int,
     is_latest: bool = False,
 ) -> list[Kline]:
-    """Return the klines of periods as one series, see `SimulatedMarket.klines`."""
+    """Return a single series of the klines of periods, see `SimulatedMarket.klines`."""
     if not periods:
         return []
     window = kline_window(

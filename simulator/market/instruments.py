@@ -374,7 +374,7 @@ def recorded_instrument(
     step: int = 1,
     amounts_like: tuple[int, int, int] | None = None,
 ) -> Instrument:
-    """Return the instrument of a symbol in a recording, of which nothing is generated.
+    """Return the instrument of a recorded symbol; it generates nothing.
 
     Args:
         amounts_like: lowest price, greatest quantity and number of trades; they bound the decimals

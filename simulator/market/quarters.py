@@ -107,7 +107,7 @@ def status_changes(delivery_us: int) -> list[int]:
 
 
 def delivery_status(delivery_us: int, at_us: int) -> DeliveryStatus:
-    """Return the status of a listed dated contract that is not halted."""
+    """Return the status of a listed dated contract; a halt does not change it."""
     if at_us < delivery_us - PRE_DELIVERY_US:
         return "TRADING"
     if at_us < delivery_us:

@@ -1,4 +1,4 @@
-"""Endpoints under `/futures/data`, which both futures markets have on hosts of their own.
+"""Endpoints under `/futures/data`, which both futures markets have, on separate hosts.
 
 Here they share a host, so the pair decides: pairs of USD-M end with their margin asset.
 """

@@ -294,3 +294,32 @@ async def test_futures_captures_of_2021_are_served(recorded_data: Path) -> None:
     sent = [f["data"] for f in frames if f["stream"] == "sushiusdt@aggTrade"]
     assert len(sent) > 20
     assert [row["a"] for row in rows] == [data["a"] for data in sent]
+
+
+@pytest.mark.recorded
+async def test_recording_of_coin_m_is_served_with_base_amounts(recorded_data: Path) -> None:
+    folder = recorded_data / "ws-coinm-20240808"
+    config = SimulatorConfig(
+        replay_files=tuple(sorted(folder.glob("*.gz"))),
+        replay_market="cm",
+        replay_speed=None,
+        replay_start="immediately",
+    )
+    trades = [
+        json.loads(line.partition(" ")[2])["data"]
+        for file in config.replay_files
+        for line in gzip.decompress(file.read_bytes()).decode().splitlines()
+        if "@trade" in line
+    ]
+    async with Exchange(config) as exchange, httpx.AsyncClient(timeout=30) as client:
+        async with asyncio.timeout(60):
+            while not (await client.get(f"{exchange.control_url}/sim/replay")).json()["finished"]:
+                await asyncio.sleep(0.05)
+        query = {"symbol": "BTCUSD_PERP", "interval": "1m"}
+        rows = (await client.get(f"{exchange.cm_rest_url}/dapi/v1/klines", params=query)).json()
+    assert len(rows) == 10
+    for row in rows:
+        minute = [one for one in trades if row[0] <= one["T"] <= row[6]]
+        assert (row[5], row[8]) == (str(sum(int(one["q"]) for one in minute)), len(minute))
+        amount = sum(Decimal(one["q"]) * 100 / Decimal(one["p"]) for one in minute)
+        assert Decimal(row[7]) == amount.quantize(Decimal("1e-8"))
