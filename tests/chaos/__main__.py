@@ -220,7 +220,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--basic",
         action="store_true",
-        help="no stops beyond the lookback, tight weight, trades at bounds, TLS, or jobs",
+        help="no long stops, tight weight, trades at bounds, TLS, small buffers, refusals, jobs",
     )
     parser.add_argument(
         "--strict",

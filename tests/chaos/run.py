@@ -24,9 +24,18 @@ from include.jobs.klines.repair import repair_gaps
 from simulator.faults.plan import PlanError
 from simulator.server import ExchangeThread
 from tests.chaos.oracle.capture.captured import Judge, rows_captured
+from tests.chaos.oracle.capture.exchanged import trades_of
 from tests.chaos.oracle.delivered import Delivered
 from tests.chaos.oracle.ledgers import given_up, reused_tickers
 from tests.chaos.oracle.marts import listings, wrong_bars
+from tests.chaos.oracle.meanwhile.promises import (
+    closed_by_unconfirmed,
+    closed_too_early,
+    lost_between_memory_and_table,
+    repaired_too_early,
+    still_dead,
+)
+from tests.chaos.oracle.meanwhile.witness import Witness
 from tests.chaos.oracle.readers import unpublished, wrong_in_view
 from tests.chaos.oracle.verdict import (
     MAX_REPORTED,
@@ -57,8 +66,8 @@ PATIENCE_S = 180.0
 START_TIMEOUT_S = 60.0
 REPAIR_EVERY_S = 1.0
 REPAIR_AFTER_S = 10.0
-"""Younger gaps are the streamer's; older ones the DAG's, whose job is run here. A try of the
-streamer takes a second at most, and it has a calm of some for it."""
+"""Younger gaps are the streamer's; older ones the DAG's, whose job is run here. The streamer has as
+long a calm before the first job: until then bans and outages kept it from repairing."""
 CLAIMS_END_AFTER_S = 45.0
 """Of calm, after which claims of killed streamers count as expired, for they last 15 minutes."""
 READERS_TIMEOUT_S = 10.0
@@ -210,8 +219,10 @@ class _Run:
         self._repaired_s = 0.0
         self._claims_end_s: float | None = None
         self._calm_us = 0
+        self._calm_s = 0.0
         self._delivered = Delivered(exchange)
         self._reader = Reader(streamer, exchange.clock.now_us)
+        self._witness = Witness(database.url)
         self._outcome = Outcome(scenario.seed)
 
     def all(self) -> Outcome:
@@ -219,6 +230,7 @@ class _Run:
         self._streamer.start()
         began_us = self._first_rows(SYMBOLS, START_TIMEOUT_S)
         self._reader.start()
+        self._witness.start()
         if self._scenario.has_jobs:
             self._jobs.start()
         self._faults(self._now_us())
@@ -231,6 +243,7 @@ class _Run:
         true = truth(self._exchange, began_us, until_us)
         self._await_equality(true, began_us, until_us)
         self._check_readers(true, until_us)
+        self._check_promises(true)
         self._streamer.terminate()
         self._check_marts()
         self._check_that_nothing_is_left()
@@ -250,6 +263,7 @@ class _Run:
             self._jobs.stop()
         finally:
             self._reader.stop()
+            self._witness.stop()
         self._exchange.call(self._serving.cancel)
 
     def failure_report(self, error: Exception) -> str:
@@ -344,10 +358,10 @@ class _Run:
                 reused=reused, given_up=ended, evidence=self._delivered,
             ) or judge.differences(
                 url, self._scenario.capture, began_us, until_us, calm_us=self._calm_us
-            )  # fmt: skip
+            ) or still_dead(self._streamer.entries(), self._traded(true, until_us))  # fmt: skip
             return not found
 
-        calm_s = time.monotonic()
+        self._calm_s = calm_s = time.monotonic()
         self._claims_end_s = calm_s + CLAIMS_END_AFTER_S
         try:
             self._until(is_equal, "the table of the exchange", self._patience_s)
@@ -376,6 +390,28 @@ class _Run:
         if found:
             raise AssertionError(f"readers saw {len(found)} differences:\n{shortened(found)}")
 
+    def _traded(self, true: Truth, until_us: int) -> list[str]:
+        """Symbols of which the exchange has trades since the calm began."""
+        return [
+            symbol
+            for symbol in true
+            if trades_of(self._exchange, "agg_trades", symbol, self._calm_us, until_us)
+        ]
+
+    def _check_promises(self, true: Truth) -> None:
+        """Check what the streamer did on its way: its ledger, and what it requested again."""
+        self._witness.stop()
+        url, ended = self._database.url, given_up(self._exchange)
+        found = closed_by_unconfirmed(url)
+        found += closed_too_early(self._witness.closed_too_early, true, ended)
+        if "failover" not in self._outcome.strikes:
+            found += lost_between_memory_and_table(url, true, self._delivered)
+        found += repaired_too_early(
+            self._streamer.logged("repair_postponed"), self._exchange.clock.time_at
+        )
+        if found:
+            raise AssertionError(f"{len(found)} promises were broken:\n{shortened(found)}")
+
     def _check_marts(self) -> None:
         """Check that bars built while parts were struck equal the minutes after one more build."""
         if not self._scenario.has_jobs:
@@ -391,7 +427,8 @@ class _Run:
         if self._claims_end_s is not None and time.monotonic() >= self._claims_end_s:
             expire_claims(self._database.url)
             self._claims_end_s = None
-        if time.monotonic() >= self._repaired_s + REPAIR_EVERY_S:
+        is_theirs = time.monotonic() >= self._calm_s + REPAIR_AFTER_S
+        if is_theirs and time.monotonic() >= self._repaired_s + REPAIR_EVERY_S:
             with suppress(TransientError):
                 repair_gaps(settings=self._settings, worker="chaos", older_than_s=REPAIR_AFTER_S)
             self._repaired_s = time.monotonic()

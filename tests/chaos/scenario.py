@@ -12,7 +12,12 @@ from typing import Any, Final
 from include.domain.timeframes import MINUTE_US
 from simulator.config import SimulatorConfig
 from simulator.faults.chance import chosen_kinds, draw_plan
-from tests.chaos.stage.strikes import Strike, draw_long_stops, draw_strikes
+from tests.chaos.stage.strikes import (
+    Strike,
+    draw_long_stops,
+    draw_refused_rows,
+    draw_strikes,
+)
 
 SPOT: Final = ("BTCUSDT", "ETHBTC", "PEPEUSDT", "OPUSDT")
 UM: Final = ("BTCUSDT", "PEPEUSDT")
@@ -54,6 +59,9 @@ STREAMS_A_CONNECTION: Final = (2, 4, 6, 1_024)
 """With 2, each symbol has a separate connection, which is silent while the symbol is halted."""
 
 TLS_SHARE: Final = 0.3
+SMALL_BUFFERS: Final = (12, 3_000)
+"""Candles and captured rows in memory: two minutes, and some tenths of a real second."""
+SMALL_SHARE: Final = 0.4
 MAX_LATE_S = 0.2
 """Real: where the machine cannot keep up, the exchange waits, and its frames are no later."""
 
@@ -74,8 +82,9 @@ class Scenario:
         weight_limit: request weight of a minute of the exchange, if it binds.
         trades_at_bounds: whether each minute has trades in its first and last instant.
         is_tls: whether connections to the exchange use TLS, with the run's own authority.
+        buffers: candles and captured rows that the streamer holds at most; None as by default.
         has_jobs: whether repairs and builds of the marts run beside the faults.
-        is_basic: drawn without the five above.
+        is_basic: drawn without the six above, and without refused rows.
     """
 
     seed: int
@@ -93,6 +102,7 @@ class Scenario:
     weight_limit: int | None = None
     trades_at_bounds: bool = False
     is_tls: bool = False
+    buffers: tuple[int, int] | None = None
     has_jobs: bool = False
     is_basic: bool = False
 
@@ -125,8 +135,8 @@ def draw(seed: int, *, minutes: float, speed: float, is_basic: bool = False) -> 
     Args:
         minutes: simulated minutes of faults.
         speed: simulated seconds per real second.
-        is_basic: leave out long stops, tight request weight, trades at the bounds of minutes, TLS
-            and jobs, as when the seeds of ``FOUND`` were drawn.
+        is_basic: leave out long stops, tight request weight, trades at the bounds of minutes, TLS,
+            small buffers, refused rows and jobs, as when the seeds of ``FOUND`` were drawn.
     """
     draws = random.Random(f"chaos {seed}")
     # Each second run begins shortly before a midnight, each fourth before a month's end.
@@ -141,6 +151,14 @@ def draw(seed: int, *, minutes: float, speed: float, is_basic: bool = False) -> 
     if not is_basic and minutes >= LONG_MINUTES and others.random() < 0.5:
         lookback_minutes = others.randint(20, 40)
         stops = draw_long_stops(others, minutes=minutes, lookback_minutes=lookback_minutes)
+    weight_limit = None if is_basic else others.choice((None, None, TIGHT_WEIGHT))
+    trades_at_bounds = not is_basic and others.random() < 0.5
+    is_tls = not is_basic and others.random() < TLS_SHARE
+    has_jobs = not is_basic and minutes >= LONG_MINUTES and others.random() < 0.5
+    further = random.Random(f"chaos buffers and refused rows {seed}")
+    has_small_buffers = not is_basic and further.random() < SMALL_SHARE
+    if not is_basic and not has_jobs:  # a job fails with a refused row
+        stops += draw_refused_rows(further, minutes=minutes, speed=speed)
     return Scenario(
         seed=seed,
         minutes=minutes,
@@ -158,10 +176,11 @@ def draw(seed: int, *, minutes: float, speed: float, is_basic: bool = False) -> 
         wanted=draws.choice(list(WANTED)),
         capture=capture,
         lookback_minutes=lookback_minutes,
-        weight_limit=None if is_basic else others.choice((None, None, TIGHT_WEIGHT)),
-        trades_at_bounds=not is_basic and others.random() < 0.5,
-        is_tls=not is_basic and others.random() < TLS_SHARE,
-        has_jobs=not is_basic and minutes >= LONG_MINUTES and others.random() < 0.5,
+        weight_limit=weight_limit,
+        trades_at_bounds=trades_at_bounds,
+        is_tls=is_tls,
+        buffers=SMALL_BUFFERS if has_small_buffers else None,
+        has_jobs=has_jobs,
         is_basic=is_basic,
     )
 

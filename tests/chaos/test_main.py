@@ -102,7 +102,7 @@ def test_seeds_without_a_server_fail_one_after_the_other(monkeypatch: pytest.Mon
 
 def test_waits_of_the_streamer_can_be_shortened() -> None:
     """The program changes constants by name; a renamed one ends it."""
-    command = [sys.executable, "-m", "tests.chaos.stage.hurried", "10", "60", "8", "--help"]
+    command = [sys.executable, "-m", "tests.chaos.stage.hurried", "10", "60", "8", "9", "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "stream" in done.stdout

@@ -96,9 +96,11 @@ def test_basic_plan_has_the_same_faults_without_long_stops_and_limits() -> None:
         basic = draw(seed, minutes=LONG_MINUTES, speed=300, is_basic=True)
         full = draw(seed, minutes=LONG_MINUTES, speed=300)
         assert basic.entries == full.entries
-        assert basic.strikes == tuple(one for one in full.strikes if "long" not in one.kind)
+        further = {"long_stop", "long_outage", "refuse_rows"}
+        assert basic.strikes == tuple(one for one in full.strikes if one.kind not in further)
         assert (basic.weight_limit, basic.trades_at_bounds, basic.is_tls) == (None, False, False)
         assert not basic.has_jobs
+        assert basic.buffers is None
 
 
 def test_half_of_the_long_runs_have_jobs() -> None:

@@ -50,6 +50,7 @@ class Blows:
             "postgres_restart": (database.shut_down, database.start),
             "postgres_hangs_up": (database.hang_up, lambda: None),
             "postgres_freeze": (database.freeze, database.thaw),
+            "refuse_rows": (database.refuse_rows, database.accept_rows),
             "read_only": (
                 lambda: database.set_read_only(True),
                 lambda: database.set_read_only(False),

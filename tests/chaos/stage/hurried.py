@@ -1,8 +1,9 @@
 """``candelabra`` beside an exchange with a fast clock: waits between retries are shortened.
 
-Run as a program: ``python -m tests.chaos.stage.hurried FACTOR SPEED STREAMS stream …``. ``SPEED``
-is the exchange's clock speed, ``STREAMS`` the maximum streams of a connection. Nothing else of the
-program changes; settings come as settings.
+Run as a program: ``python -m tests.chaos.stage.hurried FACTOR SPEED STREAMS ROWS stream …``.
+``SPEED`` is the exchange's clock speed, ``STREAMS`` the maximum streams of a connection, ``ROWS``
+the candles in memory while PostgreSQL is away (0: as set; the setting has a higher minimum).
+Nothing else of the program changes; settings come as settings.
 """
 
 from __future__ import annotations
@@ -96,6 +97,13 @@ def narrow(streams: int) -> None:
     _give("streamer.capture.app", "CaptureFeeds", max_streams=streams)
 
 
+def hold(rows: int) -> None:
+    """Let the writer hold this many candles at most."""
+    app = importlib.import_module("streamer.app")
+    made = app.CandleWriter
+    app.CandleWriter = lambda *given, **named: made(*given, **{**named, "buffer_rows": rows})
+
+
 def _of(module: str, name: str) -> float:
     return float(getattr(importlib.import_module(module), name))
 
@@ -107,10 +115,12 @@ def _give(module: str, name: str, **defaults: object) -> None:
 
 
 if __name__ == "__main__":
-    factor, speed, streams = (float(sys.argv.pop(1)) for _ in range(3))
+    factor, speed, streams, rows = (float(sys.argv.pop(1)) for _ in range(4))
     hurry(factor)
     carry_on(speed, factor)
     narrow(int(streams))
+    if rows:
+        hold(int(rows))
     from cli.app import main
 
     main()

@@ -136,6 +136,11 @@ class StreamerProcess:
         lines = [line for line in self.log_file.read_text().splitlines() if event in line]
         return [json.loads(line) for line in lines if _event(line) == event]
 
+    def entries(self) -> list[dict[str, Any]]:
+        """All log entries, in order."""
+        lines = self.log_file.read_text().splitlines()
+        return [json.loads(line) for line in lines if _event(line) != NO_EVENT]
+
     def tracebacks(self) -> int:
         """Uncaught errors; libraries may write other lines that are not events."""
         return self.log_file.read_text().count("Traceback (most recent call last)")

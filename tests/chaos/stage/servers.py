@@ -23,6 +23,22 @@ PASSWORD = "chaos"
 MAX_DROP_S = 60.0
 """A server whose disk stalls ends no session for as long."""
 DROP_EVERY_S = 1.0
+REFUSED = ("ETHBTC", "PEPEUSDT.P")
+"""Symbols of ``Database.refuse_rows``: not all that end a minute together."""
+_REFUSAL = """
+CREATE TABLE ops.chaos_refused (symbol text PRIMARY KEY);
+CREATE FUNCTION ops.chaos_refuse() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF EXISTS (SELECT FROM ops.chaos_refused AS r WHERE r.symbol = new.symbol) THEN
+        RAISE check_violation USING MESSAGE = 'chaos refuses this row';
+    END IF;
+    RETURN new;
+END
+$$;
+CREATE TRIGGER chaos_refuses BEFORE INSERT OR UPDATE ON market.candles_1m
+FOR EACH ROW EXECUTE FUNCTION ops.chaos_refuse();
+"""
+"""Made once: later, its locks could deadlock with a merge."""
 LAG_S = 0.4
 """Real: two minutes of the exchange where its clock runs 300 times as fast."""
 
@@ -120,6 +136,19 @@ class Database:
             with suppress(ProcessLookupError):
                 os.kill(child, number)
 
+    def refuse_rows(self) -> None:
+        """Refuse candles of some symbols, as a constraint does that an operator has added."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute(
+                "INSERT INTO ops.chaos_refused SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING",
+                (list(REFUSED),),
+            )
+
+    def accept_rows(self) -> None:
+        """The end of ``refuse_rows``."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute("DELETE FROM ops.chaos_refused")
+
     def set_read_only(self, value: bool) -> None:
         """As a primary that became a standby: all sessions are refused when they write."""
         with psycopg.connect(self._server.url("postgres"), autocommit=True) as connection:
@@ -141,7 +170,10 @@ def chaos_server(folder: Path) -> Iterator[EmbeddedPostgres]:
     folder.chmod(0o755)
     settings = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
     with EmbeddedPostgres(folder / "pg", port=steady_port(), settings=settings) as server:
-        migrate(server.create_database(TEMPLATE))
+        template_url = server.create_database(TEMPLATE)
+        migrate(template_url)
+        with psycopg.connect(template_url) as connection:
+            connection.execute(_REFUSAL)
         with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
             for role in (STREAMER, JOBS, DBT):
                 connection.execute(

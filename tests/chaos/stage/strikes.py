@@ -19,6 +19,7 @@ TARGETS: Final[dict[str, Target]] = {
     "postgres_hangs_up": "postgres",
     "postgres_freeze": "postgres",
     "read_only": "postgres",
+    "refuse_rows": "postgres",
     "long_stop": "streamer",
     "long_outage": "postgres",
 }
@@ -82,6 +83,15 @@ def draw_strikes(draws: random.Random, *, minutes: float, speed: float) -> tuple
         Strike(at_us, kind, draws.randrange(longest_us))
         for at_us, kind in zip(moments, kinds, strict=True)
     )
+
+
+def draw_refused_rows(draws: random.Random, *, minutes: float, speed: float) -> tuple[Strike, ...]:
+    """In half of the runs: PostgreSQL refuses some rows for a while, and takes the others."""
+    if draws.random() < 0.5:
+        return ()
+    at_us = round(draws.uniform(0.1, 0.9) * minutes * 60_000_000)
+    down_us = round(draws.uniform(0.3, 0.9) * LONGEST_DOWN_S * speed * 1_000_000)
+    return (Strike(at_us, "refuse_rows", down_us),)
 
 
 def draw_long_stops(
