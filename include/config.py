@@ -274,6 +274,9 @@ class Settings(BaseSettings):
         le=65_535,
         description="0: the system chooses; empty: 50051, or a free port if taken.",
     )
+    grpc_calls_per_client: int = Field(
+        default=500, ge=1, le=1_000, description="Concurrent gRPC calls of a client."
+    )
     grpc_tls_cert_file: Path | None = Field(
         default=None, description="PEM file of the certificate; with it gRPC accepts TLS only."
     )

@@ -55,6 +55,7 @@ def create_app(
     allowed_origins: Sequence[str] = (),
     requests_per_minute: int,
     sockets_per_client: int = SOCKETS_PER_CLIENT,
+    refused: Counter[str] | None = None,
 ) -> FastAPI:
     """Build the HTTP application.
 
@@ -71,6 +72,7 @@ def create_app(
         allowed_origins: other sites whose pages may send requests.
         requests_per_minute: maximum requests of a client in a minute.
         sockets_per_client: maximum WebSocket connections of a client.
+        refused: counts what was refused to clients with too many, by interface.
     """
     app = FastAPI(
         title="Candelabra",
@@ -87,6 +89,8 @@ def create_app(
     )  # fmt: skip
     app.state.context.auth = auth = auth or AuthService()
     app.state.context.sockets.max_per_client = sockets_per_client
+    if refused is not None:
+        app.state.context.refused = refused
     app.state.broadcasters = broadcasters = BarBroadcasters(live_bars)
     app.state.context.sockets.conflated = lambda: broadcasters.conflated
     app.state.login_limits = LoginLimits()

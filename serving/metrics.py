@@ -35,6 +35,12 @@ SERVING_METRICS = {
     ),
     "candelabra_serving_websockets": Declared("gauge", "Open WebSockets."),
     "candelabra_serving_websockets_accepted": Declared("counter", "WebSockets opened so far."),
+    "candelabra_serving_refused": Declared(
+        "counter",
+        "WebSockets and gRPC calls refused to clients that had too many, by interface: "
+        "websocket, grpc.",
+        ("interface",),
+    ),
     "candelabra_serving_subscriptions": Declared(
         "gauge", "Subscriptions by channel: candles, trades, book.", ("channel",)
     ),
@@ -108,6 +114,8 @@ class ServingCollector(Collector):
             yield "requests", (status,), self._counts[status]
         yield "websockets", (), context.sockets.open
         yield "websockets_accepted", (), context.sockets.accepted
+        for interface in ("websocket", "grpc"):
+            yield "refused", (interface,), context.refused[interface]
         yield "subscriptions", ("candles",), context.live_bars.subscribers
         if (ticks := context.ticks) is not None:
             yield "subscriptions", ("trades",), ticks.trades.subscribers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -116,6 +117,7 @@ async def served(settings: Settings, market: ServedMarket, *, url: str) -> Async
         history, streamed=market.streamed, newest=market.newest, now_us=market.now_us
     )
     market.on_closed(prices.candle_closed)
+    refused: Counter[str] = Counter()
     listening = asyncio.create_task(live_bars.run(), name="board")
     reading = asyncio.create_task(prices.run(), name="prices")
     hearing = asyncio.create_task(auth.run(), name="access")
@@ -123,9 +125,11 @@ async def served(settings: Settings, market: ServedMarket, *, url: str) -> Async
         async with AsyncExitStack() as stack:
             yield Served(
                 live_bars,
-                await stack.enter_async_context(_grpc(settings, market, live_bars, history, auth)),
                 await stack.enter_async_context(
-                    _api(settings, market, live_bars, history, prices, auth)
+                    _grpc(settings, market, live_bars, history, auth, refused)
+                ),
+                await stack.enter_async_context(
+                    _api(settings, market, live_bars, history, prices, auth, refused)
                 ),
                 listening,
             )
@@ -215,6 +219,7 @@ async def _grpc(
     live_bars: LiveBars,
     history: ReadPool,
     auth: AuthService,
+    refused: Counter[str],
 ) -> AsyncIterator[str]:
     if not settings.grpc:
         yield ""
@@ -229,6 +234,8 @@ async def _grpc(
         certificate=settings.grpc_tls_cert_file,
         key=settings.grpc_tls_key_file,
         auth=auth,
+        calls_per_client=settings.grpc_calls_per_client,
+        on_refused=lambda: refused.update(["grpc"]),
     ) as address:
         yield address
 
@@ -241,6 +248,7 @@ async def _api(
     history: ReadPool,
     prices: DayPriceCache,
     auth: AuthService,
+    refused: Counter[str],
 ) -> AsyncIterator[str]:
     if not settings.api:
         yield ""
@@ -260,6 +268,7 @@ async def _api(
         allowed_origins=settings.api_allowed_origins,
         requests_per_minute=settings.api_requests_per_minute,
         sockets_per_client=settings.api_sockets_per_client,
+        refused=refused,
     )
     place = Place(
         settings.api_host,

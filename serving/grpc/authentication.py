@@ -11,13 +11,11 @@ import grpc
 from include.errors import PermanentError, TransientError
 from serving.auth.middleware import bearer_of
 from serving.auth.service import AuthService, Principal
+from serving.grpc.handlers import Handler, handler_like
 
 OPEN_SERVICE = "/grpc.health.v1.Health/"
 LOGIN_HINT = "send an API token as metadata: authorization: Bearer …"
 ENDED = "the token has ended"
-
-Handler = Any
-"""``grpc.RpcMethodHandler``, which has no types."""
 
 
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -57,7 +55,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                             await context.abort(grpc.StatusCode.UNAUTHENTICATED, ENDED)
                         yield answer
 
-        return _like(handler, until_ended)
+        return handler_like(handler, until_ended)
 
 
 def _refusing(handler: Handler, status: grpc.StatusCode, why: str) -> Handler:
@@ -68,19 +66,4 @@ def _refusing(handler: Handler, status: grpc.StatusCode, why: str) -> Handler:
         await context.abort(status, why)
         yield None  # never reached; makes this an async generator
 
-    return _like(handler, refuse_stream if handler.response_streaming else refuse)
-
-
-def _like(handler: Handler, call: Callable[..., Any]) -> Handler:
-    """A handler of the same kind that calls another function."""
-    make = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
-    return make(
-        call,
-        request_deserializer=handler.request_deserializer,
-        response_serializer=handler.response_serializer,
-    )
+    return handler_like(handler, refuse_stream if handler.response_streaming else refuse)

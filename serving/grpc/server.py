@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +19,7 @@ from include.config import GRPC_PORT as DEFAULT_PORT
 from include.errors import PermanentError
 from serving.auth.service import AuthService
 from serving.grpc.authentication import TokenInterceptor
+from serving.grpc.call_limit import CallLimitInterceptor
 from serving.grpc.market_data import MarketData
 from serving.grpc.reflection import enable_reflection
 from serving.grpc.tick_streams import NO_MESSAGE
@@ -28,6 +31,7 @@ log = structlog.get_logger(__name__)
 SERVICE = pb.DESCRIPTOR.services_by_name["MarketData"].full_name
 MAX_CALLS = 1_000
 """Concurrent calls; further callers should retry later."""
+CALLS_PER_CLIENT = 500
 MAX_REQUEST_BYTES = 1 << 20
 KEEPALIVE_MS = 30_000
 """A peer that answers no ping for this and the timeout below counts as gone."""
@@ -47,6 +51,8 @@ async def grpc_serving(
     certificate: Path | None = None,
     key: Path | None = None,
     auth: AuthService | None = None,
+    calls_per_client: int = CALLS_PER_CLIENT,
+    on_refused: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[str]:
     """Serve ``MarketData``; yields the address, host and port.
 
@@ -55,6 +61,8 @@ async def grpc_serving(
         port: 0 lets the system choose; None is 50051, or any port if that is taken.
         certificate, key: PEM files; with them the server requires TLS.
         auth: authenticates callers, if accounts are required.
+        calls_per_client: maximum concurrent calls of a client.
+        on_refused: called for each call beyond that.
 
     Raises:
         PermanentError: the address or port is unavailable, or a file cannot be read.
@@ -62,6 +70,7 @@ async def grpc_serving(
     credentials = _credentials(certificate, key)
     server = grpc.aio.server(
         interceptors=[
+            CallLimitInterceptor(calls_per_client, on_refused),
             *([TokenInterceptor(auth)] if auth is not None and auth.is_required else []),
             _Decoding(),
         ],
@@ -126,8 +135,13 @@ class _Decoding(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         if handler.response_streaming:
 
             async def stream(body: bytes, context: Any) -> AsyncIterator[Any]:
-                async for answer in handler.unary_stream(await decoded(body, context), context):
-                    yield answer
+                answers = handler.unary_stream(await decoded(body, context), context)
+                if inspect.isawaitable(answers):  # ``Watch`` of health writes to the context
+                    await answers
+                    return
+                async with contextlib.aclosing(answers):
+                    async for answer in answers:
+                        yield answer
 
             return grpc.unary_stream_rpc_method_handler(
                 stream, response_serializer=handler.response_serializer

@@ -98,6 +98,7 @@ class Context:
         latest: the newest bars of any timeframe.
         response_cache: responses about closed minutes.
         sockets: WebSocket counters.
+        refused: counts WebSockets and gRPC calls of clients with too many, by interface.
         auth: authenticates requests.
         is_remote: the market comes from another process.
     """
@@ -118,6 +119,7 @@ class Context:
     latest: LatestBars = field(init=False)
     response_cache: ResponseCache = field(default_factory=ResponseCache)
     sockets: Sockets = field(default_factory=lambda: Sockets(SOCKETS_PER_CLIENT))
+    refused: Counter[str] = field(default_factory=Counter)
     _listings: list[Listing] | None = None
     _newest_listings: dict[str, Listing] = field(default_factory=dict)
     _read_s: float = 0.0

@@ -71,6 +71,7 @@ async def websocket(socket: WebSocket) -> None:
         return
     client = network_of(socket.client.host if socket.client else "").name
     if not context.sockets.has_room(client):
+        context.refused["websocket"] += 1
         text = f"more than {context.sockets.max_per_client:,} connections; close one first"
         await socket.send_denial_response(answer(HTTPStatus.TOO_MANY_REQUESTS, text))
         return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -295,6 +296,49 @@ async def test_oversized_requests_and_excess_calls_are_refused(
         await call.read()
         with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
             await stream(pb.StreamCandlesRequest(), timeout=10).read()
+
+
+async def test_client_with_too_many_calls_is_refused_until_it_ends_one(stored_url: str) -> None:
+    refused: list[str] = []
+    limit = {"calls_per_client": 2, "on_refused": lambda: refused.append("one")}
+    async with serving(stored_url, **limit) as address, AsyncExitStack() as stack:
+        # Each connection is the same client.
+        stubs = [
+            services.MarketDataStub(
+                await stack.enter_async_context(
+                    grpc.aio.insecure_channel(
+                        address, options=[("grpc.use_local_subchannel_pool", 1)]
+                    )
+                )
+            )
+            for _ in range(3)
+        ]
+        calls = [one.StreamCandles(pb.StreamCandlesRequest(), timeout=30) for one in stubs[:2]]
+        for call in calls:
+            await call.read()
+        with pytest.raises(grpc.aio.AioRpcError, match="more than 2 concurrent calls") as failure:
+            await stubs[2].StreamCandles(pb.StreamCandlesRequest(), timeout=10).read()
+        assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.aio.AioRpcError, match="more than 2 concurrent calls"):
+            await stubs[2].ListInstruments(pb.ListInstrumentsRequest(), timeout=10)
+        assert len(refused) == 2
+        calls[0].cancel()
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(grpc.aio.AioRpcError):
+                    assert await stubs[2].ListInstruments(pb.ListInstrumentsRequest(), timeout=10)
+                    break
+                await asyncio.sleep(0.01)
+        calls[1].cancel()
+
+
+async def test_health_is_streamed(stored_url: str) -> None:
+    async with serving(stored_url) as address, grpc.aio.insecure_channel(address) as channel:
+        call = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(), timeout=10
+        )
+        assert (await call.read()).status == health_pb2.HealthCheckResponse.SERVING
+        call.cancel()
 
 
 async def test_resumed_minutes_come_from_the_table(stored_url: str) -> None:

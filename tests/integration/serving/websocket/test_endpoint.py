@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -358,12 +359,15 @@ async def test_reader_receives_dropped_and_resumed_symbols() -> None:
 
 
 async def test_client_with_too_many_connections_is_refused_until_it_closes_one() -> None:
-    async with open_to(sockets_per_client=2) as (address, _, _), connect_twice(address) as first:
+    refused: Counter[str] = Counter()
+    limit = {"sockets_per_client": 2, "refused": refused}
+    async with open_to(**limit) as (address, _, _), connect_twice(address) as first:
         with pytest.raises(InvalidStatus) as refusal:
             async with connect(f"ws://{address}/api/v1/ws"):
                 pass
         assert refusal.value.response.status_code == 429
         assert b"more than 2 connections" in refusal.value.response.body
+        assert refused == {"websocket": 1}
         await first.close()
         async with asyncio.timeout(10):
             while True:
