@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from include.counts import counted
 from include.errors import PermanentError, TransientError
 
 log = structlog.get_logger(__name__)
@@ -62,7 +63,7 @@ def unknown(detail: str) -> Problem:
 def shown(value: object) -> str:
     """Quote a value for a message, shortened to a useful length."""
     text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({len(text)} characters)"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}… ({counted(len(text), 'character')})"
 
 
 def add_problems(app: FastAPI) -> None:

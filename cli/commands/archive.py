@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from include.counts import counted
+
 if TYPE_CHECKING:
     from include.config import Settings
     from include.store.storage.archive import ArchivedDay
@@ -95,10 +97,12 @@ def _verify(settings: Settings, days: list[ArchivedDay]) -> None:
             bad += 1
             typer.secho(f"{one.path}: {error}", err=True, fg=typer.colors.RED)
         else:
-            typer.echo(f"{one.path}: {one.rows:,} rows verified")
+            typer.echo(f"{one.path}: {counted(one.rows, 'row')} verified")
     if bad:
         typer.secho(
-            f"{bad} of {len(days)} files failed verification", err=True, fg=typer.colors.RED
+            f"{bad:,} of {counted(len(days), 'file')} failed verification",
+            err=True,
+            fg=typer.colors.RED,
         )
         sys.exit(1)
 
@@ -110,7 +114,7 @@ def _restore(settings: Settings, days: list[ArchivedDay], keep_days: int) -> Non
     for one in days:
         done = restore_day(settings=settings, archived=one, until=until)
         typer.echo(
-            f"{one.table.name} {one.day}: {done.inserted:,} of {done.rows:,} rows "
+            f"{one.table.name} {one.day}: {done.inserted:,} of {counted(done.rows, 'row')} "
             f"restored, kept until {until:%Y-%m-%d %H:%M}Z"
         )
 
@@ -134,14 +138,16 @@ def _write(settings: Settings) -> None:
         raise PermanentError("set RAW_RETENTION_DAYS to the number of days to keep in the tables")
 
     def tell(day: RawDay) -> None:
-        typer.echo(f"{day.table.name} {day.day}: {day.bytes:,} bytes in the table")
+        typer.echo(f"{day.table.name} {day.day}: {counted(day.bytes, 'byte')} in the table")
 
     now = datetime.now(UTC)
     done = archive_days(settings=settings, before=oldest_kept(settings, now), now=now, on_day=tell)
     typer.echo(
-        f"{done.archived} days written, {done.rows:,} rows in {done.file_bytes:,} bytes; "
-        f"{done.dropped} partitions dropped, {done.freed_bytes:,} bytes freed; "
-        f"{done.kept} restored days left in their tables for now"
+        f"{counted(done.archived, 'day')} written, {counted(done.rows, 'row')} in "
+        f"{counted(done.file_bytes, 'byte')}; "
+        f"{counted(done.dropped, 'partition')} dropped, "
+        f"{counted(done.freed_bytes, 'byte')} freed; "
+        f"{counted(done.kept, 'restored day')} left in the tables for now"
     )
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from include.counts import counted
+
 
 def backup(
     file: Annotated[Path, typer.Argument(help="File to write; FILE.sha256 gets its checksum.")],
@@ -30,7 +32,7 @@ def backup(
     settings = settings_here()
     configure_command_logs("WARNING", settings.log_format)
     done = run_backup(settings=settings, file=file, folders=_folders())
-    typer.echo(f"{done.path}: {done.bytes:,} bytes, SHA-256 {done.sha256}")
+    typer.echo(f"{done.path}: {counted(done.bytes, 'byte')}, SHA-256 {done.sha256}")
     if any(settings.archive.glob("*/*/*.parquet")):
         typer.echo(f"not in it: the archived days below {settings.archive}; copy that folder, too")
 

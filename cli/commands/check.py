@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from include.counts import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -142,15 +144,16 @@ def show(report: QualityReport, console: Console, outages: Sequence[Outage] = ()
             console.print(f"  {row}", markup=False)
         more = result.failing_count - min(len(result.failing_rows), SHOWN_ROWS)
         if more:
-            console.print(f"  and {more} more rows")
+            console.print(f"  and {counted(more, 'more row')}")
     if outages:
         console.print("outages of the exchange (ops.outages), whose minutes are not missing:")
         for line in outage_lines(outages):
             console.print(f"  {line}", markup=False)
     console.print(
-        f"{len(report.results)} rules over {report.checked_period}: {report.candles} candles of "
-        f"{report.symbols} symbols, {report.trades} trades; {len(report.failures)} errors, "
-        f"{len(report.warnings)} warnings",
+        f"{counted(len(report.results), 'rule')} over {report.checked_period}: "
+        f"{counted(report.candles, 'candle')} of {counted(report.symbols, 'symbol')}, "
+        f"{counted(report.trades, 'trade')}; {counted(len(report.failures), 'error')}, "
+        f"{counted(len(report.warnings), 'warning')}",
         markup=False,
     )
     if broken:

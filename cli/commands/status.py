@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from include.counts import counted
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -130,11 +132,20 @@ def show(found: DatabaseStatus, console: Console, *, show_all: bool) -> None:
         left = len(candidates) - len(shown)
         quiet = 0 if show_all else len(ranked) - len(streamed)
         for number, what in (
-            (left, "more symbols in equal or better state"),
-            (quiet, "symbols that have rows but are not streamed"),
+            (
+                left,
+                ("more symbol in equal or better state", "more symbols in equal or better state"),
+            ),
+            (
+                quiet,
+                (
+                    "symbol that has rows but is not streamed",
+                    "symbols that have rows but are not streamed",
+                ),
+            ),
         ):
             if number:
-                console.print(f"[dim]… and {number} {what}; --all shows them[/]")
+                console.print(f"[dim]… and {counted(number, *what)}; --all shows all[/]")
         console.print()
         console.print(_ledger_lines(found))
         for number, line in enumerate(outage_lines(found.outages)):
@@ -230,10 +241,16 @@ def _ledger_lines(found: DatabaseStatus) -> RenderableType:
         age = duration((found.now - health.quality.run_at).total_seconds())
         broken = health.quality.broken or []
         verdict = (
-            f"[red]{len(broken)} rules violated[/]" if broken else "[green]no rule violated[/]"
+            f"[red]{counted(len(broken), 'rule')} violated[/]"
+            if broken
+            else "[green]no rule violated[/]"
         )
-        lines.add_row("checks", f"{verdict}; last run {age} ago, {health.quality.checks} results")
-    files = ", ".join(f"{one.files:,} {one.verdict} ({one.rows:,} rows)" for one in health.files)
+        lines.add_row(
+            "checks", f"{verdict}; last run {age} ago, {counted(health.quality.checks, 'result')}"
+        )
+    files = ", ".join(
+        f"{one.files:,} {one.verdict} ({counted(one.rows, 'row')})" for one in health.files
+    )
     lines.add_row("dump files", files or "none")
     weights = ", ".join(
         f"{one.host} {one.used:,}"

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from include.counts import counted
+
 
 def sync_instruments(
     markets: Annotated[str, typer.Option(help="Markets, by comma: spot, um.")] = "spot,um",
@@ -27,5 +29,7 @@ def sync_instruments(
     configure_command_logs("WARNING", settings.log_format)
     counts = sync(settings=settings, markets=names)
     for name in names:
-        typer.echo(f"{name}: {counts.listed[name]} symbols, {counts.trading[name]} trade")
-    typer.echo(f"{counts.ended} listings have ended since the last time")
+        typer.echo(
+            f"{name}: {counted(counts.listed[name], 'symbol')}, {counts.trading[name]:,} trading"
+        )
+    typer.echo(f"{counted(counts.ended, 'listing has', 'listings have')} ended since the last time")

@@ -24,6 +24,7 @@ from cli.terminal.command_logs import configure_command_logs, quiet
 from cli.terminal.console import console as console_of
 from cli.terminal.tables import fitted
 from include.config import load_settings
+from include.counts import counted
 from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, from_us, to_us
 from include.errors import CandelabraError, PermanentError, TransientError, WrongValueError
@@ -190,7 +191,10 @@ def _demo(
     for line, text in differences[:MAX_SHOWN]:
         console.print(f"[red]✗[/] {line.symbol} {line.timeframe}: {text}", highlight=False)
     compared = sum(line.compared for line in lines)
-    console.print(f"{compared} bars compared in nine values, {len(differences)} differences")
+    console.print(
+        f"{counted(compared, 'bar')} compared in nine values, "
+        f"{counted(len(differences), 'difference')}"
+    )
     _show_links(stack, console, **about)
     if once or differences:
         return 0 if compared and not differences else 1
@@ -223,7 +227,7 @@ def _run_dag(
         stack.check()
         if progress is not None:
             done = sum(1 for task in tasks if str(task.state) == "success")
-            progress(f"{run.state}, {done} of {len(tasks)} tasks")
+            progress(f"{run.state}, {done} of {counted(len(tasks), 'task')}")
 
     state = airflow.api.wait_run(dag_id, run_id, timeout_s=DAG_TIMEOUT_S, on_progress=tell)
     if state != "success":
@@ -259,7 +263,8 @@ def _wait_for_live(
         stack.check()
         if time.monotonic() > deadline_s:
             raise TransientError(
-                f"the stream verified {least} of {minutes} minutes in {LIVE_TIMEOUT_S:.0f} s; "
+                f"the stream verified {least} of {counted(minutes, 'minute')} in "
+                f"{LIVE_TIMEOUT_S:.0f} s; "
                 f"see {stack.logs / 'streamer.log'}"
             )
         progress(f"{least} of {minutes}, a minute ends at second 0")
@@ -309,7 +314,9 @@ def _audit_table(lines: Sequence[AuditLine], cutoff_us: int) -> Table:
     for timeframe in dict.fromkeys(line.timeframe for line in lines):
         of_timeframe = {line.symbol: line for line in lines if line.timeframe == timeframe}
         cells = [
-            f"[red]{len(line.differences)} differ[/]" if line.differences else str(line.compared)
+            f"[red]{counted(len(line.differences), 'differs', 'differ')}[/]"
+            if line.differences
+            else str(line.compared)
             for line in (of_timeframe[symbol] for symbol in symbols)
         ]
         table.add_row(timeframe, *cells)

@@ -10,6 +10,7 @@ from rich.table import Table
 from cli.terminal.console import console as console_of
 from cli.terminal.tables import fitted
 from include.config import Settings
+from include.counts import counted
 from include.domain.candles import Source
 from include.jobs.klines.estimates import estimate
 from include.jobs.klines.pieces import BackfillPlan, DumpPiece, RestPiece
@@ -26,7 +27,9 @@ _SOURCES = {
 def show_plan(plan: BackfillPlan, settings: Settings) -> None:
     """Print a table for each symbol and the totals."""
     console = console_of()
-    console.print(f"{plan.missing_minutes:,} minutes are missing", highlight=False)
+    console.print(
+        f"{counted(plan.missing_minutes, 'minute is', 'minutes are')} missing", highlight=False
+    )
     by_symbol = sorted(plan.pieces, key=lambda one: (one.symbol, one.start_us))
     for symbol, pieces in groupby(by_symbol, key=lambda one: one.symbol):
         _show_symbol(console, symbol, list(pieces))
@@ -37,13 +40,14 @@ def totals(plan: BackfillPlan, settings: Settings) -> str:
     """Describe a plan's cost in a sentence."""
     cost = estimate(plan, weight_share=settings.rest_weight_share)
     return (
-        f"{len(plan.pieces):,} pieces: {cost.requests:,} requests, weight {cost.weight:,}, "
+        f"{counted(len(plan.pieces), 'piece')}: {counted(cost.requests, 'request')}, "
+        f"weight {cost.weight:,}, "
         f"{cost.size_bytes / 1e6:,.1f} MB of dumps; about {_duration(cost.seconds)}"
     )
 
 
 def _show_symbol(console: Console, symbol: str, pieces: list[DumpPiece | RestPiece]) -> None:
-    table = Table(title=f"{symbol}: {sum(one.minutes for one in pieces):,} minutes")
+    table = Table(title=f"{symbol}: {counted(sum(one.minutes for one in pieces), 'minute')}")
     for name in ("piece", "source", "minutes", "why"):
         table.add_column(name, justify="right" if name == "minutes" else "left")
     for piece in pieces[:MAX_PIECES_SHOWN]:
@@ -53,7 +57,8 @@ def _show_symbol(console: Console, symbol: str, pieces: list[DumpPiece | RestPie
     if len(pieces) > MAX_PIECES_SHOWN:
         more = pieces[MAX_PIECES_SHOWN:]
         console.print(
-            f"… and {len(more):,} more pieces of {sum(one.minutes for one in more):,} minutes",
+            f"… and {counted(len(more), 'more piece')} of "
+            f"{counted(sum(one.minutes for one in more), 'minute')}",
             highlight=False,
         )
 

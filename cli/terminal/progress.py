@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from include.counts import counted
+
 log = structlog.get_logger(__name__)
 
 WIDE = 120
@@ -42,7 +44,7 @@ class RowsColumn(ProgressColumn):
         rows = int(task.fields.get("rows", 0))
         elapsed_s = task.finished_time if task.finished else task.elapsed
         per_s = rows / elapsed_s if elapsed_s else 0.0
-        return Text(f"{rows:,} rows, {per_s:,.0f}/s")
+        return Text(f"{counted(rows, 'row')}, {per_s:,.0f}/s")
 
 
 class DescriptionColumn(ProgressColumn):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from include.counts import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -62,13 +64,17 @@ def _show(plan: TradeDumpPlan, errors: Console) -> None:
         days = plan.unpublished
         more = f" … {days[-1]}" if len(days) > 1 else ""
         errors.print(
-            f"neither a file nor REST has {len(days):,} days ({days[0]}{more})",
+            f"neither a file nor REST has {counted(len(days), 'day')} ({days[0]}{more})",
             style="yellow", highlight=False, markup=False,
         )  # fmt: skip
     if not plan.pieces:
-        typer.echo(f"nothing to load; {plan.loaded:,} files are loaded already")
+        typer.echo(
+            f"nothing to load; {counted(plan.loaded, 'file is', 'files are')} loaded already"
+        )
         return
-    table = Table(title=f"{len(plan.pieces):,} files to load, {plan.loaded:,} loaded already")
+    table = Table(
+        title=f"{counted(len(plan.pieces), 'file')} to load, {plan.loaded:,} loaded already"
+    )
     for name in ("file", "source", "from", "why"):
         table.add_column(name)
     for piece in plan.pieces[:MAX_SHOWN]:

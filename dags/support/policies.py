@@ -19,6 +19,7 @@ from airflow.sdk import (
 )
 
 from dags.support.notifiers import RunFailed, TaskFailed
+from include.counts import counted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -121,7 +122,7 @@ def refuse_long_plan(tasks: int) -> None:
     limit = conf.getint("core", "max_map_length")
     if tasks > limit:
         raise PermanentError(
-            f"the plan has {tasks} tasks, and this Airflow maps {limit} at most: set "
+            f"the plan has {counted(tasks, 'task')}, and this Airflow maps {limit} at most: set "
             f"AIRFLOW__CORE__MAX_MAP_LENGTH to {tasks} or more"
         )
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from include.counts import counted
 from include.errors import RejectedInputError
 
 MIN_PASSWORD = 10
@@ -89,8 +90,8 @@ def checked_password(password: str) -> str:
     """
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
         raise RejectedInputError(
-            f"the password has {len(password)} characters; should have {MIN_PASSWORD} to "
-            f"{MAX_PASSWORD:,}"
+            f"the password has {counted(len(password), 'character')}; should have "
+            f"{MIN_PASSWORD} to {MAX_PASSWORD:,}"
         )
     return password
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from include.counts import counted
 from include.domain.candles import Source
 from include.domain.ranges import Ranges, common, minutes_in, united, without
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES, Timeframe
@@ -184,7 +185,9 @@ class _Chooser:
             in_file = _by_period(_in(monthly, missing), DAY)
             whole = [day for day in in_file.values() if minutes_in(day) >= MIN_MINUTES_FOR_A_DAY]
             if len(whole) >= MIN_DAYS_FOR_A_MONTH:
-                self._assign(monthly, missing, f"{len(whole)} days of the month are missing")
+                self._assign(
+                    monthly, missing, f"{counted(len(whole), 'day')} of the month are missing"
+                )
                 return
             if any(self._only_in_months(us, day) for us, day in days.items()):
                 self._assign(monthly, missing, "neither REST nor a daily file has it")
@@ -192,7 +195,12 @@ class _Chooser:
         for day_us, day in days.items():
             file = self.days.get(day_us)
             if file is not None and not file.fault and self._is_for(file, day):
-                self._assign(file, day, f"{minutes_in(day):,} minutes of the day are missing")
+                self._assign(
+                    file,
+                    day,
+                    counted(minutes_in(day), "minute of the day is", "minutes of the day are")
+                    + " missing",
+                )
             else:
                 self.deferred_to_rest += day
 
@@ -247,7 +255,7 @@ class _Chooser:
         if minutes_in(_in(file, missing)) < minutes_in(missing):
             return "its file lacks it"
         count = minutes_in(missing)
-        return f"a file is dearer for {count:,} minute{'s' if count > 1 else ''}"
+        return f"a file is dearer for {counted(count, 'minute')}"
 
 
 def _in(file: PublishedFile, missing: Ranges) -> Ranges:

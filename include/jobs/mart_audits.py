@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from include.config import Settings
+from include.counts import counted
 from include.errors import PermanentError
 from include.jobs.exchange import APPLICATION_NAME
 from include.store.candles.mart_audits import audit_month, has_audit, next_months
@@ -84,7 +85,8 @@ def audit_marts(
     if differing:
         named = ", ".join(list(differing)[:MAX_NAMED])
         raise PermanentError(
-            f"{differing.total()} bars of the marts differed from their minutes, such as {named}: "
+            f"{counted(differing.total(), 'bar')} of the marts differed from the stored minutes, "
+            f"such as {named}: "
             "the next build_marts rebuilds them. Something changed marts or minutes without the "
             "change log: a change by hand, a restored table, or a disk fault"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from include.config import Settings
+from include.counts import counted
 from include.errors import PermanentError, WrongValueError
 from include.store.ledgers.health import (
     Health,
@@ -252,7 +253,7 @@ def expected_of(
     lacking = [one for one in streamed if one.missing and (is_loading or not one.overdue)]
     if lacking:
         names = tuple(one.symbol for one in lacking)
-        minutes = f"{sum(one.missing for one in lacking):,} minutes missing"
+        minutes = f"{counted(sum(one.missing for one in lacking), 'minute')} missing"
         what = (
             f"history is loading, {minutes} so far"
             if is_loading

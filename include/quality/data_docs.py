@@ -20,6 +20,7 @@ from great_expectations.data_context.types.resource_identifiers import (
     ValidationResultIdentifier,
 )
 
+from include.counts import counted
 from include.errors import PermanentError
 from include.quality.limits import ScopeKind
 from include.quality.report import QualityReport
@@ -143,9 +144,11 @@ def _self_contained(page: str) -> str:
 def _verdict_of(report: QualityReport, ended_at: datetime) -> str:
     """Return what a reader wants first: verdict, time, and the rules that failed."""
     failed, warned = report.failures, report.warnings
-    verdict = f"{len(failed)} of {len(report.results)} rules failed" if failed else "Passed"
+    verdict = (
+        f"{len(failed)} of {counted(len(report.results), 'rule')} failed" if failed else "Passed"
+    )
     if warned:
-        verdict += f", {len(warned)} {'warning' if len(warned) == 1 else 'warnings'}"
+        verdict += f", {counted(len(warned), 'warning')}"
     rows = "".join(
         f"<tr><td>{kind}</td><td>{html.escape(one.name)}</td><td>{html.escape(one.rule)}</td>"
         f"<td>{one.failing_count:,}</td>"
@@ -158,7 +161,7 @@ def _verdict_of(report: QualityReport, ended_at: datetime) -> str:
         f'<h2 class="{"failed" if failed else "passed"}">{verdict}</h2>'
         f"<p>{html.escape(_SCOPES[report.scope].capitalize())}, checked at "
         f"{ended_at:%Y-%m-%d %H:%M:%S} UTC: {html.escape(report.checked_period)}. "
-        f"{report.candles:,} candles, {report.trades:,} trades. "
+        f"{counted(report.candles, 'candle')}, {counted(report.trades, 'trade')}. "
         f'<a href="{report.scope.value}/index.html">Every rule</a></p>'
         + (f"<table>{header}{rows}</table>" if rows else "")
     )

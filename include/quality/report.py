@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from include.counts import counted
 from include.errors import PermanentError
 from include.quality.check import Severity
 from include.quality.limits import ScopeKind
@@ -151,7 +152,7 @@ class QualityReport:
         if not self.success:
             broken = "\n  ".join(map(str, self.failures))
             raise PermanentError(
-                f"{self.checked_period} {len(self.failures)} of {len(self.results)} rules are "
-                "broken; all rows are in ops.quality_failures under "
-                f"run_id {self.run_id!r}:\n  {broken}"
+                f"{self.checked_period} {len(self.failures)} of "
+                f"{counted(len(self.results), 'rule')} are broken; all rows are in "
+                f"ops.quality_failures under run_id {self.run_id!r}:\n  {broken}"
             )

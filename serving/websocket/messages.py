@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from include.counts import counted
 from include.domain.timeframes import SECOND_US
 from serving.bars.subscription import BarUpdate, MissedBars
 from serving.http.formats import book_ticker_fields
@@ -239,12 +240,12 @@ def from_binary(message: bytes) -> list[tuple[int, float, float]]:
         ValueError: it is damaged or no such message.
     """
     if len(message) < HEADER.size:
-        raise ValueError(f"{len(message)} bytes; a message has {HEADER.size} at least")
+        raise ValueError(f"{counted(len(message), 'byte')}; a message has {HEADER.size} at least")
     checksum, count = HEADER.unpack_from(message)
     if zlib.crc32(message[4:]) != checksum:
         raise ValueError("the checksum differs")
     if len(message) != HEADER.size + count * ITEM.size:
-        raise ValueError(f"{len(message)} bytes for {count} items")
+        raise ValueError(f"{counted(len(message), 'byte')} for {counted(count, 'item')}")
     return list(ITEM.iter_unpack(message[HEADER.size :]))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from include.counts import counted
 from streamer.candles.feed import CandleFeed
 from streamer.health.states import QUIET, SymbolState, SymbolStates
 from streamer.health.telemetry import TelemetrySources
@@ -137,10 +138,17 @@ def _of_feed(feed: CandleFeed, states: SymbolStates) -> Iterator[Reason]:
 
 def _of_database(telemetry: TelemetrySources) -> Iterator[Reason]:
     age_s, waiting = telemetry.writer.answer_age_s, telemetry.writer.waiting
+    rows = counted(waiting, "row waits", "rows wait")
     if age_s is None:
-        yield Reason("database", f"the database cannot be reached; {waiting} rows wait")
+        yield Reason(
+            "database",
+            f"the database cannot be reached; {rows}",
+        )
     elif age_s > ANSWER_TIMEOUT_S:
-        yield Reason("database", f"the database answered {age_s:.0f} s ago; {waiting} rows wait")
+        yield Reason(
+            "database",
+            f"the database answered {age_s:.0f} s ago; {rows}",
+        )
 
 
 def _of_symbols(telemetry: TelemetrySources) -> Iterator[Reason]:
@@ -148,7 +156,9 @@ def _of_symbols(telemetry: TelemetrySources) -> Iterator[Reason]:
     symbols = [one.symbol for feed in telemetry.feeds for one in feed.aggregators]
     dead = [one for one in symbols if states.of(one) is SymbolState.DEAD]
     if dead:
-        yield Reason("dead", f"streams of {len(dead)} symbols do not deliver", _first(dead))
+        yield Reason(
+            "dead", f"streams of {counted(len(dead), 'symbol')} do not deliver", _first(dead)
+        )
     behind = [
         one.symbol
         for feed in telemetry.feeds
@@ -157,7 +167,8 @@ def _of_symbols(telemetry: TelemetrySources) -> Iterator[Reason]:
         if states.is_behind(one.symbol, feed.exchange_us, feed.delivering_since_us)
     ]
     if behind:
-        message = f"{len(behind)} symbols have had no closed candle for over 3 minutes"
+        names = counted(len(behind), "symbol has", "symbols have")
+        message = f"{names} had no closed candle for over 3 minutes"
         yield Reason("behind", message, _first(behind))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from include.counts import counted
 from streamer.hub.ticks import (
     BookTickerSubscription,
     BookTickerUpdate,
@@ -174,8 +175,8 @@ class BookTickerHub(_TickHub[BookTickerSubscription]):
         if len(idle) < excess:
             busy = len(self._by_symbol) - len(idle)
             raise FullError(
-                f"book tickers of {busy} symbols are streamed to readers and {count} more are "
-                f"requested; should be {self._max_symbols} at most"
+                f"book tickers of {counted(busy, 'symbol')} are streamed to readers, and "
+                f"{count:,} more requested; should be {self._max_symbols} at most"
             )
         self._stop(idle[:excess])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from include.config import Settings
+from include.counts import counted
 from include.domain.instruments import Instrument, Market, market_of, unknown_symbol
 from include.errors import PermanentError
 from include.jobs.exchange import open_shared_rest
@@ -206,7 +207,8 @@ class Listings:
             )
         if refused:
             shown = "; ".join(refused[:MAX_REFUSED_SHOWN])
-            raise PermanentError(f"{len(refused)} new symbols are not streamed yet: {shown}")
+            left = counted(len(refused), "new symbol is", "new symbols are")
+            raise PermanentError(f"{left} not streamed yet: {shown}")
 
     async def _add(
         self,

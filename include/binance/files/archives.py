@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
+from include.counts import counted
 from include.errors import RejectedInputError
 
 BLOCK_BYTES = 16 << 20
@@ -195,7 +196,9 @@ def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         if not one.is_dir() and not one.filename.startswith("__MACOSX/")
     ]
     if len(files) != 1:
-        raise RejectedInputError(f"{path.name} holds {len(files)} files; a dump holds one CSV file")
+        raise RejectedInputError(
+            f"{path.name} holds {counted(len(files), 'file')}; a dump holds one CSV file"
+        )
     if files[0].flag_bits & 0x1:
         raise RejectedInputError(f"{path.name} is encrypted; remove the password first")
     return files[0]

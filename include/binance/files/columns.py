@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from include.counts import counted
 from include.domain.timeframes import DAY_US
 from include.errors import RejectedInputError
 
@@ -78,7 +79,8 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
         if fitting:
             return max(fitting, key=lambda one: _fits_flags(fields, one)), False
         raise RejectedInputError(
-            f"{file} has {width} columns; known are {known}. Candles of others need --columns"
+            f"{file} has {counted(width, 'column')}; known are {known}. Candles of others "
+            "need --columns"
         )
     header = first.lower().replace("_", "").replace(" ", "").replace('"', "")
     for layout in layouts:
@@ -86,8 +88,8 @@ def choose_layout(first: str, layouts: Sequence[Layout], *, file: str) -> tuple[
             return layout, True
     # Never the line itself: the reason may be read by others than the file.
     raise RejectedInputError(
-        f"{file}: the first line, with {len(first.split(','))} fields, is neither a row nor a "
-        f"known header; known are {known}. Candles of others need --columns"
+        f"{file}: the first line, with {counted(len(first.split(',')), 'field')}, is neither a "
+        f"row nor a known header; known are {known}. Candles of others need --columns"
     )
 
 

@@ -19,6 +19,7 @@ import structlog
 
 from include.binance.files.archives import MAX_RATIO
 from include.binance.files.columns import FLAGS, Layout
+from include.counts import counted
 from include.errors import RejectedInputError
 
 log = structlog.get_logger(__name__)
@@ -62,8 +63,8 @@ def check_parquet(path: Path) -> None:
         expanded = rows * len(scan.collect_schema()) * VALUE_BYTES
     if rows > MANY_ROWS and expanded > MAX_RATIO * path.stat().st_size:
         raise RejectedInputError(
-            f"{path.name} has {rows:,} rows in {path.stat().st_size:,} bytes: it expands to more "
-            f"than {MAX_RATIO} times its size"
+            f"{path.name} has {counted(rows, 'row')} in {counted(path.stat().st_size, 'byte')}: it "
+            f"expands to more than {MAX_RATIO} times its size"
         )
     for _ in _batches(path):
         pass

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from include.binance.streams.messages import ControlAnswer
+from include.counts import counted
 
 MAX_STREAMS = 1024
 NAMES_PER_MESSAGE = 200
@@ -44,7 +45,9 @@ class StreamSession:
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         if len(set(streams)) > max_streams:
-            raise ValueError(f"{len(streams)} streams on a connection that carries {max_streams}")
+            raise ValueError(
+                f"{counted(len(streams), 'stream')} on a connection that carries {max_streams}"
+            )
         self._max_streams = max_streams
         self._names_per_message = names_per_message
         self._control_interval_s = control_interval_s
@@ -85,7 +88,10 @@ class StreamSession:
         """Add streams; names already present are ignored."""
         new = [name for name in dict.fromkeys(names) if name not in self._wanted]
         if len(new) > self.room:
-            raise ValueError(f"{len(new)} more streams do not fit, {self.room} do")
+            raise ValueError(
+                f"{counted(len(new), 'more stream does', 'more streams do')} not fit; there "
+                f"is room for {self.room}"
+            )
         self._wanted.update(dict.fromkeys(new))
         self._enqueue("SUBSCRIBE", new)
 
@@ -122,7 +128,7 @@ class StreamSession:
         sent = self._unanswered.pop(request_id, None) if isinstance(request_id, int) else None
         if answer.error_code is None:
             return None
-        what = f"{sent[0]} of {len(sent[1])} streams" if sent else "a request"
+        what = f"{sent[0]} of {counted(len(sent[1]), 'stream')}" if sent else "a request"
         return f"{what} refused: code {answer.error_code} {answer.error_message}"
 
     def is_answer_overdue(self, now_s: float) -> bool:

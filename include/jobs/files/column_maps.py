@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from include.counts import counted
 from include.errors import RejectedInputError, WrongValueError
 
 REQUIRED = ("open_time", "open", "high", "low", "close")
@@ -89,8 +90,8 @@ def placed(chosen: ColumnMap, header: Sequence[str] | None, width: int, *, file:
     if chosen.order:
         if len(chosen.order) != width:
             raise ColumnsError(
-                f"{file} has {width} columns, --columns has {len(chosen.order)}: name each, or - "
-                "for columns without use"
+                f"{file} has {counted(width, 'column')}, --columns has {len(chosen.order)}: "
+                "name each, or - for columns without use"
             )
         return list(chosen.order)
     if header is None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import structlog
 
 from include.config import Settings
+from include.counts import counted
 from include.domain.instruments import Market, market_of
 from include.domain.sourcing import FillMode
 from include.domain.timeframes import MINUTE_US
@@ -205,8 +206,8 @@ def raise_if_failed(failed: Sequence[str], *, pieces: int) -> None:
     """Raise a TransientError that names the first failed pieces, if there are any."""
     if failed:
         raise TransientError(
-            f"{len(failed)} of {pieces} pieces could not be loaded; the next attempt loads what is "
-            f"still missing: {'; '.join(failed[:MAX_FAILED_SHOWN])}"
+            f"{len(failed):,} of {counted(pieces, 'piece')} could not be loaded; the next attempt "
+            f"loads what is still missing: {'; '.join(failed[:MAX_FAILED_SHOWN])}"
         )
 
 

@@ -18,6 +18,7 @@ from include.binance.files.columns import Rejection
 from include.binance.files.dumps import FetchedDump, KlineBlock, read_klines
 from include.binance.files.read_ahead import read_ahead
 from include.config import Settings
+from include.counts import counted
 from include.domain.candles import Source, Status
 from include.domain.columns.candles import as_candidates, ranges_in
 from include.domain.instruments import market_of
@@ -82,7 +83,9 @@ class _RepeatedMinutesError(Exception):
     """Minutes occur in two blocks of a file; their rows must be checked together."""
 
     def __init__(self, repeated_us: frozenset[int]) -> None:
-        super().__init__(f"{len(repeated_us)} minutes are in more than one block")
+        super().__init__(
+            f"{counted(len(repeated_us), 'minute is', 'minutes are')} in more than one block"
+        )
         self.repeated_us = repeated_us
 
 

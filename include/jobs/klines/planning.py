@@ -11,6 +11,7 @@ from include.binance.files.dumps import DumpEntry, DumpSite, daily_path, klines_
 from include.binance.rest.client import BinanceRest
 from include.binance.rest.klines import final_until
 from include.config import Settings
+from include.counts import counted
 from include.domain.candles import Source
 from include.domain.instruments import Market, exchange_symbol_of, market_of, unknown_symbol
 from include.domain.ranges import Ranges, common, minutes_in, united, without
@@ -278,7 +279,8 @@ class _Planner:
         ]
         nowhere = minutes_in(missing) - minutes_in(obtainable(missing, files, rest_span))
         if nowhere:
-            notes += (f"{symbol}: {nowhere:,} minutes are neither in REST nor in a file",)
+            lost = counted(nowhere, "minute is", "minutes are")
+            notes += (f"{symbol}: {lost} neither in REST nor in a file",)
         return BackfillPlan(
             tuple(_dump_piece(symbol, part, part.file) for part in parts if part.file is not None),
             tuple(_rest_piece(symbol, part) for part in parts if part.file is None),

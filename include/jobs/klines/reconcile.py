@@ -16,6 +16,7 @@ import structlog
 from include.binance.files.dumps import DumpEntry, DumpSite
 from include.binance.rest.client import BinanceRest
 from include.config import Settings
+from include.counts import counted
 from include.domain.instruments import Market, market_of
 from include.domain.timeframes import DAY_US, to_us
 from include.errors import PermanentError, TransientError, UnknownSymbolError
@@ -100,7 +101,7 @@ def reconcile_group(*, settings: Settings, group: DayGroup) -> Reconciled:
                     verdicts[verdict] += 1
     if refused:
         raise PermanentError(
-            f"{len(refused)} of {len(group.pieces)} days: {'; '.join(refused[:5])}"
+            f"{len(refused)} of {counted(len(group.pieces), 'day')}: {'; '.join(refused[:5])}"
         )
     return Reconciled(dict(verdicts), total)
 
@@ -137,8 +138,8 @@ def report(
     log.info("reconciled", days=len(rows), **verdicts, changed_rows=counts.changed)
     if len(results) < len(groups):
         raise PermanentError(
-            f"{len(groups) - len(results)} of {len(groups)} groups of days failed: see the red "
-            "tasks of this run"
+            f"{len(groups) - len(results)} of {counted(len(groups), 'group')} of days failed: see "
+            "the red tasks of this run"
         )
     return Reconciled(verdicts, counts)
 

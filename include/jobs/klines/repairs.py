@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from include.binance.rest.client import BinanceRest
 from include.config import Settings
+from include.counts import counted
 from include.domain.instruments import Market, market_of
 from include.errors import TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
@@ -85,8 +86,9 @@ class Repairs:
             on_failure.pop_all()
         self._idle.append(clients)
         if counts.pending_minutes:
+            pending = counted(counts.pending_minutes, "minute has", "minutes have")
             raise TransientError(
-                f"{label_of(symbol, start_us, end_us)}: {counts.pending_minutes} minutes have no "
+                f"{label_of(symbol, start_us, end_us)}: {pending} no "
                 "final row yet; REST completes a minute 30 s after its end"
             )
         return counts

@@ -18,6 +18,7 @@ from uuid import uuid4
 import structlog
 
 from include.config import Settings
+from include.counts import counted
 from include.errors import PermanentError, RejectedInputError, TransientError
 from include.jobs.exchange import APPLICATION_NAME
 from include.store.candles.merging import Connection
@@ -116,7 +117,9 @@ def archive_days(
             total += done
             log.info("day_archived", dataset=one.table.name, day=str(one.day), rows=done.rows)
     if refused:
-        raise PermanentError(f"{len(refused)} days stay in the table: {'; '.join(refused)}")
+        raise PermanentError(
+            f"{counted(len(refused), 'day stays', 'days stay')} in the table: {'; '.join(refused)}"
+        )
     return total
 
 
@@ -238,14 +241,16 @@ def _write(
             written = write_day(connection, one.table, str(one.day), part)
         if former is not None and written.rows < former.rows:
             raise PermanentError(
-                f"market.{one.table.name} of {one.day} has {written.rows} rows and its archive "
-                f"{former.rows}: restore the day (`candelabra archive restore`), then find out why"
+                f"market.{one.table.name} of {one.day} has {counted(written.rows, 'row')} and its "
+                f"archive {former.rows}: restore the day (`candelabra archive restore`), then find "
+                "out why"
             )
         read = content_of(one.table, part)
         if read != written or read.rows != fingerprint.rows:
             raise RejectedInputError(
-                f"{part} has {read.rows} rows ({read.sha256}), the table {fingerprint.rows} "
-                f"({written.sha256}): the disk does not return the bytes that were written"
+                f"{part} has {counted(read.rows, 'row')} ({read.sha256}), the table "
+                f"{fingerprint.rows} ({written.sha256}): the disk does not return the "
+                "bytes that were written"
             )
         size = part.stat().st_size
         record_archived(
@@ -285,9 +290,10 @@ def _verified(path: Path, archived: ArchivedDay) -> Content:
     found = content_of(archived.table, path)
     if found != Content(archived.rows, archived.sha256):
         raise RejectedInputError(
-            f"{path} has {found.rows} rows ({found.sha256}), the ledger records {archived.rows} "
-            f"({archived.sha256}): the file was changed or damaged. Put the original file back "
-            "(`candelabra archive adopt`, if an older backup was restored)"
+            f"{path} has {counted(found.rows, 'row')} ({found.sha256}), the ledger records "
+            f"{archived.rows} ({archived.sha256}): the file was changed or damaged. "
+            "Put the original file back (`candelabra archive adopt`, if an older backup was "
+            "restored)"
         )
     return found
 

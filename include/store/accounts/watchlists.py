@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from include.counts import counted
 from include.domain.accounts import MAX_WATCHED
 from include.domain.timeframes import to_us
 from include.errors import RejectedInputError
@@ -61,7 +62,8 @@ def watch(connection: Connection, user_id: int, symbol: str) -> bool:
         if connection.execute(_IS_WATCHED, arguments).fetchone() == (True,):
             return False
     raise RejectedInputError(
-        f"{symbol}: the watchlist has {MAX_WATCHED} symbols, the most it may have; remove one"
+        f"{symbol}: the watchlist has {counted(MAX_WATCHED, 'symbol')}, the most it may have; "
+        "remove one"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from include.counts import counted
 from include.domain.timeframes import from_us, from_us_text, to_us
 from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
@@ -76,7 +77,7 @@ def read_marks(connection: Connection, symbol: str, start_us: int, end_us: int) 
         text = (
             "known to miss trades"
             if is_partial
-            else f"revised {revision} time{'s' if revision > 1 else ''}, now from {source}"
+            else f"revised {counted(revision, 'time')}, now from {source}"
         )
         kind = "partial" if is_partial else "repaired"
         found.append(Mark(f"{kind}-{time_us}", time_us, kind, text))

@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from include.config import Settings
+from include.counts import counted
 from include.domain.timeframes import MINUTE_US
 from include.store.candles.resumed_minutes import MinutesRequest, StoredMinute, read_minutes_since
 from include.store.postgres.pools import connect
@@ -134,7 +135,8 @@ class NatsMarket:
             reasons.append("no streamer publishes on this NATS")
         if self._resumption.waiting:
             reasons.append(
-                f"minutes of {self._resumption.waiting} symbols are still to be read from the table"
+                f"minutes of {counted(self._resumption.waiting, 'symbol')} are still to be "
+                "read from the table"
             )
         return {
             "status": "ailing" if reasons else "well",

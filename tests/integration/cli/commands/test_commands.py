@@ -297,7 +297,7 @@ def test_columns_that_do_not_fit_a_file_end_with_2_and_the_others_are_loaded(
 def test_sync_instruments_fills_the_registry(candelabra: Run, database_url: str) -> None:
     done = candelabra("sync-instruments", "--markets", "spot")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^spot: \d+ symbols, \d+ trade$", done.stdout, re.MULTILINE)
+    assert re.search(r"^spot: \d+ symbols, \d+ trading$", done.stdout, re.MULTILINE)
     with psycopg.connect(database_url) as connection:
         rows = connection.execute("SELECT DISTINCT market FROM market.instruments").fetchall()
     assert rows == [("spot",)]

@@ -163,7 +163,7 @@ def test_gap_over_an_unverified_row_stays_open_until_it_is_verified(
     open_gap(connection, symbol=SYMBOL, start_us=LAST, end_us=end_us, cause="cut")
     klines.halt_us, klines.rows_behind = HALT, 1
     assert repair(through_host) == (0, 1)
-    with pytest.raises(TransientError, match=r"COSUSDT.* 1 minutes have no final row"):
+    with pytest.raises(TransientError, match=r"COSUSDT.* 1 minute has no final row"):
         repair_minutes(settings=through_host, symbol=SYMBOL, start_us=LAST, end_us=end_us)
     assert outages(connection) == [(HALT, end_us)]
 
@@ -195,7 +195,7 @@ def test_first_minute_of_a_listing_is_pending_while_servers_lag(
     end_us = first_us + MINUTE_US
     open_gap(connection, symbol=SYMBOL, start_us=first_us, end_us=end_us, cause="cut")
     klines.begin_us, klines.rows_behind, klines.times = first_us, 1_000, 4
-    with pytest.raises(TransientError, match=r"COSUSDT.* 1 minutes have no final row"):
+    with pytest.raises(TransientError, match=r"COSUSDT.* 1 minute has no final row"):
         repair_minutes(settings=through_host, symbol=SYMBOL, start_us=first_us, end_us=end_us)
     assert repair(through_host) == (0, 1)
     assert repair(through_host) == (1, 0)

@@ -169,7 +169,7 @@ def test_day_with_an_inexact_value_stays_in_the_table(
     write_raw(connection, AGG_TRADES, [line])
 
     with pytest.raises(
-        PermanentError, match=r"1 days stay.*FINE 1 has price=0\.000000001.*8 decim"
+        PermanentError, match=r"1 day stays.*FINE 1 has price=0\.000000001.*8 decim"
     ):
         archive(settings)
 
@@ -275,7 +275,7 @@ def test_files_unknown_to_an_older_backup_are_adopted_and_not_overwritten(
     with connect(database_url, application_name="test-owner") as owner:
         owner.execute("TRUNCATE ops.archived_partitions")
     write_raw(connection, AGG_TRADES, [agg_trade(1), agg_trade(2)])
-    with pytest.raises(PermanentError, match=r"1 days stay.*adopt"):
+    with pytest.raises(PermanentError, match=r"1 day stays.*adopt"):
         archive(settings)
 
     adopted = adopt_files(settings=settings)

@@ -269,7 +269,7 @@ def test_command_plans_and_loads_trade_files(
 
     exchange.dump_faults.add(DumpRule(effect=MissingFile(), path="*aggTrades-2026-11-18.zip"))
     planned = typed("--plan")
-    assert (planned.returncode, "1 files to load" in planned.stderr) == (0, True), planned.stderr
+    assert (planned.returncode, "1 file to load" in planned.stderr) == (0, True), planned.stderr
     assert "│ rest" in planned.stderr
     exchange.dump_faults.clear()
     planned = typed("--plan")

@@ -59,5 +59,5 @@ def test_watchlist_is_bounded(connection: Connection, monkeypatch: pytest.Monkey
     anna = user(connection, "anna")
     watchlists.watch(connection, anna, "BTCUSDT")
     assert not watchlists.watch(connection, anna, "BTCUSDT")
-    with pytest.raises(RejectedInputError, match="ETHUSDT: the watchlist has 1 symbols, the most"):
+    with pytest.raises(RejectedInputError, match="ETHUSDT: the watchlist has 1 symbol, the most"):
         watchlists.watch(connection, anna, "ETHUSDT")

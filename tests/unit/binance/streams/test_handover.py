@@ -80,7 +80,7 @@ def test_streams_added_meanwhile_must_deliver_too() -> None:
     [
         (
             b'{"error":{"code":2,"msg":"Invalid request"},"id":1}',
-            "SUBSCRIBE of 1 streams refused: code 2 Invalid request",
+            "SUBSCRIBE of 1 stream refused: code 2 Invalid request",
         ),
         (
             b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1700000000000}}',

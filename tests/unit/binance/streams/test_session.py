@@ -87,7 +87,7 @@ def test_refusal_has_code_and_message() -> None:
     session = StreamSession(["a"])
     assert session.next_message(0) is not None
     refused = session.on_answer(ControlAnswer(1, error_code=4, error_message="Too many"))
-    assert refused == "SUBSCRIBE of 1 streams refused: code 4 Too many"
+    assert refused == "SUBSCRIBE of 1 stream refused: code 4 Too many"
 
 
 def test_missing_answer_becomes_overdue() -> None:
@@ -101,7 +101,7 @@ def test_more_than_1024_streams_are_refused() -> None:
     with pytest.raises(ValueError, match="1025 streams on a connection that carries 1024"):
         StreamSession([f"s{n}" for n in range(1025)])
     session = StreamSession([f"s{n}" for n in range(1024)])
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="not fit"):
         session.subscribe(["one more"])
 
 

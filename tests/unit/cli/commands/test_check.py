@@ -52,11 +52,11 @@ def test_text_output_shows_failed_rules_with_rows_and_counts() -> None:
     lines = out.getvalue().splitlines()
     assert lines[0] == "error no_minute_is_missing: none"
     assert lines[1] == "  BTCUSDT 2026-11-01 00:00:00 (12 minutes missing)"
-    assert lines[21] == "  and 1 more rows"
+    assert lines[21] == "  and 1 more row"
     assert "warning closes_do_not_jump: none" in lines
     assert lines[-2] == (
-        "3 rules over everything up to 2026-11-01 00:00 UTC: 1440 candles of 1 symbols, 0 trades; "
-        "1 errors, 1 warnings"
+        "3 rules over everything up to 2026-11-01 00:00 UTC: 1,440 candles of 1 symbol, 0 trades; "
+        "1 error, 1 warning"
     )
 
 

@@ -81,7 +81,7 @@ def test_only_the_worst_symbols_are_shown_unless_all_are_requested() -> None:
     assert len(rows) == 20
     assert rows[0].startswith("LATEUSDT")
     assert "6 more symbols in equal or better state" in shown
-    assert "1 symbols that have rows but are not streamed" in shown
+    assert "1 symbol that has rows but is not streamed" in shown
     everything = page(*symbols, show_all=True)
     assert sum("USDT" in line for line in everything.splitlines()) == 27
 
