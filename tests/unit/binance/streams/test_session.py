@@ -98,10 +98,10 @@ def test_missing_answer_becomes_overdue() -> None:
 
 
 def test_more_than_1024_streams_are_refused() -> None:
-    with pytest.raises(ValueError, match="1025 streams on a connection that carries 1024"):
+    with pytest.raises(ValueError, match="1,025 streams on a connection that carries 1024"):
         StreamSession([f"s{n}" for n in range(1025)])
     session = StreamSession([f"s{n}" for n in range(1024)])
-    with pytest.raises(ValueError, match="not fit"):
+    with pytest.raises(ValueError, match="1 more stream does not fit; there is room for 0"):
         session.subscribe(["one more"])
 
 
