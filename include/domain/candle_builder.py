@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from include.domain.candles import Candle
-from include.domain.exact import ZERO, add, multiply_add, subtract
+from include.domain.exact import ZERO, add, multiply_add, subtract, without_product_zeros
 
 
 class Fill(Protocol):
@@ -145,10 +145,10 @@ class CandleBuilder:
             self.low,
             self.close,
             self.volume,
-            self.quote_volume,
+            without_product_zeros(self.quote_volume),
             self.trade_count,
             self.taker_buy_volume,
-            self.taker_buy_quote_volume,
+            without_product_zeros(self.taker_buy_quote_volume),
             self.first_trade_id if has_trades else None,
             self.last_trade_id if has_trades else None,
         )

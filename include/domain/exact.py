@@ -25,3 +25,21 @@ subtract = EXACT.subtract
 
 multiply_add = EXACT.fma
 """Return ``a × b + c`` exactly, in one step."""
+
+
+_PRODUCT = Decimal(1).scaleb(-16)
+_AMOUNT = Decimal(1).scaleb(-8)
+
+
+def without_product_zeros(value: Decimal) -> Decimal:
+    """Drop the last eight of sixteen decimals if they are zeros; return other values unchanged.
+
+    Spot prices and quantities are printed with eight decimals, so their products have sixteen. The
+    exchange prints eight. Comparing quanta costs a tenth of reading the exponent.
+    """
+    if not value.same_quantum(_PRODUCT):
+        return value
+    try:
+        return EXACT.quantize(value, _AMOUNT)
+    except Inexact:
+        return value

@@ -113,3 +113,19 @@ def test_differing_ids_are_named_where_both_candles_have_ids() -> None:
     assert differing_ids(left, replace(left, first_trade_id=2)) == ["first_trade_id"]
     assert differing_ids(left, replace(left, last_trade_id=8)) == ["last_trade_id"]
     assert differing_ids(left, left) == differing_ids(left, without) == []
+
+
+@pytest.mark.parametrize(
+    ("price", "quantity", "shown"),
+    [
+        ("63217.74000000", "0.00100000", "63.21774000"),
+        ("63217.70", "0.001", "63.21770"),  # USD-M prints its own decimals
+        ("0.04337000", "0.12345678", "0.0053543205486000"),  # the exchange rounds this one
+    ],
+)
+def test_quote_volume_has_the_exchanges_decimals(price: str, quantity: str, shown: str) -> None:
+    builder = CandleBuilder("X", 0)
+    builder.add(Fill(Decimal(price), Decimal(quantity), False, 1, 1))
+    candle = builder.candle()
+    assert str(candle.quote_volume) == shown
+    assert str(candle.taker_buy_quote_volume) == shown
