@@ -152,6 +152,7 @@ WRONG = {
     "grpc": ("perhaps", "true or false"),
     "grpc_host": ("http://localhost", "an address or a host name"),
     "grpc_port": ("70000", "less than or equal to 65535"),
+    "grpc_calls_per_client": ("0", "greater than or equal to 1"),
     "grpc_tls_cert_file": ("/no/such/cert.pem", "should be a file in PEM format"),
     "grpc_tls_key_file": ("/no/such/key.pem", "should be a file in PEM format"),
     "grpc_trusted_file": ("/no/such/ca.pem", "should be a file in PEM format"),
