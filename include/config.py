@@ -506,7 +506,7 @@ class Settings(BaseSettings):
         return "" if is_loopback else self.https_proxy
 
     def role_urls(self) -> dict[str, str]:
-        """Database URLs by role name, for roles with a variable of their own."""
+        """Database URLs by role name, for roles with their own variable."""
         return {
             f"candelabra_{role}": url
             for role in ("streamer", "jobs", "dbt", "reader", "serving", "accounts")

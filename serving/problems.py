@@ -99,7 +99,7 @@ def add_problems(app: FastAPI) -> None:
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, _: ClientDisconnect) -> Response:
         log.debug("request_aborted", path=shown(request.url.path))
-        return answer(HTTPStatus.BAD_REQUEST, "the body is incomplete")  # nobody reads it
+        return answer(HTTPStatus.BAD_REQUEST, "the body is incomplete")  # unread
 
     @app.exception_handler(TransientError)
     @app.exception_handler(TimeoutError)

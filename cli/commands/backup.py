@@ -23,7 +23,7 @@ def backup(
 
     folder = file.absolute().parent
     if not folder.is_dir():
-        # It may be the mount point of a disk that is not there.
+        # It may be the mount point of a missing disk.
         raise WrongValueError(f"{file}: the folder {folder} does not exist; make it")
     if file.exists() and not overwrite:
         if not sys.stdin.isatty():

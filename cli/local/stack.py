@@ -1,7 +1,7 @@
 """The services of one machine, started in order and stopped in reverse order.
 
 `demo` and `up` use it: PostgreSQL (embedded unless DATABASE_URL is set), optionally a simulated
-exchange, the streamer, and Airflow. Each child writes its log to a file of its own.
+exchange, the streamer, and Airflow. Each child writes its own log file.
 """
 
 from __future__ import annotations

@@ -391,7 +391,7 @@ class _Run:
             raise AssertionError(f"readers saw {len(found)} differences:\n{shortened(found)}")
 
     def _traded(self, true: Truth, until_us: int) -> list[str]:
-        """Symbols of which the exchange has trades since the calm began."""
+        """Symbols whose trades the exchange has since the calm began."""
         return [
             symbol
             for symbol in true

@@ -200,7 +200,7 @@ def import_file(
 
 
 def _origin(path: Path, checksum: str, inbox_folder: str) -> str:
-    """Return what tells a file from others of its name and symbol."""
+    """Return what distinguishes a file from others of its name and symbol."""
     if inbox_folder:
         return f"{inbox_folder}#{checksum[:ORIGIN_DIGITS]}"
     # Not every name of a folder is UTF-8, and PostgreSQL stores nothing else.

@@ -275,7 +275,7 @@ def revoke_token(connection: Connection, name: str, label: str) -> None:
 
 
 def can_anyone_log_in(connection: Connection) -> bool:
-    """Return whether there is an account that is not disabled."""
+    """Return whether an enabled account exists."""
     with translated(connection):
         row = connection.execute(
             "SELECT EXISTS (SELECT FROM accounts.users WHERE disabled_at IS NULL)"

@@ -59,7 +59,7 @@ def store_foreign(
     Args:
         frame: ``CANDLE_SCHEMA``; null means unknown.
         file: name of the file; its earlier rows of these minutes are replaced.
-        origin: tells files of one name apart.
+        origin: distinguishes files of one name.
 
     Returns:
         Number of rows that are new or have other values than before.

@@ -84,7 +84,7 @@ class RejectedRow:
     """An unusable row of a file; ``line`` counts from 1.
 
     Attributes:
-        origin: tells users' files of one name apart; empty for dump files, whose paths do.
+        origin: distinguishes users' files of one name; empty for dump files, whose paths do.
     """
 
     file: str

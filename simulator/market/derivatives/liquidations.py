@@ -1,4 +1,4 @@
-"""Liquidations of a contract: about one taker order in 128 counts as one."""
+"""Liquidations of a contract: about one taker order in 128 is a liquidation."""
 
 from typing import NamedTuple
 

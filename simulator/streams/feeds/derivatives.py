@@ -1,6 +1,6 @@
 """Streams of futures alone: mark prices and liquidations.
 
-A mark price frame belongs to a whole second and is sent 0 to 13 ms after it, all symbols at once.
+A mark price frame belongs to a whole second and is sent 0 to 13 ms after it, all symbols together.
 The frame of a funding time still names this funding time, as recorded.
 """
 

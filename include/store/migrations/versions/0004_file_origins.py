@@ -1,4 +1,4 @@
-"""Rows of users' files of one name are told apart."""
+"""Rows of users' files of one name are distinguished."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def still_dead(entries: Sequence[Mapping[str, Any]], traded: Iterable[str]) -> l
 
     Args:
         entries: its log, in order.
-        traded: symbols of which the exchange has delivered trades since the calm began.
+        traded: symbols whose trades the exchange delivered since the calm began.
     """
     states: dict[str, str] = {}
     for entry in entries:

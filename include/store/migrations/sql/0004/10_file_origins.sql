@@ -1,4 +1,4 @@
--- Two users' files may have the same name; origin tells them apart. It is empty for dump files, whose
+-- Two users' files may have the same name; origin distinguishes them. It is empty for dump files, whose
 -- paths differ, and in rows stored before.
 ALTER TABLE ops.rejected_rows ADD COLUMN origin text COLLATE "C" NOT NULL DEFAULT '';
 DROP INDEX ops.rejected_rows_one_per_reason;
