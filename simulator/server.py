@@ -341,10 +341,18 @@ class Exchange:
             "cm": config.cm_weight_limit,
         }
         routes: list[Route] = []
-        for name, venue in self._venues.items():
-            limiter = WeightLimiter(limits[name], self.clock)
-            routes += RestApi(venue, limiter, self.clock, faults=self.rest_faults).routes()
-        routes += futures_data_routes(self._venues)
+        apis = {
+            name: RestApi(
+                venue,
+                WeightLimiter(limits[name], self.clock),
+                self.clock,
+                faults=self.rest_faults,
+            )
+            for name, venue in self._venues.items()
+        }
+        for api in apis.values():
+            routes += api.routes()
+        routes += futures_data_routes(apis)
         if self.markets:
             self.site = SimulatedDumpSite(
                 self.markets,

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from simulator.clock import MINUTE_US, SimulatedClock
 from simulator.http.broken_answers import AbortedResponse
 from simulator.market.instruments import MarketName
-from simulator.rest.endpoints import RestEndpoint, RestEndpoints
+from simulator.rest.endpoints import FUTURES_DATA, RestEndpoint, RestEndpoints
 from simulator.rest.faults import (
     AbortConnection,
     AddVoidRows,
@@ -42,7 +42,7 @@ from simulator.wire.payloads import US_PER_MS
 _MEDIA_TYPE = "application/json;charset=UTF-8"
 _DEFAULT_RETRY_S = {429: 60, 418: 120}
 _DEFAULT_ROWS = 500
-_METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
+METHODS = ["GET", "HEAD", "POST", "PUT", "DELETE"]
 _MAX_ROWS = 1_000  # of aggTrades
 CROSS_ORIGIN = {
     "access-control-allow-origin": "*",
@@ -62,11 +62,13 @@ _NOT_FOUND = """<!DOCTYPE html>
 </html>
 """
 _ROOTS: dict[MarketName, str] = {"spot": "/api", "um": "/fapi", "cm": "/dapi"}
-_WHOLE_PATH = "futures/data/"
 _UM_VERSIONS = {"ticker/price": ("v1", "v2")}
 
 
-async def _unknown_path(_request: Request) -> Response:
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+async def unknown_path(_request: Request) -> Response:
     """Answer a path that the exchange does not have: a page for browsers, not JSON.
 
     A path with another method gets the same page. Nothing is charged.
@@ -105,19 +107,30 @@ class RestApi:
         weights, root = WEIGHTS[name], _ROOTS[name]
         routes = []
         for endpoint in self._endpoints.table():
+            if endpoint.name.startswith(FUTURES_DATA):
+                continue
             versions: tuple[str, ...] = ("v3",) if name == "spot" else ("v1",)
             if name == "um":
                 versions = _UM_VERSIONS.get(endpoint.name, versions)
             answer = self._answer(endpoint, weights[endpoint.name])
             paths = [f"{root}/{version}/{endpoint.name}" for version in versions]
-            if endpoint.name.startswith(_WHOLE_PATH):
-                paths = [f"/{endpoint.name}"]
             routes += [Route(path, answer, methods=["GET"]) for path in paths]
-        return [*routes, Route(f"{root}/{{path:path}}", _unknown_path, methods=_METHODS)]
+        return [*routes, Route(f"{root}/{{path:path}}", unknown_path, methods=METHODS)]
 
-    def _answer(
-        self, endpoint: RestEndpoint, weigh: Weigh
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def futures_data(self) -> dict[str, Answer]:
+        """Return the answers under `/futures/data`, which both futures markets have."""
+        weights = WEIGHTS[self._venue.name]
+        return {
+            endpoint.name: self._answer(endpoint, weights[endpoint.name])
+            for endpoint in self._endpoints.table()
+            if endpoint.name.startswith(FUTURES_DATA)
+        }
+
+    def lists(self, name: str) -> bool:
+        """Whether the market lists a symbol or pair."""
+        return any(name in (one.symbol, one.pair) for one in self._venue.listed())
+
+    def _answer(self, endpoint: RestEndpoint, weigh: Weigh) -> Answer:
         pool = next((self._pools[pool] for pool in POOLS if pool.has(endpoint.name)), None)
 
         async def answer(request: Request) -> Response:

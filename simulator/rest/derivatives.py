@@ -1,43 +1,25 @@
-"""The answers of the endpoints that only futures have: prices, funding, open interest, ratios.
-
-Endpoints under `/futures/data` serve the last thirty days. Their rows have the times of multiples
-of the period; taker volumes are those of the period that ends then.
-"""
+"""The answers of the endpoints that only futures have: prices, funding, current open interest."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from simulator.clock import DAY_US, SECOND_US
+from simulator.clock import SECOND_US
 from simulator.market.derivatives.funding import Settlement
-from simulator.market.derivatives.open_interest import (
-    PERIODS_US,
-    RatioName,
-    TakerVolumes,
-    statistics_times,
-)
 from simulator.market.derivatives.price_klines import PriceName
 from simulator.market.derivatives.series import DerivativeSeries
 from simulator.market.intervals import UM_INTERVALS, parse_interval
 from simulator.market.market import SimulatedMarket, kline_window
-from simulator.market.noise import IntArray
-from simulator.market.statistics import closes, taker_volumes
 from simulator.rest.parameters import ApiError, QueryParameters
-from simulator.rest.venue import MarketVenue
+from simulator.rest.venue import MarketVenue, contracts_of_pair
 from simulator.wire.derivatives import (
     funding_info_row,
     funding_rate_row,
     premium_index_row,
     price_kline_row,
 )
-from simulator.wire.open_interest import (
-    basis_row,
-    long_short_row,
-    open_interest_row,
-    open_interest_statistics_row,
-    taker_ratio_row,
-)
+from simulator.wire.open_interest import open_interest_row
 from simulator.wire.payloads import US_PER_MS
 
 Row = dict[str, Any]
@@ -45,10 +27,6 @@ Row = dict[str, Any]
 _MAX_PRICE_KLINES = 1_500
 _MAX_FUNDING_RATES = 1_000
 _DEFAULT_FUNDING_RATES = 100
-_MAX_STATISTICS = 500
-_DEFAULT_STATISTICS = 30
-_STATISTICS_SPAN_US = 30 * DAY_US
-_CONTRACT_TYPES = ("PERPETUAL", "CURRENT_QUARTER", "NEXT_QUARTER")
 
 
 class DerivativeEndpoints:
@@ -71,11 +49,8 @@ class DerivativeEndpoints:
 
     def _of_pair(self, params: QueryParameters) -> DerivativeSeries:
         """Return the series of a contract of the pair: all of them have the same index."""
-        pair = params.required("pair")
-        for instrument in self._venue.listed():
-            if instrument.pair == pair:
-                return self._market.derivatives(instrument.symbol)
-        raise ApiError(-4144, "Invalid pair")
+        contracts = contracts_of_pair(self._venue, params.required("pair"))
+        return self._market.derivatives(contracts[0].symbol)
 
     def _seen_us(self, endpoint: str, symbol: str) -> int:
         """Return the time up to which the rows of an endpoint are visible."""
@@ -178,7 +153,7 @@ class DerivativeEndpoints:
                 rows.append(funding_info_row(instrument.symbol, info))
         return rows
 
-    # --- open interest and ratios
+    # --- open interest
 
     def open_interest(self, params: QueryParameters, _unit_us: int) -> Any:
         """Answer `openInterest`: the current one."""
@@ -193,119 +168,10 @@ class DerivativeEndpoints:
             contract_type=self._venue.contract_type(instrument.symbol),
         )
 
-    def _rows_of(
-        self,
-        params: QueryParameters,
-        endpoint: str,
-        series: DerivativeSeries,
-        make: Callable[[DerivativeSeries, IntArray, int], list[Row]],
-    ) -> list[Row]:
-        """Return the rows of one endpoint under `/futures/data`.
-
-        Args:
-            make: returns the rows of a series at some times, with the period in µs.
-        """
-        period = params.required("period")
-        step_us = PERIODS_US.get(period)
-        if step_us is None:
-            raise ApiError(-1130, "parameter 'period' is invalid.")
-        limit = params.limit(default=_DEFAULT_STATISTICS, maximum=_MAX_STATISTICS, is_strict=True)
-        start_us, end_us = self._span(params)
-        now_us = self._venue.now_us()
-        oldest_us = now_us - _STATISTICS_SPAN_US
-        if start_us is not None and start_us < oldest_us:
-            raise ApiError(-1130, "parameter 'startTime' is invalid.")
-        history = series.history
-        seen_us = self._seen_us(endpoint, history.instrument.symbol)
-        first_us = max(oldest_us, history.start_us + 1, start_us or 0)
-        times = statistics_times(
-            first_us, min(seen_us, seen_us if end_us is None else end_us), step_us
-        )
-        times = times[history.calendar.listed_mask(times)]
-        times = times[-limit:] if start_us is None else times[:limit]
-        return make(series, times, step_us) if len(times) else []
-
-    def open_interest_history(self, params: QueryParameters, _unit_us: int) -> Any:
-        """Answer `openInterestHist`."""
-
-        def make(series: DerivativeSeries, times: IntArray, _step_us: int) -> list[Row]:
-            instrument = series.history.instrument
-            return [
-                open_interest_statistics_row(instrument, amount, mark, time_us)
-                for amount, mark, time_us in zip(
-                    series.served_open_interest(times),
-                    series.mark_prices(times),
-                    times.tolist(),
-                    strict=True,
-                )
-            ]
-
-        return self._rows_of(params, "openInterestHist", self._series(params), make)
-
-    def top_accounts(self, params: QueryParameters, _unit_us: int) -> Any:
-        """Answer `topLongShortAccountRatio`."""
-        return self._ratios(params, "top accounts", "topLongShortAccountRatio")
-
-    def top_positions(self, params: QueryParameters, _unit_us: int) -> Any:
-        """Answer `topLongShortPositionRatio`."""
-        return self._ratios(params, "top positions", "topLongShortPositionRatio")
-
-    def all_accounts(self, params: QueryParameters, _unit_us: int) -> Any:
-        """Answer `globalLongShortAccountRatio`."""
-        return self._ratios(params, "all accounts", "globalLongShortAccountRatio")
-
-    def _ratios(self, params: QueryParameters, name: RatioName, endpoint: str) -> Any:
-        def make(series: DerivativeSeries, times: IntArray, _step_us: int) -> list[Row]:
-            symbol = series.history.instrument.symbol
-            shares = series.long_shares(name, times)
-            return [
-                long_short_row(symbol, share, time_us)
-                for share, time_us in zip(shares, times.tolist(), strict=True)
-            ]
-
-        return self._rows_of(params, endpoint, self._series(params), make)
-
-    def taker_ratio(self, params: QueryParameters, _unit_us: int) -> Any:
-        """Answer `takerlongshortRatio`."""
-
-        def make(series: DerivativeSeries, times: IntArray, step_us: int) -> list[Row]:
-            instrument = series.history.instrument
-            found: list[TakerVolumes] = taker_volumes(
-                self._market, instrument.symbol, times, step_us
-            )
-            return [
-                taker_ratio_row(instrument, volumes, time_us)
-                for volumes, time_us in zip(found, times.tolist(), strict=True)
-            ]
-
-        return self._rows_of(params, "takerlongshortRatio", self._series(params), make)
-
-    def basis(self, params: QueryParameters, _unit_us: int) -> Any:
-        """Answer `basis`: the last price against the index price."""
-        series = self._of_pair(params)
-        kind = params.required("contractType")
-        if kind not in _CONTRACT_TYPES:
-            raise ApiError(-1130, "parameter 'contractType' is invalid.")
-
-        def make(series: DerivativeSeries, times: IntArray, _step_us: int) -> list[Row]:
-            if kind != "PERPETUAL":
-                return []  # the pair has no contract of this type
-            instrument = series.history.instrument
-            prices = closes(self._market, instrument.symbol, times)
-            return [
-                basis_row(instrument, kind, price, index, time_us)
-                for price, index, time_us in zip(
-                    prices, series.index_prices(times), times.tolist(), strict=True
-                )
-            ]
-
-        return self._rows_of(params, "basis", series, make)
-
 
 Answer = Callable[[DerivativeEndpoints, QueryParameters, int], Any]
 
 _WINDOW = ("startTime", "endTime", "limit")
-_STATISTICS = ("symbol", "period", *_WINDOW)
 
 DERIVATIVE_ENDPOINTS: tuple[tuple[str, Answer, tuple[str, ...]], ...] = (
     ("markPriceKlines", DerivativeEndpoints.mark_klines, ("symbol", "interval", *_WINDOW)),
@@ -314,19 +180,5 @@ DERIVATIVE_ENDPOINTS: tuple[tuple[str, Answer, tuple[str, ...]], ...] = (
     ("fundingRate", DerivativeEndpoints.funding_rate, ("symbol", *_WINDOW)),
     ("fundingInfo", DerivativeEndpoints.funding_info, ()),
     ("openInterest", DerivativeEndpoints.open_interest, ("symbol",)),
-    (
-        "futures/data/openInterestHist",
-        DerivativeEndpoints.open_interest_history,
-        _STATISTICS,
-    ),
-    ("futures/data/topLongShortAccountRatio", DerivativeEndpoints.top_accounts, _STATISTICS),
-    ("futures/data/topLongShortPositionRatio", DerivativeEndpoints.top_positions, _STATISTICS),
-    ("futures/data/globalLongShortAccountRatio", DerivativeEndpoints.all_accounts, _STATISTICS),
-    ("futures/data/takerlongshortRatio", DerivativeEndpoints.taker_ratio, _STATISTICS),
-    (
-        "futures/data/basis",
-        DerivativeEndpoints.basis,
-        ("pair", "contractType", "period", *_WINDOW),
-    ),
 )
-"""Name, answer and parameters of each endpoint; `futures/data/…` is the whole path."""
+"""Name, answer and parameters of each endpoint."""

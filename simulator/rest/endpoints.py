@@ -9,12 +9,14 @@ import msgspec
 
 from simulator.clock import DAY_US, MINUTE_US, SECOND_US, SimulatedClock
 from simulator.market.continuous import CONTINUOUS_TYPES
-from simulator.market.instruments import Instrument, MarketName
+from simulator.market.instruments import MarketName
 from simulator.market.intervals import SPOT_INTERVALS, UM_INTERVALS, Interval, parse_interval
 from simulator.rest.derivatives import DERIVATIVE_ENDPOINTS, DerivativeEndpoints
 from simulator.rest.derivatives import Answer as DerivativeAnswer
 from simulator.rest.exchange_info import exchange_info
 from simulator.rest.parameters import ApiError, QueryParameters
+from simulator.rest.statistics import Answer as StatisticsAnswer
+from simulator.rest.statistics import StatisticsEndpoints, statistics_endpoints
 from simulator.rest.tickers import Tickers
 from simulator.rest.venue import (
     AggTradeQuery,
@@ -23,6 +25,7 @@ from simulator.rest.venue import (
     Row,
     UnavailableError,
     Venue,
+    contracts_of_pair,
 )
 from simulator.wire.payloads import US_PER_MS
 
@@ -47,6 +50,9 @@ _SEVERAL: dict[MarketName, tuple[str, ...]] = {
     "um": ("symbol",),
     "cm": ("symbol", "pair"),
 }
+
+FUTURES_DATA = "futures/data/"
+"""Prefix of the endpoints whose whole path is their name, on both futures markets."""
 
 Handler = Callable[[QueryParameters, int], Any]
 
@@ -79,8 +85,10 @@ class RestEndpoints:
         self._is_spot = venue.name == "spot"
         self._tickers = Tickers(venue.market, clock) if isinstance(venue, MarketVenue) else None
         self._derivatives: DerivativeEndpoints | None = None
+        self._statistics_of: StatisticsEndpoints | None = None
         if isinstance(venue, MarketVenue):
             self._derivatives = DerivativeEndpoints(venue, self._listed)
+            self._statistics_of = StatisticsEndpoints(venue, self._listed)
 
     def table(self) -> list[RestEndpoint]:
         """Return all endpoints of the market."""
@@ -124,7 +132,10 @@ class RestEndpoints:
                 *(
                     RestEndpoint(name, self._of_contracts(answer), known)
                     for name, answer, known in DERIVATIVE_ENDPOINTS
-                    if self._is_um or not name.startswith("futures/data/")
+                ),
+                *(
+                    RestEndpoint(FUTURES_DATA + name, self._of_statistics(answer), known)
+                    for name, answer, known in statistics_endpoints(self._venue.name)
                 ),
             ]
         return [
@@ -157,7 +168,7 @@ class RestEndpoints:
         if pair is not None:
             if symbol is not None:
                 raise ApiError(-1128, "Combination of optional parameters invalid.")
-            return [one.symbol for one in self._of_pair(pair)]
+            return [one.symbol for one in contracts_of_pair(self._venue, pair)]
         if symbol is not None and names is not None:
             raise ApiError(-1128, "Combination of optional parameters invalid.")
         if symbol is not None:
@@ -167,12 +178,6 @@ class RestEndpoints:
         if not names.startswith("["):
             raise ApiError(-1100, "Illegal characters found in parameter 'symbols'.")
         return [self._listed(name) for name in params.names("symbols") or ()]
-
-    def _of_pair(self, pair: str) -> list[Instrument]:
-        found = [instrument for instrument in self._venue.listed() if instrument.pair == pair]
-        if not found:
-            raise ApiError(-1121, "Invalid pair.")
-        return found
 
     def _interval(self, params: QueryParameters) -> Interval:
         name = params.required("interval")
@@ -257,7 +262,7 @@ class RestEndpoints:
 
     def _continuous_klines(self, params: QueryParameters, unit_us: int) -> Any:
         pair, kind = params.required("pair"), params.required("contractType")
-        contracts = self._of_pair(pair)
+        contracts = contracts_of_pair(self._venue, pair)
         wanted = next((known for known in CONTINUOUS_TYPES if known == kind), None)
         if wanted is None:
             raise ApiError(-1130, "Data sent for parameter 'contractType' is not valid.")
@@ -384,6 +389,14 @@ class RestEndpoints:
 
     def _of_contracts(self, answer: DerivativeAnswer) -> Handler:
         return lambda params, unit_us: answer(self._contracts(), params, unit_us)
+
+    def _of_statistics(self, answer: StatisticsAnswer) -> Handler:
+        def handler(params: QueryParameters, _unit_us: int) -> Any:
+            if self._statistics_of is None:
+                raise UnavailableError("a recording has no statistics of contracts")
+            return answer(self._statistics_of, params)
+
+        return handler
 
     def _each(self, params: QueryParameters, make: Callable[[str], Any]) -> Any:
         """Return one object if `symbol` was sent, otherwise a list of the named or all symbols.

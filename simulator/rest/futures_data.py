@@ -1,69 +1,33 @@
-"""Endpoints under `/futures/data`, which both futures markets have, on separate hosts.
+"""Paths under `/futures/data`, which both futures markets have, on separate hosts.
 
-Here they share a host, so the pair decides: pairs of USD-M end with their margin asset.
+Here they share a host. The market that lists the symbol or pair answers; USD-M if none does.
 """
 
-import asyncio
-from collections.abc import Mapping
-from typing import Any
-
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from simulator.market.derivatives.prices import MARK_DECIMALS
-from simulator.market.instruments import MarketName, decimal_formatter
-from simulator.rest.parameters import ApiError, QueryParameters
-from simulator.rest.venue import MarketVenue, Venue
-from simulator.wire.payloads import US_PER_MS
-
-_FUTURES: tuple[MarketName, ...] = ("um", "cm")
-_CROSS_ORIGIN = {"access-control-allow-origin": "*"}
+from simulator.market.instruments import MarketName
+from simulator.rest.api import METHODS, Answer, RestApi, unknown_path
 
 
-def futures_data_routes(venues: Mapping[MarketName, Venue]) -> list[Route]:
-    """Return `/futures/data/delivery-price`. Its weight is 0, so nothing is charged."""
-
-    async def delivery_price(request: Request) -> Response:
-        try:
-            params = QueryParameters(request.query_params, ("pair",), is_strict=False)
-            pair = params.required("pair")
-            venue = _venue_of(venues, pair)
-            body: Any = await asyncio.to_thread(_prices, venue, pair)
-        except ApiError as error:
-            return _json(error.body(), status=error.status)
-        return _json(body)
-
-    return [Route("/futures/data/delivery-price", delivery_price, methods=["GET"])]
+def futures_data_routes(apis: dict[MarketName, RestApi]) -> list[Route]:
+    """Return the routes of both markets, and of the paths that neither has."""
+    answers: dict[MarketName, dict[str, Answer]] = {
+        name: api.futures_data() for name, api in apis.items() if name != "spot"
+    }
+    names = sorted({name for answer in answers.values() for name in answer})
+    routes = [Route(f"/{name}", _answer(apis, name, answers), methods=["GET"]) for name in names]
+    return [*routes, Route("/futures/{path:path}", unknown_path, methods=METHODS)]
 
 
-def _venue_of(venues: Mapping[MarketName, Venue], pair: str) -> MarketVenue:
-    for name in _FUTURES:
-        venue = venues.get(name)
-        if isinstance(venue, MarketVenue) and any(
-            instrument.pair == pair for instrument in venue.market.instruments
-        ):
-            return venue
-    raise ApiError(-1121, "Invalid pair.")
+def _answer(
+    apis: dict[MarketName, RestApi], name: str, answers: dict[MarketName, dict[str, Answer]]
+) -> Answer:
+    async def answer(request: Request) -> Response:
+        asked = request.query_params.get("pair") or request.query_params.get("symbol", "")
+        offering = [market for market in answers if name in answers[market]]
+        listing = [market for market in offering if apis[market].lists(asked)]
+        return await answers[(listing or offering)[0]][name](request)
 
-
-def _prices(venue: MarketVenue, pair: str) -> list[dict[str, Any]]:
-    """Return the deliveries of a pair, the latest first; prices are numbers, as documented."""
-    show = decimal_formatter(MARK_DECIMALS, MARK_DECIMALS)
-    return [
-        {
-            "deliveryTime": delivery_us // US_PER_MS,
-            "deliveryPrice": msgspec.Raw(show(price).encode()),
-        }
-        for delivery_us, price in venue.delivery_prices(pair)
-    ]
-
-
-def _json(body: Any, *, status: int = 200) -> Response:
-    return Response(
-        msgspec.json.encode(body),
-        status_code=status,
-        media_type="application/json",
-        headers=_CROSS_ORIGIN,
-    )
+    return answer

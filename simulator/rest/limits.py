@@ -203,6 +203,7 @@ WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
         "futures/data/globalLongShortAccountRatio": fixed(0),
         "futures/data/takerlongshortRatio": fixed(0),
         "futures/data/basis": fixed(0),
+        "futures/data/delivery-price": fixed(0),
     },
     "cm": {
         "ping": fixed(1),
@@ -224,5 +225,12 @@ WEIGHTS: dict[MarketName, dict[str, Weigh]] = {
         "fundingRate": fixed(0),
         "fundingInfo": fixed(0),
         "openInterest": fixed(1),
+        "futures/data/openInterestHist": fixed(0),
+        "futures/data/topLongShortAccountRatio": fixed(0),
+        "futures/data/topLongShortPositionRatio": fixed(0),
+        "futures/data/globalLongShortAccountRatio": fixed(0),
+        "futures/data/takerBuySellVol": fixed(0),
+        "futures/data/basis": fixed(0),
+        "futures/data/delivery-price": fixed(0),
     },
 }

@@ -12,12 +12,18 @@ from simulator.market.intervals import Interval
 from simulator.market.market import AGGREGATED_STEPS_US, SimulatedMarket
 from simulator.market.quarters import ContractType
 from simulator.rest.faults import RestFaults
+from simulator.rest.parameters import ApiError
 from simulator.wire.columns import kline_array
 from simulator.wire.payloads import US_PER_MS, agg_trade_rows, kline_row, trade_rows
 
 Row = dict[str, Any]
 Found = TypeVar("Found")
 
+# Documented as INVALID_PAIR; that all endpoints with a pair answer it is an assumption.
+_INVALID_PAIR: dict[MarketName, tuple[int, str]] = {
+    "um": (-4144, "Invalid pair"),
+    "cm": (-4087, "Invalid pair."),
+}
 _CHEAP_LEVELS = 100  # up to here only the top of the book is computed
 
 
@@ -265,6 +271,18 @@ class MarketVenue:
         book = self.market.book(symbol)
         state = book.state(book.step_of(update_id))
         return _levels(self.market.instrument(symbol), state, None)
+
+
+def contracts_of_pair(venue: Venue, pair: str) -> list[Instrument]:
+    """Return the listed contracts of a pair of a futures market.
+
+    Raises:
+        ApiError: none is listed.
+    """
+    found = [instrument for instrument in venue.listed() if instrument.pair == pair]
+    if not found:
+        raise ApiError(*_INVALID_PAIR[venue.name])
+    return found
 
 
 def _levels(instrument: Instrument, state: BookSnapshot, limit: int | None) -> Row:

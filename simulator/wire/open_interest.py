@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from simulator.clock import from_us
+from simulator.clock import DAY_US, from_us
 from simulator.market.derivatives.open_interest import SHARE_ONE, TakerVolumes
 from simulator.market.derivatives.prices import MARK_DECIMALS
 from simulator.market.instruments import Instrument
@@ -41,14 +41,37 @@ def open_interest_statistics_row(
     }
 
 
-def long_short_row(symbol: str, long_share: int, time_us: int) -> Row:
-    """Return a row of the three ratios of long to short accounts or positions."""
-    short = SHARE_ONE - long_share
+def pair_open_interest_row(
+    pair: str, contract_type: str, contracts: int, base_value: int, time_us: int
+) -> Row:
+    """Return a row of `openInterestHist` of COIN-M.
+
+    Args:
+        base_value: in 10^-8 of the base asset.
+    """
     return {
-        "symbol": symbol,
-        "longAccount": signed(long_share, _RATIO_DECIMALS, _RATIO_DECIMALS),
+        "pair": pair,
+        "contractType": contract_type,
+        "sumOpenInterest": str(contracts),
+        "sumOpenInterestValue": _padded(base_value, _STATISTICS_DECIMALS, _STATISTICS_DECIMALS),
+        "timestamp": time_us // US_PER_MS,
+    }
+
+
+def long_short_row(
+    instrument: Instrument, long_share: int, time_us: int, *, is_position: bool = False
+) -> Row:
+    """Return a row of the three ratios of long to short accounts or positions.
+
+    COIN-M has them by pair, and names the shares of positions so.
+    """
+    short = SHARE_ONE - long_share
+    part = "Position" if is_position and instrument.is_inverse else "Account"
+    name = {"pair": instrument.pair} if instrument.is_inverse else {"symbol": instrument.symbol}
+    return name | {
+        f"long{part}": signed(long_share, _RATIO_DECIMALS, _RATIO_DECIMALS),
         "longShortRatio": ratio_text(long_share, short, _RATIO_DECIMALS),
-        "shortAccount": signed(short, _RATIO_DECIMALS, _RATIO_DECIMALS),
+        f"short{part}": signed(short, _RATIO_DECIMALS, _RATIO_DECIMALS),
         "timestamp": time_us // US_PER_MS,
     }
 
@@ -64,17 +87,47 @@ def taker_ratio_row(instrument: Instrument, volumes: TakerVolumes, time_us: int)
     }
 
 
+def taker_volumes_row(pair: str, contract_type: str, volumes: TakerVolumes, time_us: int) -> Row:
+    """Return a row of `takerBuySellVol` of COIN-M.
+
+    Args:
+        volumes: contracts, and amounts in 10^-8 of the base asset; printed with the four decimals
+            of the documented example.
+    """
+
+    def base(amount: int) -> str:
+        cut = amount // 10 ** (_STATISTICS_DECIMALS - _RATIO_DECIMALS)
+        return signed(cut, _RATIO_DECIMALS, _RATIO_DECIMALS)
+
+    return {
+        "pair": pair,
+        "contractType": contract_type,
+        "takerBuyVol": str(volumes.buy),
+        "takerSellVol": str(volumes.sell),
+        "takerBuyVolValue": base(volumes.quote_buy),
+        "takerSellVolValue": base(volumes.quote_sell),
+        "timestamp": time_us // US_PER_MS,
+    }
+
+
 def basis_row(instrument: Instrument, kind: str, price: int, index: int, time_us: int) -> Row:
-    """Return a row of `basis`; the annualized rate of a perpetual contract is empty."""
+    """Return a row of `basis`.
+
+    The annualized rate is for the days that are left until the delivery, of 365 a year (an
+    assumption); it is empty for a perpetual contract.
+    """
     basis = price * 10 ** (MARK_DECIMALS - instrument.price_decimals) - index
+    delivery_us = instrument.delivery_us
+    left_us = 0 if delivery_us is None else delivery_us - time_us
+    yearly = ratio_text(basis * 365 * DAY_US, index * left_us, _RATIO_DECIMALS)
     return {
         "indexPrice": price_text(index),
         "contractType": kind,
         "basisRate": ratio_text(basis, index, _RATIO_DECIMALS),
         "futuresPrice": instrument.format_price(price),
-        "annualizedBasisRate": "",
+        "annualizedBasisRate": "" if delivery_us is None else yearly,
         "basis": price_text(basis),
-        "pair": instrument.symbol,
+        "pair": instrument.pair,
         "timestamp": time_us // US_PER_MS,
     }
 
@@ -118,7 +171,16 @@ def _quantity(instrument: Instrument, amount: int) -> str:
     return _padded(amount, instrument.quantity_decimals, instrument.quantity_decimals)
 
 
+def base_value(instrument: Instrument, contracts: int, mark: int, decimals: int) -> int:
+    """Return the value of COIN-M contracts in 10^-`decimals` of the base asset, cut."""
+    units = abs(contracts) * (instrument.contract_size or 0)
+    cut = units * int(10 ** (MARK_DECIMALS + decimals)) // mark
+    return -cut if contracts < 0 else cut
+
+
 def _value(instrument: Instrument, amount: int, mark: int, shown: int) -> str:
+    if instrument.is_inverse:
+        return signed(base_value(instrument, amount, mark, shown), shown, shown)
     decimals = instrument.quantity_decimals + MARK_DECIMALS
     value = amount * mark
     if decimals > shown:

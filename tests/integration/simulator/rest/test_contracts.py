@@ -121,7 +121,7 @@ def test_lists_are_by_symbol_or_pair(client: httpx.Client, path: str, fields: li
     assert names == {"BTCUSD_PERP", "BTCUSD_260327", "BTCUSD_260626", "BTCUSD_260925"}
     assert len(_get(client, f"/dapi/v1/{path}")) == 5
     assert _refused(client, f"/dapi/v1/{path}", symbol="ETHUSD_PERP", pair="ETHUSD") == -1128
-    assert _refused(client, f"/dapi/v1/{path}", pair="XUSD") == -1121
+    assert _refused(client, f"/dapi/v1/{path}", pair="XUSD") == -4087
 
 
 def test_dated_contract_has_no_funding(client: httpx.Client) -> None:
@@ -167,11 +167,35 @@ def test_delivery_price_is_near_the_last_klines(client: httpx.Client, pair: str)
     )  # fmt: skip
     assert float(hour[3]) * 0.999 < found[0]["deliveryPrice"] < float(hour[2]) * 1.001
     assert _refused(client, "/futures/data/delivery-price") == -1102
-    assert _refused(client, "/futures/data/delivery-price", pair="XUSD") == -1121
+    assert _refused(client, "/futures/data/delivery-price", pair="XUSD") == -4144
 
 
-def test_unknown_path_is_a_page(client: httpx.Client) -> None:
-    answer = client.get("/dapi/v1/nosuch")
+@pytest.mark.parametrize(("root", "code"), [("fapi", -4144), ("dapi", -4087)])
+def test_unknown_pair_has_the_same_code_everywhere(
+    client: httpx.Client, root: str, code: int
+) -> None:
+    query = {"pair": "XUSD", "interval": "1m", "contractType": "PERPETUAL"}
+    for name in ("continuousKlines", "indexPriceKlines"):
+        assert _refused(client, f"/{root}/v1/{name}", **query) == code
+
+
+def test_market_that_lists_the_pair_answers(client: httpx.Client) -> None:
+    query = {"contractType": "PERPETUAL", "period": "5m"}
+    inverse = _get(client, "/futures/data/basis", pair="BTCUSD", **query)
+    linear = _get(client, "/futures/data/basis", pair="BTCUSDT", **query)
+    assert (inverse[0]["pair"], linear[0]["pair"]) == ("BTCUSD", "BTCUSDT")
+    assert "sumOpenInterest" in _get(
+        client, "/futures/data/openInterestHist", pair="BTCUSD", **query
+    )[0]  # fmt: skip
+    assert "takerBuyVol" in _get(
+        client, "/futures/data/takerBuySellVol", pair="BTCUSD", **query
+    )[0]  # fmt: skip
+    assert _refused(client, "/futures/data/openInterestHist", period="5m") == -1102
+
+
+@pytest.mark.parametrize("path", ["/dapi/v1/nosuch", "/futures/data/nosuch", "/futures/x"])
+def test_unknown_path_is_a_page(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
     assert answer.status_code == 404
     assert answer.headers["content-type"].startswith("text/html")
 

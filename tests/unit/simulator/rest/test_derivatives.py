@@ -10,20 +10,15 @@ from simulator.clock import DAY_US, MINUTE_US, SimulatedClock, to_us
 from simulator.http.fault_rules import FaultRules
 from simulator.market.derivatives.funding import IntervalChange
 from simulator.market.instruments import select_instruments
-from simulator.market.intervals import parse_interval
 from simulator.market.market import SimulatedMarket
 from simulator.rest.endpoints import RestEndpoints
 from simulator.rest.faults import RestFaults, RestRule, SeriesLag
 from simulator.rest.parameters import ApiError, QueryParameters
-from simulator.rest.venue import KlineQuery, MarketVenue
+from simulator.rest.venue import MarketVenue
 
 START = to_us(datetime(2026, 2, 1, tzinfo=UTC))
 NOW = START + 40 * DAY_US + 7 * MINUTE_US + 30_500_000
 HOUR = 60 * MINUTE_US
-DATA = (
-    "openInterestHist", "topLongShortAccountRatio", "topLongShortPositionRatio",
-    "globalLongShortAccountRatio", "takerlongshortRatio",
-)  # fmt: skip
 
 
 class Rest:
@@ -180,90 +175,6 @@ def test_open_interest_is_the_current_one(shared: Rest) -> None:
     last = shared.get("futures/data/openInterestHist", symbol="BTCUSDT", period="5m")[-1]
     assert (row["symbol"], row["time"]) == ("BTCUSDT", NOW // 1_000)
     assert Decimal(row["openInterest"]) == Decimal(last["sumOpenInterest"])
-
-
-@pytest.mark.parametrize("period", ["5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d"])
-@pytest.mark.parametrize("name", DATA)
-def test_statistics_have_rows_at_multiples_of_the_period(
-    shared: Rest, name: str, period: str
-) -> None:
-    step = {"m": MINUTE_US, "h": HOUR, "d": DAY_US}[period[-1]] * int(period[:-1]) // 1_000
-    rows = shared.get(f"futures/data/{name}", symbol="BTCUSDT", period=period, limit=40)
-    times = [row["timestamp"] for row in rows]
-    assert times[-1] == NOW // 1_000 // step * step
-    assert times == list(range(times[0], times[-1] + 1, step))
-    assert len(rows) == (30 if period == "1d" else 40)
-
-
-@pytest.mark.parametrize("name", DATA)
-def test_statistics_serve_thirty_days(shared: Rest, name: str) -> None:
-    path = f"futures/data/{name}"
-    oldest = (NOW - 30 * DAY_US) // 1_000
-    query = {"symbol": "BTCUSDT", "period": "1h"}
-    assert len(shared.get(path, **query)) == 30
-    assert shared.get(path, **query, startTime=oldest + 1, limit=2)[0]["timestamp"] - oldest < (
-        3_600_000
-    )
-    wrong = (-1130, "parameter 'startTime' is invalid.")
-    assert shared.error(path, **query, startTime=oldest - 1_000) == wrong
-    assert shared.get(path, **query, endTime=oldest - 1_000) == []
-    assert shared.error(path, symbol="BTCUSDT", period="1m") == (
-        -1130, "parameter 'period' is invalid.",
-    )  # fmt: skip
-    assert shared.error(path, symbol="BTCUSDT")[0] == -1102
-    assert shared.error(path, **query, limit=501)[0] == -1130
-    assert shared.error(path, symbol="NOSUCHUSDT", period="1h")[0] == -1121
-
-
-def test_open_interest_value_is_at_the_mark_price(shared: Rest) -> None:
-    rows = shared.get("futures/data/openInterestHist", symbol="BTCUSDT", period="1h", limit=3)
-    series = shared.market.derivatives("BTCUSDT")
-    for row in rows:
-        mark = Decimal(series.mark_price(row["timestamp"] * 1_000).mark).scaleb(-8)
-        exact = Decimal(row["sumOpenInterest"]) * mark
-        assert Decimal(row["sumOpenInterestValue"]) == exact.quantize(
-            Decimal("1e-8"), rounding="ROUND_DOWN"
-        )
-
-
-def test_ratios_are_of_long_to_short(shared: Rest) -> None:
-    for name in DATA[1:4]:
-        for row in shared.get(f"futures/data/{name}", symbol="BTCUSDT", period="5m"):
-            long, short = Decimal(row["longAccount"]), Decimal(row["shortAccount"])
-            assert long + short == 1
-            assert abs(Decimal(row["longShortRatio"]) - long / short) < Decimal("0.0001")
-
-
-@pytest.mark.parametrize("period", ["5m", "1h"])
-def test_taker_volumes_are_those_of_the_trades(shared: Rest, period: str) -> None:
-    rows = shared.get("futures/data/takerlongshortRatio", symbol="BTCUSDT", period=period, limit=5)
-    step_us = (5 if period == "5m" else 60) * MINUTE_US
-    for row in rows:
-        end_us = row["timestamp"] * 1_000
-        query = KlineQuery(
-            symbol="BTCUSDT", interval=parse_interval("1m"), start_us=end_us - step_us,
-            end_us=end_us - 1, is_oracle=True,
-        )  # fmt: skip
-        klines = shared.venue.klines(query, unit_us=1_000)
-        volume = sum(Decimal(str(kline[5])) for kline in klines)
-        bought = sum(Decimal(str(kline[9])) for kline in klines)
-        assert (Decimal(row["buyVol"]), Decimal(row["sellVol"])) == (bought, volume - bought)
-        ratio = Decimal(row["buySellRatio"])
-        assert abs(ratio - bought / (volume - bought)) < Decimal("0.0001")
-
-
-def test_basis_is_the_price_less_the_index(shared: Rest) -> None:
-    query = {"pair": "BTCUSDT", "contractType": "PERPETUAL", "period": "1h"}
-    rows = shared.get("futures/data/basis", **query)
-    assert len(rows) == 30
-    for row in rows:
-        price, index = Decimal(row["futuresPrice"]), Decimal(row["indexPrice"])
-        assert Decimal(row["basis"]) == price - index
-        assert abs(Decimal(row["basisRate"]) - (price - index) / index) < Decimal("0.0001")
-        assert row["annualizedBasisRate"] == ""
-    assert shared.get("futures/data/basis", **query | {"contractType": "NEXT_QUARTER"}) == []
-    assert shared.error("futures/data/basis", **query | {"contractType": "X"})[0] == -1130
-    assert shared.error("futures/data/basis", **query | {"pair": "X"})[0] == -4144
 
 
 # --- faults
