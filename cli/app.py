@@ -84,7 +84,7 @@ def stream(
         int | None, typer.Option(min=1, help="Keep the N of largest 24 h volume. [TOP]")
     ] = None,
     all_symbols: Annotated[
-        bool, typer.Option("--all", help="Every trading symbol of both markets.")
+        bool, typer.Option("--all", help="Every trading symbol of all markets.")
     ] = False,
     trade_stream: Annotated[
         str, typer.Option(help="aggTrade, or trade for recordings without aggTrades.")

@@ -21,8 +21,9 @@ from dags.support.policies import DAG_ARGS, DEFAULT_ARGS, HIGH_PRIORITY, POOL_RE
     doc_md="""
 ### Sync instruments
 
-Reads the exchange's symbols, spot and USD-M, and writes each listing with its trading filters to
-`market.instruments`. Renamed and delisted symbols and reused tickers get separate rows.
+Reads the exchange's symbols, spot, USD-M and COIN-M, and writes each listing with its trading
+filters to `market.instruments`. Renamed and delisted symbols and reused tickers get separate rows.
+Delivered contracts end at their delivery and get the settlement price once it is published.
 
 The spot API does not report when trading started. If a spot ticker passes to another instrument
 without leaving the list, the change is detected only if the symbol was being streamed, because it

@@ -68,12 +68,16 @@ _LIVE_HOSTS = {
     "binance_rest_url": "https://data-api.binance.vision",
     "binance_um_ws_url": "wss://fstream.binance.com",
     "binance_um_rest_url": "https://fapi.binance.com",
+    "binance_cm_ws_url": "wss://dstream.binance.com",
+    "binance_cm_rest_url": "https://dapi.binance.com",
 }
 _TESTNET_HOSTS = {
     "binance_ws_url": "wss://stream.testnet.binance.vision",
     "binance_rest_url": "https://testnet.binance.vision",
     "binance_um_ws_url": "wss://fstream.binancefuture.com",
     "binance_um_rest_url": "https://testnet.binancefuture.com",
+    "binance_cm_ws_url": "wss://dstream.binancefuture.com",
+    "binance_cm_rest_url": "https://testnet.binancefuture.com",
 }
 
 
@@ -111,6 +115,8 @@ class Settings(BaseSettings):
     binance_rest_url: str = Field(default="", description="Spot REST base URL.")
     binance_um_ws_url: str = Field(default="", description="USD-M WebSocket base URL.")
     binance_um_rest_url: str = Field(default="", description="USD-M REST base URL.")
+    binance_cm_ws_url: str = Field(default="", description="COIN-M WebSocket base URL.")
+    binance_cm_rest_url: str = Field(default="", description="COIN-M REST base URL.")
     binance_dump_url: str = Field(
         default="https://data.binance.vision", description="Base URL of the dump files."
     )
@@ -131,7 +137,7 @@ class Settings(BaseSettings):
         default=250, ge=0, le=60_000, description="Grace after a spot minute's end."
     )
     close_grace_um_ms: int = Field(
-        default=400, ge=0, le=60_000, description="Grace after a USD-M minute's end."
+        default=400, ge=0, le=60_000, description="Grace after a USD-M or COIN-M minute's end."
     )
     kline_timeout_ms: int = Field(
         default=3_000, ge=100, description="Wait for the closed kline before doubting the stream."
@@ -342,6 +348,8 @@ class Settings(BaseSettings):
         "binance_rest_url",
         "binance_um_ws_url",
         "binance_um_rest_url",
+        "binance_cm_ws_url",
+        "binance_cm_rest_url",
         "binance_dump_url",
         "binance_dump_list_url",
         "https_proxy",

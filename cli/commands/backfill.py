@@ -21,7 +21,9 @@ def backfill(
     symbols: Annotated[
         str, typer.Option(help="Comma-separated: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
     ] = "",
-    market: Annotated[str, typer.Option(help="Market of symbols without .P: spot or um.")] = "spot",
+    market: Annotated[
+        str, typer.Option(help="Market of symbols without .P and _: spot or um.")
+    ] = "spot",
     start: Annotated[
         str,
         typer.Option(

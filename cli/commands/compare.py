@@ -19,7 +19,9 @@ def compare(
     symbols: Annotated[
         str, typer.Option(help="Symbols, by comma: BTCUSDT,ETHUSDT.P. [SYMBOLS]")
     ] = "",
-    market: Annotated[str, typer.Option(help="Market of symbols without .P: spot or um.")] = "spot",
+    market: Annotated[
+        str, typer.Option(help="Market of symbols without .P and _: spot or um.")
+    ] = "spot",
     start: Annotated[str, typer.Option("--from", help="First day, UTC: 2026-11-01.")] = "",
     end: Annotated[str, typer.Option("--to", help="End, exclusive; or now.")] = "now",
 ) -> None:

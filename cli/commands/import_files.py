@@ -37,7 +37,7 @@ def import_files(
         ),
     ] = "",
     market: Annotated[
-        str, typer.Option(help="spot or um; default: um in a folder futures/um, else spot.")
+        str, typer.Option(help="spot, um or cm; default: that of the folder, else spot.")
     ] = "",
     columns: Annotated[
         str,

@@ -10,7 +10,7 @@ from include.counts import counted
 
 
 def sync_instruments(
-    markets: Annotated[str, typer.Option(help="Markets, by comma: spot, um.")] = "spot,um",
+    markets: Annotated[str, typer.Option(help="Markets, by comma: spot, um, cm.")] = "spot,um,cm",
 ) -> None:
     """Write the exchange's symbols to market.instruments: once a day, streamer and Airflow do."""
     from cli.local.location import settings_here
@@ -22,7 +22,7 @@ def sync_instruments(
     wrong = sorted(set(names) - {market.value for market in Market})
     if wrong or not names:
         raise typer.BadParameter(
-            f"{', '.join(wrong) or 'nothing'} given; the markets are spot and um",
+            f"{', '.join(wrong) or 'nothing'} given; the markets are spot, um and cm",
             param_hint="--markets",
         )
     settings = settings_here()

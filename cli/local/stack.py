@@ -172,7 +172,9 @@ class LocalStack:
                         "BINANCE_WS_URL": urls["spot_ws_url"],
                         "BINANCE_REST_URL": urls["spot_rest_url"],
                         "BINANCE_UM_WS_URL": urls["um_ws_url"],
+                        "BINANCE_CM_WS_URL": urls["cm_ws_url"],
                         "BINANCE_UM_REST_URL": urls["um_rest_url"],
+                        "BINANCE_CM_REST_URL": urls["cm_rest_url"],
                         "BINANCE_DUMP_URL": urls["dump_url"],
                         "BINANCE_DUMP_LIST_URL": urls["dump_url"],
                     }
@@ -342,7 +344,12 @@ class LocalStack:
 
 def _same_ports(urls: Mapping[str, str]) -> list[str]:
     """Return options that make a simulator serve at these URLs again."""
-    names = {"http": "dump_url", "spot-ws": "spot_ws_url", "um-ws": "um_ws_url"}
+    names = {
+        "http": "dump_url",
+        "spot-ws": "spot_ws_url",
+        "um-ws": "um_ws_url",
+        "cm-ws": "cm_ws_url",
+    }
     return [f"--{option}-port={urlsplit(urls[name]).port}" for option, name in names.items()]
 
 

@@ -58,10 +58,10 @@ def market_param() -> Param:
     return Param(
         "spot",
         type="string",
-        enum=["spot", "um"],
-        values_display={"spot": "Spot", "um": "USD-M perpetual"},
+        enum=["spot", "um", "cm"],
+        values_display={"spot": "Spot", "um": "USD-M futures", "cm": "COIN-M futures"},
         title="Market",
-        description="Market of symbols without the suffix `.P`.",
+        description="Market of symbols that do not show it: without `.P` (USD-M) and `_` (COIN-M).",
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from include.domain.instruments import Market
 
+_REST_PREFIXES = {Market.SPOT: "/api/v3", Market.UM: "/fapi/v1", Market.CM: "/dapi/v1"}
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
@@ -23,13 +25,13 @@ class Endpoints:
     @property
     def rest_prefix(self) -> str:
         """Path prefix of the REST methods."""
-        return "/fapi/v1" if self.market is Market.UM else "/api/v3"
+        return _REST_PREFIXES[self.market]
 
     def stream_url_for(self, trade_stream: str) -> str:
         """Return the combined-stream URL for trades and klines.
 
         USD-M streams are routed by path since 2026-03: on any other path they are acknowledged and
-        never sent. Spot timestamps are requested in microseconds.
+        never sent. COIN-M streams are not routed. Spot timestamps are requested in microseconds.
 
         Args:
             trade_stream: ``aggTrade``, or ``trade`` (undocumented on USD-M, on another path).
@@ -37,4 +39,6 @@ class Endpoints:
         if self.market is Market.UM:
             route = "public" if trade_stream == "trade" else "market"
             return f"{self.ws_url}/{route}/stream"
+        if self.market is Market.CM:
+            return f"{self.ws_url}/stream"
         return f"{self.ws_url}/stream?timeUnit=MICROSECOND"

@@ -42,6 +42,8 @@ def endpoints_of(settings: Settings, market: Market) -> Endpoints:
     """Return the addresses of a market's services."""
     if market is Market.UM:
         return Endpoints(market, settings.binance_um_ws_url, settings.binance_um_rest_url)
+    if market is Market.CM:
+        return Endpoints(market, settings.binance_cm_ws_url, settings.binance_cm_rest_url)
     return Endpoints(market, settings.binance_ws_url, settings.binance_rest_url)
 
 

@@ -5,8 +5,9 @@ A ticker that was delisted and reused has two rows; no derived value crosses a l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -33,6 +34,13 @@ WHERE
     AND listed_from < %(listed_at)s AND listed_from <> %(unknown)s
 """
 
+# A delivered contract never trades again, though the exchange shows it for some time.
+_END_DELIVERED = """
+UPDATE market.instruments
+SET listed_to = %(listed_to)s
+WHERE symbol = %(symbol)s AND listed_to IS NULL AND listed_from < %(listed_to)s
+"""
+
 # Start of the row to write: the current listing's; that of a listing that seemed to have ended; or,
 # for a ticker that came back, the exchange's start, else now.
 _WRITE = """
@@ -47,21 +55,25 @@ WITH known AS (
 
 INSERT INTO market.instruments AS i (
     symbol, listed_from, market, exchange_symbol, base_asset, quote_asset, status,
-    tick_size, step_size, filters, quote_volume_is_exact, seen_at
+    tick_size, step_size, filters, quote_volume_is_exact, seen_at, listed_to,
+    contract_type, contract_size, margin_asset, pair, delivers_at
 )
 SELECT
     %(symbol)s,
     CASE
         WHEN k.open_from IS NOT NULL THEN k.open_from
+        WHEN %(listed_to)s::timestamptz IS NOT NULL AND %(listed_at)s::timestamptz IS NULL
+            THEN coalesce(k.last_from, %(unknown)s)
         WHEN k.last_from = %(listed_at)s OR k.ended_at <= %(listed_at)s THEN %(listed_at)s
         WHEN k.ended_at IS NOT NULL THEN %(seen_at)s
         ELSE coalesce(%(listed_at)s, %(unknown)s)
     END,
     %(market)s, %(exchange_symbol)s, %(base_asset)s, %(quote_asset)s, %(status)s,
-    %(tick_size)s, %(step_size)s, %(filters)s, %(is_exact)s, %(seen_at)s
+    %(tick_size)s, %(step_size)s, %(filters)s, %(is_exact)s, %(seen_at)s, %(listed_to)s,
+    %(contract_type)s, %(contract_size)s, %(margin_asset)s, %(pair)s, %(delivers_at)s
 FROM known AS k
 ON CONFLICT (symbol, listed_from) DO UPDATE SET
-    listed_to = NULL,
+    listed_to = excluded.listed_to,
     base_asset = excluded.base_asset,
     quote_asset = excluded.quote_asset,
     status = excluded.status,
@@ -69,7 +81,12 @@ ON CONFLICT (symbol, listed_from) DO UPDATE SET
     step_size = excluded.step_size,
     filters = CASE WHEN excluded.filters = '{}' THEN i.filters ELSE excluded.filters END,
     quote_volume_is_exact = excluded.quote_volume_is_exact,
-    seen_at = excluded.seen_at
+    seen_at = excluded.seen_at,
+    contract_type = excluded.contract_type,
+    contract_size = excluded.contract_size,
+    margin_asset = excluded.margin_asset,
+    pair = excluded.pair,
+    delivers_at = excluded.delivers_at
 WHERE i.seen_at <= excluded.seen_at
 """
 
@@ -81,7 +98,10 @@ WHERE market = %(market)s AND listed_to IS NULL AND listed_from < %(seen_at)s
 
 _END_UNSEEN = """
 UPDATE market.instruments
-SET listed_to = %(seen_at)s
+SET listed_to = CASE
+    WHEN delivers_at > listed_from AND delivers_at < %(seen_at)s THEN delivers_at
+    ELSE %(seen_at)s
+END
 WHERE
     market = %(market)s AND listed_to IS NULL
     AND listed_from < %(seen_at)s AND seen_at < %(seen_at)s
@@ -159,23 +179,41 @@ WITH ended AS (
 
 INSERT INTO market.instruments (
     symbol, listed_from, market, exchange_symbol, base_asset, quote_asset, status,
-    tick_size, step_size, filters, quote_volume_is_exact, seen_at
+    tick_size, step_size, filters, quote_volume_is_exact, seen_at,
+    contract_type, contract_size, margin_asset, pair, delivers_at
 )
 SELECT
     symbol, %(begins)s, market, exchange_symbol, base_asset, quote_asset, status,
-    tick_size, step_size, filters, quote_volume_is_exact, seen_at
+    tick_size, step_size, filters, quote_volume_is_exact, seen_at,
+    contract_type, contract_size, margin_asset, pair, delivers_at
 FROM ended
 """
 
 _READ = """
 SELECT
-    symbol, market, base_asset, quote_asset, status, tick_size, step_size, listed_from, listed_to
+    symbol, market, base_asset, quote_asset, status, tick_size, step_size, listed_from, listed_to,
+    contract_type, contract_size, margin_asset, pair, delivers_at, settlement_price
 FROM market.instruments
 WHERE
     (%(market)s::text IS NULL OR market = %(market)s)
     AND (%(symbols)s::text[] IS NULL OR symbol = ANY (%(symbols)s::text[]))
     AND (%(with_ended)s OR listed_to IS NULL)
 ORDER BY symbol, listed_from
+"""
+
+_PAIRS_TO_SETTLE = r"""
+SELECT DISTINCT pair FROM market.instruments
+WHERE
+    market = %s AND pair IS NOT NULL AND settlement_price IS NULL
+    AND delivers_at < %s AND exchange_symbol ~ '_\d{6}$'
+ORDER BY pair
+"""
+
+_SETTLE = """
+UPDATE market.instruments SET settlement_price = %(price)s
+WHERE
+    market = %(market)s AND pair = %(pair)s AND delivers_at = %(delivered_at)s
+    AND settlement_price IS NULL
 """
 
 
@@ -192,11 +230,13 @@ class Listing:
     """An instrument from ``listed_from_us`` to ``listed_to_us`` (None: still listed).
 
     ``listed_from_us`` is ``LISTED_FROM_UNKNOWN_US`` if the exchange does not publish it.
+    ``settlement_price`` is known once a dated contract was delivered.
     """
 
     instrument: Instrument
     listed_from_us: int
     listed_to_us: int | None
+    settlement_price: Decimal | None = None
 
 
 def write_instruments(
@@ -205,6 +245,7 @@ def write_instruments(
     seen_at_us: int,
     *,
     whole_market: Market | None = None,
+    refused: Iterable[str] = (),
 ) -> int:
     """Write the exchange's list of instruments; a list older than the stored one changes nothing.
 
@@ -212,6 +253,7 @@ def write_instruments(
         seen_at_us: the server's time of the answer.
         whole_market: the answer contains all instruments of this market, so listings missing from
             it have ended.
+        refused: symbols of the answer that could not be used; their rows stay as they are.
 
     Returns:
         Number of listings that ended.
@@ -229,12 +271,18 @@ def write_instruments(
         if dated:
             cursor.executemany(_END_REUSED, dated)
             ended += cursor.rowcount
+        if delivered := [row for row in rows if row["listed_to"] is not None]:
+            cursor.executemany(_END_DELIVERED, delivered)
+            ended += cursor.rowcount
         if rows:
             cursor.executemany(_WRITE, rows)
         if whole_market is not None:
             shown = {
                 "market": whole_market.value,
-                "symbols": [row["symbol"] for row in rows if row["market"] == whole_market.value],
+                "symbols": [
+                    *(row["symbol"] for row in rows if row["market"] == whole_market.value),
+                    *refused,
+                ],
                 "seen_at": from_us(seen_at_us),
             }
             known, unseen = cursor.execute(_COUNT_UNSEEN, shown).fetchone() or (0, 0)
@@ -304,6 +352,40 @@ def read_listings(
     return _read(connection, market=market, symbols=symbols, with_ended=True)
 
 
+def pairs_to_settle(connection: Connection, market: Market, now_us: int) -> list[str]:
+    """Return the pairs of a market with delivered contracts whose settlement price is unknown."""
+    with translated(connection):
+        rows = connection.execute(_PAIRS_TO_SETTLE, (market.value, from_us(now_us))).fetchall()
+    return [pair for (pair,) in rows]
+
+
+def write_settlement_prices(
+    connection: Connection, market: Market, pair: str, prices: Mapping[int, Decimal]
+) -> int:
+    """Write the settlement prices of a pair's contracts; known ones stay.
+
+    Args:
+        prices: by time of delivery (µs).
+
+    Returns:
+        Number of contracts that got one.
+    """
+    rows = [
+        {
+            "market": market.value,
+            "pair": pair,
+            "delivered_at": from_us(delivered_us),
+            "price": price,
+        }
+        for delivered_us, price in sorted(prices.items())
+    ]
+    if not rows:
+        return 0
+    with translated(connection), connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(_SETTLE, rows)
+        return cursor.rowcount
+
+
 def symbols_not_trading(connection: Connection) -> list[str]:
     """Return the symbols without a listing that trades now, such as delisted and halted ones."""
     with translated(connection):
@@ -332,6 +414,8 @@ def _read(
 
 def _arguments(instrument: Instrument, seen_at_us: int) -> dict[str, Any]:
     listed_at_us = instrument.listed_at_us
+    delivers_at_us = instrument.delivers_at_us
+    delivers_at = None if delivers_at_us is None else from_us(delivers_at_us)
     return {
         "symbol": instrument.symbol,
         "market": instrument.market.value,
@@ -346,11 +430,18 @@ def _arguments(instrument: Instrument, seen_at_us: int) -> dict[str, Any]:
         "listed_at": None if listed_at_us is None else from_us(listed_at_us),
         "seen_at": from_us(seen_at_us),
         "unknown": from_us(LISTED_FROM_UNKNOWN_US),
+        "listed_to": delivers_at if instrument.is_delivered(seen_at_us) else None,
+        "contract_type": instrument.contract_type,
+        "contract_size": instrument.contract_size,
+        "margin_asset": instrument.margin_asset,
+        "pair": instrument.pair,
+        "delivers_at": delivers_at,
     }
 
 
 def _listing(row: tuple[Any, ...]) -> Listing:
-    symbol, market, base_asset, quote_asset, status, tick_size, step_size, start, end = row
+    symbol, market, base_asset, quote_asset, status, tick_size, step_size, start, end = row[:9]
+    contract_type, contract_size, margin_asset, pair, delivers_at, settlement_price = row[9:]
     from_time_us = to_us(start)
     instrument = Instrument(
         symbol=symbol,
@@ -361,5 +452,11 @@ def _listing(row: tuple[Any, ...]) -> Listing:
         tick_size=tick_size,
         step_size=step_size,
         listed_at_us=None if from_time_us == LISTED_FROM_UNKNOWN_US else from_time_us,
+        contract_type=contract_type,
+        contract_size=contract_size,
+        margin_asset=margin_asset,
+        pair=pair,
+        delivers_at_us=None if delivers_at is None else to_us(delivers_at),
     )
-    return Listing(instrument, from_time_us, None if end is None else to_us(end))
+    end_us = None if end is None else to_us(end)
+    return Listing(instrument, from_time_us, end_us, settlement_price)

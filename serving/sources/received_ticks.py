@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from include.domain.instruments import Market, market_of
+from include.domain.instruments import market_of
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.ticks import book_ticker_update_of, missed_range_of, trade_tick_of
 from streamer.hub.ticks import MissedTrades, TradeTick
@@ -62,8 +62,8 @@ class ReceivedTicks:
 
 
 def _skips(last: TradeTick, trade: TradeTick, *, is_broken: bool) -> bool:
-    """Whether trades are missing between two; single trades of USD-M skip ids by design."""
+    """Whether trades are missing between two; single trades of futures skip ids by design."""
     if trade.id <= last.id + 1:
         return False
     is_single = trade.id == trade.first_trade_id == trade.last_trade_id
-    return is_broken or not (is_single and market_of(trade.symbol) is Market.UM)
+    return is_broken or not (is_single and market_of(trade.symbol).is_futures)

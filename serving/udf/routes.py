@@ -45,7 +45,7 @@ RESOLUTIONS = {
 }
 """Our timeframes by TradingView's resolutions."""
 _ALSO = {"D": "1D", "W": "1W", "M": "1M"}
-EXCHANGES = {Market.SPOT: "BINANCE", Market.UM: "BINANCE-UM"}
+EXCHANGES = {Market.SPOT: "BINANCE", Market.UM: "BINANCE-UM", Market.CM: "BINANCE-CM"}
 MAX_BARS = 5_000
 MAX_FOUND = 100
 MAX_QUOTES = 100
@@ -388,7 +388,10 @@ def _ticker(listing: Listing) -> str:
 
 def _description(listing: Listing) -> str:
     one = listing.instrument
-    kind = "perpetual" if one.market is Market.UM else "spot"
+    kind = "spot"
+    if one.market.is_futures:
+        is_dated = one.contract_type is not None and "PERPETUAL" not in one.contract_type
+        kind = f"{one.exchange_symbol.rpartition('_')[2]} delivery" if is_dated else "perpetual"
     return f"{one.base_asset} / {one.quote_asset}, {kind}"
 
 
@@ -400,7 +403,7 @@ def _incomplete(answer: DayAnswer) -> str:
 
 
 def _type_of(listing: Listing) -> str:
-    return "futures" if listing.instrument.market is Market.UM else "spot"
+    return "futures" if listing.instrument.market.is_futures else "spot"
 
 
 def _seconds(bar: StoredBar) -> int:

@@ -419,7 +419,7 @@ class SymbolAggregator:
         )
 
     def _has_every_id(self, one: CandleBuilder | KlineBody) -> bool:
-        """Whether a candle has as many trades as ids; on USD-M that proves nothing, as ids may
+        """Whether a candle has as many trades as ids; on futures that proves nothing, as ids may
         skip."""
         span = one.last_trade_id - one.first_trade_id + 1
         return self._proves_by_ids and span == one.trade_count

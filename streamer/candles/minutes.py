@@ -99,7 +99,7 @@ class Timing:
     """Waits of a market's minutes in µs of exchange time, and properties of its streams.
 
     Attributes:
-        has_contiguous_ids: False for single trades of USD-M, whose ids skip by design.
+        has_contiguous_ids: False for single trades of futures, whose ids skip by design.
     """
 
     grace_us: int

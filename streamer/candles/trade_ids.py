@@ -198,7 +198,7 @@ class TradeIds:
 
 
 class SkippingTradeIds(TradeIds):
-    """Ids of a stream that skips ids by design (single trades of USD-M).
+    """Ids of a stream that skips ids by design (single trades of futures).
 
     Only this stream sends fills that are not trades of the market.
     A smaller id does not show whether the trade was received before, so recent ids are remembered.

@@ -20,7 +20,7 @@ _NOT_PUBLISHED = frozenset({IdOrder.REPEATS, IdOrder.VOID, IdOrder.NOT_MARKET})
 class TradeTaps:
     """Publishes the trades of subscribed symbols, each once by its id.
 
-    Connections repeat trades in a handover, and single trades of USD-M skip ids by design. Of all
+    Connections repeat trades in a handover, and single trades of futures skip ids by design. Of all
     other trades, ids that did not arrive are reported as missed.
 
     Attributes:
@@ -55,7 +55,7 @@ class TradeTaps:
         order = ids.add(trade, time_us)
         if order in _NOT_PUBLISHED:
             return
-        if order is IdOrder.SKIPS and not (market is Market.UM and type(trade) is Trade):
+        if order is IdOrder.SKIPS and not (market.is_futures and type(trade) is Trade):
             expected, before_us = ids.broken_at
             if expected is not None and expected < trade.id:
                 self._hub.report_missed(

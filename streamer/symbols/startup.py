@@ -132,13 +132,12 @@ class StreamStart:
 
 def timing_of(settings: Settings, options: StreamOptions, market: Market) -> Timing:
     """Return how long the minutes of a market wait for trades and klines."""
-    is_um = market is Market.UM
-    grace_ms = settings.close_grace_um_ms if is_um else settings.close_grace_spot_ms
+    grace_ms = settings.close_grace_um_ms if market.is_futures else settings.close_grace_spot_ms
     return Timing(
         grace_us=grace_ms * 1000,
         kline_timeout_us=settings.kline_timeout_ms * 1000,
         expects_klines=options.klines,
-        has_contiguous_ids=not (is_um and options.trade_stream == "trade"),
+        has_contiguous_ids=not (market.is_futures and options.trade_stream == "trade"),
     )
 
 

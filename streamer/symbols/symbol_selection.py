@@ -2,7 +2,8 @@
 
 A symbol that stops trading stays subscribed: a halt looks like a delisting, and the first trade
 after a halt must not be missed. The symbol counts as gone after an hour in which most others
-trade. It is then unsubscribed to make room, and added again if it returns.
+trade, and a delivered contract immediately. It is then unsubscribed to make room, and added again if it
+returns.
 """
 
 from __future__ import annotations
@@ -127,6 +128,12 @@ class SymbolSelection:
             elif symbol not in self._halted_since_us:
                 self._halted_since_us[symbol] = now_us
                 changes.halted[symbol] = statuses.get(symbol, "not listed")
+        for symbol in sorted(
+            one.symbol
+            for one in listed
+            if one.symbol in self._streamed and one.is_delivered(now_us)
+        ):
+            self._remove(changes, symbol)
         self._max_trading = max(self._max_trading, len(trading))
         if 2 * len(trading) >= self._max_trading:  # otherwise the market is halted
             self._remove_gone(changes, now_us)
@@ -150,10 +157,13 @@ class SymbolSelection:
     def _remove_gone(self, changes: SelectionChanges, now_us: int) -> None:
         for symbol, since_us in sorted(self._halted_since_us.items()):
             if now_us - since_us >= self._gone_after_us:
-                changes.removed.append(symbol)
-                del self._halted_since_us[symbol]
-                self._streamed.discard(symbol)
-                self._chosen.discard(symbol)
+                self._remove(changes, symbol)
+
+    def _remove(self, changes: SelectionChanges, symbol: str) -> None:
+        changes.removed.append(symbol)
+        self._halted_since_us.pop(symbol, None)
+        self._streamed.discard(symbol)
+        self._chosen.discard(symbol)
 
     def _add_new(
         self,

@@ -6,10 +6,18 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
-from include.domain.instruments import UM_SUFFIX, Instrument, Market, unknown_symbol
+from include.domain.instruments import (
+    CM_MARK,
+    UM_SUFFIX,
+    Instrument,
+    Market,
+    market_of,
+    unknown_symbol,
+)
 from include.errors import UnknownSymbolError, WrongValueError
 
-ALL = ("*", f"*{UM_SUFFIX}")
+ALL = ("*", f"*{UM_SUFFIX}", f"*{CM_MARK}*")
+"""A pattern of all symbols of each market."""
 
 
 def is_pattern(wanted: str) -> bool:
@@ -19,7 +27,7 @@ def is_pattern(wanted: str) -> bool:
 
 def markets_of(wanted: Sequence[str]) -> tuple[Market, ...]:
     """Return the markets of names and patterns."""
-    markets = {Market.UM if name.endswith(UM_SUFFIX) else Market.SPOT for name in wanted}
+    markets = {market_of(name) for name in wanted}
     return tuple(market for market in Market if market in markets)
 
 
@@ -35,8 +43,9 @@ def choose(
     """Select the instruments to stream, in a stable order.
 
     Args:
-        wanted: symbols (``BTCUSDT``, ``BTCUSDT.P``) and patterns (``*USDT``, ``*USDT.P``);
-            a pattern without ``.P`` matches spot symbols only, and only trading ones.
+        wanted: symbols (``BTCUSDT``, ``BTCUSDT.P``, ``BTCUSD_PERP``) and patterns (``*USDT``,
+            ``*USDT.P``, ``*_PERP``). A pattern matches trading symbols of one market: with ``.P``
+            USD-M, otherwise with ``_`` COIN-M, otherwise spot.
         top: keep this many, by quote volume of the last 24 hours.
         quote_volume_24h: by platform symbol; needed with ``top``.
         streamed: symbols streamed recently. Patterns match them even if they do not trade, since
@@ -104,5 +113,4 @@ def not_trading(wanted: Sequence[str], instruments: Sequence[Instrument]) -> lis
 
 
 def _matches(instrument: Instrument, pattern: str) -> bool:
-    is_um = instrument.market is Market.UM
-    return is_um == pattern.endswith(UM_SUFFIX) and fnmatchcase(instrument.symbol, pattern)
+    return instrument.market is market_of(pattern) and fnmatchcase(instrument.symbol, pattern)

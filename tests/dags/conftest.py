@@ -175,6 +175,7 @@ def daily_run(
             "DATABASE_URL": database_url,
             "BINANCE_REST_URL": exchange.spot_rest_url,
             "BINANCE_UM_REST_URL": exchange.um_rest_url,
+            "BINANCE_CM_REST_URL": exchange.cm_rest_url,
             "BINANCE_DUMP_URL": exchange.dump_url,
             "BINANCE_DUMP_LIST_URL": exchange.dump_url,
             "CANDELABRA_HOME": str(tmp_path),

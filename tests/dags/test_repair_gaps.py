@@ -24,6 +24,7 @@ def repair(database_url, dag_bag, airflow_database, tmp_path, monkeypatch):
             "DATABASE_URL": database_url,
             "BINANCE_REST_URL": exchange.spot_rest_url,
             "BINANCE_UM_REST_URL": exchange.um_rest_url,
+            "BINANCE_CM_REST_URL": exchange.cm_rest_url,
             "CANDELABRA_HOME": str(tmp_path),
         }.items():
             monkeypatch.setenv(name, value)

@@ -239,6 +239,7 @@ bars_of_pieces as (
         bar.close as price,
         bar.volume,
         bar.quote_volume,
+        contract.contract_size,
         {{ session_start(timeframe, 'bar.open_time') }} as session,
         {{ is_intraday(timeframe) }} as is_intraday,
         {{ bars_per_year(timeframe) }}::double precision as bars_per_year,
@@ -254,6 +255,10 @@ bars_of_pieces as (
         {%- endif %}
         bar.open_time >= piece.from_time as is_requested
     from reads as piece
+    -- Once for each piece, not for each bar.
+    cross join lateral (
+        select market.contract_size_of(piece.symbol) as contract_size offset 0
+    ) as contract
     inner join {{ bars }} as bar
         on
             piece.symbol = bar.symbol

@@ -189,6 +189,17 @@ indicators as (
         case when bar_number >= 20 then mean_20 + 2 * deviation_20 end as bollinger_upper,
         case when bar_number >= 20 then mean_20 - 2 * deviation_20 end as bollinger_lower,
         case
+            -- COIN-M: volume counts contracts, quote volume the base asset.
+            when contract_size is not null
+                then contract_size::double precision
+                    * case when is_intraday then session_volume else volume::double precision end
+                    / nullif(
+                        case
+                            when is_intraday then session_quote_volume
+                            else quote_volume::double precision
+                        end,
+                        0
+                    )
             when is_intraday then session_quote_volume / nullif(session_volume, 0)
             else quote_volume::double precision / nullif(volume::double precision, 0)
         end as vwap,

@@ -1,10 +1,10 @@
 {#-
   SQL: whether all trades of a candle are stored: volume, taker buy volume and, on spot, the number
-  of trades are equal. On USD-M, candles count fills that no trade stream contains.
+  of trades are equal. On futures, candles count fills that no trade stream contains.
 -#}
 {% macro equals_candle(candle, volume, ask, trades) -%}
 {{ candle }}.volume = {{ volume }} and {{ candle }}.taker_buy_volume = {{ ask }}
-and ({{ candle }}.trade_count = {{ trades }} or market.market_of(of_symbol) = 'um')
+and ({{ candle }}.trade_count = {{ trades }} or market.market_of(of_symbol) <> 'spot')
 {%- endmacro %}
 
 

@@ -12,7 +12,11 @@ Kind = Literal["klines", "aggTrades", "trades"]
 KINDS: dict[str, Kind] = {"agg_trades": "aggTrades", "trades": "trades"}
 """Our names of the kinds of trades, and the names in paths."""
 
-_FOLDERS = {Market.SPOT: "data/spot", Market.UM: "data/futures/um"}
+_FOLDERS = {
+    Market.SPOT: "data/spot",
+    Market.UM: "data/futures/um",
+    Market.CM: "data/futures/cm",
+}
 _DATES = {"daily": "%Y-%m-%d", "monthly": "%Y-%m"}
 
 

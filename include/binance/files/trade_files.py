@@ -2,7 +2,8 @@
 
 Single trades are ``ID,Price,Quantity,QuoteQuantity,Timestamp,IsBuyerMaker,IsBestMatch`` as on the
 dump site; their quote amounts are the exchange's own, with its rounding. AggTrades have the ids of
-their first and last trade and no quote amounts. USD-M files of both kinds lack IsBestMatch.
+their first and last trade and no quote amounts. Files of futures lack IsBestMatch. Single trades of
+COIN-M have the amount of the base asset in place of the quote amount, as COIN-M klines have.
 ``domain/columns/trades.py`` explains which minutes are complete; unusable rows are returned with
 line and reason.
 """
@@ -65,6 +66,11 @@ UM_TRADES = Layout(
         "id,price,quantity,quotequantity,timestamp,isbuyermaker",
     ),
 )
+CM_TRADES = Layout(
+    name="COIN-M trades",
+    columns=_TRADE,
+    headers=("id,price,qty,baseqty,time,isbuyermaker",),
+)
 _AGG_HEADERS = (
     "aggtradeid,price,quantity,firsttradeid,lasttradeid,transacttime,isbuyermaker",
     "aggtradeid,price,quantity,firsttradeid,lasttradeid,timestamp,isbuyermaker",
@@ -74,17 +80,20 @@ SPOT_AGG_TRADES = Layout(
     columns=(*_AGG_TRADE, "is_best_match"),
     headers=tuple(f"{header},isbestmatch" for header in _AGG_HEADERS),
 )
-UM_AGG_TRADES = Layout(name="USD-M aggTrades", columns=_AGG_TRADE, headers=_AGG_HEADERS)
+FUTURES_AGG_TRADES = Layout(name="futures aggTrades", columns=_AGG_TRADE, headers=_AGG_HEADERS)
+
+
+_TRADES_LAYOUTS = {Market.SPOT: SPOT_TRADES, Market.UM: UM_TRADES, Market.CM: CM_TRADES}
 
 
 def trades_layout(symbol: str) -> Layout:
     """Return the columns of a file of a symbol's single trades."""
-    return UM_TRADES if market_of(symbol) is Market.UM else SPOT_TRADES
+    return _TRADES_LAYOUTS[market_of(symbol)]
 
 
 def agg_trades_layout(symbol: str) -> Layout:
     """Return the columns of a file of a symbol's aggTrades."""
-    return UM_AGG_TRADES if market_of(symbol) is Market.UM else SPOT_AGG_TRADES
+    return FUTURES_AGG_TRADES if market_of(symbol).is_futures else SPOT_AGG_TRADES
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +140,7 @@ class TradeReader:
     ) -> None:
         self._layout = layout or trades_layout(symbol)
         self._is_agg = "first_trade_id" in self._layout.columns
-        self._is_um = market_of(symbol) is Market.UM
+        self._is_futures = market_of(symbol).is_futures
         self._symbol = symbol
         self._aggregator = self._new_aggregator(after_id)
         self._window = window or (0, _END_OF_TIME_US)
@@ -237,9 +246,9 @@ class TradeReader:
         )
 
     def _new_aggregator(self, after_id: int | None = None) -> TradeAggregator:
-        # Ids of single USD-M trades skip by design; those of aggTrades do not.
+        # Ids of single trades of futures skip by design; those of aggTrades do not.
         return TradeAggregator(
-            self._symbol, ids_follow=self._is_agg or not self._is_um, after_id=after_id
+            self._symbol, ids_follow=self._is_agg or not self._is_futures, after_id=after_id
         )
 
     # --- the fast way
@@ -257,7 +266,7 @@ class TradeReader:
             to_micros("trade_time", digits=digits), first_trade_id=first, last_trade_id=last
         )
         is_void = pl.lit(value=False)
-        if self._is_agg or self._is_um:
+        if self._is_agg or self._is_futures:
             is_void = (pl.col("scaled_price") == 0) & (pl.col("scaled_quantity") == 0)
         if self._is_agg:
             is_void &= (pl.col("first_trade_id") == -1) & (pl.col("last_trade_id") == -1)
@@ -338,7 +347,7 @@ class TradeReader:
         Unreadable rows are rejected and make their minute incomplete.
         """
         is_void = pl.lit(value=False)
-        if self._is_agg or self._is_um:
+        if self._is_agg or self._is_futures:
             is_void = _is_zero("price") & _is_zero("quantity")
         if self._is_agg:
             is_void &= (pl.col("first_trade_id") == "-1") & (pl.col("last_trade_id") == "-1")

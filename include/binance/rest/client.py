@@ -21,11 +21,24 @@ from include.binance.rest.depth import (
     DEPTH_WEIGHT,
     book_snapshot_of,
 )
-from include.binance.rest.klines import KLINE_ROWS, KlinePage, final_until, page_of
-from include.binance.rest.listing import EXCHANGE_INFO, instruments_of
+from include.binance.rest.klines import (
+    KLINE_ROWS,
+    KlinePage,
+    KlineRow,
+    final_until,
+    page_of,
+)
+from include.binance.rest.listing import (
+    DELIVERY_PRICES,
+    EXCHANGE_INFO,
+    ListedInstruments,
+    instruments_of,
+)
+from include.binance.rest.newest_first import oldest_rows
 from include.binance.rest.weights import (
     AGG_TRADES_WEIGHT,
     BEST_KLINES,
+    DELIVERY_PRICE_WEIGHT,
     EXCHANGE_INFO_WEIGHT,
     HISTORICAL_TRADES_WEIGHT,
     MAX_KLINES,
@@ -38,7 +51,7 @@ from include.binance.streams.messages import microseconds
 from include.binance.tls import trusted
 from include.domain.books.order_book import BookSnapshot
 from include.domain.instruments import Instrument, Market, symbol_of
-from include.domain.timeframes import timeframe
+from include.domain.timeframes import Timeframe, timeframe
 from include.errors import PermanentError, RateLimitedError, TransientError
 
 log = structlog.get_logger(__name__)
@@ -94,7 +107,17 @@ class _Time(msgspec.Struct, frozen=True):
 
 class _Ticker(msgspec.Struct, frozen=True):
     symbol: str
-    quote_volume: Decimal = msgspec.field(name="quoteVolume")
+    quote_volume: Decimal | None = msgspec.field(name="quoteVolume", default=None)
+    # COIN-M, which has no quote volume:
+    base_volume: Decimal = msgspec.field(name="baseVolume", default=Decimal(0))
+    average_price: Decimal = msgspec.field(name="weightedAvgPrice", default=Decimal(0))
+
+    @property
+    def amount(self) -> Decimal:
+        """What was traded, in the quote asset; on COIN-M rounded by the average price."""
+        if self.quote_volume is None:
+            return self.base_volume * self.average_price
+        return self.quote_volume
 
 
 _TIME = msgspec.json.Decoder(_Time)
@@ -143,7 +166,7 @@ class BinanceRest:
             trust_env=False,
             verify=trusted(),
             transport=transport,
-            # USD-M does not support this header and always answers in milliseconds.
+            # Futures do not support this header and always answer in milliseconds.
             headers={"X-MBX-TIME-UNIT": "MICROSECOND"} if is_spot else {},
         )
         self._host = self._http.base_url.netloc.decode()
@@ -170,16 +193,34 @@ class BinanceRest:
     def exchange_info(self) -> list[Instrument]:
         """Return all instruments of the market, including those that no longer trade.
 
-        On USD-M these are perpetual contracts only. Instruments without price and quantity steps
-        are omitted.
+        Instruments without price and quantity steps, and refused ones, are omitted.
         """
+        return self.listed().instruments
+
+    def listed(self) -> ListedInstruments:
+        """Return the instruments of the market as ``exchange_info``, and the refused ones."""
         weight = EXCHANGE_INFO_WEIGHT[self.market]
         return instruments_of(self.market, self._get("exchangeInfo", {}, weight, EXCHANGE_INFO))
 
+    def delivery_prices(self, pair: str) -> dict[int, Decimal]:
+        """Return the settlement prices of a pair of futures, by time of delivery (µs).
+
+        Args:
+            pair: the exchange's name, such as ``BTCUSD`` or ``BTCUSDT``.
+        """
+        found = self._get(
+            "delivery-price",
+            {"pair": pair},
+            DELIVERY_PRICE_WEIGHT,
+            DELIVERY_PRICES,
+            prefix="/futures/data",
+        )
+        return {microseconds(one.delivery_time): one.price for one in found}
+
     def quote_volumes_24h(self) -> dict[str, Decimal]:
-        """Return the quote volume of the last 24 hours, by platform symbol."""
+        """Return the traded amount of the last 24 hours in the quote asset, by platform symbol."""
         tickers = self._get("ticker/24hr", {}, TICKERS_24H_WEIGHT[self.market], _TICKERS)
-        return {symbol_of(self.market, one.symbol): one.quote_volume for one in tickers}
+        return {symbol_of(self.market, one.symbol): one.amount for one in tickers}
 
     def klines(
         self,
@@ -216,17 +257,13 @@ class BinanceRest:
         if not 1 <= rows <= MAX_KLINES[self.market]:
             raise PermanentError(f"limit {rows} is not within 1..{MAX_KLINES[self.market]}")
         server_time_us = self._server_time_for(end_us)
-        parameters: dict[str, Any] = {
-            "symbol": exchange_symbol,
-            "interval": interval,
-            "limit": rows,
-        }
-        if start_us is not None:
-            parameters["startTime"] = -(-start_us // 1000)
-        if end_us is not None:
-            until_us = bars.next_open_us(end_us) if with_next else end_us
-            parameters["endTime"] = -(-until_us // 1000) - 1
-        answer = self._get("klines", parameters, klines_weight(self.market, rows), KLINE_ROWS)
+        until_us = end_us
+        if end_us is not None and with_next:
+            until_us = bars.next_open_us(end_us)
+        if self.market is Market.CM and start_us is not None:
+            answer = self._oldest_klines(exchange_symbol, bars, start_us, until_us, rows)
+        else:
+            answer = self._klines(exchange_symbol, interval, start_us, until_us, rows)
         return page_of(
             answer,
             symbol=symbol_of(self.market, exchange_symbol),
@@ -253,7 +290,7 @@ class BinanceRest:
                 returned.
 
         Raises:
-            PermanentError: USD-M serves only trades of the last 48 hours.
+            PermanentError: futures serve only trades of the last 48 hours.
         """
         parameters: dict[str, Any] = {"symbol": exchange_symbol, "limit": limit}
         if from_id is not None:
@@ -265,7 +302,7 @@ class BinanceRest:
     def trades(
         self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
     ) -> list[TradeRow]:
-        """Return single spot trades from an id on. USD-M requires an API key for this method."""
+        """Return single spot trades from an id on. Futures require an API key for this method."""
         parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
         return self._get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
 
@@ -281,6 +318,42 @@ class BinanceRest:
 
     # --- inside
 
+    def _klines(
+        self,
+        exchange_symbol: str,
+        interval: str,
+        start_us: int | None,
+        until_us: int | None,
+        rows: int,
+    ) -> list[KlineRow]:
+        parameters: dict[str, Any] = {
+            "symbol": exchange_symbol,
+            "interval": interval,
+            "limit": rows,
+        }
+        if start_us is not None:
+            parameters["startTime"] = -(-start_us // 1000)
+        if until_us is not None:
+            parameters["endTime"] = -(-until_us // 1000) - 1
+        return self._get("klines", parameters, klines_weight(self.market, rows), KLINE_ROWS)
+
+    def _oldest_klines(
+        self,
+        exchange_symbol: str,
+        bars: Timeframe,
+        start_us: int,
+        until_us: int | None,
+        rows: int,
+    ) -> list[KlineRow]:
+        now_us = self._server_time_us
+        return oldest_rows(
+            partial(self._klines, exchange_symbol),
+            bars,
+            start_us,
+            now_us if until_us is None else min(until_us, now_us),
+            rows,
+        )
+
     def _server_time_for(self, end_us: int | None) -> int:
         is_old = time.monotonic() >= self._server_time_until_s
         if is_old or end_us is None or end_us > final_until(self._server_time_us):
@@ -293,12 +366,14 @@ class BinanceRest:
         parameters: Mapping[str, Any],
         weight: int,
         decoder: msgspec.json.Decoder[Answer],
+        *,
+        prefix: str = "",
     ) -> Answer:
         """GET a method within the weight budget, with retries on transient errors."""
 
         def once() -> Answer:
             self._budget.take(weight)
-            return self._once(method, parameters, decoder)
+            return self._once(f"{prefix or self._prefix}/{method}", parameters, decoder)
 
         return retried(
             once,
@@ -311,16 +386,15 @@ class BinanceRest:
 
     def _once(
         self,
-        method: str,
+        path: str,
         parameters: Mapping[str, Any],
         decoder: msgspec.json.Decoder[Answer],
     ) -> Answer:
         symbol = str(parameters.get("symbol", ""))
-        request = f"GET {self._prefix}/{method} {symbol}".rstrip()
+        request = f"GET {path} {symbol}".rstrip()
         try:
             # Not answer.content: an answer of httpx refers to itself, and would hold a megabyte of
             # listings until the garbage collector runs, which is rare.
-            path = f"{self._prefix}/{method}"
             with self._http.stream("GET", path, params=dict(parameters)) as answer:
                 content = b"".join(answer.iter_bytes())
         except (httpx.TransportError, httpx.DecodingError) as error:

@@ -11,7 +11,7 @@ from include.errors import PermanentError
 
 DEPTH_LEVELS = 1_000
 """Levels a side of one request: the most of futures. Spot has 5,000 at five times the weight."""
-DEPTH_WEIGHT: dict[Market, int] = {Market.SPOT: 50, Market.UM: 20}
+DEPTH_WEIGHT: dict[Market, int] = {Market.SPOT: 50, Market.UM: 20, Market.CM: 20}
 """Weight of a request of that many levels."""
 
 

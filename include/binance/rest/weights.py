@@ -15,14 +15,14 @@ from typing import Protocol
 from include.domain.instruments import Market
 from include.errors import RateLimitedError
 
-WEIGHT_LIMITS: dict[Market, int] = {Market.SPOT: 6_000, Market.UM: 2_400}
+WEIGHT_LIMITS: dict[Market, int] = {Market.SPOT: 6_000, Market.UM: 2_400, Market.CM: 2_400}
 """Weight limit per minute and IP address, from ``exchangeInfo.rateLimits``."""
 
-MAX_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 1_500}
+MAX_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 1_500, Market.CM: 1_500}
 """Maximum rows of one answer."""
 
-BEST_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 499}
-"""Rows of a page with the best ratio of rows to weight. USD-M charges 2 below 500 rows, 5 up to
+BEST_KLINES: dict[Market, int] = {Market.SPOT: 1_000, Market.UM: 499, Market.CM: 499}
+"""Rows of a page with the best ratio of rows to weight. Futures cost 2 below 500 rows, 5 up to
 1,000."""
 
 MAX_WAIT_S = 150.0
@@ -55,10 +55,11 @@ def klines_rows(market: Market, bars: int) -> int:
 
 
 TIME_WEIGHT = 1
-EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1}
-AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20}
+EXCHANGE_INFO_WEIGHT: dict[Market, int] = {Market.SPOT: 20, Market.UM: 1, Market.CM: 1}
+AGG_TRADES_WEIGHT: dict[Market, int] = {Market.SPOT: 4, Market.UM: 20, Market.CM: 20}
 HISTORICAL_TRADES_WEIGHT = 25
-TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40}
+DELIVERY_PRICE_WEIGHT = 0
+TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40, Market.CM: 40}
 """Weight of one request for all symbols."""
 
 

@@ -32,7 +32,7 @@ from include.domain.columns.candles import CANDLE_SCHEMA, PRICES, VOLUMES
 from include.domain.columns.candles import TIME as TIME_TYPE
 from include.domain.columns.scaled import decimals_needed
 from include.domain.exact import ZERO
-from include.domain.instruments import exchange_symbol_of, symbol_from
+from include.domain.instruments import Market, exchange_symbol_of, symbol_from
 from include.domain.timeframes import MINUTE_US, TIMEFRAMES
 from include.errors import RejectedInputError
 from include.jobs.files.column_maps import OPTIONAL, SKIPPED, SYMBOL, ColumnMap, placed
@@ -275,11 +275,11 @@ def _check_width(path: Path, opens: pl.Series) -> None:
         )
 
 
-def check_foreign(path: Path, chosen: ColumnMap) -> None:
-    """Check that a file has the mapped columns, and that its amounts are not of COIN-M.
+def check_foreign(path: Path, chosen: ColumnMap, said: Market | str = "") -> None:
+    """Check that a file has the mapped columns, and that its amounts fit its market.
 
     Raises:
-        RejectedInputError: it lacks columns, is empty, or counts contracts.
+        RejectedInputError: it lacks columns, is empty, or its amounts are of another market.
     """
     columns, _ = _columns_of(path, chosen)
     names = ("low", "high", "volume", "quote_volume")
@@ -291,7 +291,7 @@ def check_foreign(path: Path, chosen: ColumnMap) -> None:
         plain = table.select(names).drop_nulls()
         rows = plain.filter(pl.all_horizontal(pl.all().str.contains(NUMBER))).iter_rows()
         values = [(Decimal(a), Decimal(b), Decimal(c), Decimal(d)) for a, b, c, d in rows]
-        check_amounts(path, [row for row in values if row[2] > ZERO and row[3] > ZERO])
+        check_amounts(path, [row for row in values if row[2] > ZERO and row[3] > ZERO], said)
 
 
 def _columns_of(path: Path, chosen: ColumnMap) -> tuple[list[str], bool]:

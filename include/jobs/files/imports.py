@@ -20,7 +20,7 @@ from include.binance.files.columns import Rejection
 from include.config import Settings
 from include.domain.candles import Source, Status
 from include.domain.columns.candles import as_candidates, ranges_in
-from include.domain.instruments import Market
+from include.domain.instruments import Market, market_of
 from include.errors import RejectedInputError
 from include.jobs.exchange import APPLICATION_NAME
 from include.jobs.files.user_files import (
@@ -241,7 +241,7 @@ def _check_quotes(connection: Connection, file: UserFile) -> None:
     if file.kind != "agg_trades":
         return
     listed = read_instruments(connection, symbols=[file.symbol])
-    if any(not one.quote_volume_is_exact for one in listed):
+    if market_of(file.symbol).is_inverse or any(not one.quote_volume_is_exact for one in listed):
         raise inexact_quotes_error(file)
 
 

@@ -10,8 +10,8 @@
 A ``FILE.CHECKSUM`` moves with its file. Alone it waits an hour for it, then it is refused.
 
 Links, devices and pipes are refused without being opened. Subfolders are preserved, so files below
-``futures/um`` count as USD-M. If a run is killed, its file stays claimed but loses its lock: the
-next run loads it.
+``futures/um`` count as USD-M, and below ``futures/cm`` as COIN-M. If a run is killed, its file
+stays claimed but loses its lock: the next run loads it.
 """
 
 from __future__ import annotations

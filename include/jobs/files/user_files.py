@@ -16,9 +16,10 @@ from include.binance.files.parquet_files import SUFFIX as PARQUET
 from include.binance.files.parquet_files import parquet_symbols
 from include.binance.files.text_blocks import check_file, layout_of
 from include.binance.files.trade_files import (
+    CM_TRADES,
+    FUTURES_AGG_TRADES,
     SPOT_AGG_TRADES,
     SPOT_TRADES,
-    UM_AGG_TRADES,
     UM_TRADES,
     TradeReader,
 )
@@ -58,17 +59,23 @@ _LAYOUTS = {
         SPOT_TRADES: _TRADES,
         SPOT_AGG_TRADES: _AGG_TRADES,
         UM_TRADES: _TRADES,
-        UM_AGG_TRADES: _AGG_TRADES,
+        FUTURES_AGG_TRADES: _AGG_TRADES,
     },
     Market.UM: {
         KLINES: _KLINES,
         UM_TRADES: _TRADES,
-        UM_AGG_TRADES: _AGG_TRADES,
+        FUTURES_AGG_TRADES: _AGG_TRADES,
         SPOT_TRADES: _TRADES,
         SPOT_AGG_TRADES: _AGG_TRADES,
     },
+    Market.CM: {
+        KLINES: _KLINES,
+        CM_TRADES: _TRADES,
+        FUTURES_AGG_TRADES: _AGG_TRADES,
+    },
 }
-"""Kinds by column layout. Layouts of the other market are accepted too: the symbol decides."""
+"""Kinds by column layout. Layouts of the other linear market are accepted too: the symbol decides.
+"""
 
 
 _SYMBOL = re.compile(r"\w[\w.-]{0,49}")
@@ -130,7 +137,7 @@ def open_file(
     Args:
         symbol: platform symbol; empty to derive it from a name like ``BTCUSDT-1m-2024-02.zip``, or
             from the column ``symbol`` of a Parquet file.
-        market: of a symbol without ``.P``; empty for spot, or USD-M below ``futures/um``.
+        market: of a symbol that does not show it; empty for spot, or the market of the folder.
         columns: of a foreign file; see ``column_maps.column_map``.
 
     Raises:
@@ -148,18 +155,18 @@ def open_file(
         raise RejectedInputError(f"{path} is no file: a pipe or a device cannot be imported")
     check_sum(path)
     check_file(path)
-    check_names(path, _stem(path))
     match = DUMP_NAME.fullmatch(_stem(path))
     if match is not None and match["kind"] not in _KINDS:
         raise RejectedInputError(
             f"{path.name} holds {match['kind']}; 1m klines, trades or aggTrades can be imported"
         )
-    said = market_said(path, symbol, market)
+    said = market_said(path, _stem(path), symbol, market)
+    check_names(path, _stem(path), said)
     check_header(path, said)
     named = _symbol_for(path, symbol, said or Market.SPOT)
     if columns:
         chosen = column_map(columns)
-        check_foreign(path, chosen)
+        check_foreign(path, chosen, said)
         return UserFile(path, named, _KLINES, FOREIGN, chosen)
     kinds = _LAYOUTS[market_of(named)]
     layout = layout_of(path, list(kinds))
@@ -220,7 +227,10 @@ def read_parts(file: UserFile) -> Iterator[FilePart]:
 
 def _check_quotes(file: UserFile, *candles: pl.DataFrame) -> None:
     """Refuse aggTrades of symbols for which the exchange rounds each fill's quote amount."""
-    if any(decimals_needed(each, ["quote_volume"]) > QUOTE_DECIMALS for each in candles):
+    is_inverse = market_of(file.symbol).is_inverse
+    if is_inverse or any(
+        decimals_needed(each, ["quote_volume"]) > QUOTE_DECIMALS for each in candles
+    ):
         raise inexact_quotes_error(file)
 
 

@@ -14,12 +14,10 @@ import structlog
 
 from include.domain.candles import Source
 from include.domain.instruments import (
-    UM_SUFFIX,
     Market,
-    exchange_symbol_of,
+    market_of,
     symbol_from,
     symbol_of,
-    uncovered_contract,
 )
 from include.domain.ranges import Ranges as Ranges
 from include.domain.ranges import gaps_in as gaps_in
@@ -235,11 +233,11 @@ def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
     Args:
         symbols: ``"BTCUSDT, ETHUSDT"`` or a sequence; the exchange's names or ours (``.P``),
             or pairs such as ``BTC/USDT``.
-        market: of names without ``.P``.
+        market: of names that do not show it: without ``.P`` and ``_``.
 
     Raises:
-        WrongValueError: there are none, one is a pattern or a contract outside our markets, or the
-            market is unknown.
+        WrongValueError: there are none, one is a pattern or no contract of COIN-M, or the market
+            is unknown.
     """
     names = symbols.replace(",", " ").split() if isinstance(symbols, str) else list(symbols)
     place = market_from(market)
@@ -251,11 +249,15 @@ def symbols_of(symbols: str | Sequence[str], market: Market | str) -> list[str]:
                 f"{name!r} is a pattern, which only `candelabra stream` and `up` accept: list the "
                 "symbols, such as BTCUSDT"
             )
-        uncovered = uncovered_contract(exchange_symbol_of(clean))
-        if uncovered is not None:
-            raise WrongValueError(uncovered)
-        if clean:
-            found[clean if clean.endswith(UM_SUFFIX) else symbol_of(place, clean)] = None
+        if not clean:
+            continue
+        symbol = symbol_of(place, clean) if market_of(clean) is Market.SPOT else clean
+        if place is Market.CM and market_of(symbol) is Market.SPOT:
+            raise WrongValueError(
+                f"{name!r} is no contract of COIN-M; should be one such as {clean}_PERP or "
+                f"{clean}_260327"
+            )
+        found[symbol] = None
     if not found:
         raise WrongValueError("no symbols: name at least one, such as BTCUSDT")
     return list(found)

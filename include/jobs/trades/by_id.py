@@ -14,7 +14,7 @@ import structlog
 from include.binance.rest.client import MAX_TRADES, BinanceRest
 from include.binance.streams.messages import microseconds
 from include.config import Settings
-from include.domain.instruments import REUSED_AFTER_US, Market, exchange_symbol_of, market_of
+from include.domain.instruments import REUSED_AFTER_US, exchange_symbol_of, market_of
 from include.domain.timeframes import MINUTE_US, from_us, minute_of
 from include.errors import PermanentError, RefusedAddressError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
@@ -194,16 +194,16 @@ def refuse_unserved(settings: Settings, dataset: str, symbol: str) -> None:
     """Raise if the exchange cannot serve these trades by id.
 
     Raises:
-        PermanentError: book tickers, single trades of USD-M, or a host without
+        PermanentError: book tickers, single trades of futures, or a host without
             ``historicalTrades``.
     """
     if dataset not in (AGG_TRADES.name, TRADES.name):
         raise PermanentError(f"the exchange serves no past {dataset}")
     if dataset == AGG_TRADES.name:
         return
-    if market_of(symbol) is Market.UM:
+    if market_of(symbol).is_futures:
         raise PermanentError(
-            f"{symbol}: ids of single USD-M trades skip by design and are served only "
+            f"{symbol}: ids of single trades of futures skip by design and are served only "
             "with an API key; capture agg_trades, whose ids do not skip"
         )
     if urlsplit(settings.binance_rest_url).hostname == PUBLIC_DATA_HOST:

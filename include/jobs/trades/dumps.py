@@ -18,7 +18,7 @@ from include.binance.files.dumps import FetchedDump, NotPublishedError
 from include.binance.files.trade_files import TradeReader, agg_trades_layout, trades_layout
 from include.config import Settings
 from include.domain.candles import Source
-from include.domain.instruments import Market, market_of
+from include.domain.instruments import market_of
 from include.domain.timeframes import DAY_US, from_us
 from include.errors import CandelabraError, PermanentError, RejectedInputError, TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site, open_shared_rest
@@ -110,9 +110,9 @@ def _read(connection: Connection, fetched: FetchedDump, piece: TradeDumpPiece) -
 def _is_cut(connection: Connection, piece: TradeDumpPiece, content: AggregatedTrades) -> bool:
     """Whether klines show trades after the file's last minute.
 
-    Klines of USD-M count fills that no file of trades contains.
+    Klines of futures count fills that no file of trades contains.
     """
-    if market_of(piece.symbol) is Market.UM:
+    if market_of(piece.symbol).is_futures:
         return False
     traded_us = last_traded_minute(connection, piece.symbol, *content.window)
     return traded_us is not None and traded_us > content.reader.aggregator.last_minute_us

@@ -13,7 +13,7 @@ from include.binance.files.trade_files import TradeBlock, TradeReader
 from include.domain.candles import Source, Status
 from include.domain.columns.candles import CANDLE_SCHEMA, as_candidates
 from include.domain.columns.scaled import decimals_needed
-from include.domain.instruments import QUOTE_DECIMALS
+from include.domain.instruments import QUOTE_DECIMALS, market_of
 from include.domain.timeframes import from_us
 from include.errors import RejectedInputError
 from include.jobs.klines.pieces import ranges_of
@@ -223,6 +223,8 @@ def _has_exact_quotes(connection: Connection, symbol: str, content: AggregatedTr
     """
     if content.kind == "trades":
         return True
+    if market_of(symbol).is_inverse:
+        return False  # price × quantity is no amount at all
     listings = read_listings(connection, symbols=[symbol])
     if any(not one.instrument.quote_volume_is_exact for one in listings):
         return False

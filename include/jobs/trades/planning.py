@@ -30,7 +30,7 @@ from include.jobs.trades.dumps import day_of
 from include.jobs.trades.file_candles import KEEPS_RAW
 from include.jobs.trades.file_edges import EDGES_CHECKED
 from include.jobs.trades.pieces import TradeDumpPiece
-from include.jobs.trades.rest import FINAL_AFTER_US, UM_SERVED_US, served_kind
+from include.jobs.trades.rest import FINAL_AFTER_US, FUTURES_SERVED_US, served_kind
 from include.store.candles.merging import Connection
 from include.store.ledgers.files import DumpFile, find_dump_file
 from include.store.postgres.pools import connect
@@ -208,9 +208,9 @@ class _TradePlanner:
                 newest = rest.agg_trades(name, limit=1)
                 if not newest:
                     return now_us, now_us
-                if market is Market.UM:
+                if market.is_futures:
                     # The exchange must still serve the day's start when the request is made.
-                    first_us = now_us - UM_SERVED_US + DAY_US
+                    first_us = now_us - FUTURES_SERVED_US + DAY_US
                 else:
                     oldest = rest.agg_trades(name, from_id=0, limit=1)
                     first_us = microseconds(oldest[0].trade_time) if oldest else now_us

@@ -30,8 +30,8 @@ AGG_TRADES = "agg_trades"
 BLOCK_ROWS = 20_000
 """Rows aggregated at a time."""
 
-UM_SERVED_US = 47 * 3_600_000_000
-"""The exchange serves USD-M aggTrades of 48 hours; one hour is reserved for the requests."""
+FUTURES_SERVED_US = 47 * 3_600_000_000
+"""The exchange serves aggTrades of futures of 48 hours; one hour is reserved for the requests."""
 
 FINAL_AFTER_US = 60_000_000
 """Time after a day's end until the exchange serves all its trades."""
@@ -56,12 +56,12 @@ def served_kind(settings: Settings, symbol: str, kind: str, *, keep_raw: bool) -
     """
     if kind == AGG_TRADES:
         return kind
-    is_um = market_of(symbol) is Market.UM
-    if not is_um and urlsplit(settings.binance_rest_url).hostname != PUBLIC_DATA_HOST:
+    is_futures = market_of(symbol).is_futures
+    if not is_futures and urlsplit(settings.binance_rest_url).hostname != PUBLIC_DATA_HOST:
         return kind
     if not keep_raw:
         return AGG_TRADES
-    what = "USD-M" if is_um else f"{PUBLIC_DATA_HOST}, which has no historicalTrades"
+    what = "futures" if is_futures else f"{PUBLIC_DATA_HOST}, which has no historicalTrades"
     raise PermanentError(
         f"{symbol}: single trades, whose rows are to be stored, are not served by {what}"
     )

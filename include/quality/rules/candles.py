@@ -39,11 +39,13 @@ SILENT_MINUTES_HAVE_ONE_PRICE = Check(
     """,
 )
 
-# If tick x step has more than eight decimals, the exchange rounds the amount of each fill to eight:
-# a fill may be off by less than the last decimal.
+# On COIN-M, volume counts contracts and quote volume the base asset. The market's contract size may
+# be unknown. If tick x step has more than eight decimals, the exchange rounds the amount of each
+# fill to eight: a fill may be off by less than the last decimal.
 QUOTE_VOLUME_FITS_THE_PRICES = Check(
     "quote_volume_fits_the_prices",
-    "quote volume lies within low x volume and high x volume, likewise for takers",
+    "quote volume lies within low x volume and high x volume, on COIN-M within contract size x "
+    "volume / high and / low, likewise for takers",
     """
     SELECT
         symbol,
@@ -52,14 +54,28 @@ QUOTE_VOLUME_FITS_THE_PRICES = Check(
         || taker_buy_quote_volume || ' for ' || taker_buy_volume || ', prices from ' || low
         || ' to ' || high AS detail
     FROM (
-        SELECT *, trade_count * 0.00000001 AS rounded
+        SELECT
+            *,
+            trade_count * 0.00000001 AS rounded,
+            market.market_of(symbol) = 'cm' AS is_inverse,
+            CASE
+                WHEN market.market_of(symbol) = 'cm' THEN market.contract_size_of(symbol)
+            END AS size
         FROM {{batch}}
         WHERE trade_count > 0 AND low > 0
     ) AS traded
     WHERE
-        quote_volume NOT BETWEEN low * volume - rounded AND high * volume + rounded
-        OR taker_buy_quote_volume NOT BETWEEN
-        low * taker_buy_volume - rounded AND high * taker_buy_volume + rounded
+        CASE
+            WHEN is_inverse THEN
+                quote_volume NOT BETWEEN
+                size * volume / high - rounded AND size * volume / low + rounded
+                OR taker_buy_quote_volume NOT BETWEEN
+                size * taker_buy_volume / high - rounded AND size * taker_buy_volume / low + rounded
+            ELSE
+                quote_volume NOT BETWEEN low * volume - rounded AND high * volume + rounded
+                OR taker_buy_quote_volume NOT BETWEEN
+                low * taker_buy_volume - rounded AND high * taker_buy_volume + rounded
+        END
     """,
 )
 

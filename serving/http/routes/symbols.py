@@ -42,6 +42,14 @@ COLUMNS: dict[str, Any] = {
     "listed_from": pl.Datetime("us", "UTC"),
     "listed_to": pl.Datetime("us", "UTC"),
     "is_streamed": pl.Boolean,
+    "volume_unit": pl.String,
+    "quote_volume_unit": pl.String,
+    "contract_type": pl.String,
+    "contract_size": DECIMAL,
+    "margin_asset": pl.String,
+    "pair": pl.String,
+    "delivers_at": pl.Datetime("us", "UTC"),
+    "settlement_price": DECIMAL,
 }
 
 PRICES: dict[str, Any] = {
@@ -67,14 +75,15 @@ PRICES: dict[str, Any] = {
 async def symbols(
     request: Request,
     market: Annotated[
-        parameters.MarketName | None, Query(description="spot or um; default: both.")
+        parameters.MarketName | None, Query(description="spot, um or cm; default: all.")
     ] = None,
     delisted: Annotated[bool, Query(description="Include ended listings.")] = False,
     streamed: Annotated[bool, Query(description="Only streamed symbols.")] = False,
 ) -> Response:
     """All known listings, with the exchange's rules for prices and quantities; for a streamed
     symbol
-    that is not registered yet, its name and market only.
+    that is not registered yet, its name and market only. On COIN-M, volumes count contracts, and
+    quote volumes the base asset: `volume_unit` and `quote_volume_unit` say it.
     """
     context = context_of(request)
     live = frozenset(context.streamed())
@@ -257,6 +266,14 @@ def _row(listing: Listing, live: frozenset[str]) -> tuple[Any, ...]:
         from_us(listing.listed_from_us) if is_known else None,
         None if ended_us is None else from_us(ended_us),
         ended_us is None and one.symbol in live,
+        one.volume_unit,
+        one.quote_volume_unit,
+        one.contract_type,
+        None if one.contract_size is None else plain(one.contract_size),
+        one.margin_asset,
+        one.pair,
+        None if one.delivers_at_us is None else from_us(one.delivers_at_us),
+        None if listing.settlement_price is None else plain(listing.settlement_price),
     )
 
 

@@ -41,7 +41,7 @@ BUFFER_FULL = "the buffer was full while neither the database nor the disk took 
 
 DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
 
-_UM = Market.UM
+_SPOT = Market.SPOT
 
 
 class Intake:
@@ -72,10 +72,10 @@ class Intake:
         """Id trackers by dataset and symbol, for rows that can be requested by id."""
         self._agg_trades = Lane(AGG_TRADES, can_be_requested=True)
         self._spot_trades = Lane(TRADES, can_be_requested=True)
-        self._um_trades = Lane(TRADES, can_be_requested=False)
+        self._futures_trades = Lane(TRADES, can_be_requested=False)
         self._quotes = Lane(BOOK_TICKERS, can_be_requested=False)
         self.lanes = Lanes(
-            [self._agg_trades, self._spot_trades, self._um_trades, self._quotes],
+            [self._agg_trades, self._spot_trades, self._futures_trades, self._quotes],
             max_rows=max_rows,
             on_leave=self._leave,
         )
@@ -114,13 +114,13 @@ class Intake:
         number, time_us = trade.id, microseconds(trade.trade_time)
         if isinstance(trade, AggTrade):
             known = self._agg_ids[market]
-        elif market is _UM:
+        elif market is not _SPOT:
             symbol = symbol_of(market, trade.symbol)
             line = trade_line(
                 symbol, number, price, quantity, None, time_us, trade.is_buyer_maker,
                 trade.trade_type,
             )  # fmt: skip
-            self.lanes.add(self._um_trades, line)
+            self.lanes.add(self._futures_trades, line)
             return
         else:
             known = self._spot_ids

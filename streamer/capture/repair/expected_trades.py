@@ -33,9 +33,9 @@ POLL_INTERVAL_S = 30.0
 """Interval of the check. A symbol with new trades since the last check is not quiet."""
 MAX_CALL_S = 300.0
 """Timeout for reading the last candles of all symbols; beyond it PostgreSQL hangs."""
-MAX_CHECKS = {Market.SPOT: 65, Market.UM: 3}
+MAX_CHECKS = {Market.SPOT: 65, Market.UM: 3, Market.CM: 3}
 """Checks of one candle before requests end; a gap is then recorded for spot, after half an hour.
-On USD-M nothing is concluded: that candles there leave out the same fills as aggTrades is known
+On futures nothing is concluded: that candles there leave out the same fills as aggTrades is known
 from recordings only."""
 NOT_SERVED = "the exchange's candle tells of trades that it does not serve"
 

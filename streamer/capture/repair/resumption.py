@@ -40,7 +40,7 @@ MAX_CALL_S = 600.0
 
 def cannot_be_requested(dataset: str, market: Market) -> bool:
     """Whether the exchange cannot serve past rows of this dataset by id."""
-    return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market is Market.UM)
+    return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market.is_futures)
 
 
 class CaptureResumption:

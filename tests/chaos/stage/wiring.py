@@ -72,5 +72,7 @@ def _urls(exchange: ExchangeThread) -> dict[str, str]:
         "binance_ws_url": exchange.spot_ws_url,
         "binance_rest_url": exchange.spot_rest_url,
         "binance_um_ws_url": exchange.um_ws_url,
+        "binance_cm_ws_url": exchange.cm_ws_url,
         "binance_um_rest_url": exchange.um_rest_url,
+        "binance_cm_rest_url": exchange.cm_rest_url,
     }

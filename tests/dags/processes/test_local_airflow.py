@@ -119,6 +119,7 @@ def airflow(
             "DATABASE_URL": candelabra_url,
             "BINANCE_REST_URL": exchange.spot_rest_url,
             "BINANCE_UM_REST_URL": exchange.um_rest_url,
+            "BINANCE_CM_REST_URL": exchange.cm_rest_url,
             "BINANCE_DUMP_URL": exchange.dump_url,
             "BINANCE_DUMP_LIST_URL": exchange.dump_url,
             "ALERT_WEBHOOK_URL": webhook.url,

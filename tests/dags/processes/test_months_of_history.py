@@ -150,6 +150,7 @@ def airflow(
             "DATABASE_URL": database,
             "BINANCE_REST_URL": spot.url,
             "BINANCE_UM_REST_URL": um.url,
+            "BINANCE_CM_REST_URL": um.url,
             "BINANCE_DUMP_URL": exchange.dump_url,
             "BINANCE_DUMP_LIST_URL": exchange.dump_url,
             "REST_WEIGHT_SHARE": str(SHARE),

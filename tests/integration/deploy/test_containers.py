@@ -235,6 +235,7 @@ def start_simulator(stack: Stack) -> None:
         "--http-port=9000": "--http-port=0",
         "--spot-ws-port=9001": "--spot-ws-port=0",
         "--um-ws-port=9002": "--um-ws-port=0",
+        "--cm-ws-port=9003": "--cm-ws-port=0",
     }
     assert local.keys() <= set(command)
     command = [local.get(one, one) for one in command]
@@ -250,6 +251,7 @@ def start_simulator(stack: Stack) -> None:
     stack.addresses = {
         "ws://simulator:9001": urls["spot_ws_url"],
         "ws://simulator:9002": urls["um_ws_url"],
+        "ws://simulator:9003": urls["cm_ws_url"],
         "http://simulator:9000": urls["spot_rest_url"],
         "http://127.0.0.1:9000": urls["control_url"],
     }

@@ -157,6 +157,7 @@ def settings_of(exchange: ExchangeThread, database_url: str, home: Path) -> Sett
         database_url=database_url,
         binance_rest_url=exchange.spot_rest_url,
         binance_um_rest_url=exchange.um_rest_url,
+        binance_cm_rest_url=exchange.cm_rest_url,
         binance_dump_url=exchange.dump_url,
         binance_dump_list_url=exchange.dump_url,
         candelabra_home=home,

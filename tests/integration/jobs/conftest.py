@@ -71,6 +71,7 @@ def make_settings(
                 "streamer_database_url": as_role(database_url, "candelabra_streamer"),
                 "binance_rest_url": exchange.spot_rest_url,
                 "binance_um_rest_url": exchange.um_rest_url,
+                "binance_cm_rest_url": exchange.cm_rest_url,
                 "binance_dump_url": exchange.dump_url,
                 "binance_dump_list_url": exchange.dump_url,
                 "candelabra_home": tmp_path / "home",
@@ -99,6 +100,7 @@ def through_host(host: FaultyHost, make_settings: Callable[..., Settings]) -> Se
     return make_settings(
         binance_rest_url=host.url,
         binance_um_rest_url=host.url,
+        binance_cm_rest_url=host.url,
         binance_dump_url=host.url,
         binance_dump_list_url=host.url,
     )

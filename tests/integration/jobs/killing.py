@@ -44,6 +44,7 @@ def run_killed(settings: Settings, *program: str) -> None:
             "JOBS_DATABASE_URL": settings.url_for("jobs"),
             "BINANCE_REST_URL": settings.binance_rest_url,
             "BINANCE_UM_REST_URL": settings.binance_um_rest_url,
+            "BINANCE_CM_REST_URL": settings.binance_cm_rest_url,
             "BINANCE_DUMP_URL": settings.binance_dump_url,
             "BINANCE_DUMP_LIST_URL": settings.binance_dump_list_url,
             "CANDELABRA_HOME": str(settings.candelabra_home),

@@ -18,14 +18,15 @@ from include.store.candles.minutes import merge_candidates
 from simulator.server import ExchangeThread
 
 
-def test_filters_of_both_markets_are_stored_as_the_exchange_writes_them(
+def test_filters_of_all_markets_are_stored_as_the_exchange_writes_them(
     settings: Settings, connection: psycopg.Connection, exchange: ExchangeThread
 ) -> None:
     counts = sync_instruments(settings=settings)
-    assert counts.listed == {"spot": 4, "um": 1}
+    assert counts.listed == {"spot": 4, "um": 1, "cm": 6}
     hosts = [
         ("spot", f"{exchange.spot_rest_url}/api/v3", ""),
         ("um", f"{exchange.um_rest_url}/fapi/v1", ".P"),
+        ("cm", f"{exchange.cm_rest_url}/dapi/v1", ""),
     ]
     for market, url, suffix in hosts:
         answer = httpx.get(f"{url}/exchangeInfo", trust_env=False, timeout=30).raise_for_status()
@@ -44,10 +45,10 @@ def test_filters_of_both_markets_are_stored_as_the_exchange_writes_them(
                 for each in told["filters"]
             }
             assert {"PRICE_FILTER", "LOT_SIZE"} < filters.keys()
-            assert any("NOTIONAL" in kind for kind in filters)
+            assert market == "cm" or any("NOTIONAL" in kind for kind in filters)
             assert tick == Decimal(filters["PRICE_FILTER"]["tickSize"])
             assert step == Decimal(filters["LOT_SIZE"]["stepSize"])
-            assert status == told["status"]
+            assert status == told["contractStatus" if market == "cm" else "status"]
 
 
 ONE = Decimal(1)

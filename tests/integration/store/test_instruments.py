@@ -14,10 +14,12 @@ from include.domain.timeframes import DAY_US, MINUTE_US, from_us
 from include.errors import PermanentError
 from include.store.candles.merging import merge_candidates
 from include.store.instruments import (
+    pairs_to_settle,
     read_instruments,
     read_listings,
     symbols_not_trading,
     write_instruments,
+    write_settlement_prices,
 )
 from tests.unit.store.candidates import NOVEMBER_END_US, candidate, candle
 
@@ -172,3 +174,70 @@ def test_relisting_logs_the_first_minute_of_the_later_listing(connection: Connec
     assert marked == symbol
     assert f"{first:%Y-%m-%d %H:%M}" in minutes
     assert minutes.count("[") == 1
+
+
+def dated(symbol: str, delivers_at_us: int) -> Instrument:
+    return replace(
+        spot(symbol),
+        market=Market.CM,
+        base_asset="BTC",
+        quote_asset="USD",
+        listed_at_us=5 * DAY_US,
+        contract_type="CURRENT_QUARTER",
+        contract_size=Decimal(100),
+        margin_asset="BTC",
+        pair="BTCUSD",
+        delivers_at_us=delivers_at_us,
+    )
+
+
+def test_terms_of_contracts_are_read_as_written(connection: Connection) -> None:
+    of = [dated("BTCUSD_271126", NOW + DAY_US), replace(um(DAY_US), pair="BTCUSDT")]
+    write_instruments(connection, of, NOW)
+    assert read_instruments(connection) == sorted(of, key=lambda each: each.symbol)
+
+
+def test_coin_m_contract_needs_a_size(connection: Connection) -> None:
+    with pytest.raises(PermanentError, match="instruments_contracts_have_a_size"):
+        write_instruments(
+            connection, [replace(dated("BTCUSD_271126", NOW), contract_size=None)], NOW
+        )
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_listing_of_a_delivered_contract_ends_at_its_delivery(
+    connection: Connection, *, is_shown: bool
+) -> None:
+    delivery_us = NOW + DAY_US
+    one, other = dated("BTCUSD_271126", delivery_us), dated("BTCUSD_PERP", delivery_us * 2)
+    later_us = delivery_us + 3 * MINUTE_US
+    write_instruments(connection, [one, other], NOW, whole_market=Market.CM)
+    shown = [replace(one, status="DELIVERED")] if is_shown else []
+    for at_us in (later_us, later_us + DAY_US):
+        ended = write_instruments(connection, [other, *shown], at_us, whole_market=Market.CM)
+        assert ended == (at_us == later_us)
+        assert spans(connection, "BTCUSD_271126") == [(5 * DAY_US, delivery_us)]
+    assert spans(connection, "BTCUSD_PERP") == [(5 * DAY_US, None)]
+
+
+def test_refused_instrument_of_an_answer_stays_listed(connection: Connection) -> None:
+    one, other = dated("BTCUSD_PERP", NOW * 2), dated("ETHUSD_PERP", NOW * 2)
+    write_instruments(connection, [one, other], NOW, whole_market=Market.CM)
+    write_instruments(connection, [one], NOW + 1, whole_market=Market.CM, refused=["ETHUSD_PERP"])
+    assert spans(connection, "ETHUSD_PERP") == [(5 * DAY_US, None)]
+
+
+def test_settlement_price_is_written_once(connection: Connection) -> None:
+    delivery_us = NOW - DAY_US
+    one = dated("BTCUSD_271126", delivery_us)
+    write_instruments(connection, [one, dated("BTCUSD_271231", NOW + DAY_US)], NOW)
+    assert pairs_to_settle(connection, Market.CM, NOW) == ["BTCUSD"]
+    assert write_settlement_prices(connection, Market.CM, "BTCUSD", {}) == 0
+    prices = {delivery_us: Decimal("27103.5"), 0: Decimal(1)}
+    assert write_settlement_prices(connection, Market.CM, "BTCUSD", prices) == 1
+    assert write_settlement_prices(connection, Market.CM, "BTCUSD", {delivery_us: Decimal(9)}) == 0
+    assert [each.settlement_price for each in read_listings(connection)] == [
+        Decimal("27103.5"),
+        None,
+    ]
+    assert pairs_to_settle(connection, Market.CM, NOW) == []

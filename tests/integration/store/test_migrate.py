@@ -101,6 +101,17 @@ def to_first_revision(connection: Connection) -> None:
         "CREATE UNIQUE INDEX rejected_rows_one_per_reason"
         " ON ops.rejected_rows (file, line, md5(reason), md5(raw))"
     )
+    connection.execute(
+        "ALTER TABLE market.instruments DROP COLUMN contract_type, DROP COLUMN contract_size,"
+        " DROP COLUMN margin_asset, DROP COLUMN pair, DROP COLUMN delivers_at,"
+        " DROP COLUMN settlement_price"
+    )
+    for table in ("market.instruments", "ops.outages"):
+        name = f"{table.partition('.')[2]}_market_check"
+        connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+        connection.execute(
+            f"ALTER TABLE {table} ADD CONSTRAINT {name} CHECK (market IN ('spot', 'um'))"
+        )
     connection.execute("UPDATE ops.alembic_version SET version_num = '0001'")
 
 
@@ -126,6 +137,22 @@ def test_rows_stored_by_the_first_revision_are_kept(empty_database_url: str) -> 
             "SELECT symbol, file, origin FROM market.foreign_candles_1m"
         ).fetchall()
     assert (rejected, foreign) == ([("A/b.csv", "", 1)], [("A", "b.csv", "")])
+
+
+def test_outages_of_coin_m_are_accepted_after_the_first_revision(empty_database_url: str) -> None:
+    insert = (
+        "INSERT INTO ops.outages (market, symbol, minutes, cause) VALUES"
+        " ('cm', 'BTCUSD_PERP', '{[2026-11-18 12:00Z, 2026-11-18 12:01Z)}', 'x')"
+    )
+    migrate(empty_database_url)
+    with connect(empty_database_url, application_name="test") as connection:
+        to_first_revision(connection)
+        connection.commit()
+        with pytest.raises(psycopg.errors.CheckViolation):
+            connection.execute(insert)
+        connection.rollback()
+        migrate(empty_database_url)
+        connection.execute(insert)
 
 
 def test_trades_stored_by_the_first_revision_have_no_type(empty_database_url: str) -> None:

@@ -29,7 +29,9 @@ def settings_for(exchange: Exchange, database_url: str, **overrides: object) -> 
         binance_ws_url=exchange.spot_ws_url,
         binance_rest_url=exchange.spot_rest_url,
         binance_um_ws_url=exchange.um_ws_url,
+        binance_cm_ws_url=exchange.cm_ws_url,
         binance_um_rest_url=exchange.um_rest_url,
+        binance_cm_rest_url=exchange.cm_rest_url,
         binance_dump_url=exchange.dump_url,
         **overrides,
     )

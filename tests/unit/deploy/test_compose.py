@@ -338,31 +338,39 @@ def test_simulated_stack_uses_the_simulators_addresses_and_symbols() -> None:
         config.http_port,
         config.spot_ws_port,
         config.um_ws_port,
+        config.cm_ws_port,
     }
     assert urlsplit(simulator["healthcheck"]["test"][-1]).port == config.http_port
-    http, spot, um = (
+    http, spot, um, cm = (
         f"{scheme}://simulator:{port}"
         for scheme, port in (
             ("http", config.http_port),
             ("ws", config.spot_ws_port),
             ("ws", config.um_ws_port),
+            ("ws", config.cm_ws_port),
         )
     )
     urls = {name for name in map(str.upper, Settings.model_fields) if name.startswith("BINANCE_")}
     assert {name: env[name] for name in urls if name.endswith("_URL")} == {
         "BINANCE_WS_URL": spot,
         "BINANCE_UM_WS_URL": um,
+        "BINANCE_CM_WS_URL": cm,
         **dict.fromkeys(
             (
                 "BINANCE_REST_URL",
                 "BINANCE_UM_REST_URL",
+                "BINANCE_CM_REST_URL",
                 "BINANCE_DUMP_URL",
                 "BINANCE_DUMP_LIST_URL",
             ),
             http,
         ),
     }
-    listed = {*config.spot_symbols, *(f"{name}.P" for name in config.um_symbols)}
+    listed = {
+        *config.spot_symbols,
+        *(f"{name}.P" for name in config.um_symbols),
+        *config.cm_symbols,
+    }
     assert set(env["SYMBOLS"].split(",")) <= listed
 
 

@@ -12,7 +12,6 @@ from include.domain.instruments import (
     market_of,
     symbol_from,
     symbol_of,
-    uncovered_contract,
 )
 
 
@@ -29,7 +28,12 @@ from include.domain.instruments import (
         ("1000SATS/USDT", "1000SATSUSDT"),
         ("[!A-B]*USDT", "[!A-B]*USDT"),
         ("BTCUSD_PERP", "BTCUSD_PERP"),
-        ("BTCUSDT_240628", "BTCUSDT_240628"),
+        ("btcusd_perp", "BTCUSD_PERP"),
+        ("BTCUSD_240628", "BTCUSD_240628"),
+        ("BTCUSDT_240628", "BTCUSDT_240628.P"),
+        ("BTCUSDT_240628.P", "BTCUSDT_240628.P"),
+        ("*_PERP", "*_PERP"),
+        ("*USDT_240628", "*USDT_240628"),
         ("BTC/USD:BTC", "BTCUSD_PERP"),
         ("BTC/USD:BTC-240628", "BTCUSD_240628"),
         ("BTC/USDT:USDT-240628", "BTCUSDT_240628.P"),
@@ -41,24 +45,14 @@ def test_symbols_are_understood_as_users_write_them(text: str, symbol: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("BTCUSD_PERP", "COIN-M"),
-        ("ETHUSD_240628", "COIN-M"),
-        ("BTCUSDT_240628", "dated"),
-        ("BTCUSDT", None),
-        ("PERPUSDT", None),
-        ("BTCUSDT_202401", None),
-    ],
-)
-def test_contracts_that_are_not_covered_are_known_by_name(name: str, reason: str | None) -> None:
-    found = uncovered_contract(name)
-    assert (found is None) if reason is None else reason in str(found)
-
-
-@pytest.mark.parametrize(
     ("market", "exchange_symbol", "symbol"),
-    [(Market.SPOT, "BTCUSDT", "BTCUSDT"), (Market.UM, "BTCUSDT", "BTCUSDT.P")],
+    [
+        (Market.SPOT, "BTCUSDT", "BTCUSDT"),
+        (Market.UM, "BTCUSDT", "BTCUSDT.P"),
+        (Market.UM, "BTCUSDT_260327", "BTCUSDT_260327.P"),
+        (Market.CM, "BTCUSD_PERP", "BTCUSD_PERP"),
+        (Market.CM, "BTCUSD_260327", "BTCUSD_260327"),
+    ],
 )
 def test_symbols_are_unique_across_markets(
     market: Market, exchange_symbol: str, symbol: str

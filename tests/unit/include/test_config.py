@@ -101,6 +101,8 @@ WRONG = {
     "binance_rest_url": ("wss://h", "should be http or https://"),
     "binance_um_ws_url": ("h:9443", "should be ws or wss://"),
     "binance_um_rest_url": ("https://h:port", "should be http or https://"),
+    "binance_cm_ws_url": ("https://h", "should be ws or wss://"),
+    "binance_cm_rest_url": ("ws://h", "should be http or https://"),
     "binance_dump_url": ("https://", "should be http or https://"),
     "binance_dump_list_url": ("data.binance.vision", "should be http or https://"),
     "rest_weight_share": ("75", "less than or equal to 1"),

@@ -39,6 +39,7 @@ def candelabra_environment(
         "DATABASE_URL": database_url,
         "BINANCE_REST_URL": exchange.spot_rest_url,
         "BINANCE_UM_REST_URL": exchange.um_rest_url,
+        "BINANCE_CM_REST_URL": exchange.cm_rest_url,
         "BINANCE_DUMP_URL": exchange.dump_url,
         "BINANCE_DUMP_LIST_URL": exchange.dump_url,
         "CANDELABRA_HOME": str(tmp_path / "home"),
@@ -193,7 +194,7 @@ WRONG_INPUT = [
     (("backfill", "--from", "2026-11-18"), "no symbols"),
     (("backfill", "--symbols", "COSUSDT", "--from", "soon"), "--from 'soon' is no time"),
     (
-        ("backfill", "--symbols", "X", "--market", "cm", "--from", "2026-11-18"),
+        ("backfill", "--symbols", "X", "--market", "xm", "--from", "2026-11-18"),
         "unknown market",
     ),
     (("import", "nothing.csv"), "nothing.csv does not exist"),

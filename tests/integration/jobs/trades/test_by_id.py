@@ -42,6 +42,7 @@ def settings(exchange: ExchangeThread, database_url: str) -> Settings:
         database_url=database_url,
         binance_rest_url=exchange.spot_rest_url,
         binance_um_rest_url=exchange.um_rest_url,
+        binance_cm_rest_url=exchange.cm_rest_url,
     )
 
 

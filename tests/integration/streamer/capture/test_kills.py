@@ -52,7 +52,9 @@ class Streamer:
             "BINANCE_WS_URL": exchange.spot_ws_url,
             "BINANCE_REST_URL": exchange.spot_rest_url,
             "BINANCE_UM_WS_URL": exchange.um_ws_url,
+            "BINANCE_CM_WS_URL": exchange.cm_ws_url,
             "BINANCE_UM_REST_URL": exchange.um_rest_url,
+            "BINANCE_CM_REST_URL": exchange.cm_rest_url,
             # Small and frequent writes: a kill finds one under way more often than not.
             "CAPTURE_BATCH_ROWS": "20",
             "CAPTURE_FLUSH_TIMEOUT_MS": "20",

@@ -12,7 +12,7 @@ from include.binance.files.columns import (
     part,
     split,
 )
-from include.binance.files.trade_files import SPOT_TRADES, UM_AGG_TRADES
+from include.binance.files.trade_files import FUTURES_AGG_TRADES, SPOT_TRADES
 from include.errors import RejectedInputError
 
 PAIR = Layout("pairs", ("a", "b"), ("key,value",))
@@ -62,9 +62,9 @@ def test_no_rows_are_no_rejections() -> None:
     ("row", "layout"),
     [
         ("1,2.5,4,10,1735689600000,True,True", SPOT_TRADES),
-        ("1,2.5,4,10,11,1735689600000,true", UM_AGG_TRADES),
+        ("1,2.5,4,10,11,1735689600000,true", FUTURES_AGG_TRADES),
     ],
 )
 def test_layouts_of_one_width_are_distinguished_by_their_flags(row: str, layout: Layout) -> None:
-    for both in ((SPOT_TRADES, UM_AGG_TRADES), (UM_AGG_TRADES, SPOT_TRADES)):
+    for both in ((SPOT_TRADES, FUTURES_AGG_TRADES), (FUTURES_AGG_TRADES, SPOT_TRADES)):
         assert choose_layout(row, both, file="f") == (layout, False)

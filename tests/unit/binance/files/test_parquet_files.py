@@ -18,9 +18,9 @@ from include.binance.files.parquet_files import (
 )
 from include.binance.files.text_blocks import check_file, layout_of, text_blocks
 from include.binance.files.trade_files import (
+    FUTURES_AGG_TRADES,
     SPOT_AGG_TRADES,
     SPOT_TRADES,
-    UM_AGG_TRADES,
     UM_TRADES,
     TradeReader,
 )
@@ -164,7 +164,7 @@ def test_file_of_many_batches_is_aggregated_like_one_batch(tmp_path: Path) -> No
     assert len(lines) > 1
 
 
-ALL = (KLINES, SPOT_TRADES, UM_TRADES, SPOT_AGG_TRADES, UM_AGG_TRADES)
+ALL = (KLINES, SPOT_TRADES, UM_TRADES, SPOT_AGG_TRADES, FUTURES_AGG_TRADES)
 AGG = {
     "agg_trade_id": [1], "price": ["1"], "quantity": ["1"], "first_trade_id": [1],
     "last_trade_id": [1], "transact_time": [AT_MS], "is_buyer_maker": [True],
@@ -174,8 +174,8 @@ AGG = {
 def test_layout_is_chosen_by_column_names(tmp_path: Path, klines: pl.DataFrame) -> None:
     assert layout_of(written(tmp_path, klines), ALL) is KLINES
     assert layout_of(written(tmp_path, trades(1)), ALL) is SPOT_TRADES
-    agg = layout_of(written(tmp_path, pl.DataFrame(AGG)), (UM_AGG_TRADES, *ALL))
-    assert agg is UM_AGG_TRADES
+    agg = layout_of(written(tmp_path, pl.DataFrame(AGG)), (FUTURES_AGG_TRADES, *ALL))
+    assert agg is FUTURES_AGG_TRADES
     with pytest.raises(RejectedInputError, match="has the columns a, b; known are 1m klines"):
         layout_of(written(tmp_path, pl.DataFrame({"a": [1], "b": [2]})), ALL)
 

@@ -15,9 +15,9 @@ from include.binance.files.columns import Layout, Rejection
 from include.binance.files.plain_rows import PlainRows, read_plain
 from include.binance.files.text_blocks import TextBlock
 from include.binance.files.trade_files import (
+    FUTURES_AGG_TRADES,
     SPOT_AGG_TRADES,
     SPOT_TRADES,
-    UM_AGG_TRADES,
     UM_TRADES,
     TradeReader,
 )
@@ -43,12 +43,12 @@ def with_price(text: str) -> bytes:
 
 @pytest.mark.parametrize("text", BAD)
 def test_unusual_numbers_are_left_to_the_careful_reader(text: str) -> None:
-    assert read_plain(with_price(text), UM_AGG_TRADES) is None
+    assert read_plain(with_price(text), FUTURES_AGG_TRADES) is None
 
 
 @pytest.mark.parametrize("text", ["2.5", "2.50", "3", "0.0001", "123456789012345678.123456789"])
 def test_plain_numbers_of_any_length_are_exact(text: str) -> None:
-    found = read_plain(with_price(text), UM_AGG_TRADES)
+    found = read_plain(with_price(text), FUTURES_AGG_TRADES)
     assert found is not None
     table, decimals = found
     values = [Decimal(one).scaleb(-decimals["price"]) for one in table["scaled_price"]]
@@ -66,8 +66,8 @@ def test_plain_numbers_of_any_length_are_exact(text: str) -> None:
     ],
 )  # fmt: skip
 def test_block_with_an_irregular_row_is_left_to_the_careful_reader(line: str) -> None:
-    assert read_plain(f"{GOOD}\n{line}\n{GOOD}\n".encode(), UM_AGG_TRADES) is None
-    assert read_plain(f"{GOOD}\n{GOOD}\n".encode(), UM_AGG_TRADES) is not None
+    assert read_plain(f"{GOOD}\n{line}\n{GOOD}\n".encode(), FUTURES_AGG_TRADES) is None
+    assert read_plain(f"{GOOD}\n{GOOD}\n".encode(), FUTURES_AGG_TRADES) is not None
 
 
 class CarefulReader(TradeReader):
@@ -110,7 +110,7 @@ def outcome_of(reader: TradeReader, lines: list[str], cuts: list[int]) -> Told:
 @st.composite
 def files(draw: st.DrawFn) -> tuple[Layout, list[list[str]]]:
     """Rows of a file of any kind, all good, ids one after the other."""
-    layout = draw(st.sampled_from([SPOT_TRADES, UM_TRADES, SPOT_AGG_TRADES, UM_AGG_TRADES]))
+    layout = draw(st.sampled_from([SPOT_TRADES, UM_TRADES, SPOT_AGG_TRADES, FUTURES_AGG_TRADES]))
     is_spot = layout in (SPOT_TRADES, SPOT_AGG_TRADES)
     number, trade_id, time_us = draw(st.integers(0, 10**10)), draw(st.integers(0, 10**10)), START
     decimals = draw(st.sampled_from([None, 0, 2, 8]))
@@ -237,7 +237,7 @@ class _Fill:
 
 
 def test_kept_rows_equal_those_of_the_file() -> None:
-    reader = TradeReader("X.P", UM_AGG_TRADES, keep_rows=True)
+    reader = TradeReader("X.P", FUTURES_AGG_TRADES, keep_rows=True)
     block = reader.read(TextBlock(1, with_price("2.5").replace(b"\n7", b"\n8", 1)), is_last=True)
     assert block.rows is not None
     assert block.rows.columns == [

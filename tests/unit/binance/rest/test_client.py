@@ -283,3 +283,29 @@ def test_depth_costs_the_weight_of_a_thousand_levels(
     assert exchange.requests[0].url.path == path
     assert dict(exchange.requests[0].url.params) == {"symbol": "BTCUSDT", "limit": "1000"}
     assert budget.taken == [weight]
+
+
+def test_coin_m_range_has_no_more_bars_than_rows() -> None:
+    exchange = Exchange(klines=klines(row(0), row(1)))
+    rest, _, _ = client(exchange, Market.CM)
+    rest.klines("BTCUSD_PERP", "1m", START, START + 9 * MINUTE_US, limit=2)
+    asked = exchange.requests[-1].url
+    assert asked.path == "/dapi/v1/klines"
+    assert int(asked.params["endTime"]) - int(asked.params["startTime"]) == 2 * 60_000 - 1
+
+
+def test_settlement_prices_come_by_time_of_delivery() -> None:
+    answer = [{"deliveryTime": 1_695_945_600_000, "deliveryPrice": 27103.10000001}]
+    exchange = Exchange(**{"delivery-price": lambda _: httpx.Response(200, json=answer)})
+    rest, budget, _ = client(exchange, Market.CM)
+    assert rest.delivery_prices("BTCUSD") == {1_695_945_600_000_000: Decimal("27103.10000001")}
+    assert exchange.requests[0].url.path == "/futures/data/delivery-price"
+    assert exchange.requests[0].url.params["pair"] == "BTCUSD"
+    assert budget.taken == [0]
+
+
+def test_amounts_of_coin_m_are_in_the_quote_asset() -> None:
+    ticker = {"symbol": "BTCUSD_PERP", "baseVolume": "2.5", "weightedAvgPrice": "40000.0"}
+    exchange = Exchange(**{"24hr": lambda _: httpx.Response(200, json=[ticker])})
+    rest, _, _ = client(exchange, Market.CM)
+    assert rest.quote_volumes_24h() == {"BTCUSD_PERP": Decimal(100_000)}

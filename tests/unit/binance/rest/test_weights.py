@@ -104,7 +104,7 @@ def test_klines_have_the_documented_weight(market: Market, limit: int, weight: i
 @pytest.mark.parametrize("market", list(Market))
 def test_default_page_size_gives_the_most_rows_per_weight(market: Market) -> None:
     best = BEST_KLINES[market]
-    most = {Market.SPOT: 1_000, Market.UM: 1_500}[market]
+    most = {Market.SPOT: 1_000, Market.UM: 1_500, Market.CM: 1_500}[market]
     rate = best / klines_weight(market, best)
     assert all(rate >= size / klines_weight(market, size) for size in range(1, most + 1))
 

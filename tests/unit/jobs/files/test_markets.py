@@ -1,4 +1,4 @@
-"""Files of COIN-M, and of USD-M where nobody named the market, are refused instead of loaded."""
+"""Files whose market is wrong, or not named, are refused instead of loaded."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ KLINE_HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,"
     "taker_buy_volume,taker_buy_quote_volume,ignore"
 )
+COIN_M_TRADES_HEADER = "id,price,qty,base_qty,time,is_buyer_maker"
 UM_TRADES_HEADER = "id,price,qty,quote_qty,time,is_buyer_maker"
 AGG_HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
 # BTCUSD_PERP: 4,321 contracts of 100 USD at 42,000 are 10.288 BTC.
@@ -43,35 +44,51 @@ def opened(folder: Path, name: str, *lines: str, **options: str) -> UserFile:
     return open_file(path, **options)
 
 
+COIN_M_FILES = [
+    ("BTCUSD_PERP-1m-2025-01.zip", [KLINE_HEADER, COIN_M_KLINE], "klines"),
+    ("BTCUSD_PERP-aggTrades-2025-01-01.csv", [AGG_HEADER, AGG], "agg_trades"),
+    ("btcusd_perp-trades-2025-01-01.csv.gz", [COIN_M_TRADES_HEADER, COIN_M_TRADE], "trades"),
+    ("BTCUSD_PERP.csv", [COIN_M_KLINE], "klines"),
+    ("BTCUSD_PERP-aggTrades-2025.csv", [AGG], "agg_trades"),
+]
+
+
+@pytest.mark.parametrize(("name", "lines", "kind"), COIN_M_FILES)
 @pytest.mark.parametrize(
-    ("name", "lines"),
-    [
-        ("BTCUSD_PERP-1m-2025-01.zip", [KLINE_HEADER, COIN_M_KLINE]),
-        ("BTCUSD_PERP-aggTrades-2025-01-01.csv", [AGG_HEADER, AGG]),
-        ("btcusd_perp-trades-2025-01-01.csv.gz", [COIN_M_TRADE]),
-        ("ETHUSD_250328-1m-2025-01.csv", [LINEAR_KLINE]),
-        ("BTCUSD_PERP.csv", [LINEAR_KLINE]),
-        ("BTCUSD_PERP-aggTrades-2025.csv", [AGG]),
-        ("futures/cm/mine.csv", [LINEAR_KLINE]),
-    ],
+    "options", [{"symbol": "BTCUSD_PERP"}, {"symbol": "btc/usd:btc", "market": "um"}]
 )
-@pytest.mark.parametrize("options", [{}, {"symbol": "BTCUSDT"}, {"market": "um"}])
-def test_names_of_coin_m_are_refused_whatever_options_say(
-    tmp_path: Path, name: str, lines: list[str], options: dict[str, str]
+def test_coin_m_files_are_opened(
+    tmp_path: Path, name: str, lines: list[str], kind: str, options: dict[str, str]
 ) -> None:
-    with pytest.raises(RejectedInputError, match=r"COIN-M.*--market spot.*--market um"):
-        opened(tmp_path, name, *lines, **options)
+    found = opened(tmp_path, name, *lines, **options)
+    assert (found.symbol, found.kind) == ("BTCUSD_PERP", kind)
 
 
-def test_dated_usd_m_futures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RejectedInputError, match=r"BTCUSDT_250328 is a dated future.*--market um"):
-        opened(tmp_path, "BTCUSDT_250328-1m-2025-01.csv", LINEAR_KLINE, market="um")
+def test_dump_of_coin_m_needs_no_option(tmp_path: Path) -> None:
+    name, lines, _ = COIN_M_FILES[0]
+    assert opened(tmp_path, name, *lines).symbol == "BTCUSD_PERP"
+    assert opened(tmp_path, name, *lines, market="um").symbol == "BTCUSD_PERP"
 
 
-@pytest.mark.parametrize("symbol", ["BTCUSD_PERP", "ethusd_250328", "BTCUSDT_250328.P"])
-def test_symbols_of_such_contracts_are_refused(tmp_path: Path, symbol: str) -> None:
-    with pytest.raises(PermanentError, match=r"is a (COIN-M|dated) future.*--market"):
-        opened(tmp_path, "mine.csv", LINEAR_KLINE, symbol=symbol)
+@pytest.mark.parametrize(("name", "lines", "kind"), COIN_M_FILES)
+def test_contract_in_a_name_contradicts_another_symbol(
+    tmp_path: Path, name: str, lines: list[str], kind: str
+) -> None:
+    with pytest.raises(RejectedInputError, match=r"BTCUSD_PERP is a COIN-M future.*--market cm"):
+        opened(tmp_path, name, *lines, symbol="BTCUSDT")
+
+
+def test_folder_of_coin_m_contradicts_another_market(tmp_path: Path) -> None:
+    with pytest.raises(RejectedInputError, match=r"folder of COIN-M files.*of um"):
+        opened(tmp_path, "futures/cm/mine.csv", LINEAR_KLINE, symbol="BTCUSDT.P")
+    with pytest.raises(PermanentError, match="no contract of COIN-M"):
+        opened(tmp_path, "futures/cm/ABC-1m-2025-01.csv", LINEAR_KLINE)
+
+
+@pytest.mark.parametrize("options", [{}, {"market": "um"}, {"symbol": "BTCUSDT_250328"}])
+def test_dated_usd_m_futures_show_their_market(tmp_path: Path, options: dict[str, str]) -> None:
+    found = opened(tmp_path, "BTCUSDT_250328-1m-2025-01.csv", KLINE_HEADER, LINEAR_KLINE, **options)
+    assert found.symbol == "BTCUSDT_250328.P"
 
 
 def test_name_inside_a_zip_counts(tmp_path: Path) -> None:
@@ -82,6 +99,11 @@ def test_name_inside_a_zip_counts(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_linear_amounts_are_refused_as_coin_m(tmp_path: Path) -> None:
+    with pytest.raises(RejectedInputError, match=r"holds no COIN-M rows.*--market spot"):
+        opened(tmp_path, "ETHUSD_250328-1m-2025-01.csv", LINEAR_KLINE)
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -89,13 +111,13 @@ def test_name_inside_a_zip_counts(tmp_path: Path) -> None:
         [KLINE_HEADER, COIN_M_KLINE],
         [SMALL_CONTRACT],
         [COIN_M_TRADE],
-        ["id,price,qty,base_qty,time,is_buyer_maker", COIN_M_TRADE],
+        [COIN_M_TRADES_HEADER, COIN_M_TRADE],
     ],
 )
 def test_amounts_and_headers_of_coin_m_are_refused_under_any_name(
     tmp_path: Path, lines: list[str]
 ) -> None:
-    with pytest.raises(RejectedInputError, match=r"COIN-M.*--market spot.*--market um"):
+    with pytest.raises(RejectedInputError, match=r"COIN-M.*--symbol BTCUSD_PERP"):
         opened(tmp_path, "mine.csv", *lines, symbol="BTCUSDT", market="um")
 
 

@@ -66,8 +66,10 @@ def test_symbols_are_split_and_get_the_suffix_of_their_market() -> None:
         "BTCUSDT", "ETHUSDT", "ETHUSDT.P",
     ]  # fmt: skip
     assert symbols_of("BTC/USDT", "um") == ["BTCUSDT.P"]
-    with pytest.raises(PermanentError, match="is a COIN-M future"):
-        symbols_of("BTC/USD:BTC", "spot")
+    assert symbols_of("BTC/USD:BTC,ethusd_260327", "spot") == ["BTCUSD_PERP", "ETHUSD_260327"]
+    assert symbols_of("BTCUSD_PERP, BTCUSDT_260327", "um") == ["BTCUSD_PERP", "BTCUSDT_260327.P"]
+    with pytest.raises(PermanentError, match="should be one such as BTCUSD_PERP or BTCUSD_260327"):
+        symbols_of("BTCUSD", "cm")
     with pytest.raises(PermanentError, match="no symbols"):
         symbols_of(" , ", "spot")
 

@@ -57,7 +57,7 @@ def test_any_text_is_a_time_or_refused(text: str) -> None:
         (parameters.TimeUs, "999999999999999999", "must lie within the years 1 to 9999"),
         (parameters.Day, "{today}", "'{today}' is no day; should be such as 2026-11-21"),
         (parameters.TimeframeName, "7m", "unknown timeframe '7m'; known are 1m, 3m"),
-        (parameters.MarketName, "cm", "'cm'; should be spot or um"),
+        (parameters.MarketName, "xm", "'xm'; should be spot or um or cm"),
         (parameters.Symbols, [" ,"], "none given; should be one such as BTCUSDT"),
         (parameters.Symbols, [f"S{n}" for n in range(101)], "101 given; should be 100 at most"),
     ],

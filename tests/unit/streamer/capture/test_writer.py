@@ -414,21 +414,24 @@ async def test_rows_of_each_dataset_and_market_reach_their_table(
         database_url="postgresql://nobody@127.0.0.1:1/none", candelabra_home=tmp_path
     )
     capture = Capture(settings, RAW_TABLES, trade_stream=tapped, traded_us=lambda _: 0)
-    capture.add(["BTCUSDT", "BTCUSDT.P"])
+    capture.add(["BTCUSDT", "BTCUSDT.P", "BTCUSD_PERP"])
     kind = STREAM_OF[dataset]
     for market in Market:
+        text = FRAMES[kind]
+        if market is Market.CM:
+            text = text.replace(b"BTCUSDT", b"BTCUSD_PERP").replace(b"btcusdt", b"btcusd_perp")
         if kind == tapped:
-            tap, frame = capture.tap(market), decode_captured(FRAMES[kind])
+            tap, frame = capture.tap(market), decode_captured(text)
             assert tap is not None
             assert isinstance(frame, AggTrade | Trade)
             tap(frame)
         else:
             (feed,) = (one for one in capture.feeds if one.market is market and kind in one.kinds)
-            feed.on_texts([FRAMES[kind]])
+            feed.on_texts([text])
     await capture.stop(5.0)
     symbols = {name: sorted(found) for name, found in database.symbols.items() if found}
-    assert symbols == {dataset: ["BTCUSDT", "BTCUSDT.P"]}
-    assert database.ids[dataset] == [7, 7]
+    assert symbols == {dataset: ["BTCUSDT", "BTCUSDT.P", "BTCUSD_PERP"]}
+    assert database.ids[dataset] == [7, 7, 7]
 
 
 async def test_rows_of_each_dataset_survive_an_outage_of_the_database(

@@ -312,12 +312,12 @@ def test_each_market_waits_for_its_own_close_grace(
 
 @pytest.mark.parametrize("market", Market)
 @pytest.mark.parametrize("stream", ["aggTrade", "trade"])
-def test_only_ids_of_single_usd_m_trades_skip_by_design(
+def test_only_ids_of_single_trades_of_futures_skip_by_design(
     market: Market, stream: str, tmp_path: Path
 ) -> None:
     settings = load_settings(candelabra_home=tmp_path)
     timing = timing_of(settings, StreamOptions(("BTCUSDT",), trade_stream=stream), market)
-    assert timing.has_contiguous_ids is ((market, stream) != (Market.UM, "trade"))
+    assert timing.has_contiguous_ids is not (market.is_futures and stream == "trade")
 
 
 def test_halted_symbols_of_a_stop_longer_than_the_lookback_are_streamed(

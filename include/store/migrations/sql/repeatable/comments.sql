@@ -30,7 +30,7 @@ $$;
 
 SELECT pg_temp.describe(
     r, NULL,
-    'symbol', 'Platform symbol, unique across markets: spot BTCUSDT, USD-M perpetual BTCUSDT.P.'
+    'symbol', 'Platform symbol, unique across markets: spot BTCUSDT, USD-M futures BTCUSDT.P, COIN-M futures BTCUSD_PERP.'
 )
 FROM unnest(ARRAY[
     'market.candles_1m', 'market.live_candles', 'ops.live_candles_1', 'market.candles_1m_live',
@@ -48,11 +48,11 @@ SELECT pg_temp.describe(
     'high', 'Highest price, in quote asset.',
     'low', 'Lowest price, in quote asset.',
     'close', 'Price of the last trade, in quote asset. In a minute without trades: the previous close.',
-    'volume', 'Traded amount, in base asset.',
-    'quote_volume', 'Traded amount, in quote asset. Null in live candles if the exchange rounds each fill.',
+    'volume', 'Traded amount, in base asset; on COIN-M in contracts.',
+    'quote_volume', 'Traded amount, in quote asset; on COIN-M in base asset. Null in live candles if the exchange rounds each fill.',
     'trade_count', 'Number of trades; 0 if nobody traded.',
-    'taker_buy_volume', 'Part of volume bought by takers, in base asset.',
-    'taker_buy_quote_volume', 'Part of quote_volume bought by takers, in quote asset.',
+    'taker_buy_volume', 'Part of volume bought by takers, in the same unit.',
+    'taker_buy_quote_volume', 'Part of quote_volume bought by takers, in the same unit.',
     'first_trade_id', 'Id of the first trade; null if no source sent ids with these values.',
     'last_trade_id', 'Id of the last trade; null if no source sent ids with these values.'
 )
@@ -198,17 +198,23 @@ SELECT pg_temp.describe(
     'market.instruments',
     'One row per listing. A ticker that was delisted and used again has two; bars never span two listings.',
     'listed_from', 'Start of trading, if the exchange publishes it. Otherwise 1970-01-01 for the first listing, and the time of its return for a later one.',
-    'listed_to', 'When the exchange stopped showing the symbol; null while it is listed.',
-    'market', 'spot, or um (USD-M futures).',
+    'listed_to', 'Delivery of the contract, or when the exchange stopped showing the symbol; null while it is listed.',
+    'market', 'spot, um (USD-M futures) or cm (COIN-M futures).',
     'exchange_symbol', 'The exchange''s name of the symbol.',
     'base_asset', 'The traded asset.',
     'quote_asset', 'The asset in which prices are given.',
     'status', 'Status by the exchange: TRADING, BREAK and so on.',
     'tick_size', 'Price step, in quote asset.',
-    'step_size', 'Quantity step, in base asset.',
+    'step_size', 'Quantity step, in base asset; on COIN-M in contracts.',
     'filters', 'All order filters by type; numbers as the exchange writes them.',
-    'quote_volume_is_exact', 'Whether the sum of price × quantity equals the exchange''s quote volume. False if tick × step has more than 8 decimals: the exchange then rounds each fill.',
-    'seen_at', 'Server time of the latest answer that contained the symbol.'
+    'quote_volume_is_exact', 'Whether the sum of price × quantity equals the exchange''s quote volume. False on COIN-M, and if tick × step has more than 8 decimals: the exchange then rounds each fill.',
+    'seen_at', 'Server time of the latest answer that contained the symbol.',
+    'contract_type', 'Type of the futures contract by the exchange: PERPETUAL, CURRENT_QUARTER and so on. Null on spot.',
+    'contract_size', 'Quote value of one contract on COIN-M, where volumes count contracts: 100 USD for BTC. Null where the exchange publishes none: spot and USD-M.',
+    'margin_asset', 'Asset in which the contract is margined and settled. Null on spot.',
+    'pair', 'Pair of the contract, which all its expiries share: BTCUSD, BTCUSDT. Null on spot.',
+    'delivers_at', 'Delivery of a dated contract, or the announced end of a perpetual one. Null on spot and for perpetual contracts without an announced end.',
+    'settlement_price', 'Price at which a dated contract was delivered. Null until the exchange publishes it.'
 );
 
 -- Raw capture
@@ -216,7 +222,7 @@ SELECT pg_temp.describe(
 SELECT pg_temp.describe(
     r, NULL,
     'price', 'Price, in quote asset.',
-    'quantity', 'Amount, in base asset.',
+    'quantity', 'Amount, in base asset; on COIN-M in contracts.',
     'trade_time', 'Time of the trade, by the exchange.',
     'is_buyer_maker', 'True if the taker sold.',
     'written_by', 'Transaction id of the insert. Meaningless on another cluster.'

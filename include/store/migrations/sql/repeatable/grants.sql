@@ -45,6 +45,7 @@ END
 $$;
 GRANT EXECUTE ON FUNCTION
 market.market_of(text),
+market.contract_size_of(text),
 market.live_candles_of(text),
 ops.system_identifier(),
 ops.stored_minutes(text),

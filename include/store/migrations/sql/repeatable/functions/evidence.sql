@@ -57,7 +57,7 @@ AS $$
     counted AS (
         SELECT
             r.*,
-            market.market_of(r.symbol) = 'um' AS ids_may_skip,
+            market.market_of(r.symbol) <> 'spot' AS ids_may_skip,
             r.last_trade_id - r.first_trade_id + 1 AS span_of_ids,
             CASE
                 WHEN NOT EXISTS (

@@ -1,8 +1,26 @@
 CREATE OR REPLACE FUNCTION market.market_of(symbol text) RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-AS $$ SELECT CASE WHEN right(symbol, 2) = '.P' THEN 'um' ELSE 'spot' END $$;
+AS $$
+SELECT CASE
+    WHEN right(symbol, 2) = '.P' THEN 'um' WHEN strpos(symbol, '_') > 0 THEN 'cm' ELSE 'spot'
+END
+$$;
 COMMENT ON FUNCTION market.market_of(text) IS
-'Market of a platform symbol: spot for BTCUSDT, um (USD-M futures) for BTCUSDT.P.';
+'Market of a platform symbol: spot for BTCUSDT, um (USD-M futures) for BTCUSDT.P, cm (COIN-M futures) for BTCUSD_PERP.';
+
+-- plpgsql: a SQL function would be checked before the tables exist.
+CREATE OR REPLACE FUNCTION market.contract_size_of(of_symbol text) RETURNS numeric
+LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+AS $$
+BEGIN
+    RETURN (
+        SELECT i.contract_size FROM market.instruments AS i
+        WHERE i.symbol = of_symbol ORDER BY i.listed_from DESC LIMIT 1
+    );
+END
+$$;
+COMMENT ON FUNCTION market.contract_size_of(text) IS
+'Quote value of one contract of a COIN-M symbol; null for others, whose volumes count the base asset.';
 
 CREATE OR REPLACE FUNCTION ops.candle_symbols() RETURNS SETOF text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -1,0 +1,15 @@
+"""COIN-M futures, dated contracts, and the terms of contracts."""
+
+from __future__ import annotations
+
+from include.store.migrations.scripts import run_scripts
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Run the SQL files of this revision."""
+    run_scripts(revision)
