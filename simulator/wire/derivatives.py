@@ -6,7 +6,7 @@ import msgspec
 
 from simulator.market.derivatives.funding import Settlement
 from simulator.market.derivatives.liquidations import Liquidation
-from simulator.market.derivatives.price_klines import PriceKline
+from simulator.market.derivatives.price_klines import PriceKline, PriceName
 from simulator.market.derivatives.prices import MARK_DECIMALS
 from simulator.market.derivatives.series import FundingInfo, MarkPrice
 from simulator.market.instruments import Instrument
@@ -100,6 +100,41 @@ def price_kline_row(kline: PriceKline) -> list[int | str]:
         "0",
         "0",
     ]
+
+
+def price_kline_payload(
+    instrument: Instrument,
+    price: PriceName,
+    kline: PriceKline,
+    *,
+    interval: str,
+    last_us: int,
+    event_us: int,
+) -> str:
+    """Return the `markPrice_kline` or `indexPrice_kline` payload of COIN-M.
+
+    Args:
+        last_us: time of the last value; the last microsecond of the kline if it is closed.
+    """
+    symbol = instrument.symbol if price == "mark" else "0"
+    is_closed = "true" if last_us == kline.close_time_us else "false"
+    open_ms = kline.open_time_us // US_PER_MS
+    text = price_text
+    return (
+        f'{{"e":"{price}Price_kline","E":{event_us // US_PER_MS},"ps":"{instrument.pair}","k":{{'
+        f'"t":{open_ms},"T":{kline.close_time_us // US_PER_MS},"s":"{symbol}","i":"{interval}",'
+        f'"f":{open_ms},"L":{last_us // US_PER_MS},"o":"{text(kline.open)}",'
+        f'"c":"{text(kline.close)}","h":"{text(kline.high)}","l":"{text(kline.low)}","v":"0",'
+        f'"n":{kline.value_count},"x":{is_closed},"q":"0","V":"0","Q":"0","B":"0"}}}}'
+    )
+
+
+def index_price_payload(pair: str, price: int, *, event_us: int) -> str:
+    """Return the `indexPriceUpdate` payload of COIN-M."""
+    return (
+        f'{{"e":"indexPriceUpdate","E":{event_us // US_PER_MS},"i":"{pair}",'
+        f'"p":"{price_text(price)}"}}'
+    )
 
 
 def funding_rate_row(symbol: str, settlement: Settlement, mark: int) -> Row:

@@ -22,6 +22,7 @@ from simulator.streams.feeds.derivatives import (
     force_order_feed,
     mark_price_feed,
 )
+from simulator.streams.feeds.prices import open_coin_prices
 from simulator.streams.feeds.tickers import (
     all_tickers_feed,
     average_price_feed,
@@ -53,7 +54,13 @@ def open_feed(
     if kind.startswith("continuousKline_"):
         return open_continuous_klines(market, lower, kind, from_us, seed=seed)
     symbol = lower.upper()
-    if lower != lower.lower() or symbol not in market:
+    if lower != lower.lower():
+        return None
+    if _is_coin(market):
+        found = open_coin_prices(market, symbol, kind, max(from_us, market.start_us), seed=seed)
+        if found is not None:
+            return found
+    if symbol not in market:
         return None
     history = market.history(symbol)
     from_us = max(from_us, history.start_us)
@@ -72,6 +79,10 @@ def open_feed(
     if history.instrument.market == "spot":
         return _open_on_spot(history, kind, from_us)
     return _open_on_futures(market.derivatives(symbol), kind, from_us, seed)
+
+
+def _is_coin(market: SimulatedMarket) -> bool:
+    return bool(market.instruments) and market.instruments[0].market == "cm"
 
 
 def _open_klines(

@@ -35,10 +35,10 @@ def mark_price_feed(
     """Yield `markPrice` frames of one symbol, after whole periods."""
     history = series.history
     for time_us in itertools.count(from_us // period_us * period_us, period_us):
-        if history.calendar.next_open(time_us) is None and not _has_mark(history, time_us):
+        if history.calendar.next_open(time_us) is None and not has_mark(history, time_us):
             return
         due_us = time_us + mark_delay_us(seed, time_us)
-        if due_us >= from_us and _has_mark(history, time_us):
+        if due_us >= from_us and has_mark(history, time_us):
             yield due_us, _render_mark(series, time_us, due_us)
 
 
@@ -47,10 +47,27 @@ def all_mark_prices_feed(
 ) -> Iterator[DueFrame]:
     """Yield arrays of all symbols' mark prices; every second they are two frames."""
     every = [market.derivatives(symbol) for symbol in market]
+    return some_mark_prices_feed(every, period_us, from_us, seed=seed, is_split=True)
+
+
+def some_mark_prices_feed(
+    every: list[DerivativeSeries],
+    period_us: int,
+    from_us: int,
+    *,
+    seed: int,
+    is_split: bool = False,
+) -> Iterator[DueFrame]:
+    """Yield arrays of the mark prices of contracts.
+
+    Args:
+        is_split: arrays of every second are two frames.
+    """
     for time_us in itertools.count(from_us // period_us * period_us, period_us):
         due_us = time_us + mark_delay_us(seed, time_us)
-        listed = [series for series in every if _has_mark(series.history, time_us)]
-        half = -(-len(listed) // 2) if period_us == SECOND_US else len(listed)
+        listed = [series for series in every if has_mark(series.history, time_us)]
+        is_halved = is_split and period_us == SECOND_US
+        half = -(-len(listed) // 2) if is_halved else len(listed)
         parts = [part for part in (listed[:half], listed[half:]) if part]
         if parts and due_us >= from_us:
             yield due_us, _render_mark_arrays(parts, time_us, due_us)
@@ -58,7 +75,7 @@ def all_mark_prices_feed(
             return
 
 
-def _has_mark(history: History, time_us: int) -> bool:
+def has_mark(history: History, time_us: int) -> bool:
     """Whether there is a contract; a halt does not stop its mark price."""
     return history.calendar.state(time_us) in ("trading", "halted")
 
