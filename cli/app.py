@@ -94,7 +94,9 @@ def stream(
     ] = True,
     capture: Annotated[
         str,
-        typer.Option(help="Also store agg_trades, trades, book_tickers, by comma. [CAPTURE]"),
+        typer.Option(
+            help="Also store agg_trades, trades, book_tickers, liquidations, by comma. [CAPTURE]"
+        ),
     ] = "",
 ) -> None:
     """Stream live trades into market.candles_1m until SIGTERM or Ctrl-C."""

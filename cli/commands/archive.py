@@ -33,6 +33,7 @@ class Dataset(Enum):
     AGG_TRADES = "agg_trades"
     TRADES = "trades"
     BOOK_TICKERS = "book_tickers"
+    LIQUIDATIONS = "liquidations"
 
 
 def archive(

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import structlog
 
+from include.binance.streams.liquidations import FORCE_ORDER
 from include.binance.streams.messages import AggTrade, Trade
 from include.config import Settings
 from include.domain.instruments import (
@@ -24,7 +25,13 @@ from include.domain.timeframes import MINUTE_US, to_us
 from include.errors import PermanentError, TransientError
 from include.jobs.exchange import endpoints_of
 from include.jobs.trades.by_id import FetchCounts, Tail, fetch_trades, fetch_trailing
-from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, RAW_TABLES, TRADES
+from include.store.trades.captured import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    LIQUIDATIONS,
+    RAW_TABLES,
+    TRADES,
+)
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.capture.intake.feeds import CaptureFeeds
 from streamer.capture.intake.ids import MissingRange
@@ -33,7 +40,11 @@ from streamer.capture.intake.watch import StreamWatch
 from streamer.capture.repair.expected_trades import ExpectedTrades
 from streamer.capture.repair.former_symbols import RECENT_US, FormerSymbols
 from streamer.capture.repair.missing_ids import MissingIdsQueue
-from streamer.capture.repair.resumption import CaptureResumption, cannot_be_requested
+from streamer.capture.repair.resumption import (
+    CaptureResumption,
+    cannot_be_requested,
+    is_streamed,
+)
 from streamer.capture.repair.stored_rows_check import LOST, Behind, StoredRowsCheck
 from streamer.capture.repair.trade_calls import trade_calls
 from streamer.capture.repair.trailing_trades import TrailingTrades
@@ -56,7 +67,10 @@ STREAM_OF = {
     AGG_TRADES.name: "aggTrade",
     TRADES.name: "trade",
     BOOK_TICKERS.name: "bookTicker",
+    LIQUIDATIONS.name: FORCE_ORDER,
 }
+MARKET_ROUTE = frozenset({"aggTrade", FORCE_ORDER})
+"""Streams that USD-M routes apart from single trades and book tickers."""
 CUT = "the connection was cut"
 SILENT = "the exchange delivered nothing of a stream that it had acknowledged"
 
@@ -67,7 +81,7 @@ class Capture:
     """Captures datasets of the streamed symbols; does nothing if none is configured.
 
     Args:
-        datasets: of ``market.agg_trades``, ``market.trades``, ``market.book_tickers``.
+        datasets: the tables to fill, of ``RAW_TABLES``.
         trade_stream: the stream that the candles use; it is tapped, not subscribed twice.
         traded_us: returns the time (µs) of the last trade on a symbol's candle stream; 0 if there
             is none.
@@ -320,9 +334,8 @@ class Capture:
         routes: dict[str, list[str]] = {}
         for name in self._datasets:
             kind = STREAM_OF[name]
-            if kind != self._trade_stream:
-                # USD-M routes aggTrades separately from single trades and book tickers.
-                url = endpoints.stream_url_for("aggTrade" if kind == "aggTrade" else "trade")
+            if kind != self._trade_stream and is_streamed(name, market):
+                url = endpoints.stream_url_for("aggTrade" if kind in MARKET_ROUTE else "trade")
                 routes.setdefault(url, []).append(kind)
         return routes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from decimal import Decimal
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from include.binance.streams.liquidations import ForceOrder, decode_with_liquidations
 from include.binance.streams.messages import AggTrade, Kline, Trade, decode, microseconds
 from include.domain.candle_builder import CandleBuilder
 from include.domain.candles import differing_values
+from include.domain.instruments import Market
 from include.domain.timeframes import MINUTE_US, minute_of
+from streamer.exchange.liquidations import liquidation_of
 
 pytestmark = pytest.mark.recorded
 
@@ -106,3 +110,33 @@ def test_futures_trades_give_the_five_official_minutes(recorded_data: Path) -> N
     for minute in whole:
         theirs = tuple(Decimal(rows[minute][column]) for column in (1, 2, 3, 4, 5, 7, 8, 9, 10))
         assert builders[minute].candle().values == theirs, minute
+
+
+@pytest.mark.parametrize(
+    ("file", "count"),
+    [("forceorder-frames/frames.jsonl", 5), ("derivatives-small/frames-tardis.jsonl", 2)],
+)
+def test_recorded_liquidations_keep_their_values(
+    recorded_data: Path, file: str, count: int
+) -> None:
+    texts = [text for text in (recorded_data / file).read_bytes().splitlines() if b"forceO" in text]
+    assert len(texts) == count
+    ids = set()
+    for text in texts:
+        sent = json.loads(text)
+        # Some were recorded from a connection of a single stream, without its name.
+        wrapped = sent if "stream" in sent else {"stream": "x@forceOrder", "data": sent}
+        frame = decode_with_liquidations(json.dumps(wrapped, separators=(",", ":")).encode())
+        assert isinstance(frame, ForceOrder)
+        one, order = liquidation_of(Market.UM, frame, 1), wrapped["data"]["o"]
+        assert (one.symbol, one.order_us) == (order["s"] + ".P", order["T"] * 1_000)
+        assert one.event_us == wrapped["data"]["E"] * 1_000
+        assert (one.side, one.order_type, one.time_in_force, one.order_status) == tuple(
+            order[key] for key in "SofX"
+        )
+        assert (
+            one.quantity, one.price, one.average_price, one.last_filled_quantity,
+            one.accumulated_quantity,
+        ) == tuple(Decimal(order[key]) for key in ("q", "p", "ap", "l", "z"))  # fmt: skip
+        ids.add(one.id)
+    assert len(ids) == count

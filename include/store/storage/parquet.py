@@ -38,6 +38,7 @@ MOMENT = pl.Datetime("us", "UTC")
 
 BLOCK_BYTES = 8 * 1_048_576
 """Size of a CSV block; about 100,000 rows, which take 20 MB in polars."""
+TEXTS = frozenset({"symbol", "trade_type", "side", "order_type", "time_in_force", "order_status"})
 ADDED_LATER = frozenset({"trade_type"})
 """Columns that files of older versions lack; their rows have NULL."""
 ROW_GROUP_ROWS = 122_880
@@ -153,7 +154,7 @@ def _older_schema_of(table: RawTable) -> dict[str, pl.DataType]:
 
 
 def _type_of(column: str) -> Any:
-    if column in ("symbol", "trade_type"):
+    if column in TEXTS:
         return pl.String()
     if column.startswith("is_"):
         return pl.Boolean()

@@ -1,4 +1,4 @@
-"""Write raw capture: ``market.agg_trades``, ``market.trades`` and ``market.book_tickers``.
+"""Write raw capture: trades, book tickers and liquidations.
 
 Rows are stored exactly once by id. Usually no row repeats, so rows are copied straight into the
 table, which is fastest. If the copy meets a stored row (an overlap, a replay, a second streamer),
@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
 import psycopg
 from psycopg import errors, sql
 
-from include.domain.timeframes import from_us
 from include.store.candles.merging import AsyncConnection, Connection
 from include.store.postgres.pools import translated
+from include.store.trades.copy_text import NULL, moment_text
+from include.store.trades.liquidations import COLUMNS, ID_COLUMN, liquidation_line
 
 AggTradeRow = tuple[str, int, Decimal, Decimal, int, int, int, bool]
 """Symbol, id, price, quantity, first and last trade id, trade time (µs), whether the buyer was
@@ -40,23 +40,6 @@ ABOUT_MIDNIGHT = frozenset({"23:59", "00:00"})
 LINES_A_WRITE = 1_024
 """About 100 kB: joining them blocks the event loop for a tenth of a millisecond."""
 
-NULL = "\\N"
-"""NULL in COPY's text format."""
-
-_THREE = [f"{number:03d}+00" for number in range(1_000)]
-
-
-@lru_cache(maxsize=4_096)
-def _millisecond(milliseconds: int) -> str:
-    """Format a time without its microseconds; cached, since rows of a batch mostly share it."""
-    at = from_us(milliseconds * 1_000)
-    return f"{at:%Y-%m-%d %H:%M:%S}.{milliseconds % 1_000:03d}"
-
-
-def _moment(moment_us: int) -> str:
-    return _millisecond(moment_us // 1_000) + _THREE[moment_us % 1_000]
-
-
 # !s converts a Decimal to text without parsing a format.
 
 
@@ -71,7 +54,7 @@ def agg_trade_line(
     is_maker: bool,
 ) -> str:
     """Format an ``AggTradeRow`` as a line of COPY."""
-    at = _moment(time_us)
+    at = moment_text(time_us)
     return (
         f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{first}\t{last}\t{at}"
         f"\t{'t' if is_maker else 'f'}\n"
@@ -89,7 +72,7 @@ def trade_line(
     trade_type: str | None = None,
 ) -> str:
     """Format a ``TradeRow`` as a line of COPY."""
-    at = _moment(time_us)
+    at = moment_text(time_us)
     quote_text = NULL if quote is None else quote
     return (
         f"{symbol}\t{at[:10]}\t{number}\t{price!s}\t{quantity!s}\t{quote_text!s}\t{at}"
@@ -108,11 +91,11 @@ def book_ticker_line(
     received_us: int,
 ) -> str:
     """Format a ``BookTickerRow`` as a line of COPY."""
-    received = _moment(received_us)
+    received = moment_text(received_us)
     if event_us is None:
         event, event_text = received, "\\N"
     else:
-        event = event_text = _moment(event_us)
+        event = event_text = moment_text(event_us)
     return (
         f"{symbol}\t{event[:10]}\t{number}\t{bid!s}\t{bid_quantity!s}\t{ask!s}"
         f"\t{ask_quantity!s}\t{event_text}\t{received}\n"
@@ -193,7 +176,8 @@ BOOK_TICKERS = RawTable(
     "received_at",
     book_ticker_line,
 )  # fmt: skip
-RAW_TABLES = {table.name: table for table in (AGG_TRADES, TRADES, BOOK_TICKERS)}
+LIQUIDATIONS = RawTable("liquidations", COLUMNS, ID_COLUMN, "received_at", liquidation_line)
+RAW_TABLES = {table.name: table for table in (AGG_TRADES, TRADES, BOOK_TICKERS, LIQUIDATIONS)}
 
 
 def days_of(lines: Sequence[str]) -> set[str]:

@@ -1,10 +1,15 @@
-"""Decode single trades, aggTrades and book tickers of one connection for raw capture."""
+"""Decode trades, book tickers and liquidations of one connection for raw capture."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from include.binance.streams.book_tickers import BookTicker, decode_captured
+from include.binance.streams.liquidations import (
+    FORCE_ORDER,
+    ForceOrder,
+    decode_with_liquidations,
+)
 from include.binance.streams.messages import (
     AggTrade,
     ControlAnswer,
@@ -19,7 +24,16 @@ from streamer.capture.intake.rows import Intake
 from streamer.exchange.connection import ROTATE_AFTER_S, StreamConnection
 from streamer.exchange.feed import Feed
 
-KINDS = ("aggTrade", "trade", "bookTicker")
+KINDS = ("aggTrade", "trade", "bookTicker", FORCE_ORDER)
+HEARTBEATS = {Market.UM: "btcusdt@markPrice", Market.CM: "btcusd_perp@markPrice"}
+"""A stream with a message every 3 s, for connections with liquidations, which may be quiet for
+hours: silence then means that the connection is dead."""
+
+
+def streams_beside(market: Market, kinds: Iterable[str]) -> list[str]:
+    """Return the streams of a connection that belong to none of its symbols."""
+    heartbeat = HEARTBEATS.get(market)
+    return [heartbeat] if heartbeat is not None and FORCE_ORDER in kinds else []
 
 
 class CaptureFeed(Feed):
@@ -37,6 +51,7 @@ class CaptureFeed(Feed):
         seen: names with a message since the reader cleared the set, by kind of stream.
         since_us: wall clock time since which the streams of a name are delivered.
         dead: names whose stream is known to be dead, by kind of stream.
+        watched_kinds: kinds of streams whose silence is suspicious while a symbol trades.
         disconnect_event_us: event time of the newest trade before the last disconnect; 0 without.
     """
 
@@ -60,6 +75,7 @@ class CaptureFeed(Feed):
         self.url = url
         self.names = set(names)
         self.seen: dict[str, set[str]] = {kind: set() for kind in KINDS}
+        self.watched_kinds = tuple(kind for kind in kinds if kind != FORCE_ORDER)
         self.since_us: dict[str, int] = {}
         self.dead: dict[str, set[str]] = {kind: set() for kind in KINDS}
         self.disconnect_event_us = 0
@@ -67,6 +83,7 @@ class CaptureFeed(Feed):
         self._event_time = 0  # greatest event time of a trade, in the exchange's unit
         self._seen_book_tickers = self.seen["bookTicker"]
         self._dead_book_tickers = self.dead["bookTicker"]
+        self._decode = decode_with_liquidations if FORCE_ORDER in kinds else decode_captured
         self._intake = intake
         self._on_missed = on_missed
         self._on_revived = on_revived
@@ -78,13 +95,13 @@ class CaptureFeed(Feed):
         self.connection = StreamConnection(
             url,
             name=name,
-            streams=self.streams_of(names),
+            streams=[*streams_beside(market, kinds), *self.streams_of(names)],
             on_texts=self.on_texts,
             on_held=self.on_held,
             on_open=lambda: None,
             on_close=self._closed,
             stale_after_s=stale_after_s,
-            decode=decode_captured,
+            decode=self._decode,
             has_delivered=self._has_delivered,
             rotate_after_s=rotate_after_s,
             proxy=proxy,
@@ -124,7 +141,7 @@ class CaptureFeed(Feed):
         """Handle one message."""
         self.frames += 1
         try:
-            frame = decode_captured(data)
+            frame = self._decode(data)
         except PermanentError as error:
             self.on_bad_frame(error)
             return
@@ -141,6 +158,9 @@ class CaptureFeed(Feed):
                     self._event_time = frame.event_time
                 self._note_trade("trade" if type(frame) is Trade else "aggTrade", frame.symbol)
                 self._intake.on_trade(self.market, frame)
+        elif type(frame) is ForceOrder:
+            if frame.order.symbol in self.names:
+                self._intake.on_liquidation(self.market, frame, self._age_us)
         elif isinstance(frame, ControlAnswer | ServerShutdown):
             self.on_control(frame)
             return

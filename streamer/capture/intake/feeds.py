@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from include.binance.streams.session import MAX_STREAMS
 from include.domain.instruments import Market, exchange_symbol_of, market_of
-from streamer.capture.intake.feed import CaptureFeed
+from streamer.capture.intake.feed import CaptureFeed, streams_beside
 from streamer.exchange.connection_pool import ConnectionPool
 
 MakeFeed = Callable[[Market, str, Sequence[str], Collection[str], str], CaptureFeed]
@@ -35,7 +35,9 @@ class CaptureFeeds:
         self._made = 0  # feeds of all routes
         self._pool: ConnectionPool[tuple[Market, str], CaptureFeed] = ConnectionPool(
             lambda route, _number, members: self._make(route, members),
-            max_symbols=lambda route: max_streams // len(routes(route[0])[route[1]]),
+            max_symbols=lambda route: _max_symbols(
+                route[0], routes(route[0])[route[1]], max_streams
+            ),
             name="capture",
         )
 
@@ -82,3 +84,7 @@ class CaptureFeeds:
         self._made += 1
         name = f"{market.value}-capture-{self._made}"
         return self._make_feed(market, url, self._routes(market)[url], list(members), name)
+
+
+def _max_symbols(market: Market, kinds: Sequence[str], max_streams: int) -> int:
+    return (max_streams - len(streams_beside(market, kinds))) // len(kinds)

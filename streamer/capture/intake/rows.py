@@ -14,6 +14,7 @@ from datetime import datetime
 import structlog
 
 from include.binance.streams.book_tickers import BookTicker
+from include.binance.streams.liquidations import ForceOrder
 from include.binance.streams.messages import AggTrade, Trade, microseconds
 from include.domain.exact import ZERO
 from include.domain.instruments import Market, symbol_of
@@ -21,15 +22,18 @@ from include.domain.timeframes import DAY_US, SECOND_US, to_us
 from include.store.trades.captured import (
     AGG_TRADES,
     BOOK_TICKERS,
+    LIQUIDATIONS,
     TRADES,
     agg_trade_line,
     book_ticker_line,
     trade_line,
 )
+from include.store.trades.liquidations import liquidation_line
 from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.intake.lanes import Lane, Lanes
 from streamer.capture.spool.losses import Loss
 from streamer.capture.spool.spool import losses_of, tally
+from streamer.exchange.liquidations import liquidation_of
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +43,7 @@ NEAR_US = 10 * SECOND_US
 """Distance from midnight, in µs, within which two connections may deliver on different dates."""
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
 
-DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name)
+DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name, LIQUIDATIONS.name)
 
 _SPOT = Market.SPOT
 
@@ -74,8 +78,15 @@ class Intake:
         self._spot_trades = Lane(TRADES, can_be_requested=True)
         self._futures_trades = Lane(TRADES, can_be_requested=False)
         self._quotes = Lane(BOOK_TICKERS, can_be_requested=False)
+        self._liquidations = Lane(LIQUIDATIONS, can_be_requested=False)
         self.lanes = Lanes(
-            [self._agg_trades, self._spot_trades, self._futures_trades, self._quotes],
+            [
+                self._agg_trades,
+                self._spot_trades,
+                self._futures_trades,
+                self._quotes,
+                self._liquidations,
+            ],
             max_rows=max_rows,
             on_leave=self._leave,
         )
@@ -88,6 +99,7 @@ class Intake:
         # By the exchange's name: one look-up finds everything for a frame.
         self._agg_ids: dict[Market, dict[str, tuple[str, IdSequence]]] = {m: {} for m in Market}
         self._spot_ids: dict[str, tuple[str, IdSequence]] = {}
+        self._last_liquidations: dict[str, int] = {}
         self._last_quotes: dict[Market, dict[str, tuple[str, int]]] = {m: {} for m in Market}
 
     def takes(self, dataset: str) -> bool:
@@ -167,6 +179,19 @@ class Intake:
             self._now_us() - age_us,
         )  # fmt: skip
         self.lanes.add(self._quotes, line)
+
+    def on_liquidation(self, market: Market, frame: ForceOrder, age_us: int = 0) -> None:
+        """Add a liquidation; the table removes duplicates of two processes.
+
+        Args:
+            age_us: its age, if it was held during a handover.
+        """
+        one = liquidation_of(market, frame, self._now_us() - age_us)
+        if self._last_liquidations.get(one.symbol) == one.id:
+            self.duplicates += 1
+            return
+        self._last_liquidations[one.symbol] = one.id
+        self.lanes.add(self._liquidations, liquidation_line(one))
 
     def _is_near_midnight(self, age_us: int) -> bool:
         now_us = self._now_us()

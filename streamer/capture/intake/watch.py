@@ -4,6 +4,7 @@ Other streams on the same connection deliver, and a quiet market looks the same,
 candle stream serves as evidence. Every trade should appear on the watched stream too, or change the
 best price. If the candle stream brought trades repeatedly and the watched stream brought nothing,
 it is dead. The watch resubscribes the stream. If that does not help, it replaces the connection.
+Trades say nothing about liquidations, whose streams are not watched.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class StreamWatch:
         for feed in self._feeds:
             is_delivering = feed.connection.is_open and feed.connection.session.is_subscribed
             dead: list[tuple[str, str]] = []
-            for kind in feed.kinds:
+            for kind in feed.watched_kinds:
                 spoken = feed.seen[kind]
                 for name in feed.names:
                     stream = before.get((feed, kind, name))

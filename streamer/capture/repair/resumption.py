@@ -13,7 +13,7 @@ from include.domain.instruments import Market, market_of
 from include.domain.timeframes import DAY_US
 from include.errors import PermanentError, TransientError
 from include.store.postgres.pools import connect
-from include.store.trades.captured import BOOK_TICKERS, RAW_TABLES, TRADES
+from include.store.trades.captured import BOOK_TICKERS, LIQUIDATIONS, RAW_TABLES, TRADES
 from include.store.trades.ids import (
     MAX_MISSING_RANGES,
     MissingIdRange,
@@ -38,9 +38,18 @@ MAX_CALL_S = 600.0
 """Timeout for reading a day's ids of all symbols; beyond it PostgreSQL hangs."""
 
 
+NEVER_SERVED = frozenset({BOOK_TICKERS.name, LIQUIDATIONS.name})
+FUTURES_ONLY = frozenset({LIQUIDATIONS.name})
+
+
+def is_streamed(dataset: str, market: Market) -> bool:
+    """Whether the exchange has this dataset for a market."""
+    return dataset not in FUTURES_ONLY or market.is_futures
+
+
 def cannot_be_requested(dataset: str, market: Market) -> bool:
     """Whether the exchange cannot serve past rows of this dataset by id."""
-    return dataset == BOOK_TICKERS.name or (dataset == TRADES.name and market.is_futures)
+    return dataset in NEVER_SERVED or (dataset == TRADES.name and market.is_futures)
 
 
 class CaptureResumption:
@@ -122,6 +131,7 @@ class CaptureResumption:
             for dataset in self._datasets
             for symbol in symbols
             if cannot_be_requested(dataset, market_of(symbol))
+            and is_streamed(dataset, market_of(symbol))
         ]
         self._losses.add(opened)
         self._own.update(opened)
@@ -232,10 +242,9 @@ class CaptureResumption:
         return max(loss.to_us, self._clock_us(loss.dataset, since_us - self._began_us))
 
     def _clock_us(self, dataset: str, after_us: int) -> int:
-        """Return a time (µs) after the start: time of receipt for book tickers, the exchange's for
-        trades."""
-        is_quotes = dataset == BOOK_TICKERS.name
-        return (self._began_us if is_quotes else self._exchange_began_us) + after_us
+        """Return a time (µs) after the start: the exchange's for trades, else time of receipt."""
+        is_receipt = RAW_TABLES[dataset].time_column == "received_at"
+        return (self._began_us if is_receipt else self._exchange_began_us) + after_us
 
     def _stored(
         self, dataset: str, symbols: Sequence[str]
@@ -266,7 +275,7 @@ class CaptureResumption:
         """
         spans: dict[Loss, tuple[int | None, int]] = {}
         read: list[tuple[str, dict[str, tuple[int, int]]]] = []
-        own = self._own.copy()
+        own, complete_until_us = self._own.copy(), self._complete_until_us
         together: dict[tuple[str, int], list[Loss]] = {}
         for loss in losses:
             together.setdefault((loss.dataset, loss.to_us), []).append(loss)
@@ -278,6 +287,9 @@ class CaptureResumption:
                 first = first_rows(connection, table, list(last), until_us)
                 for loss in some:
                     start_us = last[loss.symbol][1] if loss.symbol in last else None
+                    if start_us is None and dataset == LIQUIDATIONS.name:
+                        # Most symbols have none for days, captured or not.
+                        start_us = complete_until_us
                     end_us = first.get(loss.symbol, losses[loss])
                     # For ended processes the table is the only source.
                     spans[loss] = (start_us, min(end_us, losses[loss]) if loss in own else end_us)

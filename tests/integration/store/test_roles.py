@@ -34,7 +34,7 @@ def test_writers_can_insert_confirm_change_and_lose(acting_as: ActingAs, role: s
         granted = acquire_weight(connection, "api.example.com", 2).granted
         connection.execute("SELECT ops.delete_live_candles('{A}', '{2025-11-21}')")
         connection.execute("SELECT ops.rotate_live_candles()")
-        for table in ("agg_trades", "trades", "book_tickers"):
+        for table in ("agg_trades", "trades", "book_tickers", "liquidations"):
             connection.execute(
                 "SELECT ops.ensure_partition(%s::regclass, '2026-11-21')", (f"market.{table}",)
             )

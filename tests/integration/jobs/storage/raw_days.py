@@ -12,7 +12,15 @@ from psycopg import sql
 from include.config import Settings
 from include.domain.timeframes import DAY_US, to_us
 from include.jobs.storage.archive import ArchiveSummary, archive_days, list_days, restore_day
-from include.store.trades.captured import AGG_TRADES, BOOK_TICKERS, TRADES, RawTable, write_raw
+from include.store.trades.captured import (
+    AGG_TRADES,
+    BOOK_TICKERS,
+    LIQUIDATIONS,
+    TRADES,
+    RawTable,
+    write_raw,
+)
+from include.store.trades.liquidations import Liquidation
 
 Connection = psycopg.Connection[Any]
 
@@ -43,12 +51,25 @@ def book_ticker(number: int, event_us: int | None) -> str:
     return BOOK_TICKERS.line(("币安人生USDT", number, *bid, *ask, event_us, NOON_US + number))
 
 
+def liquidation(order_us: int = NOON_US) -> str:
+    amounts = (Decimal("34738.38"), Decimal("0.029"), Decimal("0.023"), Decimal("0.029"))
+    return LIQUIDATIONS.line(
+        [
+            Liquidation(
+                "BTCUSDT.P", order_us, order_us + 5_000, NOON_US + 7, "SELL", "LIMIT", "IOC",
+                Decimal("34603.03"), *amounts, "FILLED",
+            )
+        ]
+    )  # fmt: skip
+
+
 def fill(connection: Connection) -> None:
-    """Rows of three tables, out of order, on a day to be archived and on one to be kept."""
+    """Rows of each table, out of order, on a day to be archived and on one to be kept."""
     lines = [agg_trade(n, symbol) for symbol in ("ETHUSDT", "BTCUSDT") for n in range(300, 0, -1)]
     write_raw(connection, AGG_TRADES, [*lines, agg_trade(900, days=2)])
     write_raw(connection, TRADES, [trade(1), trade(2, None), trade(3, "0")])
     write_raw(connection, BOOK_TICKERS, [book_ticker(1, None), book_ticker(2, NOON_US)])
+    write_raw(connection, LIQUIDATIONS, [liquidation()])
 
 
 def rows_of(connection: Connection, table: RawTable = AGG_TRADES) -> list[tuple[Any, ...]]:

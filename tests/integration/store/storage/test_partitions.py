@@ -78,7 +78,7 @@ def test_existing_partition_is_returned(connection: Connection) -> None:
     assert names == {"candles_1m_y2024m02"}
 
 
-@pytest.mark.parametrize("relation", ["agg_trades", "trades", "book_tickers"])
+@pytest.mark.parametrize("relation", ["agg_trades", "trades", "book_tickers", "liquidations"])
 def test_raw_capture_is_partitioned_by_utc_day(connection: Connection, relation: str) -> None:
     connection.execute("SET TimeZone = 'Asia/Tokyo'")
 

@@ -16,15 +16,17 @@ import pytest
 
 from include.backoff import Backoff
 from include.binance.streams.book_tickers import BookTicker, decode_captured
+from include.binance.streams.liquidations import ForceOrder, decode_with_liquidations
 from include.binance.streams.messages import AggTrade, Trade
 from include.config import load_settings
-from include.domain.instruments import Market
+from include.domain.instruments import Market, symbol_of
 from include.errors import TransientError
 from include.jobs.trades.by_id import RawGap
 from include.store.trades.captured import RAW_TABLES, RawTable
 from streamer.capture import writer as module
 from streamer.capture.app import STREAM_OF, Capture
 from streamer.capture.intake.rows import Intake
+from streamer.capture.repair.resumption import is_streamed
 from streamer.capture.spool.losses import Loss, Losses
 from streamer.capture.spool.segments import Record
 from streamer.capture.spool.spool import DAMAGED, GONE, Spool
@@ -394,6 +396,10 @@ async def test_unwritten_rows_are_on_disk_after_a_stop(
 # --- every dataset
 
 AT = b'"E":1763716800000,"s":"BTCUSDT","T":1763716800000'
+ORDER = (
+    b'{"s":"BTCUSDT","S":"BUY","o":"LIMIT","f":"IOC","q":"1","p":"2","ap":"2","X":"FILLED","l":"1",'
+    b'"z":"1","T":1763716800000}'
+)
 FRAMES = {
     kind: b'{"stream":"btcusdt@%b","data":{"e":"%b",%b,%b}}'
     % (kind.encode(), kind.encode(), AT, rest)
@@ -401,6 +407,7 @@ FRAMES = {
         "aggTrade": b'"a":7,"p":"2.5","q":"0.1","f":3,"l":4,"m":true',
         "trade": b'"t":7,"p":"2.5","q":"0.1","m":true',
         "bookTicker": b'"u":7,"b":"1","B":"2","a":"3","A":"4"',
+        "forceOrder": b'"o":' + ORDER,
     }.items()
 }
 
@@ -416,7 +423,8 @@ async def test_rows_of_each_dataset_and_market_reach_their_table(
     capture = Capture(settings, RAW_TABLES, trade_stream=tapped, traded_us=lambda _: 0)
     capture.add(["BTCUSDT", "BTCUSDT.P", "BTCUSD_PERP"])
     kind = STREAM_OF[dataset]
-    for market in Market:
+    markets = [one for one in Market if is_streamed(dataset, one)]
+    for market in markets:
         text = FRAMES[kind]
         if market is Market.CM:
             text = text.replace(b"BTCUSDT", b"BTCUSD_PERP").replace(b"btcusdt", b"btcusd_perp")
@@ -430,8 +438,10 @@ async def test_rows_of_each_dataset_and_market_reach_their_table(
             feed.on_texts([text])
     await capture.stop(5.0)
     symbols = {name: sorted(found) for name, found in database.symbols.items() if found}
-    assert symbols == {dataset: ["BTCUSDT", "BTCUSDT.P", "BTCUSD_PERP"]}
-    assert database.ids[dataset] == [7, 7, 7]
+    names = {Market.SPOT: "BTCUSDT", Market.UM: "BTCUSDT.P", Market.CM: "BTCUSD_PERP"}
+    assert symbols == {dataset: [names[one] for one in markets]}
+    expected_id = 3698782214554944448 if dataset == "liquidations" else 7
+    assert database.ids[dataset] == [expected_id] * len(markets)
 
 
 async def test_rows_of_each_dataset_survive_an_outage_of_the_database(
@@ -442,8 +452,11 @@ async def test_rows_of_each_dataset_survive_an_outage_of_the_database(
     async with working(bench):
         for market in Market:
             for message in FRAMES.values():
-                frame = decode_captured(message)
-                if isinstance(frame, BookTicker):
+                frame = decode_with_liquidations(message)
+                if isinstance(frame, ForceOrder):
+                    if is_streamed("liquidations", market):
+                        bench.intake.on_liquidation(market, frame)
+                elif isinstance(frame, BookTicker):
                     bench.intake.on_book_ticker(market, frame)
                 elif isinstance(frame, AggTrade | Trade):
                     bench.intake.on_trade(market, frame)
@@ -451,7 +464,12 @@ async def test_rows_of_each_dataset_survive_an_outage_of_the_database(
         await until(lambda: bench.intake.lanes.waiting == 3 and not bench.spool.is_empty)
         database.is_away = False
         # A row that was in flight may come twice: the table takes one of them.
-        expected = {(name, symbol) for name in RAW_TABLES for symbol in ("BTCUSDT", "BTCUSDT.P")}
+        expected = {
+            (name, symbol_of(one, "BTCUSDT"))
+            for name in RAW_TABLES
+            for one in Market
+            if is_streamed(name, one)
+        }
         await until(
             lambda: (
                 {(name, symbol) for name, found in database.symbols.items() for symbol in found}

@@ -35,7 +35,8 @@ SELECT pg_temp.describe(
 FROM unnest(ARRAY[
     'market.candles_1m', 'market.live_candles', 'ops.live_candles_1', 'market.candles_1m_live',
     'market.foreign_candles_1m', 'market.candles_1m_with_foreign', 'market.instruments',
-    'market.agg_trades', 'market.trades', 'market.book_tickers', 'ops.candle_candidates',
+    'market.agg_trades', 'market.trades', 'market.book_tickers', 'market.liquidations',
+    'ops.candle_candidates',
     'ops.discrepancies', 'ops.coverage', 'ops.verdicts', 'ops.reconciliations', 'ops.gaps',
     'ops.candle_changes', 'ops.status_changes', 'ops.coverage_changes', 'ops.trade_changes',
     'ops.mart_audits', 'accounts.watched_symbols', 'accounts.watched'
@@ -261,9 +262,28 @@ SELECT pg_temp.describe(
 );
 
 SELECT pg_temp.describe(
+    'market.liquidations',
+    'Sample of liquidations: the exchange sends at most one a second and symbol, the latest. Sums and counts are no totals. Futures only.',
+    'day', 'UTC day of order_time; partition key.',
+    'liquidation_id', 'Key within the symbol: order_time in ms * 2^21, plus a hash of the other values of the order. The exchange sends no id.',
+    'order_time', 'Time of the order, by the exchange.',
+    'event_time', 'Time of the message, by the exchange.',
+    'received_at', 'When the frame was received.',
+    'side', 'SELL closes a long position, BUY a short one.',
+    'order_type', 'Type of the order, by the exchange; so far LIMIT.',
+    'time_in_force', 'Validity of the order, by the exchange; so far IOC.',
+    'price', 'Limit of the order: the bankruptcy price of the position, in quote asset.',
+    'average_price', 'Average price of the fills so far, in quote asset.',
+    'quantity', 'Quantity of the order, in base asset; on COIN-M in contracts. One of a sample: not to be summed as a total.',
+    'last_filled_quantity', 'Quantity of the last fill, in the unit of quantity.',
+    'accumulated_quantity', 'Quantity of all fills so far, in the unit of quantity. One of a sample: not to be summed as a total.',
+    'order_status', 'Status of the order, by the exchange, such as FILLED or PARTIALLY_FILLED.'
+);
+
+SELECT pg_temp.describe(
     'ops.archived_partitions',
     'One row per UTC day and dataset of the raw capture that was written to a Parquet file.',
-    'dataset', 'agg_trades, trades or book_tickers.',
+    'dataset', 'The table of raw capture.',
     'day', 'UTC day.',
     'path', 'Path of the file, relative to the archive folder.',
     'rows', 'Number of rows in the file.',
@@ -281,7 +301,7 @@ SELECT pg_temp.describe(
     'ops.gaps',
     'One row per range of one symbol that the streamer missed, from detection to repair.',
     'id', 'Identifies the gap.',
-    'dataset', 'The incomplete table of schema market: candles_1m, agg_trades, trades or book_tickers.',
+    'dataset', 'The incomplete table of schema market: candles_1m or one of raw capture.',
     'from_time', 'Start of the range.',
     'to_time', 'End of the range, exclusive.',
     'cause', 'Why data is missing; docs/data-contract.md lists the causes.',

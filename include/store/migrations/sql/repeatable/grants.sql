@@ -65,7 +65,8 @@ ops.delete_live_candles(text [], timestamptz []),
 ops.rotate_live_candles(),
 ops.oldest_snapshot_s()
 TO candelabra_streamer, candelabra_jobs;
-GRANT INSERT ON market.agg_trades, market.trades, market.book_tickers
+GRANT INSERT ON
+market.agg_trades, market.trades, market.book_tickers, market.liquidations
 TO candelabra_streamer, candelabra_jobs;
 GRANT INSERT, UPDATE, DELETE ON market.foreign_candles_1m TO candelabra_jobs;
 GRANT INSERT, UPDATE ON market.instruments TO candelabra_streamer, candelabra_jobs;
@@ -79,7 +80,8 @@ ops.report_weight(text, integer, integer, timestamptz)
 TO candelabra_streamer, candelabra_jobs;
 
 GRANT DELETE ON
-market.candles_1m, market.agg_trades, market.trades, market.book_tickers, market.instruments,
+market.candles_1m, market.agg_trades, market.trades, market.book_tickers, market.liquidations,
+market.instruments,
 ops.coverage, ops.gaps, ops.outages, ops.discrepancies
 TO candelabra_jobs;
 GRANT INSERT, UPDATE, DELETE ON

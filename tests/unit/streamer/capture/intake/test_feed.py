@@ -19,6 +19,13 @@ TRADE = (
 )
 
 
+LIQUIDATION = (
+    b'{"stream":"btcusdt@forceOrder","data":{"e":"forceOrder","E":1763716800126,"o":{"s":"BTCUSDT",'
+    b'"S":"SELL","o":"LIMIT","f":"IOC","q":"0.014","p":"9910","ap":"9900.5","X":"FILLED",'
+    b'"l":"0.010","z":"0.014","T":1763716800121}}}'
+)
+
+
 class Clock:
     now_us = 100
 
@@ -33,11 +40,17 @@ def intake() -> Intake:
     return Intake(DATASETS, max_rows=1_000, on_losses=lambda _: None)
 
 
-def feed_of(intake: Intake, clock: Clock, missed: list[tuple[int, int]]) -> CaptureFeed:
+def feed_of(
+    intake: Intake,
+    clock: Clock,
+    missed: list[tuple[int, int]],
+    market: Market = Market.SPOT,
+    kinds: tuple[str, ...] = ("trade", "bookTicker"),
+) -> CaptureFeed:
     return CaptureFeed(
         "ws://127.0.0.1:1",
-        Market.SPOT,
-        ["trade", "bookTicker"],
+        market,
+        kinds,
         ["BTCUSDT"],
         intake,
         name="spot-capture-1",
@@ -224,3 +237,20 @@ def test_symbols_are_added_and_removed(intake: Intake, clock: Clock) -> None:
     assert intake.lanes.waiting == 0
     feed.on_text(BOOK_TICKER.replace(b"BTCUSDT", b"ETHUSDT"))
     assert intake.lanes.waiting == 1
+
+
+def test_liquidations_become_rows_beside_a_heartbeat(intake: Intake, clock: Clock) -> None:
+    missed: list[tuple[int, int]] = []
+    feed = feed_of(intake, clock, missed, Market.UM, ("forceOrder",))
+    assert list(feed.connection.streams) == ["btcusdt@markPrice", "btcusdt@forceOrder"]
+    assert feed.watched_kinds == ()
+    feed.on_texts([LIQUIDATION, LIQUIDATION.replace(b'"SELL"', b'"SHORT"')])
+    assert (intake.lanes.waiting, feed.bad_frames) == (1, 1)
+
+    clock.now_us = 200
+    feed.on_texts([b'{"stream":"btcusdt@markPrice","data":{"e":"markPriceUpdate"}}'])
+    feed._closed()
+    clock.now_us = 300
+    feed.on_texts([LIQUIDATION])
+    assert missed == [(200, 300)]
+    assert (intake.lanes.waiting, feed.bad_frames) == (1, 1)

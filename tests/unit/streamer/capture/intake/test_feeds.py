@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
@@ -16,8 +16,7 @@ def routes(market: Market) -> dict[str, list[str]]:
     return {f"ws://127.0.0.1:1/{market.value}": ["trade", "bookTicker"]}
 
 
-@pytest.fixture
-def feeds() -> CaptureFeeds:
+def made_feeds(routes: Callable[[Market], dict[str, list[str]]]) -> CaptureFeeds:
     intake = Intake(DATASETS, max_rows=1_000, on_losses=lambda _: None)
 
     def make(
@@ -29,6 +28,11 @@ def feeds() -> CaptureFeeds:
         )  # fmt: skip
 
     return CaptureFeeds(routes, make, max_streams=6)
+
+
+@pytest.fixture
+def feeds() -> CaptureFeeds:
+    return made_feeds(routes)
 
 
 def names(feeds: CaptureFeeds) -> list[list[str]]:
@@ -67,3 +71,9 @@ def test_connection_without_symbols_is_closed(feeds: CaptureFeeds) -> None:
     feeds.remove("D")
     feeds.remove("D")  # a symbol that is not captured is ignored
     assert names(feeds) == [["A", "B", "C"]]
+
+
+def test_heartbeat_of_liquidations_takes_the_place_of_a_stream() -> None:
+    feeds = made_feeds(lambda _: {"ws://127.0.0.1:1": ["forceOrder"]})
+    feeds.add([f"S{number}.P" for number in range(6)])
+    assert [len(feed.connection.streams) for feed in feeds.feeds] == [6, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from include.binance.streams.book_tickers import BookTicker
+from include.binance.streams.liquidations import ForceOrder, LiquidationOrder
 from include.binance.streams.messages import AggTrade, Trade
 from include.domain.instruments import Market
 from streamer.capture.intake.rows import BUFFER_FULL, DATASETS, Intake
@@ -39,6 +40,13 @@ def trade(number: int, *, price: str = "2.50", trade_type: str | None = None) ->
 
 def book_ticker(number: int, event_time: int = 0) -> BookTicker:
     return BookTicker(number, "BTCUSDT", "1", "2.50", "3", "4", event_time)
+
+
+def liquidation(order_ms: int = AT_MS, *, event_ms: int = AT_MS + 5) -> ForceOrder:
+    amounts = ("0.1", "2.50", "2.49", "FILLED", "0.1", "0.1")
+    return ForceOrder(
+        event_ms, LiquidationOrder("BTCUSDT", "SELL", "LIMIT", "IOC", *amounts, order_ms)
+    )
 
 
 def rows(made: Intake) -> list[list[str]]:
@@ -139,3 +147,18 @@ def test_book_tickers_without_room_are_recorded_as_lost() -> None:
     assert [(loss.symbol, loss.cause, loss.rows) for loss in losses] == [
         ("BTCUSDT", BUFFER_FULL, 1_000)
     ]
+
+
+def test_liquidation_is_a_row_once_whatever_stream_repeats_it() -> None:
+    made, _ = intake("liquidations")
+    made.on_liquidation(Market.UM, liquidation())
+    made.on_liquidation(Market.UM, liquidation(event_ms=AT_MS + 900), 7)
+    made.on_liquidation(Market.UM, liquidation(AT_MS + 1))
+    first, second = rows(made)
+    assert made.duplicates == 1
+    assert [first[0], first[1], *first[3:6]] == [
+        "BTCUSDT.P", "2025-11-21", "2025-11-21 09:20:00.000000+00",
+        "2025-11-21 09:20:00.005000+00", "1970-01-01 00:00:00.000077+00",
+    ]  # fmt: skip
+    assert first[6:] == ["SELL", "LIMIT", "IOC", "2.50", "2.49", "0.1", "0.1", "0.1", "FILLED"]
+    assert int(first[2]) < int(second[2])

@@ -9,6 +9,7 @@ DECLARE
         WHEN 'agg_trades' THEN 'agg_trade_id'
         WHEN 'trades' THEN 'trade_id'
         WHEN 'book_tickers' THEN 'update_id'
+        WHEN 'liquidations' THEN 'liquidation_id'
     END;
 BEGIN
     IF id_column IS NULL THEN

@@ -14,7 +14,7 @@ DECLARE
     partition text;
 BEGIN
     IF NOT by_month AND relation <> ALL (ARRAY[
-        'market.agg_trades', 'market.trades', 'market.book_tickers'
+        'market.agg_trades', 'market.trades', 'market.book_tickers', 'market.liquidations'
     ]::regclass[]) THEN
         RAISE EXCEPTION '% is not a partitioned table of Candelabra', relation
             USING ERRCODE = 'invalid_parameter_value';
@@ -69,4 +69,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.ensure_partition(regclass, timestamptz) IS
-'Creates the partition of candles_1m (month), agg_trades, trades or book_tickers (UTC day) for a moment, unless it exists. Returns its name.';
+'Creates the partition of candles_1m (month) or of a table of raw capture (UTC day) for a moment, unless it exists. Returns its name.';
