@@ -14,7 +14,7 @@ import httpx
 import psycopg
 import pytest
 
-from include.domain.instruments import exchange_symbol_of
+from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import to_us
 from simulator.config import SimulatorConfig
 from simulator.server import Exchange, ExchangeThread
@@ -44,7 +44,7 @@ def oracle(control_url: str, symbol: str, first_us: int, last_us: int) -> list[V
     answer = httpx.get(
         f"{control_url}/sim/liquidations",
         params={
-            "market": "um",
+            "market": market_of(symbol).value,
             "symbol": exchange_symbol_of(symbol),
             "startTime": first_us // 1_000,
             "endTime": last_us // 1_000,
@@ -85,7 +85,7 @@ def assert_covered(spans: list[tuple[datetime, datetime]], gaps: list[Values]) -
 async def test_captured_liquidations_equal_those_of_the_exchange(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:
-    symbols = ("BTCUSDT", "BTCUSDT.P", "ETHUSDT.P")
+    symbols = ("BTCUSDT", "BTCUSDT.P", "BTCUSD_PERP")
     async with Exchange(SimulatorConfig(speed=60)) as exchange:
         settings = settings_for(exchange, database_url, candelabra_home=tmp_path)
 
@@ -97,7 +97,8 @@ async def test_captured_liquidations_equal_those_of_the_exchange(
 
         async with streaming(settings, *symbols, capture=("liquidations",)):
             await reach(10)
-            exchange.stream_servers["um"].cut()
+            for name in ("um", "cm"):
+                exchange.stream_servers[name].cut()
             await reach(20)
 
             async def cut_is_recorded() -> bool:
