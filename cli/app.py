@@ -95,7 +95,8 @@ def stream(
     capture: Annotated[
         str,
         typer.Option(
-            help="Also store agg_trades, trades, book_tickers, liquidations, by comma. [CAPTURE]"
+            help="Also store agg_trades, trades, book_tickers, liquidations, depth, by comma. "
+            "[CAPTURE]"
         ),
     ] = "",
 ) -> None:

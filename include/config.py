@@ -179,8 +179,8 @@ class Settings(BaseSettings):
     # --- raw capture
     capture: CommaSeparated = Field(
         default=(),
-        description="Also store agg_trades, trades, book_tickers, liquidations of the streamed "
-        "symbols.",
+        description="Also store agg_trades, trades, book_tickers, liquidations, depth of the "
+        "streamed symbols.",
     )
     capture_batch_rows: int = Field(
         default=20_000, ge=1, le=100_000, description="Captured rows of one write."
@@ -374,9 +374,10 @@ class Settings(BaseSettings):
     @field_validator("capture")
     @classmethod
     def _datasets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not set(value) <= {"agg_trades", "trades", "book_tickers", "liquidations"}:
+        if not set(value) <= {"agg_trades", "trades", "book_tickers", "liquidations", "depth"}:
             raise ValueError(
-                "should be agg_trades, trades, book_tickers and liquidations, separated by commas"
+                "should be agg_trades, trades, book_tickers, liquidations and depth, separated by "
+                "commas"
             )
         return value
 

@@ -35,6 +35,8 @@ from streamer.exchange.clock import ExchangeClock, next_tick_s
 from streamer.health.statistics import report
 from streamer.health.telemetry import TelemetrySources
 from streamer.health.watchdog import Watchdog
+from streamer.hub.books.live_books import LiveBooks
+from streamer.hub.books.snapshots import BookSnapshots, depth_fetcher
 from streamer.hub.hub import Hub
 from streamer.hub.trade_tap import TradeTaps
 from streamer.runtime.garbage import collect_seldom
@@ -141,9 +143,14 @@ class Streamer:
             on_stored=self._ledger.stored,
             on_reconnected=self._failover_check.schedule,
         )
+        self.live_books = LiveBooks()
+        self._book_snapshots = BookSnapshots(
+            self.live_books, depth_fetcher(settings, settings.url_for("streamer"))
+        )
         self._capture = Capture(
             settings,
             options.capture,
+            books=self.live_books,
             trade_stream=options.trade_stream,
             traded_us=lambda symbol: self._feeds.last_trade_us(symbol),
         )
@@ -279,6 +286,7 @@ class Streamer:
             self._failover_check.run(),
             self._registry.run(),
             self._capture.run(),
+            self._book_snapshots.run(),
             report(self.telemetry),
             self._serving.readers(self._settings, self.telemetry, self._exchange_us),
         ):

@@ -34,6 +34,8 @@ class Dataset(Enum):
     TRADES = "trades"
     BOOK_TICKERS = "book_tickers"
     LIQUIDATIONS = "liquidations"
+    DEPTH_DIFFS = "depth_diffs"
+    DEPTH_SNAPSHOTS = "depth_snapshots"
 
 
 def archive(

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import structlog
 
+from include.binance.streams.depth import DEPTH_STREAM
 from include.binance.streams.liquidations import FORCE_ORDER
 from include.binance.streams.messages import AggTrade, Trade
 from include.config import Settings
@@ -28,9 +29,10 @@ from include.jobs.trades.by_id import FetchCounts, Tail, fetch_trades, fetch_tra
 from include.store.trades.captured import (
     AGG_TRADES,
     BOOK_TICKERS,
+    DEPTH_DIFFS,
     LIQUIDATIONS,
-    RAW_TABLES,
     TRADES,
+    tables_of,
 )
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.capture.intake.feeds import CaptureFeeds
@@ -59,6 +61,7 @@ from streamer.capture.spool.folders import claim_folder
 from streamer.capture.spool.losses import LOSSES_FILE, Loss, Losses
 from streamer.capture.spool.spool import Spool
 from streamer.capture.writer import CaptureWriter
+from streamer.hub.books.live_books import LiveBooks
 from streamer.runtime.supervisor import run_together
 
 log = structlog.get_logger(__name__)
@@ -68,9 +71,11 @@ STREAM_OF = {
     TRADES.name: "trade",
     BOOK_TICKERS.name: "bookTicker",
     LIQUIDATIONS.name: FORCE_ORDER,
+    DEPTH_DIFFS.name: DEPTH_STREAM,
 }
+"""Streams of tables; snapshots of depth have none."""
 MARKET_ROUTE = frozenset({"aggTrade", FORCE_ORDER})
-"""Streams that USD-M routes apart from single trades and book tickers."""
+"""Streams that USD-M routes apart from single trades, book tickers and depth."""
 CUT = "the connection was cut"
 SILENT = "the exchange delivered nothing of a stream that it had acknowledged"
 
@@ -81,10 +86,11 @@ class Capture:
     """Captures datasets of the streamed symbols; does nothing if none is configured.
 
     Args:
-        datasets: the tables to fill, of ``RAW_TABLES``.
+        datasets: of ``DATASETS``, or tables of them.
         trade_stream: the stream that the candles use; it is tapped, not subscribed twice.
         traded_us: returns the time (µs) of the last trade on a symbol's candle stream; 0 if there
             is none.
+        books: receive the diffs of order books; None: own ones.
         now_us: wall clock.
     """
 
@@ -95,10 +101,12 @@ class Capture:
         *,
         trade_stream: str,
         traded_us: Callable[[str], int],
+        books: LiveBooks | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._settings = settings
-        self._datasets = tuple(name for name in RAW_TABLES if name in datasets)
+        self._datasets = tables_of(datasets)
+        self._books = LiveBooks() if books is None else books
         self._trade_stream = trade_stream
         self._now_us = now_us
         self._captured: set[str] = set()
@@ -120,6 +128,7 @@ class Capture:
             self._datasets,
             max_rows=settings.capture_buffer_rows,
             on_losses=self.losses.add,
+            books=self._books,
             now_us=now_us,
         )
         stored = StoredRowsCheck(self._url, self._gone, folder)
@@ -181,7 +190,7 @@ class Capture:
     def tap(self, market: Market) -> Tap | None:
         """Return the function that receives a candle feed's trades of this market; None if not
         captured."""
-        wanted = any(STREAM_OF[name] == self._trade_stream for name in self._datasets)
+        wanted = any(STREAM_OF.get(name) == self._trade_stream for name in self._datasets)
         return partial(self.intake.on_trade, market) if wanted else None
 
     def begin(self, instruments: Sequence[Instrument], *, exchange_us: int) -> None:
@@ -228,6 +237,7 @@ class Capture:
         if self._datasets:
             self._feeds.remove(symbol)
             self._captured.discard(symbol)
+            self._books.drop(symbol)
 
     async def run(self) -> None:
         """Capture until cancelled."""
@@ -279,7 +289,7 @@ class Capture:
             **{f"captured_{name}": self.writer.written[name] for name in self._datasets},
             "capture_waiting": self.intake.lanes.waiting,
             "capture_repeated": self.writer.repeated + self.intake.duplicates,
-            "capture_refused": self.writer.refused,
+            "capture_refused": self.writer.refused + self.intake.refused_diffs,
             "capture_replayed": self.writer.replayed,
             "capture_spooled_bytes": self.spool.size_bytes,
             "capture_lost_rows": self.losses.rows,
@@ -333,8 +343,8 @@ class Capture:
         endpoints = endpoints_of(self._settings, market)
         routes: dict[str, list[str]] = {}
         for name in self._datasets:
-            kind = STREAM_OF[name]
-            if kind != self._trade_stream and is_streamed(name, market):
+            kind = STREAM_OF.get(name)
+            if kind is not None and kind != self._trade_stream and is_streamed(name, market):
                 url = endpoints.stream_url_for("aggTrade" if kind in MARKET_ROUTE else "trade")
                 routes.setdefault(url, []).append(kind)
         return routes
@@ -390,7 +400,9 @@ class Capture:
             )
             for name in sorted(feed.names)
             for dataset in self._datasets
-            if STREAM_OF[dataset] in feed.kinds and cannot_be_requested(dataset, feed.market)
+            if STREAM_OF.get(dataset) in feed.kinds
+            and cannot_be_requested(dataset, feed.market)
+            and dataset != DEPTH_DIFFS.name  # the next diff shows by its ids whether any is missing
         )
 
     def _stayed_silent(
@@ -400,7 +412,9 @@ class Capture:
         self.losses.add(
             Loss(dataset, symbol_of(feed.market, name), SILENT, from_us, to_us)
             for dataset in self._datasets
-            if STREAM_OF[dataset] == kind and cannot_be_requested(dataset, feed.market)
+            if STREAM_OF.get(dataset) == kind
+            and cannot_be_requested(dataset, feed.market)
+            and dataset != DEPTH_DIFFS.name
         )
 
     def _gone(self, behind: Sequence[Behind]) -> None:

@@ -13,10 +13,13 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from include.domain.books.order_book import BookTop
 from streamer.hub.mailbox import Mailbox
 
 BATCH_TICKS = 500
 """Maximum ticks of one batch; sending them blocks the event loop for a few ms."""
+BOOK_LEVELS = 20
+"""Levels of each side that a subscription to order books has by default."""
 MAX_TRADES_WAITING = 5_000
 """Trades that may wait for a reader, over all its symbols."""
 
@@ -83,7 +86,20 @@ class MissedTrades:
         )
 
 
-Tick = TypeVar("Tick", TradeTick, BookTickerUpdate)
+class BookUpdate(msgspec.Struct, frozen=True, gc=False):
+    """The order book of a symbol at its last update.
+
+    Attributes:
+        event_us: event time of that update, by the exchange; 0 before the first.
+        top: the best levels; None while the book is unknown: after a break, until a snapshot.
+    """
+
+    symbol: str
+    event_us: int
+    top: BookTop | None
+
+
+Tick = TypeVar("Tick", TradeTick, BookTickerUpdate, BookUpdate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +169,33 @@ class BookTickerSubscription(TickSubscription[BookTickerUpdate]):
     def publish(self, book_ticker: BookTickerUpdate) -> None:
         """Add a book ticker; it replaces the symbol's waiting one."""
         self.enqueue((book_ticker.symbol, 0), book_ticker)
+
+
+class BookSubscription(TickSubscription[BookUpdate]):
+    """The newest order book of each symbol; its levels are read when the reader receives them.
+
+    Args:
+        read: returns a symbol's book with this number of levels.
+
+    Attributes:
+        levels: levels of each side.
+    """
+
+    def __init__(
+        self, read: Callable[[str, int], BookUpdate], on_unsubscribe: Callable[[Any], None]
+    ) -> None:
+        super().__init__(None, on_unsubscribe)
+        self.levels = BOOK_LEVELS
+        self._read = read
+
+    def publish(self, symbol: str) -> None:
+        """Note that a book has changed; costs the same for any number of levels."""
+        self.enqueue((symbol, 0), _CHANGED)
+
+    def drain(self, limit: int = BATCH_TICKS) -> Ticks[BookUpdate]:
+        """Return the changed books as they are now, without waiting."""
+        return Ticks([self._read(symbol, self.levels) for (symbol, _), _ in self.take(limit)])
+
+
+_CHANGED = BookUpdate("", 0, None)
+"""Waits in the mailbox in place of a book."""

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from include.counts import counted
 from streamer.hub.ticks import (
+    BookSubscription,
     BookTickerSubscription,
     BookTickerUpdate,
     MissedTrades,
@@ -32,10 +33,12 @@ class FullError(Exception):
     """More symbols than can be streamed to readers; the text states the limit."""
 
 
-SubscriptionT = TypeVar("SubscriptionT", TradeSubscription, BookTickerSubscription)
+SubscriptionT = TypeVar(
+    "SubscriptionT", TradeSubscription, BookTickerSubscription, BookSubscription
+)
 
 
-class _TickHub(Generic[SubscriptionT]):
+class TickHub(Generic[SubscriptionT]):
     """Subscriptions by symbol.
 
     Attributes:
@@ -113,7 +116,7 @@ class _TickHub(Generic[SubscriptionT]):
         self.on_wanted()
 
 
-class TradeHub(_TickHub[TradeSubscription]):
+class TradeHub(TickHub[TradeSubscription]):
     """Passes trades to the subscriptions of their symbols."""
 
     def __init__(self) -> None:
@@ -130,7 +133,7 @@ class TradeHub(_TickHub[TradeSubscription]):
             subscription.report_missed(missed.symbol, missed)
 
 
-class BookTickerHub(_TickHub[BookTickerSubscription]):
+class BookTickerHub(TickHub[BookTickerSubscription]):
     """Passes book tickers to the subscriptions of their symbols, and remembers the newest.
 
     Args:

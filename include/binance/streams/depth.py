@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
 
-from include.binance.streams.book_tickers import BookTicker, decode_captured
-from include.binance.streams.messages import Frame, Moment
+from include.binance.streams.book_tickers import decode_captured
+from include.binance.streams.messages import Moment
 from include.domain.books.order_book import LevelText, are_sound
 from include.errors import PermanentError
 
@@ -55,17 +56,23 @@ class _Combined(msgspec.Struct, frozen=True, gc=False):
 _decode = msgspec.json.Decoder(_Combined).decode
 
 
-def decode_book_frame(text: bytes | memoryview) -> Frame | BookTicker | DepthUpdate:
-    """Decode one text frame of a combined connection that may carry depth and book tickers.
+def decode_book_frame(
+    text: bytes | memoryview, *, decode_other: Callable[[bytes], object] = decode_captured
+) -> object:
+    """Decode one text frame of a combined connection that may carry depth: a ``DepthUpdate``, or
+    what ``decode_other`` returns.
+
+    Args:
+        decode_other: decodes frames of other streams.
 
     Raises:
-        PermanentError: as ``decode_captured``; or a depth frame lacks a field, has ids that do not
+        PermanentError: as ``decode_other``; or a depth frame lacks a field, has ids that do not
             ascend, or a number that is negative, absurd or none. The message shows its beginning.
     """
     if type(text) is not bytes:
         text = bytes(text)
     if text.find(_MARK, 0, _MARK_WITHIN) < 0:
-        return decode_captured(text)
+        return decode_other(text)
     try:
         update = _decode(text).data
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -30,19 +30,26 @@ from include.errors import PermanentError, RejectedInputError
 from include.store.candles.merging import Connection
 from include.store.postgres.pools import translated
 from include.store.trades.captured import RawTable
+from include.store.trades.depth_lines import LEVEL_COLUMNS
 
 DECIMALS = 8
 """Decimal places of the exchange's prices and quantities, spot and USD-M."""
 EXACT = pl.Decimal(38, DECIMALS)
+EXACT_LIST = pl.List(EXACT)
 MOMENT = pl.Datetime("us", "UTC")
 
 BLOCK_BYTES = 8 * 1_048_576
 """Size of a CSV block; about 100,000 rows, which take 20 MB in polars."""
-TEXTS = frozenset({"symbol", "trade_type", "side", "order_type", "time_in_force", "order_status"})
+TEXTS = frozenset(
+    {"symbol", "trade_type", "side", "order_type", "time_in_force", "order_status", "source"}
+)
+_READ_AS: dict[Any, Any] = {MOMENT: pl.Int64(), EXACT_LIST: pl.String()}
+"""Types of CSV columns that are converted after reading."""
 ADDED_LATER = frozenset({"trade_type"})
 """Columns that files of older versions lack; their rows have NULL."""
 ROW_GROUP_ROWS = 122_880
 """DuckDB's default, the unit of its parallelism. Statistics of symbol let readers skip row groups.
+Rows of depth are larger, and their groups have fewer.
 """
 
 
@@ -91,9 +98,9 @@ def write_day(connection: Connection, table: RawTable, day: str, path: Path) -> 
     try:
         with translated(connection), connection.transaction():
             register_io_source(frames, schema=schema_of(table)).sink_parquet(
-                path, compression="zstd", row_group_size=ROW_GROUP_ROWS, sync_on_close="all"
+                path, compression="zstd", row_group_size=_group_rows(table), sync_on_close="all"
             )
-    except pl.exceptions.ComputeError as error:
+    except (pl.exceptions.ComputeError, pl.exceptions.InvalidOperationError) as error:
         raise PermanentError(_inexact(connection, table, day) or str(error)) from error
     return Content(rows, digest.hexdigest())
 
@@ -109,7 +116,7 @@ def read_day(table: RawTable, path: Path) -> Iterator[pl.DataFrame]:
         if found not in (schema_of(table), _older_schema_of(table)):
             raise RejectedInputError(f"{path} has other columns than an archive of {table.name}")
         yield from pl.scan_parquet(path, hive_partitioning=False).collect_batches(
-            chunk_size=ROW_GROUP_ROWS, maintain_order=True
+            chunk_size=_group_rows(table), maintain_order=True
         )
     except FileNotFoundError as error:
         raise RejectedInputError(f"{path} is missing; put the archived file back there") from error
@@ -124,7 +131,8 @@ def content_of(table: RawTable, path: Path) -> Content:
     for frame in read_day(table, path):
         rows += frame.height
         moments = pl.col(MOMENT).cast(pl.Int64)
-        digest.update(frame.with_columns(moments).write_csv(include_header=False).encode())
+        rows_text = _with_text_arrays(frame).with_columns(moments)
+        digest.update(rows_text.write_csv(include_header=False).encode())
     return Content(rows, digest.hexdigest())
 
 
@@ -132,7 +140,7 @@ def copy_lines(table: RawTable, frame: pl.DataFrame) -> str:
     """Format the rows of a file as CSV for COPY, in the order of the table's columns."""
     schema = schema_of(table)
     added = (pl.lit(None, of).alias(name) for name, of in schema.items() if name not in frame)
-    rows = frame.with_columns(added).select(list(schema))
+    rows = _with_text_arrays(frame).with_columns(added).select(list(schema))
     return rows.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
 
 
@@ -148,6 +156,24 @@ def sync_folder(folder: Path) -> None:
 # --- inside
 
 
+def _group_rows(table: RawTable) -> int:
+    return ROW_GROUP_ROWS // table.relative_size
+
+
+def _with_text_arrays(frame: pl.DataFrame) -> pl.DataFrame:
+    """Convert lists of amounts to arrays as PostgreSQL writes them."""
+    texts = (
+        pl.concat_str(
+            pl.lit("{"),
+            pl.col(name).list.eval(pl.element().cast(pl.String())).list.join(","),
+            pl.lit("}"),
+        ).alias(name)
+        for name, of in frame.schema.items()
+        if of == EXACT_LIST
+    )
+    return frame.with_columns(texts)
+
+
 def _older_schema_of(table: RawTable) -> dict[str, pl.DataType]:
     """Return the columns of files that were written before some were added."""
     return {name: of for name, of in schema_of(table).items() if name not in ADDED_LATER}
@@ -156,6 +182,8 @@ def _older_schema_of(table: RawTable) -> dict[str, pl.DataType]:
 def _type_of(column: str) -> Any:
     if column in TEXTS:
         return pl.String()
+    if column in LEVEL_COLUMNS:
+        return EXACT_LIST
     if column.startswith("is_"):
         return pl.Boolean()
     if column.endswith(("_time", "_at")):
@@ -164,9 +192,20 @@ def _type_of(column: str) -> Any:
 
 
 def _parse(table: RawTable, block: bytes) -> pl.DataFrame:
-    read_types = {name: pl.Int64() if of == MOMENT else of for name, of in schema_of(table).items()}
-    moments = [pl.col(name).cast(MOMENT) for name, of in schema_of(table).items() if of == MOMENT]
-    return pl.read_csv(BytesIO(block), has_header=False, schema=read_types).with_columns(moments)
+    schema = schema_of(table)
+    read_types = {name: _READ_AS.get(of, of) for name, of in schema.items()}
+    moments = [pl.col(name).cast(MOMENT) for name, of in schema.items() if of == MOMENT]
+    lists = [
+        pl.col(name)
+        .str.strip_chars("{}")
+        .str.split(",")
+        .list.eval(pl.element().filter(pl.element() != "").cast(EXACT))
+        for name, of in schema.items()
+        if of == EXACT_LIST
+    ]
+    return pl.read_csv(BytesIO(block), has_header=False, schema=read_types).with_columns(
+        moments + lists
+    )
 
 
 def _blocks(connection: Connection, table: RawTable, day: str) -> Generator[bytes, None, None]:
@@ -200,6 +239,9 @@ def _canonical(table: RawTable, column: str) -> sql.Composed:
     text = "{c}"
     if of == EXACT:
         text = "CASE WHEN {c} <> round({c}, {n}) THEN 'NaN' ELSE round({c}, {n}) END"
+    elif of == EXACT_LIST:
+        text = "CASE WHEN {c} <> {c}::numeric(38, {n})[] THEN '{{NaN}}' "
+        text += "ELSE {c}::numeric(38, {n})[]::text END"
     elif of == MOMENT:
         text = "(extract(epoch FROM {c}) * 1000000)::bigint"
     elif of == pl.Boolean:
@@ -210,6 +252,8 @@ def _canonical(table: RawTable, column: str) -> sql.Composed:
 def _inexact(connection: Connection, table: RawTable, day: str) -> str | None:
     """Describe a row with a value that does not fit."""
     amounts = [name for name, of in schema_of(table).items() if of == EXACT]
+    if not amounts or LEVEL_COLUMNS[0] in table.columns:
+        return None  # the writers of depth refuse such numbers
     too_fine = sql.SQL(" OR ").join(
         sql.SQL("{c} <> round({c}, {n}) OR abs({c}) >= 1e30").format(
             c=sql.Identifier(name), n=sql.Literal(DECIMALS)

@@ -1,4 +1,4 @@
-"""Write raw capture: trades, book tickers and liquidations.
+"""Write raw capture: trades, book tickers, liquidations and depth.
 
 Rows are stored exactly once by id. Usually no row repeats, so rows are copied straight into the
 table, which is fastest. If the copy meets a stored row (an overlap, a replay, a second streamer),
@@ -12,7 +12,7 @@ day, by one writer after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -23,6 +23,11 @@ from psycopg import errors, sql
 from include.store.candles.merging import AsyncConnection, Connection
 from include.store.postgres.pools import translated
 from include.store.trades.copy_text import NULL, moment_text
+from include.store.trades.depth_lines import (
+    LEVEL_COLUMNS,
+    depth_diff_line,
+    depth_snapshot_line,
+)
 from include.store.trades.liquidations import COLUMNS, ID_COLUMN, liquidation_line
 
 AggTradeRow = tuple[str, int, Decimal, Decimal, int, int, int, bool]
@@ -38,7 +43,7 @@ receipt (both µs)."""
 ABOUT_MIDNIGHT = frozenset({"23:59", "00:00"})
 """Minutes in which another process may have stored the same row on the adjacent day."""
 LINES_A_WRITE = 1_024
-"""About 100 kB: joining them blocks the event loop for a tenth of a millisecond."""
+"""About 100 kB of trades: joining them blocks the event loop for a tenth of a millisecond."""
 
 # !s converts a Decimal to text without parsing a format.
 
@@ -112,6 +117,7 @@ class RawTable:
         id_column: unique within symbol and day.
         time_column: time of the event.
         line_of: formats a row's values, in the order of its type above, as a line of COPY.
+        relative_size: typical size of a row, where a trade is 1.
     """
 
     name: str
@@ -119,6 +125,7 @@ class RawTable:
     id_column: str
     time_column: str
     line_of: Callable[..., str]
+    relative_size: int = 1
 
     def line(self, row: Sequence[Any]) -> str:
         """Format a row as a line of COPY's text format."""
@@ -177,7 +184,51 @@ BOOK_TICKERS = RawTable(
     book_ticker_line,
 )  # fmt: skip
 LIQUIDATIONS = RawTable("liquidations", COLUMNS, ID_COLUMN, "received_at", liquidation_line)
-RAW_TABLES = {table.name: table for table in (AGG_TRADES, TRADES, BOOK_TICKERS, LIQUIDATIONS)}
+DEPTH_DIFFS = RawTable(
+    "depth_diffs",
+    (
+        "symbol", "day", "last_update_id", "first_update_id", "previous_update_id", "event_time",
+        "transaction_time", "received_at", *LEVEL_COLUMNS,
+    ),
+    "last_update_id",
+    "event_time",
+    depth_diff_line,
+    relative_size=16,
+)  # fmt: skip
+DEPTH_SNAPSHOTS = RawTable(
+    "depth_snapshots",
+    (
+        "symbol", "day", "last_update_id", "source", "at_time", *LEVEL_COLUMNS, "bid_reach",
+        "ask_reach",
+    ),
+    "last_update_id",
+    "at_time",
+    depth_snapshot_line,
+    relative_size=512,
+)  # fmt: skip
+RAW_TABLES = {
+    table.name: table
+    for table in (AGG_TRADES, TRADES, BOOK_TICKERS, LIQUIDATIONS, DEPTH_DIFFS, DEPTH_SNAPSHOTS)
+}
+DATASETS = {
+    "agg_trades": (AGG_TRADES,),
+    "trades": (TRADES,),
+    "book_tickers": (BOOK_TICKERS,),
+    "liquidations": (LIQUIDATIONS,),
+    "depth": (DEPTH_DIFFS, DEPTH_SNAPSHOTS),
+}
+"""What can be captured, and its tables."""
+
+
+def tables_of(datasets: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the tables of some datasets, or of tables, in the order of writing."""
+    wanted = {
+        table.name
+        for name in datasets
+        for table in DATASETS.get(name, (RAW_TABLES.get(name),))
+        if table is not None
+    }
+    return tuple(name for name in RAW_TABLES if name in wanted)
 
 
 def days_of(lines: Sequence[str]) -> set[str]:
@@ -326,5 +377,6 @@ async def _copy_lines(
     cursor: psycopg.AsyncCursor[Any], target: sql.Identifier, table: RawTable, lines: Sequence[str]
 ) -> None:
     async with cursor.copy(_copy_into(target, table)) as copy:
-        for start in range(0, len(lines), LINES_A_WRITE):
-            await copy.write("".join(lines[start : start + LINES_A_WRITE]))
+        count = max(1, LINES_A_WRITE // table.relative_size)
+        for start in range(0, len(lines), count):
+            await copy.write("".join(lines[start : start + count]))

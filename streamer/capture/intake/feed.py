@@ -1,10 +1,12 @@
-"""Decode trades, book tickers and liquidations of one connection for raw capture."""
+"""Decode trades, book tickers, liquidations and depth of one connection for raw capture."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 from include.binance.streams.book_tickers import BookTicker, decode_captured
+from include.binance.streams.depth import DEPTH_STREAM, DepthUpdate, decode_book_frame
 from include.binance.streams.liquidations import (
     FORCE_ORDER,
     ForceOrder,
@@ -24,7 +26,7 @@ from streamer.capture.intake.rows import Intake
 from streamer.exchange.connection import ROTATE_AFTER_S, StreamConnection
 from streamer.exchange.feed import Feed
 
-KINDS = ("aggTrade", "trade", "bookTicker", FORCE_ORDER)
+KINDS = ("aggTrade", "trade", "bookTicker", FORCE_ORDER, DEPTH_STREAM)
 HEARTBEATS = {Market.UM: "btcusdt@markPrice", Market.CM: "btcusd_perp@markPrice"}
 """A stream with a message every 3 s, for connections with liquidations, which may be quiet for
 hours: silence then means that the connection is dead."""
@@ -83,7 +85,12 @@ class CaptureFeed(Feed):
         self._event_time = 0  # greatest event time of a trade, in the exchange's unit
         self._seen_book_tickers = self.seen["bookTicker"]
         self._dead_book_tickers = self.dead["bookTicker"]
-        self._decode = decode_with_liquidations if FORCE_ORDER in kinds else decode_captured
+        decode_other = decode_with_liquidations if FORCE_ORDER in kinds else decode_captured
+        self._decode = (
+            partial(decode_book_frame, decode_other=decode_other)
+            if DEPTH_STREAM in kinds
+            else decode_other
+        )
         self._intake = intake
         self._on_missed = on_missed
         self._on_revived = on_revived
@@ -152,11 +159,15 @@ class CaptureFeed(Feed):
                 if self._dead_book_tickers and frame.symbol in self._dead_book_tickers:
                     self._on_revived(self, "bookTicker", frame.symbol)
                 self._intake.on_book_ticker(self.market, frame, self._age_us)
+        elif type(frame) is DepthUpdate:
+            if frame.symbol in self.names:
+                self._note_receipt_of(DEPTH_STREAM, frame.symbol)
+                self._intake.on_depth(self.market, frame)
         elif type(frame) is Trade or type(frame) is AggTrade:
             if frame.symbol in self.names:
                 if frame.event_time > self._event_time:
                     self._event_time = frame.event_time
-                self._note_trade("trade" if type(frame) is Trade else "aggTrade", frame.symbol)
+                self._note_receipt_of("trade" if type(frame) is Trade else "aggTrade", frame.symbol)
                 self._intake.on_trade(self.market, frame)
         elif type(frame) is ForceOrder:
             if frame.order.symbol in self.names:
@@ -167,7 +178,7 @@ class CaptureFeed(Feed):
         if self._disconnected_us is not None:
             self._report_disconnect(self._disconnected_us)
 
-    def _note_trade(self, kind: str, name: str) -> None:
+    def _note_receipt_of(self, kind: str, name: str) -> None:
         self.seen[kind].add(name)
         if name in self.dead[kind]:
             self._on_revived(self, kind, name)
@@ -191,6 +202,9 @@ class CaptureFeed(Feed):
         if isinstance(frame, BookTicker):
             last_id = self._intake.last_update_id(self.market, frame.symbol)
             return last_id is not None and last_id >= frame.update_id
+        if isinstance(frame, DepthUpdate):
+            last_id = self._intake.last_depth_id(self.market, frame.symbol)
+            return last_id is not None and last_id >= frame.last_update_id
         if isinstance(frame, AggTrade | Trade):
             return self._event_time >= frame.event_time
         return True

@@ -14,26 +14,34 @@ from datetime import datetime
 import structlog
 
 from include.binance.streams.book_tickers import BookTicker
+from include.binance.streams.depth import DepthUpdate
 from include.binance.streams.liquidations import ForceOrder
 from include.binance.streams.messages import AggTrade, Trade, microseconds
+from include.domain.books.order_book import BookSnapshot
 from include.domain.exact import ZERO
 from include.domain.instruments import Market, symbol_of
 from include.domain.timeframes import DAY_US, SECOND_US, to_us
 from include.store.trades.captured import (
     AGG_TRADES,
     BOOK_TICKERS,
+    DEPTH_DIFFS,
+    DEPTH_SNAPSHOTS,
     LIQUIDATIONS,
+    RAW_TABLES,
     TRADES,
     agg_trade_line,
     book_ticker_line,
     trade_line,
 )
+from include.store.trades.depth_lines import depth_diff_line, depth_snapshot_line
 from include.store.trades.liquidations import liquidation_line
 from streamer.capture.intake.ids import IdSequence, MissingRange
 from streamer.capture.intake.lanes import Lane, Lanes
 from streamer.capture.spool.losses import Loss
 from streamer.capture.spool.spool import losses_of, tally
 from streamer.exchange.liquidations import liquidation_of
+from streamer.hub.books.live_books import LiveBooks
+from streamer.hub.books.synced_book import NO_SNAPSHOT, Receipt
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +49,9 @@ LATE_S = 2.0
 """Time in which missing ids may still arrive."""
 NEAR_US = 10 * SECOND_US
 """Distance from midnight, in µs, within which two connections may deliver on different dates."""
+DATASETS = tuple(RAW_TABLES)
+MAX_LOGGED_LEVELS = 20
 BUFFER_FULL = "the buffer was full while neither the database nor the disk took rows"
-
-DATASETS = (AGG_TRADES.name, TRADES.name, BOOK_TICKERS.name, LIQUIDATIONS.name)
 
 _SPOT = Market.SPOT
 
@@ -55,6 +63,7 @@ class Intake:
         datasets: the tables to fill.
         max_rows: maximum rows in memory.
         on_losses: receives rows that had to be dropped for good.
+        books: receive the diffs of order books, and return their snapshots.
         now_us: wall clock, for the time of receipt.
         monotonic_s: for waiting.
     """
@@ -65,6 +74,7 @@ class Intake:
         *,
         max_rows: int,
         on_losses: Callable[[list[Loss]], None],
+        books: LiveBooks | None = None,
         late_s: float = LATE_S,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
         monotonic_s: Callable[[], float] = time.monotonic,
@@ -79,6 +89,8 @@ class Intake:
         self._futures_trades = Lane(TRADES, can_be_requested=False)
         self._quotes = Lane(BOOK_TICKERS, can_be_requested=False)
         self._liquidations = Lane(LIQUIDATIONS, can_be_requested=False)
+        self._diffs = Lane(DEPTH_DIFFS, can_be_requested=False)
+        self._snapshots = Lane(DEPTH_SNAPSHOTS, can_be_requested=False)
         self.lanes = Lanes(
             [
                 self._agg_trades,
@@ -86,6 +98,8 @@ class Intake:
                 self._futures_trades,
                 self._quotes,
                 self._liquidations,
+                self._diffs,
+                self._snapshots,
             ],
             max_rows=max_rows,
             on_leave=self._leave,
@@ -94,6 +108,10 @@ class Intake:
         self._late_s = late_s
         self._now_us = now_us
         self._monotonic_s = monotonic_s
+        self.refused_diffs = 0
+        self._books = LiveBooks() if books is None else books
+        if self.takes(DEPTH_DIFFS.name):
+            self._books.recorder = self
         self._takes_agg_trades = self.takes(AGG_TRADES.name)
         self._takes_trades = self.takes(TRADES.name)
         # By the exchange's name: one look-up finds everything for a frame.
@@ -192,6 +210,53 @@ class Intake:
             return
         self._last_liquidations[one.symbol] = one.id
         self.lanes.add(self._liquidations, liquidation_line(one))
+
+    def on_depth(self, market: Market, update: DepthUpdate) -> None:
+        """Add a diff of an order book, unless its content is impossible.
+
+        A diff that is left out shows by the ids of the next one.
+        """
+        symbol = symbol_of(market, update.symbol)
+        receipt = self._books.add(symbol, update)
+        if receipt is Receipt.REPEATED:
+            self.duplicates += 1
+            return
+        if receipt is Receipt.REFUSED:
+            self.refused_diffs += 1
+            log.error(
+                "depth_diff_refused",
+                symbol=symbol,
+                update_id=update.last_update_id,
+                bids=update.bids[:MAX_LOGGED_LEVELS],
+                asks=update.asks[:MAX_LOGGED_LEVELS],
+            )
+            return
+        transaction = update.transaction_time
+        line = depth_diff_line(
+            symbol, update.last_update_id, update.first_update_id, update.final_update_id_before,
+            microseconds(update.event_time),
+            None if transaction is None else microseconds(transaction),
+            self._now_us(), update.bids, update.asks,
+        )  # fmt: skip
+        self.lanes.add(self._diffs, line)
+
+    def last_depth_id(self, market: Market, name: str) -> int | None:
+        """Return the id of the last diff of an exchange's name; None before the first."""
+        return self._books.last_update_id(symbol_of(market, name))
+
+    # --- BookEvents
+
+    def book_snapshot(self, symbol: str, snapshot: BookSnapshot, source: str, at_us: int) -> None:
+        """Add a snapshot of a book."""
+        self.lanes.add(self._snapshots, depth_snapshot_line(symbol, snapshot, source, at_us))
+
+    def book_lost(self, symbol: str, from_us: int, to_us: int, reason: str) -> None:
+        """Record that a book is unknown: diffs are missing, or a snapshot."""
+        table = DEPTH_SNAPSHOTS if reason == NO_SNAPSHOT else DEPTH_DIFFS
+        self._on_losses([Loss(table.name, symbol, reason, from_us, to_us)])
+
+    def book_changed(self, symbol: str) -> None:
+        """Nothing to store."""
 
     def _is_near_midnight(self, age_us: int) -> bool:
         now_us = self._now_us()

@@ -13,7 +13,14 @@ from include.domain.instruments import Market, market_of
 from include.domain.timeframes import DAY_US
 from include.errors import PermanentError, TransientError
 from include.store.postgres.pools import connect
-from include.store.trades.captured import BOOK_TICKERS, LIQUIDATIONS, RAW_TABLES, TRADES
+from include.store.trades.captured import (
+    BOOK_TICKERS,
+    DEPTH_DIFFS,
+    DEPTH_SNAPSHOTS,
+    LIQUIDATIONS,
+    RAW_TABLES,
+    TRADES,
+)
 from include.store.trades.ids import (
     MAX_MISSING_RANGES,
     MissingIdRange,
@@ -38,7 +45,9 @@ MAX_CALL_S = 600.0
 """Timeout for reading a day's ids of all symbols; beyond it PostgreSQL hangs."""
 
 
-NEVER_SERVED = frozenset({BOOK_TICKERS.name, LIQUIDATIONS.name})
+NEVER_SERVED = frozenset(
+    {BOOK_TICKERS.name, LIQUIDATIONS.name, DEPTH_DIFFS.name, DEPTH_SNAPSHOTS.name}
+)
 FUTURES_ONLY = frozenset({LIQUIDATIONS.name})
 
 
@@ -132,6 +141,8 @@ class CaptureResumption:
             for symbol in symbols
             if cannot_be_requested(dataset, market_of(symbol))
             and is_streamed(dataset, market_of(symbol))
+            # The next snapshot of a book replaces those that nobody took.
+            and dataset != DEPTH_SNAPSHOTS.name
         ]
         self._losses.add(opened)
         self._own.update(opened)

@@ -91,6 +91,7 @@ def to_first_revision(connection: Connection) -> None:
     """Bring a migrated database back to the tables of revision 0001."""
     connection.execute("ALTER TABLE market.trades DROP COLUMN trade_type")
     connection.execute("DROP TABLE ops.mart_audits")
+    connection.execute("DROP TABLE market.depth_diffs, market.depth_snapshots, market.liquidations")
     connection.execute("DROP VIEW market.candles_1m_with_foreign")
     connection.execute("ALTER TABLE market.foreign_candles_1m DROP COLUMN origin")
     connection.execute(
@@ -158,8 +159,8 @@ def test_outages_of_coin_m_are_accepted_after_the_first_revision(empty_database_
 def test_trades_stored_by_the_first_revision_have_no_type(empty_database_url: str) -> None:
     migrate(empty_database_url)
     with connect(empty_database_url, application_name="test") as connection:
-        to_first_revision(connection)
         connection.execute("SELECT ops.ensure_partition('market.trades', '2026-11-18 00:00Z')")
+        to_first_revision(connection)
         connection.execute(
             "INSERT INTO market.trades (symbol, day, trade_id, price, quantity, trade_time,"
             " is_buyer_maker) VALUES ('A.P', '2026-11-18', 1, 2, 3, '2026-11-18 12:00Z', true)"

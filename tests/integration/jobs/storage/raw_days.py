@@ -10,11 +10,14 @@ import psycopg
 from psycopg import sql
 
 from include.config import Settings
+from include.domain.books.order_book import BookSnapshot
 from include.domain.timeframes import DAY_US, to_us
 from include.jobs.storage.archive import ArchiveSummary, archive_days, list_days, restore_day
 from include.store.trades.captured import (
     AGG_TRADES,
     BOOK_TICKERS,
+    DEPTH_DIFFS,
+    DEPTH_SNAPSHOTS,
     LIQUIDATIONS,
     TRADES,
     RawTable,
@@ -63,6 +66,18 @@ def liquidation(order_us: int = NOON_US) -> str:
     )  # fmt: skip
 
 
+def depth_diff(number: int, previous: int | None) -> str:
+    bids = [("0.10", "0.00000000"), ("93000.1", "1234567890.00000001")]
+    return DEPTH_DIFFS.line(
+        ("BTCUSDT", number, number, previous, NOON_US, previous and NOON_US, NOON_US + 1, bids, [])
+    )
+
+
+def depth_snapshot(number: int) -> str:
+    snapshot = BookSnapshot(number, [("9", "1")], [("10.5", "2"), ("11", "3")], None, "11")
+    return DEPTH_SNAPSHOTS.line(("BTCUSDT", snapshot, "checkpoint", NOON_US))
+
+
 def fill(connection: Connection) -> None:
     """Rows of each table, out of order, on a day to be archived and on one to be kept."""
     lines = [agg_trade(n, symbol) for symbol in ("ETHUSDT", "BTCUSDT") for n in range(300, 0, -1)]
@@ -70,6 +85,8 @@ def fill(connection: Connection) -> None:
     write_raw(connection, TRADES, [trade(1), trade(2, None), trade(3, "0")])
     write_raw(connection, BOOK_TICKERS, [book_ticker(1, None), book_ticker(2, NOON_US)])
     write_raw(connection, LIQUIDATIONS, [liquidation()])
+    write_raw(connection, DEPTH_DIFFS, [depth_diff(3, None), depth_diff(2, 1)])
+    write_raw(connection, DEPTH_SNAPSHOTS, [depth_snapshot(2)])
 
 
 def rows_of(connection: Connection, table: RawTable = AGG_TRADES) -> list[tuple[Any, ...]]:

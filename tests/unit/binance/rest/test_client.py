@@ -270,7 +270,11 @@ def test_client_keeps_no_answer_in_memory() -> None:
 
 @pytest.mark.parametrize(
     ("market", "path", "weight"),
-    [(Market.SPOT, "/api/v3/depth", 50), (Market.UM, "/fapi/v1/depth", 20)],
+    [
+        (Market.SPOT, "/api/v3/depth", 50),
+        (Market.UM, "/fapi/v1/depth", 20),
+        (Market.CM, "/dapi/v1/depth", 20),
+    ],
 )
 def test_depth_costs_the_weight_of_a_thousand_levels(
     market: Market, path: str, weight: int

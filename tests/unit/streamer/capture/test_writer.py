@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from include.backoff import Backoff
-from include.binance.streams.book_tickers import BookTicker, decode_captured
+from include.binance.streams.book_tickers import BookTicker
+from include.binance.streams.depth import DEPTH_STREAM, DepthUpdate, decode_book_frame
 from include.binance.streams.liquidations import ForceOrder, decode_with_liquidations
 from include.binance.streams.messages import AggTrade, Trade
 from include.config import load_settings
+from include.domain.books.order_book import BookSnapshot
 from include.domain.instruments import Market, symbol_of
 from include.errors import TransientError
 from include.jobs.trades.by_id import RawGap
@@ -410,10 +412,16 @@ FRAMES = {
         "forceOrder": b'"o":' + ORDER,
     }.items()
 }
+FRAMES[DEPTH_STREAM] = (
+    b'{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate",%b,"U":6,"u":7,'
+    b'"b":[["1","2"]],"a":[]}}' % AT
+)
+
+SNAPSHOT = BookSnapshot(7, [("1", "2")], [("3", "4")], None, "3")
 
 
 @pytest.mark.parametrize("tapped", ["aggTrade", "trade"])
-@pytest.mark.parametrize("dataset", RAW_TABLES)
+@pytest.mark.parametrize("dataset", STREAM_OF)
 async def test_rows_of_each_dataset_and_market_reach_their_table(
     database: Database, tmp_path: Path, dataset: str, tapped: str
 ) -> None:
@@ -429,7 +437,7 @@ async def test_rows_of_each_dataset_and_market_reach_their_table(
         if market is Market.CM:
             text = text.replace(b"BTCUSDT", b"BTCUSD_PERP").replace(b"btcusdt", b"btcusd_perp")
         if kind == tapped:
-            tap, frame = capture.tap(market), decode_captured(text)
+            tap, frame = capture.tap(market), decode_book_frame(text)
             assert tap is not None
             assert isinstance(frame, AggTrade | Trade)
             tap(frame)
@@ -452,7 +460,7 @@ async def test_rows_of_each_dataset_survive_an_outage_of_the_database(
     async with working(bench):
         for market in Market:
             for message in FRAMES.values():
-                frame = decode_with_liquidations(message)
+                frame = decode_book_frame(message, decode_other=decode_with_liquidations)
                 if isinstance(frame, ForceOrder):
                     if is_streamed("liquidations", market):
                         bench.intake.on_liquidation(market, frame)
@@ -460,6 +468,11 @@ async def test_rows_of_each_dataset_survive_an_outage_of_the_database(
                     bench.intake.on_book_ticker(market, frame)
                 elif isinstance(frame, AggTrade | Trade):
                     bench.intake.on_trade(market, frame)
+                elif isinstance(frame, DepthUpdate):
+                    bench.intake.on_depth(market, frame)
+                    bench.intake.book_snapshot(
+                        symbol_of(market, frame.symbol), SNAPSHOT, "rest", 1_672_515_782_136_000
+                    )
         # Rows that the exchange serves again by id wait in memory, all others on disk.
         await until(lambda: bench.intake.lanes.waiting == 3 and not bench.spool.is_empty)
         database.is_away = False

@@ -36,7 +36,7 @@ FROM unnest(ARRAY[
     'market.candles_1m', 'market.live_candles', 'ops.live_candles_1', 'market.candles_1m_live',
     'market.foreign_candles_1m', 'market.candles_1m_with_foreign', 'market.instruments',
     'market.agg_trades', 'market.trades', 'market.book_tickers', 'market.liquidations',
-    'ops.candle_candidates',
+    'market.depth_diffs', 'market.depth_snapshots', 'ops.candle_candidates',
     'ops.discrepancies', 'ops.coverage', 'ops.verdicts', 'ops.reconciliations', 'ops.gaps',
     'ops.candle_changes', 'ops.status_changes', 'ops.coverage_changes', 'ops.trade_changes',
     'ops.mart_audits', 'accounts.watched_symbols', 'accounts.watched'
@@ -278,6 +278,37 @@ SELECT pg_temp.describe(
     'last_filled_quantity', 'Quantity of the last fill, in the unit of quantity.',
     'accumulated_quantity', 'Quantity of all fills so far, in the unit of quantity. One of a sample: not to be summed as a total.',
     'order_status', 'Status of the order, by the exchange, such as FILLED or PARTIALLY_FILLED.'
+);
+
+SELECT pg_temp.describe(
+    r, NULL,
+    'last_update_id', 'Id of the last order book update that is included.',
+    'bid_prices', 'Prices of bids, in quote asset.',
+    'bid_quantities', 'Quantity at each of bid_prices, in base asset.',
+    'ask_prices', 'Prices of asks, in quote asset.',
+    'ask_quantities', 'Quantity at each of ask_prices, in base asset.'
+)
+FROM unnest(ARRAY['market.depth_diffs', 'market.depth_snapshots']::regclass []) AS r;
+
+SELECT pg_temp.describe(
+    'market.depth_diffs',
+    'One row per diff of an order book: the levels that changed, with their new quantities; 0 removes a level.',
+    'day', 'UTC day of event_time; partition key.',
+    'first_update_id', 'Id of the first update in the diff. On spot it follows last_update_id of the diff before.',
+    'previous_update_id', 'last_update_id of the diff before, by the exchange; null on spot, where ids are contiguous.',
+    'event_time', 'Event time, by the exchange.',
+    'transaction_time', 'Time of the change, by the exchange; null for spot, which sends none.',
+    'received_at', 'When the frame was received.'
+);
+
+SELECT pg_temp.describe(
+    'market.depth_snapshots',
+    'One row per snapshot of an order book: its best levels, best first.',
+    'day', 'UTC day of at_time; partition key.',
+    'source', 'rest (the exchange''s answer), or checkpoint (the streamer''s book at the start of a minute).',
+    'at_time', 'From this event time on, the book is this snapshot and the diffs with greater ids.',
+    'bid_reach', 'Down to this price no bid is missing; null: all bids are listed.',
+    'ask_reach', 'Up to this price no ask is missing; null: all asks are listed.'
 );
 
 SELECT pg_temp.describe(

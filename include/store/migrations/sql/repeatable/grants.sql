@@ -47,6 +47,11 @@ GRANT EXECUTE ON FUNCTION
 market.market_of(text),
 market.contract_size_of(text),
 market.live_candles_of(text),
+market.book_state(text, timestamptz),
+market.book_at(text, timestamptz, integer),
+market.book_at_update(text, bigint, integer),
+ops.book_path(text, timestamptz, bigint),
+ops.book_levels(text, date, bigint, date, bigint, integer),
 ops.system_identifier(),
 ops.stored_minutes(text),
 ops.candle_symbols(),
@@ -66,7 +71,8 @@ ops.rotate_live_candles(),
 ops.oldest_snapshot_s()
 TO candelabra_streamer, candelabra_jobs;
 GRANT INSERT ON
-market.agg_trades, market.trades, market.book_tickers, market.liquidations
+market.agg_trades, market.trades, market.book_tickers, market.liquidations, market.depth_diffs,
+market.depth_snapshots
 TO candelabra_streamer, candelabra_jobs;
 GRANT INSERT, UPDATE, DELETE ON market.foreign_candles_1m TO candelabra_jobs;
 GRANT INSERT, UPDATE ON market.instruments TO candelabra_streamer, candelabra_jobs;
@@ -81,7 +87,7 @@ TO candelabra_streamer, candelabra_jobs;
 
 GRANT DELETE ON
 market.candles_1m, market.agg_trades, market.trades, market.book_tickers, market.liquidations,
-market.instruments,
+market.depth_diffs, market.depth_snapshots, market.instruments,
 ops.coverage, ops.gaps, ops.outages, ops.discrepancies
 TO candelabra_jobs;
 GRANT INSERT, UPDATE, DELETE ON

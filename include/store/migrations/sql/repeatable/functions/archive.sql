@@ -10,6 +10,8 @@ DECLARE
         WHEN 'trades' THEN 'trade_id'
         WHEN 'book_tickers' THEN 'update_id'
         WHEN 'liquidations' THEN 'liquidation_id'
+        WHEN 'depth_diffs' THEN 'last_update_id'
+        WHEN 'depth_snapshots' THEN 'last_update_id'
     END;
 BEGIN
     IF id_column IS NULL THEN

@@ -14,7 +14,8 @@ DECLARE
     partition text;
 BEGIN
     IF NOT by_month AND relation <> ALL (ARRAY[
-        'market.agg_trades', 'market.trades', 'market.book_tickers', 'market.liquidations'
+        'market.agg_trades', 'market.trades', 'market.book_tickers', 'market.liquidations',
+        'market.depth_diffs', 'market.depth_snapshots'
     ]::regclass[]) THEN
         RAISE EXCEPTION '% is not a partitioned table of Candelabra', relation
             USING ERRCODE = 'invalid_parameter_value';
