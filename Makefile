@@ -38,7 +38,7 @@ up: setup ## the same against the real exchange
 test: setup setup-lint ## lint, types, import rules and the tests of every room
 	@$(PY) -m tests.run --workers $(WORKERS)
 
-test-all: test setup-clients ## the long tests too: client libraries, chaos, months of history, browser, containers
+test-all: test setup-clients setup-bench ## the long tests too: client libraries, chaos, months of history, browser, containers
 	@$(PY) -m tests.run --workers $(WORKERS) --long
 
 test-times: setup ## write tests/slowest.tsv anew, the budget of make test

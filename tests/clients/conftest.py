@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from simulator.server import ExchangeThread
-from tests.clients.exchanges import LIBRARIES, config
+from tests.clients.exchanges import LIBRARIES, config, contracts_config
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"
+PYTHON_313 = ROOT / ".venv-bench" / "bin" / "python"  # of cryptofeed
 PROGRAMS = Path(__file__).parent / "programs"
 TIMEOUT_S = 100
+TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")  # settings of an authority's file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,6 +37,13 @@ def standing() -> Iterator[ExchangeThread]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def contracts() -> Iterator[ExchangeThread]:
+    """Futures markets whose clock stands still 0.3 s after noon."""
+    with ExchangeThread(contracts_config(speed=0)) as running:
+        yield running
+
+
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> str:
     """Each library in turn."""
@@ -47,19 +56,24 @@ def client(library: str) -> Callable[..., Any]:
 
     `client(exchange, "klines", market="spot", …)` returns what the program printed.
     """
-    if not PYTHON.exists():
+    python = PYTHON_313 if library == "cryptofeed" else PYTHON
+    if not python.exists():
+        if library == "cryptofeed":
+            pytest.skip("no cryptofeed; `make setup-bench` installs it, with Python 3.13")
         pytest.fail(f"no {PYTHON.relative_to(ROOT)}; run `make setup-clients`", pytrace=False)
     ours = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
     environment = {name: value for name, value in os.environ.items() if name not in ours}
 
     def call(exchange: ExchangeThread, command: str, **arguments: Any) -> Any:
-        arguments["urls"] = asdict(exchange.urls)
+        urls = exchange.urls
+        trusted = {} if urls.tls_ca_file is None else dict.fromkeys(TRUST, urls.tls_ca_file)
+        arguments["urls"] = asdict(urls)
         done = subprocess.run(
-            [PYTHON, PROGRAMS / f"{library}_client.py", command, json.dumps(arguments)],
+            [python, PROGRAMS / f"{library}_client.py", command, json.dumps(arguments)],
             capture_output=True,
             text=True,
             timeout=TIMEOUT_S,
-            env=environment | {"NO_PROXY": "127.0.0.1"},
+            env=environment | {"NO_PROXY": "127.0.0.1"} | trusted,
             check=False,
         )
         if done.returncode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,7 +19,7 @@ SYMBOLS: dict[str, tuple[str, ...]] = {
     "spot": ("BTCUSDT", "ETHUSDT", "ETHBTC", "SHIBUSDT", "BIFIUSDT"),
     "um": ("BTCUSDT", "ETHUSDT", "1000PEPEUSDT", "KEEPUSDT"),
 }
-ROUTES = {"spot": "/api/v3", "um": "/fapi/v1"}
+ROUTES = {"spot": "/api/v3", "um": "/fapi/v1", "cm": "/dapi/v1"}
 LIBRARIES = ("python_binance", "ccxt", "binance_sdk")
 """Each has a program of this name under `programs/`."""
 
@@ -31,6 +32,7 @@ def config(**settings: Any) -> SimulatorConfig:
     defaults: dict[str, Any] = {
         "spot_symbols": SYMBOLS["spot"],
         "um_symbols": SYMBOLS["um"],
+        "cm_symbols": (),
         "start": datetime(2024, 12, 31, tzinfo=UTC),
         "clock_start": MOMENT,
         "spot_weight_limit": OUT_OF_THE_WAY,
@@ -39,9 +41,23 @@ def config(**settings: Any) -> SimulatorConfig:
     return SimulatorConfig(**(defaults | settings))
 
 
+def contracts_config(**settings: Any) -> SimulatorConfig:
+    """Futures alone, with dated contracts and a delivery in their history."""
+    defaults: dict[str, Any] = {
+        "um_symbols": ("BTCUSDT", "KEEPUSDT", "BTCUSDT_QUARTER"),
+        "cm_symbols": ("BTCUSD_PERP", "BTCUSD_QUARTER"),
+        "spot_symbols": ("BTCUSDT",),
+        "start": datetime(2024, 12, 20, tzinfo=UTC),
+        "cm_weight_limit": OUT_OF_THE_WAY,
+    }
+    return config(**(defaults | settings))
+
+
 def control_answer(exchange: ExchangeThread, path: str, **query: Any) -> Any:
     """An answer of the exchange."""
-    answer = httpx.get(exchange.control_url + path, params=query, timeout=30)
+    authority = exchange.urls.tls_ca_file
+    verify = True if authority is None else ssl.create_default_context(cafile=authority)
+    answer = httpx.get(exchange.control_url + path, params=query, timeout=30, verify=verify)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -35,7 +35,10 @@ def pointed(exchange: Any, urls: dict[str, str]) -> Any:
         sockets = exchange.urls["api"]["ws"]
         sockets["spot"] = urls["spot_ws_url"].replace("//", "//stream@") + "/ws"
         sockets["linear"] = urls["um_ws_url"] + "/ws"
-    exchange.options["fetchMarkets"]["types"] = ["spot", "linear"]
+        sockets["inverse"] = urls["cm_ws_url"] + "/ws"
+    exchange.urls["api"]["fapiData"] = urls["um_rest_url"] + "/futures/data"
+    exchange.urls["api"]["dapiPublic"] = urls["cm_rest_url"] + "/dapi/v1"
+    exchange.urls["api"]["dapiData"] = urls["cm_rest_url"] + "/futures/data"
     exchange.number = str
     exchange.enableRateLimit = False
     return exchange
@@ -123,6 +126,7 @@ def listings(urls: dict[str, str]) -> Any:
             entry["precision"]["amount"],
         ]
         for entry in exchange.load_markets().values()
+        if not entry["inverse"]
     }
 
 
@@ -318,6 +322,67 @@ async def _rotated(exchange: Any, urls: dict[str, str], market: str, ends: list[
         starts.append(len(found))
         await more(until_end=False)
     return {"trades": found, "starts": starts, "notices": notices}
+
+
+@command
+def contracts(urls: dict[str, str], name: str, calls: list[list[Any]]) -> Any:
+    """Results of unified methods of an exchange of ccxt: [name, arguments, parameters] each."""
+    exchange = pointed(getattr(ccxt, name)(), urls)
+    exchange.load_markets()
+    return [getattr(exchange, method)(*args, params=params) for method, args, params in calls]
+
+
+@command
+def contract_markets(urls: dict[str, str], name: str) -> Any:
+    """Each market by its unified symbol."""
+    keys = ("id", "type", "linear", "inverse", "contractSize", "settle", "expiry", "active")
+    markets = pointed(getattr(ccxt, name)(), urls).load_markets()
+    return {symbol: {key: entry[key] for key in keys} for symbol, entry in markets.items()}
+
+
+@command
+async def contract_streams(urls: dict[str, str], wanted: int) -> Any:
+    """Liquidations, mark prices and books of both futures markets."""
+    found: dict[str, Any] = {}
+    for name, symbol in (("binanceusdm", "BTC/USDT:USDT"), ("binancecoinm", "BTC/USD:BTC")):
+        async with pointed(getattr(ccxt.pro, name)(), urls) as exchange:
+            await exchange.load_markets()
+            market = "um" if name == "binanceusdm" else "cm"
+            watching = (
+                _watched(exchange.watch_liquidations, symbol, wanted),
+                _watched(exchange.watch_mark_price, symbol, wanted),
+                _books(exchange, symbol, wanted),
+            )
+            kinds = ("liquidations", "marks", "books")
+            for kind, rows in zip(kinds, await asyncio.gather(*watching), strict=True):
+                found[f"{market} {kind}"] = rows
+    return found
+
+
+async def _watched(watch: Any, symbol: str, wanted: int) -> list[Any]:
+    found: list[Any] = []
+    while len(found) < wanted:
+        news = await watch(symbol)
+        found += news if isinstance(news, list) else [news]
+    return found
+
+
+async def _books(exchange: Any, symbol: str, wanted: int) -> list[Any]:
+    """Update ids and the best ten levels of each side.
+
+    On COIN-M the library joins snapshot and updates by the rule of spot, which fails if ids were
+    skipped between them; it says to call again.
+    """
+    found: list[Any] = []
+    while len(found) < wanted:
+        try:
+            book = await exchange.watch_order_book(symbol)
+        except ccxt.ChecksumError:
+            continue
+        # the library changes levels in place
+        best = [[list(level) for level in book[side][:10]] for side in ("bids", "asks")]
+        found.append([book["nonce"], *best])
+    return found
 
 
 if __name__ == "__main__":

@@ -4,8 +4,14 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
-from binance import AsyncClient, BinanceSocketManager, Client, DepthCacheManager
-from binance.enums import HistoricalKlinesType
+from binance import (
+    AsyncClient,
+    BinanceSocketManager,
+    Client,
+    DepthCacheManager,
+    FuturesDepthCacheManager,
+)
+from binance.enums import FuturesType, HistoricalKlinesType
 from binance.exceptions import BinanceAPIException
 from program import (
     AGG_TRADE_KEYS,
@@ -13,6 +19,7 @@ from program import (
     DEEPEST,
     KLINE_KEYS,
     MINI_KEYS,
+    WAIT_S,
     BookRecord,
     command,
     end_connections,
@@ -27,8 +34,12 @@ def point_at(urls: dict[str, str]) -> None:
     for client in (Client, AsyncClient):
         client.API_URL = urls["spot_rest_url"] + "/api"
         client.FUTURES_URL = urls["um_rest_url"] + "/fapi"
+        client.FUTURES_COIN_URL = urls["cm_rest_url"] + "/dapi"
+        client.FUTURES_DATA_URL = urls["um_rest_url"] + "/futures/data"
+        client.FUTURES_COIN_DATA_URL = urls["cm_rest_url"] + "/futures/data"
     BinanceSocketManager.STREAM_URL = urls["spot_ws_url"] + "/"
     BinanceSocketManager.FSTREAM_URL = urls["um_ws_url"] + "/"
+    BinanceSocketManager.DSTREAM_URL = urls["cm_ws_url"] + "/"
 
 
 @command
@@ -282,6 +293,70 @@ async def books(urls: dict[str, str], updates: int) -> Any:
             )
     await client.close_connection()
     return {"spot": record.result()}
+
+
+@command
+def contracts(urls: dict[str, str], calls: list[list[Any]]) -> Any:
+    """The answers of methods about futures: [name, parameters] each."""
+    point_at(urls)
+    client = Client(api_key="any")
+    return [getattr(client, name)(**params) for name, params in calls]
+
+
+@command
+async def contract_streams(urls: dict[str, str], wanted: int) -> Any:
+    """Frames of sockets of both futures markets, and the depth cache of USD-M beside its socket."""
+    point_at(urls)
+    client = await AsyncClient.create()
+    sockets = BinanceSocketManager(client, max_queue_size=100_000)
+    usd, coin = FuturesType.USD_M, FuturesType.COIN_M
+    opened = {
+        "um liquidations": sockets.futures_multiplex_socket(["btcusdt@forceOrder"], usd),
+        "cm liquidations": sockets.futures_multiplex_socket(["btcusd_perp@forceOrder"], coin),
+        "um marks": sockets.symbol_mark_price_socket("BTCUSDT", fast=True, futures_type=usd),
+        "cm marks": sockets.symbol_mark_price_socket("BTCUSD_PERP", fast=True, futures_type=coin),
+        "cm pair": sockets.symbol_mark_price_socket("BTCUSD", fast=True, futures_type=coin),
+        "cm index": sockets.index_price_socket("BTCUSD", fast=True),
+        "cm klines": sockets.futures_multiplex_socket(
+            ["btcusd_perp@markPriceKline_1m", "btcusd@indexPriceKline_1m"], coin
+        ),
+        "um depth": sockets.futures_depth_socket("BTCUSDT", futures_type=usd),
+        "cm depth": sockets.futures_depth_socket("BTCUSD_PERP", futures_type=coin),
+    }
+    # one manager has one socket for a stream
+    own = BinanceSocketManager(client, max_queue_size=100_000)
+    cache = FuturesDepthCacheManager(client, "BTCUSDT", refresh_interval=0, bm=own)
+    found = dict(
+        zip(
+            [*opened, "um cache"],
+            await asyncio.gather(
+                *(_received(socket, wanted) for socket in opened.values()),
+                _cached(cache, wanted),
+            ),
+            strict=True,
+        )
+    )
+    await client.close_connection()
+    return found
+
+
+async def _received(socket: Any, wanted: int) -> list[Any]:
+    found: list[Any] = []
+    async with socket:
+        while len(found) < wanted:
+            message = await asyncio.wait_for(socket.recv(), WAIT_S)
+            found.append(message.get("data", message))
+    return found
+
+
+async def _cached(manager: FuturesDepthCacheManager, wanted: int) -> list[Any]:
+    """The cache's time, which is the frame's, its bids and its asks."""
+    found: list[Any] = []
+    async with manager:
+        while len(found) < wanted:
+            cache = await asyncio.wait_for(manager.recv(), WAIT_S)
+            found.append([cache.update_time, cache._bids, cache._asks])
+    return found
 
 
 if __name__ == "__main__":
