@@ -19,7 +19,7 @@ from simulator.faults.plan import parse_plan
 
 ROOT = Path(__file__).parents[3]
 GUIDE = ROOT / "docs" / "testing-your-bot.md"
-PORTS = ("8080", "8081", "8082")
+PORTS = ("8080", "8081", "8082", "8083")
 SERVER = "candelabra simulate "
 
 
@@ -110,6 +110,7 @@ def test_every_command_and_program_of_the_page_runs(tmp_path: Path) -> None:
     printed = "\n".join(outputs)
     assert '"serverTime":' in printed
     assert "3 candles, 0 of them wrong" in printed
+    assert "3 mark price candles, 0 of them wrong" in printed
     assert '"state":"active"' in printed
     assert len(parse_plan((tmp_path / "plan.json").read_bytes())) == 7
     drawn = parse_plan((tmp_path / "drawn.json").read_bytes())
