@@ -2,8 +2,8 @@
 
 A symbol that stops trading stays subscribed: a halt looks like a delisting, and the first trade
 after a halt must not be missed. The symbol counts as gone after an hour in which most others
-trade, and a delivered contract immediately. It is then unsubscribed to make room, and added again if it
-returns.
+trade, and a delivered contract immediately. It is then unsubscribed to make room, and added again
+if it returns.
 """
 
 from __future__ import annotations
