@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks import (
     breadth,
     capture,
+    depth,
     disk,
     history,
     latency,
@@ -26,6 +27,7 @@ from include.logs import configure_logging
 BENCHMARKS = {
     "breadth": breadth.run,
     "capture": capture.run,
+    "depth": depth.run,
     "disk": disk.run,
     "history": history.run,
     "latency": latency.run,

@@ -114,7 +114,7 @@ def _measure(url: str, table: RawTable, frames: Sequence[bytes], home: Path) -> 
     ready = asyncio.run(_captured(url, table, decoded, home / "decoded"))
     _empty(url, table)
     sustained = asyncio.run(_captured(url, table, frames, home / "frames"))
-    bare_s = _bare(url, table)
+    bare_s = copy_seconds(url, table)
     naive_s = _naive(url, table, decoded[:NAIVE_ROWS])
     bare = sustained.rows / bare_s
     shown = {
@@ -152,8 +152,8 @@ async def _captured(url: str, table: RawTable, given: Sequence[Any], home: Path)
         if first % (100 * FRAMES_A_TURN) == 0:
             max_mb = max(max_mb, _resident_mb())
         await asyncio.sleep(0)
-        await _until(lambda: intake.lanes.waiting <= MAX_WAITING)
-    await _until(lambda: writer.written[table.name] == len(given))
+        await until(lambda: intake.lanes.waiting <= MAX_WAITING)
+    await until(lambda: writer.written[table.name] == len(given))
     ended = time.perf_counter()
     working.cancel()
     await asyncio.wait([working])
@@ -174,7 +174,7 @@ def _taker(intake: Intake, first: object) -> Callable[[Any], None]:
     ).on_text  # fmt: skip
 
 
-async def _until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], bool]) -> None:
     while not holds():  # noqa: ASYNC110 - nobody tells
         await asyncio.sleep(0.001)
 
@@ -193,7 +193,7 @@ def _columns(table: RawTable) -> sql.Composed:
     return sql.SQL(", ").join(map(sql.Identifier, table.columns))
 
 
-def _bare(url: str, table: RawTable) -> float:
+def copy_seconds(url: str, table: RawTable) -> float:
     """Return the seconds of a COPY of the captured rows, prepared as text."""
     columns = _columns(table)
     with psycopg.connect(url) as connection:

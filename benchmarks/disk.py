@@ -123,7 +123,7 @@ def measure(url: str, market: SimulatedMarket, home: Path) -> dict[str, Cost]:
             heap / rows,
             index / rows,
             sum(size for size, _ in files[name]) / sum(count for _, count in files[name])
-            if name in files
+            if files.get(name)
             else None,
         )
         for name, (rows, heap, index) in sizes.items()
@@ -263,5 +263,6 @@ def _sizes(url: str) -> dict[str, tuple[int, int, int]]:
                 (f"market.{name}",),
             ).fetchone()
             assert row is not None
-            found[name] = (row[0], row[1], row[2])
+            if row[0]:  # not liquidations, and not depth, which has its own benchmark
+                found[name] = (row[0], row[1], row[2])
     return found
