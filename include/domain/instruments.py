@@ -65,6 +65,15 @@ def exchange_symbol_of(symbol: str) -> str:
     return symbol.removesuffix(UM_SUFFIX)
 
 
+def pair_of(symbol: str) -> str:
+    """Return the exchange's pair of a future, which its index belongs to.
+
+    ``BTCUSDT.P`` and ``BTCUSDT_260327.P`` are contracts of ``BTCUSDT``, ``BTCUSD_PERP`` of
+    ``BTCUSD``.
+    """
+    return exchange_symbol_of(symbol).partition(CM_MARK)[0]
+
+
 _DATE = r"\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 _COIN_M = re.compile(rf"[^_*?\[]+USD_(PERP|{_DATE})")
 _DATED = re.compile(rf"[^_*?\[]+_{_DATE}")

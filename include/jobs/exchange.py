@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
 import structlog
@@ -14,8 +14,12 @@ import structlog
 from include.binance.endpoints import Endpoints
 from include.binance.files.dumps import DumpSite
 from include.binance.rest.client import BinanceRest
+from include.binance.rest.series import SeriesRest
 from include.binance.rest.weights import (
+    FUNDING_REQUESTS,
     MAX_WAIT_S,
+    POOL_MINUTES,
+    STATISTICS_REQUESTS,
     WEIGHT_LIMITS,
     LocalBudget,
     WeightBudget,
@@ -80,6 +84,28 @@ def open_shared_rest(
             yield rest
     finally:
         budget.close()
+
+
+@contextmanager
+def open_series_rest(settings: Settings, market: Market, database_url: str) -> Iterator[SeriesRest]:
+    """Open a client of the derivative series of a futures market; processes share its limits."""
+
+    def pool(name: str, requests: int) -> SharedBudget:
+        # By minute, so that no five minutes have more than the limit.
+        limit = max(1, round(requests / POOL_MINUTES * settings.rest_weight_share))
+        return SharedBudget(
+            lambda: connect(database_url, application_name=f"{APPLICATION_NAME}-budget"),
+            host=f"{urlsplit(endpoints_of(settings, market).rest_url).netloc} {name}",
+            limit=limit,
+            reserve=LocalBudget(limit, own_limit=max(1, limit // MAX_PROCESSES)),
+        )
+
+    with (
+        open_shared_rest(settings, market, database_url) as rest,
+        closing(pool("fundingRate", FUNDING_REQUESTS)) as funding,
+        closing(pool("futures/data", STATISTICS_REQUESTS)) as statistics,
+    ):
+        yield SeriesRest(rest, funding_pool=funding, statistics_pool=statistics)
 
 
 def open_dump_site(settings: Settings) -> DumpSite:

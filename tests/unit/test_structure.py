@@ -133,7 +133,11 @@ def test_no_module_has_a_catch_all_name() -> None:
     assert [named(path) for path in tracked(".py") if path.stem in drawers] == []
 
 
-TRANSLATED_BY_THEIR_CALLERS = {"include/store/candles/merging.py", "include/store/trades/frames.py"}
+TRANSLATED_BY_THEIR_CALLERS = {
+    "include/store/candles/merging.py",
+    "include/store/series/merging.py",
+    "include/store/trades/frames.py",
+}
 """Files in which a transaction is begun for a caller that has begun to translate errors."""
 
 

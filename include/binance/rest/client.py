@@ -185,7 +185,7 @@ class BinanceRest:
 
     def server_time_us(self) -> int:
         """Request the exchange's time."""
-        moment = microseconds(self._get("time", {}, TIME_WEIGHT, _TIME).server_time)
+        moment = microseconds(self.get("time", {}, TIME_WEIGHT, _TIME).server_time)
         self._server_time_us = moment
         self._server_time_until_s = time.monotonic() + SERVER_TIME_LASTS_S
         return moment
@@ -200,7 +200,7 @@ class BinanceRest:
     def listed(self) -> ListedInstruments:
         """Return the instruments of the market as ``exchange_info``, and the refused ones."""
         weight = EXCHANGE_INFO_WEIGHT[self.market]
-        return instruments_of(self.market, self._get("exchangeInfo", {}, weight, EXCHANGE_INFO))
+        return instruments_of(self.market, self.get("exchangeInfo", {}, weight, EXCHANGE_INFO))
 
     def delivery_prices(self, pair: str) -> dict[int, Decimal]:
         """Return the settlement prices of a pair of futures, by time of delivery (µs).
@@ -208,7 +208,7 @@ class BinanceRest:
         Args:
             pair: the exchange's name, such as ``BTCUSD`` or ``BTCUSDT``.
         """
-        found = self._get(
+        found = self.get(
             "delivery-price",
             {"pair": pair},
             DELIVERY_PRICE_WEIGHT,
@@ -219,7 +219,7 @@ class BinanceRest:
 
     def quote_volumes_24h(self) -> dict[str, Decimal]:
         """Return the traded amount of the last 24 hours in the quote asset, by platform symbol."""
-        tickers = self._get("ticker/24hr", {}, TICKERS_24H_WEIGHT[self.market], _TICKERS)
+        tickers = self.get("ticker/24hr", {}, TICKERS_24H_WEIGHT[self.market], _TICKERS)
         return {symbol_of(self.market, one.symbol): one.amount for one in tickers}
 
     def klines(
@@ -297,14 +297,14 @@ class BinanceRest:
             parameters["fromId"] = from_id
         if start_us is not None:
             parameters["startTime"] = -(-start_us // 1000)
-        return self._get("aggTrades", parameters, AGG_TRADES_WEIGHT[self.market], _AGG_TRADES)
+        return self.get("aggTrades", parameters, AGG_TRADES_WEIGHT[self.market], _AGG_TRADES)
 
     def trades(
         self, exchange_symbol: str, *, from_id: int, limit: int = MAX_TRADES
     ) -> list[TradeRow]:
         """Return single spot trades from an id on. Futures require an API key for this method."""
         parameters = {"symbol": exchange_symbol, "fromId": from_id, "limit": limit}
-        return self._get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
+        return self.get("historicalTrades", parameters, HISTORICAL_TRADES_WEIGHT, _TRADES)
 
     def depth(self, exchange_symbol: str) -> BookSnapshot:
         """Return the best ``DEPTH_LEVELS`` levels of each side of an order book.
@@ -313,7 +313,7 @@ class BinanceRest:
             PermanentError: unknown symbol, or a number that no exchange sends.
         """
         parameters = {"symbol": exchange_symbol, "limit": DEPTH_LEVELS}
-        answer = self._get("depth", parameters, DEPTH_WEIGHT[self.market], DEPTH_ANSWER)
+        answer = self.get("depth", parameters, DEPTH_WEIGHT[self.market], DEPTH_ANSWER)
         return book_snapshot_of(answer, symbol=exchange_symbol, limit=DEPTH_LEVELS)
 
     # --- inside
@@ -335,7 +335,7 @@ class BinanceRest:
             parameters["startTime"] = -(-start_us // 1000)
         if until_us is not None:
             parameters["endTime"] = -(-until_us // 1000) - 1
-        return self._get("klines", parameters, klines_weight(self.market, rows), KLINE_ROWS)
+        return self.get("klines", parameters, klines_weight(self.market, rows), KLINE_ROWS)
 
     def _oldest_klines(
         self,
@@ -360,7 +360,7 @@ class BinanceRest:
             return self.server_time_us()
         return self._server_time_us
 
-    def _get(
+    def get(
         self,
         method: str,
         parameters: Mapping[str, Any],
@@ -368,12 +368,31 @@ class BinanceRest:
         decoder: msgspec.json.Decoder[Answer],
         *,
         prefix: str = "",
+        pool: WeightBudget | None = None,
     ) -> Answer:
-        """GET a method within the weight budget, with retries on transient errors."""
+        """GET a method within the weight budget, with retries on transient errors.
+
+        Args:
+            prefix: of the path; empty for the market's.
+            pool: budget of a number of requests that the method shares with others, besides the
+                weight.
+
+        Raises:
+            PermanentError: the exchange refuses the request, or the answer has another structure.
+            RateLimitedError: 429 or 418, or no budget for long.
+            TransientError: no answer after all attempts.
+        """
 
         def once() -> Answer:
+            if pool is not None:
+                pool.take(1)
             self._budget.take(weight)
-            return self._once(f"{prefix or self._prefix}/{method}", parameters, decoder)
+            try:
+                return self._once(f"{prefix or self._prefix}/{method}", parameters, decoder)
+            except RateLimitedError as error:
+                if pool is not None:
+                    pool.report(None, retry_after_s=error.retry_after_s)
+                raise
 
         return retried(
             once,

@@ -63,6 +63,15 @@ TICKERS_24H_WEIGHT: dict[Market, int] = {Market.SPOT: 80, Market.UM: 40, Market.
 """Weight of one request for all symbols."""
 
 
+FUNDING_REQUESTS = 500
+"""Requests of ``fundingRate`` and ``fundingInfo`` in 5 minutes by address, besides weight."""
+STATISTICS_REQUESTS = 1_000
+"""Requests under ``/futures/data`` in five minutes and by address, besides weight."""
+POOL_MINUTES = 5
+POOLED_WEIGHT = 1
+"""Weight of a request with such a limit: documented as 0; 1 cannot overspend."""
+
+
 class WeightBudget(Protocol):
     """Grants request weight."""
 

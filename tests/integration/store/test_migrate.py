@@ -92,6 +92,11 @@ def to_first_revision(connection: Connection) -> None:
     connection.execute("ALTER TABLE market.trades DROP COLUMN trade_type")
     connection.execute("DROP TABLE ops.mart_audits")
     connection.execute("DROP TABLE market.depth_diffs, market.depth_snapshots, market.liquidations")
+    connection.execute(
+        "DROP TABLE market.funding_rates, market.mark_prices_1m, market.index_prices_1m,"
+        " market.premium_index_1m, market.open_interest_5m, market.trader_ratios_5m,"
+        " ops.series_coverage, ops.series_discrepancies, ops.series"
+    )
     connection.execute("DROP VIEW market.candles_1m_with_foreign")
     connection.execute("ALTER TABLE market.foreign_candles_1m DROP COLUMN origin")
     connection.execute(

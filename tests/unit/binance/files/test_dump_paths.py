@@ -28,3 +28,22 @@ def test_paths_equal_those_of_the_site(
     symbol: str, kind: str, period: str, interval: str, path: str
 ) -> None:
     assert dump_path(symbol, kind, period, MOMENT, interval=interval) == path
+
+
+@pytest.mark.parametrize(
+    ("symbol", "kind", "period", "path"),
+    [
+        ("BTCUSDT.P", "metrics", "daily",
+         "data/futures/um/daily/metrics/BTCUSDT/BTCUSDT-metrics-2026-11-19.zip"),
+        ("BTCUSD_PERP", "fundingRate", "monthly",
+         "data/futures/cm/monthly/fundingRate/BTCUSD_PERP/BTCUSD_PERP-fundingRate-2026-11.zip"),
+        ("BTCUSDT.P", "markPriceKlines", "daily",
+         "data/futures/um/daily/markPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2026-11-19.zip"),
+        ("BTCUSD_PERP", "indexPriceKlines", "monthly",
+         "data/futures/cm/monthly/indexPriceKlines/BTCUSD/1m/BTCUSD-1m-2026-11.zip"),
+    ],
+)  # fmt: skip
+def test_paths_of_series_equal_those_of_the_site(
+    symbol: str, kind: str, period: str, path: str
+) -> None:
+    assert dump_path(symbol, kind, period, MOMENT) == path

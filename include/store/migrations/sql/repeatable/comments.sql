@@ -37,6 +37,9 @@ FROM unnest(ARRAY[
     'market.foreign_candles_1m', 'market.candles_1m_with_foreign', 'market.instruments',
     'market.agg_trades', 'market.trades', 'market.book_tickers', 'market.liquidations',
     'market.depth_diffs', 'market.depth_snapshots', 'ops.candle_candidates',
+    'market.funding_rates', 'market.mark_prices_1m', 'market.index_prices_1m',
+    'market.premium_index_1m', 'market.open_interest_5m', 'market.trader_ratios_5m',
+    'ops.series_coverage', 'ops.series_discrepancies',
     'ops.discrepancies', 'ops.coverage', 'ops.verdicts', 'ops.reconciliations', 'ops.gaps',
     'ops.candle_changes', 'ops.status_changes', 'ops.coverage_changes', 'ops.trade_changes',
     'ops.mart_audits', 'accounts.watched_symbols', 'accounts.watched'
@@ -588,6 +591,100 @@ SELECT pg_temp.describe(
     'accounts.watched',
     'Symbols on the watchlist of at least one enabled account. Streamers can follow them.',
     'watchers', 'Number of accounts that watch the symbol.'
+);
+
+-- Derivative series
+
+SELECT pg_temp.describe(
+    r, NULL,
+    'status', 'verified: the exchange''s own value. unconfirmed: aggregated from the stream. partial: a value is unknown, or seconds of the minute are missing.',
+    'source', 'Origin of the row: rest, dump_daily, dump_monthly or stream. ops.series has their order.',
+    'evidence_at', 'When the exchange published the values: publication of the file, server time of the REST answer, or event time of the last frame.',
+    'revision', 'How often the values have changed.',
+    'updated_at', 'When the row was inserted or its values last changed.'
+)
+FROM unnest(ARRAY[
+    'market.funding_rates', 'market.mark_prices_1m', 'market.index_prices_1m',
+    'market.premium_index_1m', 'market.open_interest_5m', 'market.trader_ratios_5m'
+]::regclass []) AS r;
+
+SELECT pg_temp.describe(
+    'market.funding_rates',
+    'One row per funding settlement of a perpetual contract.',
+    'settles_at', 'Whole hour at which the settlement was due.',
+    'funding_rate', 'Rate that longs paid to shorts, as a fraction of the position''s value.',
+    'funding_time', 'The exchange''s time of the settlement: 0 to 11 ms after the hour. The dump files and REST may differ by 1 ms.',
+    'mark_price', 'Mark price at the settlement. Null unless REST had it.',
+    'interval_hours', 'Hours of the funding interval that ended. Null unless a dump file had it.'
+);
+
+SELECT pg_temp.describe(
+    r, 'One row per symbol and minute of a price: ' || CASE r::text
+        WHEN 'market.mark_prices_1m' THEN 'the mark price, at which positions are valued.'
+        WHEN 'market.index_prices_1m' THEN 'the index price, an average of spot markets. All contracts of a pair have the same.'
+        ELSE 'the premium index, the distance of the contract from its index, which may be negative.'
+    END,
+    'open_time', 'Start of the minute.',
+    'open', 'First value of the minute.',
+    'high', 'Highest value of the minute.',
+    'low', 'Lowest value of the minute.',
+    'close', 'Last value of the minute.'
+)
+FROM unnest(ARRAY[
+    'market.mark_prices_1m', 'market.index_prices_1m', 'market.premium_index_1m'
+]::regclass []) AS r;
+
+SELECT pg_temp.describe(
+    'market.open_interest_5m',
+    'One row per symbol and five minutes: the open interest at that time, a sample.',
+    'time', 'Time of the sample.',
+    'open_interest', 'Open positions, in base asset; for COIN-M in contracts.',
+    'open_interest_value', 'The same, valued at the mark price, in quote asset; for COIN-M in base asset. Null where the exchange''s cell is empty.'
+);
+
+SELECT pg_temp.describe(
+    'market.trader_ratios_5m',
+    'One row per symbol and five minutes: ratios of long to short and of taker buys to sells. Null where the exchange''s cell is empty.',
+    'time', 'Time of the sample; the taker ratio covers the five minutes before it.',
+    'top_trader_account_ratio', 'Accounts of top traders: net long divided by net short.',
+    'top_trader_position_ratio', 'Positions of top traders: long divided by short.',
+    'account_ratio', 'All accounts: net long divided by net short.',
+    'taker_volume_ratio', 'Volume of taker buys divided by that of taker sells.'
+);
+
+SELECT pg_temp.describe(
+    'ops.series',
+    'One row per derivative series: what ops.merge_series() and ops.series_gaps() need to know of its table.',
+    'series', 'Name of the series.',
+    'relation', 'Its table in schema market.',
+    'time_column', 'Column that is the key together with symbol.',
+    'step', 'Distance of two rows; null if it varies.',
+    'value_columns', 'Columns in which sources may contradict each other.',
+    'value_units', 'For each of them, the largest difference that is only a matter of printed digits.',
+    'carried_columns', 'Columns of the winner that are not compared.',
+    'filled_columns', 'Columns that only some sources have; a known value stays.',
+    'sources', 'Sources in ascending order: the last one wins.'
+);
+
+SELECT pg_temp.describe(
+    'ops.series_coverage',
+    'One row per series, symbol and source: times for which the source was asked and answered.',
+    'series', 'Derivative series; see ops.series.',
+    'source', 'rest, dump_daily or dump_monthly.',
+    'times', 'Times that the source answered for, whether it had rows or not.'
+);
+
+SELECT pg_temp.describe(
+    'ops.series_discrepancies',
+    'One row per set of values that lost against the stored row of a derivative series.',
+    'id', 'Identifies the row.',
+    'series', 'Derivative series; see ops.series.',
+    'time', 'Time of the row.',
+    'found_at', 'When the contradiction was found.',
+    'loser_source', 'Origin of the values that lost.',
+    'loser_status', 'Their status.',
+    'loser_evidence_at', 'When the exchange published them.',
+    'loser_values', 'The values, by column.'
 );
 
 DROP FUNCTION pg_temp.describe(regclass, text, text []);

@@ -57,7 +57,8 @@ ops.stored_minutes(text),
 ops.candle_symbols(),
 ops.candle_evidence(text, timestamptz, timestamptz),
 ops.minutes_in(tstzmultirange),
-ops.suspected_outages(timestamptz, timestamptz, integer, integer)
+ops.suspected_outages(timestamptz, timestamptz, integer, integer),
+ops.series_gaps(timestamptz, timestamptz, text, text)
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 
 -- Writers of candles. The streamer cannot delete candles; only the owner can truncate or drop.
@@ -83,6 +84,18 @@ ops.store_candles,
 ops.discard_known_candidates(timestamptz, timestamptz),
 ops.acquire_weight(text, integer, integer),
 ops.report_weight(text, integer, integer, timestamptz)
+TO candelabra_streamer, candelabra_jobs;
+
+-- Derivative series. A discrepancy ends when its values become the row's.
+GRANT INSERT, UPDATE ON
+market.funding_rates, market.mark_prices_1m, market.index_prices_1m, market.premium_index_1m,
+market.open_interest_5m, market.trader_ratios_5m, ops.series_coverage, ops.series_discrepancies
+TO candelabra_streamer, candelabra_jobs;
+GRANT DELETE ON ops.series_discrepancies TO candelabra_streamer, candelabra_jobs;
+GRANT EXECUTE ON FUNCTION
+ops.merge_series(text),
+ops.series_values_of(text [], text),
+ops.series_row_of(text [], text, text [], text)
 TO candelabra_streamer, candelabra_jobs;
 
 GRANT DELETE ON

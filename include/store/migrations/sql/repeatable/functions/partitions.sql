@@ -8,7 +8,10 @@ SET timezone = 'UTC'
 AS $$
 DECLARE
     parent text := (SELECT relname FROM pg_class WHERE oid = relation);
-    by_month boolean := relation = 'market.candles_1m'::regclass;
+    has_log boolean := relation = 'market.candles_1m'::regclass;
+    by_month boolean := has_log OR relation::text = ANY (ARRAY[
+        'market.mark_prices_1m', 'market.index_prices_1m', 'market.premium_index_1m'
+    ]);
     lower_bound timestamp;
     upper_bound timestamp;
     partition text;
@@ -57,7 +60,7 @@ BEGIN
     EXECUTE format(
         'CREATE TABLE market.%I (LIKE %s INCLUDING ALL EXCLUDING COMMENTS)', partition, relation
     );
-    IF by_month THEN
+    IF has_log THEN
         PERFORM ops.log_changes_of(format('market.%I', partition)::regclass);
     END IF;
     EXECUTE format(
@@ -70,4 +73,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ops.ensure_partition(regclass, timestamptz) IS
-'Creates the partition of candles_1m (month) or of a table of raw capture (UTC day) for a moment, unless it exists. Returns its name.';
+'Creates the partition of candles_1m or of the prices of a minute (month) or of a table of raw capture (UTC day) for a moment, unless it exists. Returns its name.';

@@ -1,0 +1,1 @@
+"""Files of derivative series: price klines, funding rates, metrics."""

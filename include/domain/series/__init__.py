@@ -1,0 +1,1 @@
+"""Derivative series of futures: funding, mark, index and premium prices, open interest, ratios."""

@@ -1,0 +1,1 @@
+"""Load derivative series of futures: plan, load pieces, keep up to date."""

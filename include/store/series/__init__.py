@@ -1,0 +1,1 @@
+"""Derivative series in the database: the merge, coverage, and what is stored."""
