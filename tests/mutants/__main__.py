@@ -32,10 +32,10 @@ CHAOS = [
 CHAOS_DEFECTS = 25
 """The first defects of the list: those of the live path, raw capture and its writers."""
 CHAOS_GOAL = 15
-CHAOS_SEEDS = ("41", "304", "29", "590")
+CHAOS_SEEDS = ("41", "304", "29", "227", "590")
 """In this order. The first two refuse rows and kill PostgreSQL without a standby; the second holds
-few rows in memory, the third has halts that no later start repairs, the fourth captures every
-dataset."""
+few rows in memory, the third has halts that no later start repairs, the fourth holds few rows
+through two long outages of PostgreSQL, the fifth captures every dataset."""
 
 
 @dataclass(frozen=True, slots=True)
