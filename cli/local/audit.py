@@ -17,6 +17,7 @@ from psycopg import sql
 
 from include.domain.candles import VALUE_NAMES
 from include.domain.instruments import exchange_symbol_of, market_of
+from include.domain.rollup import differing_bar_values
 from include.domain.timeframes import TIMEFRAMES, from_us, to_us
 from include.errors import TransientError
 from include.store.postgres.pools import translated
@@ -96,13 +97,12 @@ def compare(
             line.differences.append(f"{at} is not the exchange's")
         else:
             line.compared += 1
-            line.differences += [
-                f"{at} {name} is {mine}, the exchange says {yours}"
-                for name, mine, yours in zip(
-                    VALUE_NAMES, ours[open_us], theirs[open_us], strict=True
+            mine, yours = ours[open_us], theirs[open_us]
+            for name in differing_bar_values(symbol, TIMEFRAMES[timeframe], open_us, mine, yours):
+                place = VALUE_NAMES.index(name)
+                line.differences.append(
+                    f"{at} {name} is {mine[place]}, the exchange says {yours[place]}"
                 )
-                if mine != yours
-            ]
     return line
 
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from itertools import groupby, pairwise
 
-from include.domain.candles import Candle
+from include.domain.candles import VALUE_NAMES, Candle
 from include.domain.exact import EXACT, ZERO
-from include.domain.timeframes import Timeframe
+from include.domain.instruments import market_of
+from include.domain.timeframes import MINUTE_US, Timeframe
 
 
 def roll_up(candles: Iterable[Candle], timeframe: Timeframe) -> list[Candle]:
@@ -79,3 +80,34 @@ def _sum(values: Iterable[Decimal]) -> Decimal:
     for value in values:
         total = EXACT.add(total, value)
     return total
+
+
+_ROUNDED = ("quote_volume", "taker_buy_quote_volume")
+_HALF = Decimal("0.000000005")
+"""Largest error of an amount that the exchange prints with eight decimals."""
+
+
+def differing_bar_values(
+    symbol: str,
+    timeframe: Timeframe,
+    open_time_us: int,
+    ours: Sequence[Decimal | int],
+    theirs: Sequence[Decimal | int],
+) -> list[str]:
+    """Return the names of the values in which a rolled-up bar differs from the exchange's.
+
+    COIN-M sums exact amounts of the base asset and rounds each bar when it prints it. The sum of
+    printed minutes may differ from the printed bar by half a last decimal for each of them.
+
+    Args:
+        ours, theirs: in the order of ``VALUE_NAMES``.
+    """
+    allowed = ZERO
+    if market_of(symbol).is_inverse:
+        minutes = (timeframe.next_open_us(open_time_us) - open_time_us) // MINUTE_US
+        allowed = _HALF * (minutes + 1) if minutes > 1 else ZERO
+    return [
+        name
+        for name, a, b in zip(VALUE_NAMES, ours, theirs, strict=True)
+        if a != b and (name not in _ROUNDED or abs(a - b) > allowed)
+    ]

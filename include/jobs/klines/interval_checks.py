@@ -18,9 +18,10 @@ from include.binance.files.columns import Rejection
 from include.binance.files.dump_paths import dump_path, dump_prefix
 from include.binance.files.dumps import DumpSite, FetchedDump, NotPublishedError, read_klines
 from include.config import Settings
-from include.domain.candles import VALUE_NAMES, Candle, differing_values
+from include.domain.candles import VALUE_NAMES, Candle
 from include.domain.columns.candles import CANDLE_SCHEMA, from_candles, roll_up, to_candles
 from include.domain.instruments import Market
+from include.domain.rollup import differing_bar_values
 from include.domain.timeframes import DAY_US, MINUTE_US, TIMEFRAMES, Timeframe, from_us
 from include.errors import RejectedInputError, WrongValueError
 from include.jobs.exchange import APPLICATION_NAME, open_dump_site
@@ -224,7 +225,7 @@ def compare_bars(
         gaps = missing_minutes(connection, symbol, start_us, end_us)
         opens = {moment for moment in published if start_us <= moment < end_us}
         for open_us in sorted(opens | stored.keys()):
-            found = _difference(open_us, stored.get(open_us), published.get(open_us))
+            found = _difference(frame, open_us, stored.get(open_us), published.get(open_us))
             bar_end_us = frame.next_open_us(open_us)
             if found is None:
                 agreeing += 1
@@ -238,10 +239,12 @@ def compare_bars(
     return IntervalCheck("", verdict, agreeing, incomplete, tuple(differences))
 
 
-def _difference(open_us: int, ours: Candle | None, theirs: Candle | None) -> BarDifference | None:
+def _difference(
+    frame: Timeframe, open_us: int, ours: Candle | None, theirs: Candle | None
+) -> BarDifference | None:
     if ours is None or theirs is None:
         return BarDifference(open_us, only="published" if ours is None else "stored")
-    names = differing_values(ours, theirs)
+    names = differing_bar_values(ours.symbol, frame, open_us, ours.values, theirs.values)
     if not names:
         return None
     places = {name: VALUE_NAMES.index(name) for name in names}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import pytest
+
 from cli.local.audit import Values, compare
 
 HOUR_US = 3_600_000_000
@@ -32,3 +34,23 @@ def test_each_difference_has_time_field_and_both_values() -> None:
         "1970-01-01 01:00 is not the exchange's",
         "1970-01-01 02:00 is missing",
     ]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "timeframe", "off", "is_equal"),
+    [
+        ("BTCUSD_PERP", "3m", "0.00000002", True),
+        ("BTCUSD_PERP", "3m", "0.000000021", False),
+        ("BTCUSD_PERP", "1m", "0.00000001", False),
+        ("BTCUSDT", "1h", "0.00000001", False),
+    ],
+)
+def test_only_coin_m_rounds_each_bar(
+    symbol: str, timeframe: str, off: str, *, is_equal: bool
+) -> None:
+    theirs = bar()
+    for place in (5, 8):
+        ours = (*theirs[:place], theirs[place] + Decimal(off), *theirs[place + 1 :])
+        assert (compare(symbol, timeframe, {0: ours}, {0: theirs}).differences == []) is is_equal
+    ours = (*theirs[:4], theirs[4] + Decimal("0.00000001"), *theirs[5:])
+    assert compare(symbol, timeframe, {0: ours}, {0: theirs}).differences
