@@ -109,5 +109,5 @@ def differing_bar_values(
     return [
         name
         for name, a, b in zip(VALUE_NAMES, ours, theirs, strict=True)
-        if a != b and (name not in _ROUNDED or abs(a - b) > allowed)
+        if a != b and (name not in _ROUNDED or abs(Decimal(a) - Decimal(b)) > allowed)
     ]
