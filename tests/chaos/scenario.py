@@ -47,9 +47,10 @@ BLOCKED: Final = 403
 WANTED: Final = {
     "names": (*SPOT, *(f"{name}.P" for name in UM)),
     "patterns": ("*USDT", "ETHBTC", "*.P"),
-    "all": (),
+    "all": ("*", "*.P"),
 }
-"""Ways to configure the streamer's symbols. The last two follow new listings."""
+"""Ways to configure the streamer's symbols. The last two follow new listings. `--all` would also need
+a COIN-M symbol, of which this exchange has none."""
 CAPTURES: Final = (
     (), (), (), (), ("agg_trades",), ("agg_trades",), ("agg_trades", "trades"),
     ("agg_trades", "trades", "book_tickers"),

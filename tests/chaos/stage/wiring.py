@@ -29,7 +29,8 @@ def arguments(scenario: Scenario) -> list[str]:
         str(scenario.streams_a_connection),
         str(0 if scenario.buffers is None else scenario.buffers[0]),
         "stream",
-        *(["--symbols", ",".join(names)] if names else ["--all"]),
+        "--symbols",
+        ",".join(names),
         *(["--capture", ",".join(scenario.capture)] if scenario.capture else []),
     ]
 
