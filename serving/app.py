@@ -20,7 +20,16 @@ from serving.http.context import SOCKETS_PER_CLIENT, Context
 from serving.http.description import describe
 from serving.http.limits import RateLimiter, RateLimitMiddleware
 from serving.http.login_limits import LoginLimits
-from serving.http.routes import accounts, analytics, candles, health, page, symbols, trades
+from serving.http.routes import (
+    accounts,
+    analytics,
+    books,
+    candles,
+    health,
+    page,
+    symbols,
+    trades,
+)
 from serving.http.routes import statistics as statistics_
 from serving.metrics import RequestCounter, registry_of
 from serving.metrics import router as metrics_router
@@ -112,6 +121,7 @@ def create_app(
         symbols.router,
         candles.router,
         trades.router,
+        books.router,
         statistics_.router,
         analytics.router,
         websocket.router,
