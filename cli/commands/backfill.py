@@ -53,6 +53,13 @@ def backfill(
             help="klines; or agg_trades or trades: dumps whose candles are compared with klines."
         ),
     ] = "klines",
+    series: Annotated[
+        str,
+        typer.Option(
+            help="Load derivative series of futures instead: funding, mark, index, premium, "
+            "open_interest, ratios, comma-separated; or all."
+        ),
+    ] = "",
     keep_raw: Annotated[
         bool, typer.Option("--keep-raw", help="Also store the rows of trade dumps.")
     ] = False,
@@ -84,6 +91,20 @@ def backfill(
         )
         return
     start_us, end_us = span_of(start, end, now_us=now_us)
+    if series:
+        from cli.terminal.series_backfill import backfill_series
+
+        backfill_series(
+            settings,
+            symbols=wanted,
+            market=market,
+            series=series,
+            start_us=start_us,
+            end_us=end_us,
+            workers=workers,
+            only_plan=plan,
+        )
+        return
     errors = console(stderr=True)
     with promptly_stopped("loaded rows stay; run it again for the rest"):
         with errors.status("reading what the exchange has"):
@@ -162,7 +183,8 @@ def bounded_span_of(start: str, end: str, *, now_us: int) -> tuple[int, int]:
 
 def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console) -> BackfillSummary:
     from cli.terminal.progress import rows_progress
-    from include.jobs.klines.backfill import BackfillProgress, load_pieces
+    from include.jobs.klines.backfill import load_pieces
+    from include.jobs.piece_loading import BackfillProgress
 
     with rows_progress(errors) as progress:
         task = progress.add_task("backfill", total=None, rows=0)

@@ -8,6 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from include.errors import PermanentError
+from include.jobs.derivatives.pieces import SeriesFilePiece, SeriesGroup, SeriesRestPiece
 from include.jobs.files.pieces import InboxFile, InboxResult
 from include.jobs.groups import HistoryGroup, HistorySpan
 from include.jobs.klines.pieces import (
@@ -33,6 +34,9 @@ TYPES: dict[str, type[Any]] = {
         TradeDumpPiece,
         DayPiece,
         DayGroup,
+        SeriesFilePiece,
+        SeriesRestPiece,
+        SeriesGroup,
         InboxFile,
         LoadCounts,
         TradeDumpCounts,

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 DAGS = [
     "audit_marts", "backfill_history", "build_marts", "check_everything", "check_quality",
     "import_files", "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps",
-    "sync_instruments",
+    "sync_derivatives", "sync_instruments",
 ]  # fmt: skip
 EVERY_FIVE_MINUTES = "*/5 * * * *"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 
 import structlog
@@ -15,7 +13,7 @@ from include.counts import counted
 from include.domain.instruments import Market, market_of
 from include.domain.sourcing import FillMode
 from include.domain.timeframes import MINUTE_US
-from include.errors import RateLimitedError, TransientError
+from include.errors import TransientError
 from include.jobs.exchange import APPLICATION_NAME, open_shared_rest
 from include.jobs.klines.dump_loading import load_dump_piece
 from include.jobs.klines.minutes import fetch_minutes
@@ -28,6 +26,7 @@ from include.jobs.klines.pieces import (
     summarise,
 )
 from include.jobs.klines.planning import plan_backfill
+from include.jobs.piece_loading import BackfillProgress, load_concurrently
 from include.store.postgres.pools import connect
 
 __all__ = [
@@ -54,26 +53,6 @@ WORKERS = 4
 TASK_WORKERS = 2
 """The same in a task of Airflow, which runs two of them at a time."""
 MAX_FAILED_SHOWN = 5
-
-PIECE_ATTEMPTS = 3
-MAX_PATIENCE_S = 180.0
-"""A longer Retry-After is a ban and ends the load, so that the user learns of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillProgress:
-    """Progress of a backfill.
-
-    Attributes:
-        done_minutes, total_minutes: minutes of the pieces that are loaded, and of all.
-        rows: rows offered so far.
-        label: the piece that was loaded last.
-    """
-
-    done_minutes: int
-    total_minutes: int
-    rows: int
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,34 +139,14 @@ def load_pieces(
     on_progress: Callable[[BackfillProgress], None] | None = None,
 ) -> BackfillSummary:
     """Load the pieces of a plan; see ``backfill``."""
-    total_minutes = sum(_minutes(piece) for piece in plan.pieces)
-    stopped = threading.Event()
-    counts, failed, done_minutes = LoadCounts(), [], 0
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="backfill")
-    running: dict[Future[LoadCounts], DumpPiece | RestPiece] = {
-        pool.submit(_load_patiently, settings, piece, stopped): piece for piece in plan.pieces
-    }
-    try:
-        while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                piece = running.pop(future)
-                try:
-                    counts += future.result()
-                except TransientError as error:
-                    failed.append(f"{piece.label}: {error}")
-                    log.warning("piece_failed", piece=piece.label, error=str(error))
-                done_minutes += _minutes(piece)
-                if on_progress is not None:
-                    on_progress(
-                        BackfillProgress(done_minutes, total_minutes, counts.offered, piece.label)
-                    )
-    finally:
-        # After an error or an interrupt, running pieces end by themselves within a request's
-        # timeout or a chunk's merge. Waits for the exchange are cancelled, and queued pieces never
-        # start.
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-    return BackfillSummary(plan, counts, tuple(failed))
+    counts, failed = load_concurrently(
+        plan.pieces,
+        lambda piece: load_piece(settings=settings, piece=piece),
+        minutes=_minutes,
+        workers=workers,
+        on_progress=on_progress,
+    )
+    return BackfillSummary(plan, counts, failed)
 
 
 def load_all(*, settings: Settings, plan: BackfillPlan, workers: int = TASK_WORKERS) -> LoadCounts:
@@ -209,23 +168,6 @@ def raise_if_failed(failed: Sequence[str], *, pieces: int) -> None:
             f"{len(failed):,} of {counted(pieces, 'piece')} could not be loaded; the next attempt "
             f"loads what is still missing: {'; '.join(failed[:MAX_FAILED_SHOWN])}"
         )
-
-
-def _load_patiently(
-    settings: Settings, piece: DumpPiece | RestPiece, stopped: threading.Event
-) -> LoadCounts:
-    """Load a piece; wait out short rate limits unless the whole load is stopped."""
-    for attempt in range(1, PIECE_ATTEMPTS + 1):
-        try:
-            return load_piece(settings=settings, piece=piece)
-        except RateLimitedError as error:
-            is_too_long = error.banned or error.retry_after_s > MAX_PATIENCE_S
-            if is_too_long or attempt == PIECE_ATTEMPTS:
-                raise
-            log.warning("backfill_paused", piece=piece.label, seconds=error.retry_after_s)
-            if stopped.wait(error.retry_after_s):
-                raise
-    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def _minutes(piece: DumpPiece | RestPiece) -> int:

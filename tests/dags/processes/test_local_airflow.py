@@ -37,7 +37,7 @@ HOOK_SECRET = "s3cret-part-of-the-url"
 DAGS = [
     "audit_marts", "backfill_history", "build_marts", "check_everything", "check_quality",
     "import_files", "load_daily_dumps", "maintain_storage", "reconcile_candles", "repair_gaps",
-    "sync_instruments",
+    "sync_derivatives", "sync_instruments",
 ]  # fmt: skip
 
 
