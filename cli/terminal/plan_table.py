@@ -39,10 +39,13 @@ def show_plan(plan: BackfillPlan, settings: Settings) -> None:
 def totals(plan: BackfillPlan, settings: Settings) -> str:
     """Describe a plan's cost in a sentence."""
     cost = estimate(plan, weight_share=settings.rest_weight_share)
+    # A dump site may list files without their sizes, as the simulator does.
+    is_listed = cost.size_bytes > 0 or not plan.dumps
+    size = f"{cost.size_bytes / 1e6:,.1f} MB of dumps" if is_listed else "dumps of unknown size"
     return (
         f"{counted(len(plan.pieces), 'piece')}: {counted(cost.requests, 'request')}, "
         f"weight {cost.weight:,}, "
-        f"{cost.size_bytes / 1e6:,.1f} MB of dumps; about {_duration(cost.seconds)}"
+        f"{size}; about {_duration(cost.seconds)}"
     )
 
 

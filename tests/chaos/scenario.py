@@ -49,8 +49,8 @@ WANTED: Final = {
     "patterns": ("*USDT", "ETHBTC", "*.P"),
     "all": ("*", "*.P"),
 }
-"""Ways to configure the streamer's symbols. The last two follow new listings. `--all` would also need
-a COIN-M symbol, of which this exchange has none."""
+"""Ways to configure the streamer's symbols. The last two follow new listings. `--all` would also
+need a COIN-M symbol, of which this exchange has none."""
 CAPTURES: Final = (
     (), (), (), (), ("agg_trades",), ("agg_trades",), ("agg_trades", "trades"),
     ("agg_trades", "trades", "book_tickers"),

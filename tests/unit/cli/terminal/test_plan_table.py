@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cli.terminal.plan_table import MAX_PIECES_SHOWN, show_plan, totals
@@ -70,3 +72,9 @@ def test_totals_have_requests_weight_bytes_and_time() -> None:
 def test_pieces_beyond_the_limit_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     pieces = tuple(dump("AUSDT", day) for day in range(MAX_PIECES_SHOWN + 2))
     assert "… and 2 more pieces of 2,880 minutes" in lines(BackfillPlan(pieces), capsys)
+
+
+def test_files_without_a_listed_size_are_not_called_empty() -> None:
+    unlisted = replace(dump("AUSDT", 1), size_bytes=0)
+    assert "dumps of unknown size" in totals(BackfillPlan((unlisted,), ()), Settings())
+    assert "0.0 MB of dumps" in totals(BackfillPlan((), (rest("AUSDT", 3),)), Settings())
