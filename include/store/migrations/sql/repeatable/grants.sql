@@ -58,7 +58,8 @@ ops.candle_symbols(),
 ops.candle_evidence(text, timestamptz, timestamptz),
 ops.minutes_in(tstzmultirange),
 ops.suspected_outages(timestamptz, timestamptz, integer, integer),
-ops.series_gaps(timestamptz, timestamptz, text, text)
+ops.series_gaps(timestamptz, timestamptz, text, text),
+market.derivatives_as_of(text, timestamptz)
 TO candelabra_streamer, candelabra_jobs, candelabra_dbt, candelabra_reader;
 
 -- Writers of candles. The streamer cannot delete candles; only the owner can truncate or drop.

@@ -322,3 +322,57 @@ END
 $$;
 COMMENT ON FUNCTION ops.series_gaps(timestamptz, timestamptz, text, text) IS
 'Missing rows of derivative series within a time: exchange_lacks where a source was asked and had none, not_loaded where none was asked. A hole of funding may be cut by coverage; each part has the number of the whole hole.';
+
+-- For research: what was known of a future at a moment, such as the close of a bar of any timeframe.
+-- Each part is an index probe backwards in time, so no later row can change the result.
+CREATE OR REPLACE FUNCTION market.derivatives_as_of(of_symbol text, moment timestamptz)
+RETURNS TABLE (
+    mark_price numeric, mark_price_at timestamptz,
+    index_price numeric, index_price_at timestamptz,
+    funding_rate numeric, funded_at timestamptz, next_funding_at timestamptz,
+    open_interest numeric, open_interest_at timestamptz
+)
+LANGUAGE sql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+SELECT
+    mark.close, mark.open_time + interval '1 minute',
+    spot.close, spot.open_time + interval '1 minute',
+    funding.funding_rate, funding.funding_time,
+    funding.settles_at
+    + coalesce(
+        funding.interval_hours * interval '1 hour', funding.settles_at - earlier.settles_at
+    ),
+    interest.open_interest, interest.time
+FROM (SELECT 1) AS one
+LEFT JOIN LATERAL (
+    SELECT m.close, m.open_time FROM market.mark_prices_1m AS m
+    WHERE m.symbol = of_symbol AND m.open_time <= moment - interval '1 minute'
+    ORDER BY m.open_time DESC LIMIT 1
+) AS mark ON true
+LEFT JOIN LATERAL (
+    SELECT i.close, i.open_time FROM market.index_prices_1m AS i
+    WHERE i.symbol = of_symbol AND i.open_time <= moment - interval '1 minute'
+    ORDER BY i.open_time DESC LIMIT 1
+) AS spot ON true
+-- A settlement is known some milliseconds after its hour, so the candle that ends at the hour lacks it.
+LEFT JOIN LATERAL (
+    SELECT * FROM market.funding_rates AS f
+    WHERE
+        f.symbol = of_symbol AND f.settles_at <= moment + interval '1 second'
+        AND f.funding_time <= moment
+    ORDER BY f.settles_at DESC LIMIT 1
+) AS funding ON true
+LEFT JOIN LATERAL (
+    SELECT f.settles_at FROM market.funding_rates AS f
+    WHERE f.symbol = of_symbol AND f.settles_at < funding.settles_at
+    ORDER BY f.settles_at DESC LIMIT 1
+) AS earlier ON true
+LEFT JOIN LATERAL (
+    SELECT o.open_interest, o.time FROM market.open_interest_5m AS o
+    WHERE o.symbol = of_symbol AND o.time <= moment
+    ORDER BY o.time DESC LIMIT 1
+) AS interest ON true
+$$;
+COMMENT ON FUNCTION market.derivatives_as_of(text, timestamptz) IS
+'What was known of a future at a moment: mark and index price of the last minute that had ended, the funding rate settled last and when the next is due, and the last sample of open interest. Later rows never change the result.';
