@@ -120,6 +120,8 @@ class ServingCollector(Collector):
         if (ticks := context.ticks) is not None:
             yield "subscriptions", ("trades",), ticks.trades.subscribers
             yield "subscriptions", ("book",), ticks.book_tickers.subscribers
+            if (liquidations := ticks.liquidations) is not None:
+                yield "subscriptions", ("liquidations",), liquidations.subscribers
         yield "conflated", ("mailbox",), context.live_bars.conflated
         yield "conflated", ("websocket",), context.sockets.conflated()
 

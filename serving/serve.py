@@ -26,7 +26,8 @@ from serving.sources.nats.publisher import nats_publisher
 from streamer.health.probes import condition
 from streamer.health.statistics import statistics
 from streamer.health.telemetry import TelemetrySources
-from streamer.hub.book_tickers import BookTickers, connect_book_tickers
+from streamer.hub.book_tickers import stream_book_tickers
+from streamer.hub.liquidations import stream_liquidations
 from streamer.hub.subscription import CandleUpdate, Changes
 from streamer.hub.trade_hub import TickHubs
 
@@ -161,14 +162,12 @@ async def serve_hub(
     url = url or settings.url_for("streamer")
     async with served(settings, market, url=url) as serving:
         observed.grpc_address, observed.api_url = serving.grpc_address, serving.api_url
-        book_tickers = BookTickers(
-            observed.ticks.book_tickers,
-            lambda market, names: connect_book_tickers(
-                settings, market, observed.ticks.book_tickers, names
-            ),
-        )
-        quoting = asyncio.create_task(book_tickers.run(), name="quotes")
-        works = [serving.listening, quoting]
+        ticks = observed.ticks
+        book_tickers = stream_book_tickers(settings, ticks.book_tickers)
+        works = [serving.listening, asyncio.create_task(book_tickers.run(), name="book_tickers")]
+        if ticks.liquidations is not None:
+            liquidations = stream_liquidations(settings, ticks.liquidations)
+            works.append(asyncio.create_task(liquidations.run(), name="liquidations"))
         if settings.nats_url:
             observed.publisher = nats_publisher(
                 settings, serving.live_bars, observed.ticks, streamed=market.streamed

@@ -94,7 +94,7 @@ class TickStreams(services.MarketDataServicer):
 
     async def _ticks_of_call(
         self, hub: Any, requests: AsyncIterator[Request], context: Context
-    ) -> AsyncIterator[tuple[Ticks[Any], list[str]]]:
+    ) -> AsyncIterator[tuple[Ticks[Any, Any], list[str]]]:
         with hub.subscribe() as subscription:
             state = _CallState(subscription)
             await self._handle_first(hub, state, await self._first(requests, context), context)

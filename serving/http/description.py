@@ -37,7 +37,8 @@ PROBLEMS = {
 }
 TABLES = (
     "/symbols", "/symbols/{symbol}", "/prices", "/candles", "/candles/latest", "/trades",
-    "/levels", "/indicators", "/coverage", "/gaps", "/volume-profile", "/footprint",
+    "/liquidations", "/levels", "/indicators", "/coverage", "/gaps", "/volume-profile",
+    "/footprint",
 )  # fmt: skip
 """Endings of paths that return rows in any format."""
 

@@ -18,6 +18,7 @@ from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from include.store.trades.liquidations import Liquidation
 from serving.http.response_cache import CachedResponse
 from serving.problems import Problem, shown
 from serving.protobuf.bars import plain
@@ -176,6 +177,26 @@ def book_ticker_fields(one: BookTickerUpdate) -> dict[str, object]:
         "ask_quantity": one.ask_quantity,
         "event_time": None if one.event_us is None else one.event_us // 1_000,
         "received_time": one.received_us // 1_000,
+    }
+
+
+def liquidation_fields(one: Liquidation) -> dict[str, object]:
+    """A liquidation as JSON fields, with times in ms since 1970."""
+    return {
+        "symbol": one.symbol,
+        "id": str(one.id),
+        "order_time": one.order_us // 1_000,
+        "event_time": one.event_us // 1_000,
+        "received_at": one.received_us // 1_000,
+        "side": one.side,
+        "order_type": one.order_type,
+        "time_in_force": one.time_in_force,
+        "price": plain(one.price),
+        "average_price": plain(one.average_price),
+        "quantity": plain(one.quantity),
+        "last_filled_quantity": plain(one.last_filled_quantity),
+        "accumulated_quantity": plain(one.accumulated_quantity),
+        "order_status": one.order_status,
     }
 
 

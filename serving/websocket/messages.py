@@ -11,10 +11,11 @@ import msgspec
 
 from include.counts import counted
 from include.domain.timeframes import SECOND_US
+from include.store.trades.liquidations import Liquidation
 from serving.bars.subscription import BarUpdate, MissedBars
-from serving.http.formats import book_ticker_fields
+from serving.http.formats import book_ticker_fields, liquidation_fields
 from serving.protobuf.bars import plain
-from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
+from streamer.hub.ticks import BookTickerUpdate, MissedLiquidations, MissedTrades, TradeTick
 
 MAX_BYTES = 64 << 10
 """Limit of a message from a client."""
@@ -42,7 +43,7 @@ ErrorCode = Literal[
 ]  # fmt: skip
 
 
-Channel = Literal["candles", "price", "trades", "book"]
+Channel = Literal["candles", "price", "trades", "book", "liquidations"]
 
 
 class ClientMessage(
@@ -57,7 +58,8 @@ class Subscribe(ClientMessage, tag="subscribe"):
     """Subscribe to symbols.
 
     Attributes:
-        channel: ``candles`` (bars of ``timeframe``), ``price``, ``trades`` or ``book``.
+        channel: ``candles`` (bars of ``timeframe``), ``price``, ``trades``, ``book`` or
+            ``liquidations``.
         symbol, symbols: one, or several; without any, all that are streamed.
         format: of ``price``: ``json`` or ``binary``.
     """
@@ -231,6 +233,36 @@ def missed_trades_of(missed: Sequence[MissedTrades]) -> str:
 def book_tickers_of(book_tickers: Sequence[BookTickerUpdate]) -> str:
     """Encode the newest book tickers."""
     return _json({"type": "book", "data": [book_ticker_fields(one) for one in book_tickers]})
+
+
+def liquidations_of(liquidations: Sequence[Liquidation]) -> str:
+    """Encode liquidations, in the order in which they came."""
+    return _json(
+        {
+            "type": "liquidations",
+            "is_sample": True,
+            "data": [liquidation_fields(one) for one in liquidations],
+        }
+    )
+
+
+def missed_liquidations_of(missed: Sequence[MissedLiquidations]) -> str:
+    """Encode times of missed liquidations; both ends are included."""
+    return _json(
+        {
+            "type": "missed",
+            "data": [
+                {
+                    "symbol": one.symbol,
+                    "channel": "liquidations",
+                    "count": one.count,
+                    "from": one.from_us // 1_000,
+                    "to": one.to_us // 1_000,
+                }
+                for one in missed
+            ],
+        }
+    )
 
 
 def from_binary(message: bytes) -> list[tuple[int, float, float]]:

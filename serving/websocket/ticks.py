@@ -1,4 +1,7 @@
-"""The channels ``trades`` and ``book`` of a WebSocket, each with a subscription and a task."""
+"""The channels ``trades``, ``book`` and ``liquidations`` of a WebSocket.
+
+Each has a subscription and a task.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +18,36 @@ from serving.websocket.messages import (
     Unsubscribe,
     book_tickers_of,
     control_message,
+    liquidations_of,
+    missed_liquidations_of,
     missed_trades_of,
     trades_of,
 )
-from streamer.hub.trade_hub import BookTickerHub, FullError, TickHubs, TradeHub
+from streamer.hub.trade_hub import BookTickerHub, FullError, LiquidationHub, TickHubs, TradeHub
 
 BATCH_S = 0.05
 """Time for which ticks are gathered for one message."""
 TRADES = "trades"
 BOOK = "book"
-CHANNELS = frozenset({TRADES, BOOK})
+LIQUIDATIONS = "liquidations"
+CHANNELS = frozenset({TRADES, BOOK, LIQUIDATIONS})
+_ENCODE: dict[str, Callable[[Any], str]] = {
+    TRADES: trades_of,
+    BOOK: book_tickers_of,
+    LIQUIDATIONS: liquidations_of,
+}
 
 
 @dataclass(slots=True)
 class _TickChannel:
+    name: str
     hub: Any
     subscription: Any
     task: asyncio.Task[None] | None = None
 
 
 class TickChannels:
-    """One reader's subscriptions to trades and book tickers.
+    """One reader's subscriptions to ticks.
 
     Args:
         hubs: None if ticks are not served.
@@ -56,7 +68,7 @@ class TickChannels:
 
     @property
     def count(self) -> int:
-        """Symbols, over both channels."""
+        """Symbols, over all these channels."""
         return sum(len(one.subscription.symbols) for one in self._channels.values())
 
     def symbols(self, channel: str) -> frozenset[str]:
@@ -80,7 +92,9 @@ class TickChannels:
             raise RefusedMessage(
                 "wrong_field", "format: binary is of the channel price", message.id
             )
-        channel = self._channels.get(message.channel) or _TickChannel(hub, hub.subscribe())
+        channel = self._channels.get(message.channel) or _TickChannel(
+            message.channel, hub, hub.subscribe()
+        )
         try:
             hub.add_symbols(channel.subscription, names)
         except FullError as error:
@@ -117,24 +131,34 @@ class TickChannels:
 
     # --- inside
 
-    def _hub(self, message: Subscribe) -> TradeHub | BookTickerHub:
-        if self._hubs is None:
+    def _hub(self, message: Subscribe) -> TradeHub | BookTickerHub | LiquidationHub:
+        hubs = self._hubs
+        if message.channel == LIQUIDATIONS:
+            if hubs is None or hubs.liquidations is None:
+                raise RefusedMessage(
+                    "not_served", "liquidations are not served here; ask a streamer", message.id
+                )
+            return hubs.liquidations
+        if hubs is None:
             raise RefusedMessage(
                 "not_served",
                 f"{message.channel} are not served here; ask a streamer, or a server that is "
                 "attached to one by gRPC",
                 message.id,
             )
-        return self._hubs.trades if message.channel == TRADES else self._hubs.book_tickers
+        return hubs.trades if message.channel == TRADES else hubs.book_tickers
 
     async def _send_ticks(self, channel: _TickChannel) -> None:
         """Send ticks as fast as the reader reads."""
-        encode = trades_of if isinstance(channel.hub, TradeHub) else book_tickers_of
+        encode = _ENCODE[channel.name]
+        encode_missed: Callable[[Any], str] = (
+            missed_liquidations_of if channel.name == LIQUIDATIONS else missed_trades_of
+        )
         subscription = channel.subscription
         try:
             while (found := await subscription.receive()) is not None:
                 if found.missed:
-                    await self._send(missed_trades_of(found.missed))
+                    await self._send(encode_missed(found.missed))
                 if found.ticks:
                     await self._send(encode(found.ticks))
                 if subscription.waiting < len(found.ticks):

@@ -9,6 +9,10 @@ from include.binance.streams.messages import microseconds
 from include.domain.instruments import Market, symbol_of
 from include.store.trades.liquidations import Liquidation
 
+HEARTBEATS = {Market.UM: "btcusdt@markPrice", Market.CM: "btcusd_perp@markPrice"}
+"""A stream with a message every 3 s, for connections with liquidations, which may be quiet for
+hours: silence then means that the connection is dead."""
+
 
 def liquidation_of(market: Market, frame: ForceOrder, received_us: int) -> Liquidation:
     """Return the liquidation of a frame.

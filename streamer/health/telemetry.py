@@ -11,7 +11,7 @@ from streamer.candles.feed import CandleFeed
 from streamer.capture.intake.feed import CaptureFeed
 from streamer.health.states import SymbolStates
 from streamer.hub.hub import Hub
-from streamer.hub.trade_hub import TickHubs
+from streamer.hub.trade_hub import LiquidationHub, TickHubs
 from streamer.runtime.histogram import Histogram
 from streamer.storage.gap_ledger import GapLedger
 from streamer.storage.repair_queue import RepairQueue
@@ -70,7 +70,7 @@ class TelemetrySources:
     states: SymbolStates = field(default_factory=SymbolStates)
     counts: Counter[str] = field(default_factory=Counter)
     loop_delay_seconds: Histogram = field(default_factory=lambda: Histogram(LOOP_DELAY_SECONDS))
-    ticks: TickHubs = field(default_factory=TickHubs)
+    ticks: TickHubs = field(default_factory=lambda: TickHubs(liquidations=LiquidationHub()))
     publisher: PublisherTelemetry | None = None
     is_started: bool = False
     http_url: str = ""

@@ -1,7 +1,8 @@
-"""Single trades and book tickers, and the subscriptions that deliver them to readers.
+"""Trades, book tickers and liquidations, and the subscriptions that deliver them to readers.
 
 A reader receives every trade; trades evicted because the reader is too slow are reported by their
-ids. For book tickers, a reader receives the newest of each symbol.
+ids, and evicted liquidations by their number. Of book tickers, a reader receives the newest of each
+symbol.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from include.domain.books.order_book import BookTop
+from include.store.trades.liquidations import Liquidation
 from streamer.hub.mailbox import Mailbox
 
 BATCH_TICKS = 500
@@ -22,6 +24,8 @@ BOOK_LEVELS = 20
 """Levels of each side that a subscription to order books has by default."""
 MAX_TRADES_WAITING = 5_000
 """Trades that may wait for a reader, over all its symbols."""
+MAX_LIQUIDATIONS_WAITING = 1_000
+"""Liquidations that may wait for a reader, over all its symbols."""
 
 
 class TradeTick(msgspec.Struct, frozen=True, gc=False):
@@ -99,21 +103,46 @@ class BookUpdate(msgspec.Struct, frozen=True, gc=False):
     top: BookTop | None
 
 
-Tick = TypeVar("Tick", TradeTick, BookTickerUpdate, BookUpdate)
+@dataclass(frozen=True, slots=True)
+class MissedLiquidations:
+    """Liquidations that a reader did not receive, between two times (µs), both included.
+
+    Attributes:
+        count: None if nobody knows: messages of the exchange were lost.
+    """
+
+    symbol: str
+    from_us: int
+    to_us: int
+    count: int | None
+
+    def union(self, other: MissedLiquidations) -> MissedLiquidations:
+        """Cover both, and everything between them."""
+        is_known = self.count is not None and other.count is not None
+        return MissedLiquidations(
+            self.symbol,
+            min(self.from_us, other.from_us),
+            max(self.to_us, other.to_us),
+            (self.count or 0) + (other.count or 0) if is_known else None,
+        )
+
+
+Tick = TypeVar("Tick", TradeTick, BookTickerUpdate, BookUpdate, Liquidation)
+MissedTick = TypeVar("MissedTick", MissedTrades, MissedLiquidations)
 
 
 @dataclass(frozen=True, slots=True)
-class Ticks(Generic[Tick]):
+class Ticks(Generic[Tick, MissedTick]):
     """Ticks since the previous batch, in order."""
 
     ticks: list[Tick]
-    missed: list[MissedTrades] = field(default_factory=list)
+    missed: list[MissedTick] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.ticks or self.missed)
 
 
-class TickSubscription(Mailbox[tuple[str, int], Tick, str, MissedTrades]):
+class TickSubscription(Mailbox[tuple[str, int], Tick, str, MissedTick], Generic[Tick, MissedTick]):
     """Ticks for one reader; a hub makes it.
 
     Attributes:
@@ -126,14 +155,14 @@ class TickSubscription(Mailbox[tuple[str, int], Tick, str, MissedTrades]):
         super().__init__(capacity, on_unsubscribe=on_unsubscribe)
         self.symbols: set[str] = set()
 
-    async def receive(self, limit: int = BATCH_TICKS) -> Ticks[Tick] | None:
+    async def receive(self, limit: int = BATCH_TICKS) -> Ticks[Tick, MissedTick] | None:
         """Wait for ticks; None once everything was received and the subscription has ended."""
         while await self.ready():
             if found := self.drain(limit):
                 return found
         return None
 
-    def drain(self, limit: int = BATCH_TICKS) -> Ticks[Tick]:
+    def drain(self, limit: int = BATCH_TICKS) -> Ticks[Tick, MissedTick]:
         """Return the ticks so far, without waiting; empty if there are none."""
         ticks = [tick for _, tick in self.take(limit)]
         return Ticks(ticks, list(self.take_missed().values()))
@@ -144,7 +173,7 @@ class TickSubscription(Mailbox[tuple[str, int], Tick, str, MissedTrades]):
         self._missed.pop(symbol, None)
 
 
-class TradeSubscription(TickSubscription[TradeTick]):
+class TradeSubscription(TickSubscription[TradeTick, MissedTrades]):
     """Each trade, in order of arrival."""
 
     def __init__(self, on_unsubscribe: Callable[[Any], None]) -> None:
@@ -160,7 +189,7 @@ class TradeSubscription(TickSubscription[TradeTick]):
         return item.symbol, MissedTrades(item.symbol, item.id, item.id, item.time_us, item.time_us)
 
 
-class BookTickerSubscription(TickSubscription[BookTickerUpdate]):
+class BookTickerSubscription(TickSubscription[BookTickerUpdate, MissedTrades]):
     """The newest book ticker of each symbol."""
 
     def __init__(self, on_unsubscribe: Callable[[Any], None]) -> None:
@@ -171,7 +200,7 @@ class BookTickerSubscription(TickSubscription[BookTickerUpdate]):
         self.enqueue((book_ticker.symbol, 0), book_ticker)
 
 
-class BookSubscription(TickSubscription[BookUpdate]):
+class BookSubscription(TickSubscription[BookUpdate, MissedTrades]):
     """The newest order book of each symbol; its levels are read when the reader receives them.
 
     Args:
@@ -192,10 +221,26 @@ class BookSubscription(TickSubscription[BookUpdate]):
         """Note that a book has changed; costs the same for any number of levels."""
         self.enqueue((symbol, 0), _CHANGED)
 
-    def drain(self, limit: int = BATCH_TICKS) -> Ticks[BookUpdate]:
+    def drain(self, limit: int = BATCH_TICKS) -> Ticks[BookUpdate, MissedTrades]:
         """Return the changed books as they are now, without waiting."""
         return Ticks([self._read(symbol, self.levels) for (symbol, _), _ in self.take(limit)])
 
 
 _CHANGED = BookUpdate("", 0, None)
 """Waits in the mailbox in place of a book."""
+
+
+class LiquidationSubscription(TickSubscription[Liquidation, MissedLiquidations]):
+    """Each liquidation, in order of arrival."""
+
+    def __init__(self, on_unsubscribe: Callable[[Any], None]) -> None:
+        super().__init__(lambda: MAX_LIQUIDATIONS_WAITING, on_unsubscribe)
+
+    def publish(self, one: Liquidation) -> None:
+        """Add a liquidation; if the mailbox is full, the oldest one is missed."""
+        self.enqueue((one.symbol, one.id), one)
+
+    def _missed_by_eviction(
+        self, key: tuple[str, int], item: Liquidation
+    ) -> tuple[str, MissedLiquidations]:
+        return item.symbol, MissedLiquidations(item.symbol, item.order_us, item.order_us, 1)

@@ -1,4 +1,4 @@
-"""Hubs that pass trades and book tickers to the readers of this process.
+"""Hubs that pass trades, book tickers and liquidations to the readers of this process.
 
 A symbol is streamed only while it has readers: the source of ticks (the streamer's feeds, or
 another process) is notified when the set of wanted symbols changes.
@@ -14,19 +14,24 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from include.counts import counted
+from include.store.trades.liquidations import Liquidation
 from streamer.hub.ticks import (
     BookSubscription,
     BookTickerSubscription,
     BookTickerUpdate,
+    LiquidationSubscription,
+    MissedLiquidations,
     MissedTrades,
     TradeSubscription,
     TradeTick,
 )
 
+MAX_LIQUIDATION_SYMBOLS = 1_000
+"""Symbols whose liquidations are streamed to readers, over one connection for each market."""
 MAX_BOOK_TICKER_SYMBOLS = 500
 """Symbols whose book tickers are streamed to readers, over one connection for each market."""
-BOOK_TICKER_LINGER_S = 30.0
-"""Time for which a symbol's book ticker stays subscribed after its last reader has gone."""
+LINGER_S = 30.0
+"""Time for which a symbol's stream stays subscribed after its last reader has gone."""
 
 
 class FullError(Exception):
@@ -34,7 +39,11 @@ class FullError(Exception):
 
 
 SubscriptionT = TypeVar(
-    "SubscriptionT", TradeSubscription, BookTickerSubscription, BookSubscription
+    "SubscriptionT",
+    TradeSubscription,
+    BookTickerSubscription,
+    BookSubscription,
+    LiquidationSubscription,
 )
 
 
@@ -133,23 +142,65 @@ class TradeHub(TickHub[TradeSubscription]):
             subscription.report_missed(missed.symbol, missed)
 
 
-class BookTickerHub(TickHub[BookTickerSubscription]):
-    """Passes book tickers to the subscriptions of their symbols, and remembers the newest.
+class OnDemandHub(TickHub[SubscriptionT]):
+    """A hub whose symbols are streamed for its readers alone.
 
     Args:
+        what: name of the ticks, for errors.
         max_symbols: maximum symbols streamed to readers.
         linger_s: how long a symbol stays wanted after its last reader has gone.
     """
 
     def __init__(
         self,
+        make: Callable[[Callable[[Any], None]], Any],
         *,
-        max_symbols: int = MAX_BOOK_TICKER_SYMBOLS,
-        linger_s: float = BOOK_TICKER_LINGER_S,
+        what: str,
+        max_symbols: int,
+        linger_s: float,
     ) -> None:
-        super().__init__(BookTickerSubscription)
+        super().__init__(make)
+        self._what = what
         self._max_symbols = max_symbols
         self._linger_s = linger_s
+
+    def forget(self, symbols: Iterable[str]) -> None:
+        """Drop what is known of symbols that are no longer streamed."""
+
+    def _make_room(self, count: int, added: frozenset[str]) -> None:
+        excess = len(self._by_symbol) + count - self._max_symbols
+        if excess <= 0:
+            return
+        idle = [name for name, by in self._by_symbol.items() if not by and name not in added]
+        if len(idle) < excess:
+            busy = len(self._by_symbol) - len(idle)
+            raise FullError(
+                f"{self._what} of {counted(busy, 'symbol')} are streamed to readers, and "
+                f"{count:,} more requested; should be {self._max_symbols} at most"
+            )
+        self._stop(idle[:excess])
+
+    def _on_idle(self, symbols: Iterable[str]) -> None:
+        asyncio.get_running_loop().call_later(self._linger_s, self._stop, list(symbols))
+
+    def _stop(self, symbols: Iterable[str]) -> None:
+        idle = [one for one in symbols if not self._by_symbol.get(one, True)]
+        for symbol in idle:
+            del self._by_symbol[symbol]
+        self.forget(idle)
+        if idle:
+            self.on_wanted()
+
+
+class BookTickerHub(OnDemandHub[BookTickerSubscription]):
+    """Passes book tickers to the subscriptions of their symbols, and remembers the newest."""
+
+    def __init__(
+        self, *, max_symbols: int = MAX_BOOK_TICKER_SYMBOLS, linger_s: float = LINGER_S
+    ) -> None:
+        super().__init__(
+            BookTickerSubscription, what="book tickers", max_symbols=max_symbols, linger_s=linger_s
+        )
         self._newest: dict[str, BookTickerUpdate] = {}
 
     def newest(self, symbol: str) -> BookTickerUpdate | None:
@@ -170,38 +221,40 @@ class BookTickerHub(TickHub[BookTickerSubscription]):
         for symbol in symbols:
             self._newest.pop(symbol, None)
 
-    def _make_room(self, count: int, added: frozenset[str]) -> None:
-        excess = len(self._by_symbol) + count - self._max_symbols
-        if excess <= 0:
-            return
-        idle = [name for name, by in self._by_symbol.items() if not by and name not in added]
-        if len(idle) < excess:
-            busy = len(self._by_symbol) - len(idle)
-            raise FullError(
-                f"book tickers of {counted(busy, 'symbol')} are streamed to readers, and "
-                f"{count:,} more requested; should be {self._max_symbols} at most"
-            )
-        self._stop(idle[:excess])
-
     def _publish_newest(self, subscription: BookTickerSubscription, symbol: str) -> None:
         if (newest := self._newest.get(symbol)) is not None:
             subscription.publish(newest)
 
-    def _on_idle(self, symbols: Iterable[str]) -> None:
-        asyncio.get_running_loop().call_later(self._linger_s, self._stop, list(symbols))
 
-    def _stop(self, symbols: Iterable[str]) -> None:
-        idle = [one for one in symbols if not self._by_symbol.get(one, True)]
-        for symbol in idle:
-            del self._by_symbol[symbol]
-            self._newest.pop(symbol, None)
-        if idle:
-            self.on_wanted()
+class LiquidationHub(OnDemandHub[LiquidationSubscription]):
+    """Passes liquidations to the subscriptions of their symbols. Symbols of spot have none."""
+
+    def __init__(
+        self, *, max_symbols: int = MAX_LIQUIDATION_SYMBOLS, linger_s: float = LINGER_S
+    ) -> None:
+        super().__init__(
+            LiquidationSubscription, what="liquidations", max_symbols=max_symbols, linger_s=linger_s
+        )
+
+    def publish(self, one: Liquidation) -> None:
+        """Pass a liquidation to its subscribers."""
+        for subscription in self._by_symbol.get(one.symbol, ()):
+            subscription.publish(one)
+
+    def report_missed(self, missed: MissedLiquidations) -> None:
+        """Report liquidations that did not reach this process."""
+        for subscription in self._by_symbol.get(missed.symbol, ()):
+            subscription.report_missed(missed.symbol, missed)
 
 
 @dataclass(frozen=True, slots=True)
 class TickHubs:
-    """The trades and book tickers of a process."""
+    """The ticks of a process.
+
+    Attributes:
+        liquidations: None where they are not served: a separate server has no source of them.
+    """
 
     trades: TradeHub = field(default_factory=TradeHub)
     book_tickers: BookTickerHub = field(default_factory=BookTickerHub)
+    liquidations: LiquidationHub | None = None

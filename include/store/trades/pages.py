@@ -122,6 +122,13 @@ def read_trades(
     )  # fmt: skip
 
 
+def captured_days(connection: Connection, table: RawTable, since: date) -> list[date]:
+    """Return the days from one on that have partitions, for any symbol; oldest first."""
+    with translated(connection):
+        rows = connection.execute(sql.SQL(_DAYS), (f"market.{table.name}", since)).fetchall()
+    return [day for (day,) in rows]
+
+
 @dataclass(frozen=True, slots=True)
 class _Captured:
     """Return the stored range of a symbol from a time on."""
@@ -133,7 +140,7 @@ class _Captured:
 
     def days(self) -> list[date]:
         """Return the days that have partitions, for any symbol."""
-        return [day for (day,) in self._read(sql.SQL(_DAYS), self._name, self.since.date())]
+        return captured_days(self.connection, self.table, self.since.date())
 
     def days_with(self, days: Sequence[date], from_id: int) -> Sequence[date]:
         """Return the days up to the first one with this id or a later one."""
@@ -154,7 +161,7 @@ class _Captured:
             "AND t.day <= %s AND t.trade_time >= %s "
             "ORDER BY t.day {order}, t.{id} {order} LIMIT 1"
         ).format(**self._names, order=sql.SQL("DESC" if newest else "ASC"))
-        for low, high in _runs(days, newest=newest):
+        for low, high in day_runs(days, newest=newest):
             for row in self._read(query, self.symbol, low, high, self.since):
                 return _End(*row)
         return None
@@ -174,7 +181,7 @@ class _Captured:
             last=self._column("last_trade_id"),
         )
         found: list[StoredTrade] = []
-        for low, high in _runs(days, newest=False):
+        for low, high in day_runs(days, newest=False):
             left = limit - len(found)
             if not left:
                 break
@@ -192,10 +199,6 @@ class _Captured:
             return self.connection.execute(query, values, prepare=False).fetchall()
 
     @property
-    def _name(self) -> str:
-        return f"market.{self.table.name}"
-
-    @property
     def _names(self) -> dict[str, sql.Identifier]:
         return {"table": self.table.path, "id": sql.Identifier(self.table.id_column)}
 
@@ -204,7 +207,7 @@ class _Captured:
         return sql.Identifier("t", name if self.table is AGG_TRADES else self.table.id_column)
 
 
-def _runs(days: Sequence[date], *, newest: bool) -> Iterator[tuple[date, date]]:
+def day_runs(days: Sequence[date], *, newest: bool) -> Iterator[tuple[date, date]]:
     """Yield the first and last day of runs of few days; the newest or the oldest run first."""
     if newest:
         for end in range(len(days), 0, -DAYS_AT_ONCE):

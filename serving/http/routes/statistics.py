@@ -36,6 +36,11 @@ async def statistics(request: Request) -> Response:
             "book_readers": ticks.book_tickers.subscribers,
             "book_symbols": len(ticks.book_tickers.wanted),
         }
+        if (liquidations := ticks.liquidations) is not None:
+            readers |= {
+                "liquidation_readers": liquidations.subscribers,
+                "liquidation_symbols": len(liquidations.wanted),
+            }
     return json(
         request,
         {

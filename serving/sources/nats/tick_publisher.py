@@ -29,6 +29,7 @@ from streamer.hub.ticks import (
     BATCH_TICKS,
     BookTickerSubscription,
     BookTickerUpdate,
+    MissedTrades,
     Ticks,
     TickSubscription,
     TradeSubscription,
@@ -160,8 +161,8 @@ class TickPublisher:
 
 async def _publish(
     client: Client,
-    subscription: TickSubscription[Tick],
-    messages: Callable[[Ticks[Tick]], list[tuple[str, bytes]]],
+    subscription: TickSubscription[Tick, MissedTrades],
+    messages: Callable[[Ticks[Tick, MissedTrades]], list[tuple[str, bytes]]],
 ) -> None:
     while (ticks := await subscription.receive(BATCH_TICKS)) is not None:
         for subject, payload in messages(ticks):

@@ -29,7 +29,7 @@ from serving.protobuf.generated.candelabra.v1 import bus_pb2 as bus
 from serving.protobuf.generated.candelabra.v1 import market_data_pb2 as pb
 from serving.protobuf.ticks import book_ticker_of, missed_trades_of, trade_of, trade_tick_of
 from streamer.hub.subscription import CandleUpdate
-from streamer.hub.ticks import BookTickerUpdate, Ticks, TradeTick
+from streamer.hub.ticks import BookTickerUpdate, MissedTrades, Ticks, TradeTick
 
 log = structlog.get_logger(__name__)
 
@@ -190,7 +190,7 @@ class TradeMessageEncoder:
         self._connection = connection
         self._sequences: dict[str, int] = {}
 
-    def trades(self, ticks: Ticks[TradeTick]) -> list[tuple[str, bytes]]:
+    def trades(self, ticks: Ticks[TradeTick, MissedTrades]) -> list[tuple[str, bytes]]:
         """Encode trades: one message with its subject for each symbol."""
         by_symbol: dict[str, bus.PublishedTrades] = {}
         for tick in ticks.ticks:
@@ -214,7 +214,7 @@ class TradeMessageEncoder:
         return by_symbol[symbol]
 
 
-def encode_book_tickers(ticks: Ticks[BookTickerUpdate]) -> list[tuple[str, bytes]]:
+def encode_book_tickers(ticks: Ticks[BookTickerUpdate, MissedTrades]) -> list[tuple[str, bytes]]:
     """Encode book tickers, each with its subject."""
     return [
         (

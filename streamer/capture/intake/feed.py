@@ -25,11 +25,9 @@ from include.errors import PermanentError
 from streamer.capture.intake.rows import Intake
 from streamer.exchange.connection import ROTATE_AFTER_S, StreamConnection
 from streamer.exchange.feed import Feed
+from streamer.exchange.liquidations import HEARTBEATS
 
 KINDS = ("aggTrade", "trade", "bookTicker", FORCE_ORDER, DEPTH_STREAM)
-HEARTBEATS = {Market.UM: "btcusdt@markPrice", Market.CM: "btcusd_perp@markPrice"}
-"""A stream with a message every 3 s, for connections with liquidations, which may be quiet for
-hours: silence then means that the connection is dead."""
 
 
 def streams_beside(market: Market, kinds: Iterable[str]) -> list[str]:

@@ -73,6 +73,7 @@ async def test_description_has_every_path(stored_url: str) -> None:
             "/api/v1/symbols/{symbol}/price",
             "/api/v1/symbols/{symbol}/book",
             "/api/v1/candles",
+            "/api/v1/liquidations",
             "/api/v1/trades",
             "/api/v1/symbols/{symbol}/order-book",
             "/api/v1/prices",

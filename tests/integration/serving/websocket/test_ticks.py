@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
+from include.store.trades.liquidations import Liquidation
 from streamer.hub import ticks as fans_module
-from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
-from streamer.hub.trade_hub import BookTickerHub, TickHubs, TradeHub
+from streamer.hub.ticks import BookTickerUpdate, MissedLiquidations, MissedTrades, TradeTick
+from streamer.hub.trade_hub import BookTickerHub, LiquidationHub, TickHubs, TradeHub
 from tests.integration.serving.websocket.test_endpoint import NAMES, ask, next_message, open_to
 
 T0_US = 1_700_000_040_123_456
@@ -28,7 +29,9 @@ def book_ticker(number: int, symbol: str = "S1USDT") -> BookTickerUpdate:
 
 
 def hubs(**options: Any) -> TickHubs:
-    return TickHubs(TradeHub(), BookTickerHub(**{"linger_s": 0.0} | options))
+    return TickHubs(
+        TradeHub(), BookTickerHub(**{"linger_s": 0.0} | options), LiquidationHub(linger_s=0.0)
+    )
 
 
 async def gone(hubs: TickHubs) -> None:
@@ -177,3 +180,50 @@ async def test_returning_symbol_keeps_its_id_in_binary_prices() -> None:
         mailbox = (await next_message(socket, "symbols"))["ids"]
         assert list(mailbox) == [NAMES[3]]
         assert len({*ids.values(), *mailbox.values()}) == 4
+
+
+async def test_liquidations_are_delivered_as_a_sample_with_what_was_missed() -> None:
+    ticks = hubs()
+    assert ticks.liquidations is not None
+    amounts = [Decimal(one) for one in ("9910.0", "9900.5", "0.014", "1E-8", "0.014")]
+    one = Liquidation(
+        "S1USDT", T0_US, T0_US + 5_000, T0_US + 9_000, "SELL", "LIMIT", "IOC", *amounts, "FILLED"
+    )
+    async with open_to(ticks=ticks) as (address, _, _):
+        async with connect(f"ws://{address}/api/v1/ws") as socket:
+            await ask(socket, "subscribe", channel="liquidations", symbol="S1USDT")
+            await next_message(socket, "subscribed")
+            assert ticks.liquidations.wanted == {"S1USDT"}
+            ticks.liquidations.publish(one)
+            assert await next_message(socket, "liquidations") == {
+                "type": "liquidations",
+                "is_sample": True,
+                "data": [
+                    {
+                        "symbol": "S1USDT", "id": str(one.id), "order_time": T0_US // 1_000,
+                        "event_time": T0_US // 1_000 + 5, "received_at": T0_US // 1_000 + 9,
+                        "side": "SELL", "order_type": "LIMIT", "time_in_force": "IOC",
+                        "price": "9910.0", "average_price": "9900.5", "quantity": "0.014",
+                        "last_filled_quantity": "0.00000001", "accumulated_quantity": "0.014",
+                        "order_status": "FILLED",
+                    }
+                ],
+            }  # fmt: skip
+            ticks.liquidations.report_missed(MissedLiquidations("S1USDT", 5_000, 9_000, 2))
+            assert (await next_message(socket, "missed"))["data"] == [
+                {"symbol": "S1USDT", "channel": "liquidations", "count": 2, "from": 5, "to": 9}
+            ]
+        while ticks.liquidations.subscribers:
+            await asyncio.sleep(0.01)
+
+
+async def test_liquidations_without_a_source_are_refused() -> None:
+    async with (
+        open_to(ticks=TickHubs()) as (address, _, _),
+        connect(f"ws://{address}/api/v1/ws") as socket,
+    ):
+        await ask(socket, "subscribe", channel="liquidations", symbol="S1USDT")
+        refused = await next_message(socket, "error")
+        assert (refused["code"], refused["message"]) == (
+            "not_served", "liquidations are not served here; ask a streamer",
+        )  # fmt: skip

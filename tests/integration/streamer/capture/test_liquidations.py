@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from websockets.asyncio.client import connect
 
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import to_us
@@ -122,6 +124,52 @@ async def sent_by(exchange: Exchange, symbol: str, rows: list[Values]) -> list[V
     return await asyncio.to_thread(
         oracle, exchange.control_url, symbol, to_us(rows[0][0]), to_us(rows[-1][0])
     )
+
+
+async def test_rest_and_websocket_deliver_the_same_liquidations(
+    database_url: str, tmp_path: Path
+) -> None:
+    symbol = "BTCUSDT.P"
+    async with Exchange(SimulatorConfig(speed=60)) as exchange:
+        settings = settings_for(exchange, database_url, candelabra_home=tmp_path, grpc=False)
+        async with streaming(settings, symbol, capture=("liquidations",)) as streamer:
+            async with asyncio.timeout(60):
+                while not (url := streamer.telemetry.api_url):
+                    await asyncio.sleep(0.05)
+            address = url.replace("http", "ws", 1)
+            heard: list[dict[str, Any]] = []
+            async with (
+                asyncio.timeout(90),
+                connect(f"{address}/api/v1/ws") as socket,
+                httpx.AsyncClient(base_url=url) as client,
+            ):
+                wish = {"type": "subscribe", "channel": "liquidations", "symbol": symbol}
+                refused = True
+                while refused:  # until the symbol is streamed
+                    await socket.send(json.dumps(wish))
+                    refused = json.loads(await socket.recv())["type"] == "error"
+                    await asyncio.sleep(0.2)
+                while len(heard) < 5:
+                    message = json.loads(await socket.recv())
+                    if message["type"] == "liquidations":
+                        assert message["is_sample"] is True
+                        heard += message["data"]
+                query = {
+                    "symbol": symbol, "from": heard[0]["order_time"],
+                    "to": heard[-1]["order_time"] + 1,
+                }  # fmt: skip
+                read: list[dict[str, Any]] = []
+                while len(read) < len(heard):  # until the last one is stored
+                    answer = await client.get("/api/v1/liquidations", params=query)
+                    read = answer.raise_for_status().json()["liquidations"]
+                    await asyncio.sleep(0.1)
+    times = ("order_time", "event_time")
+    for one in read:
+        one |= {name: to_us(datetime.fromisoformat(one[name])) // 1_000 for name in times}
+    own = {"received_at"}  # two connections
+    assert [{k: v for k, v in one.items() if k not in own} for one in read] == [
+        {k: v for k, v in one.items() if k not in own} for one in heard
+    ]
 
 
 @pytest.mark.long

@@ -14,7 +14,8 @@ from websockets.exceptions import ConnectionClosed
 from include.config import load_settings
 from include.domain.instruments import Market
 from streamer.hub import book_tickers as module
-from streamer.hub.book_tickers import BookTickers, connect_book_tickers
+from streamer.hub.book_tickers import BookTickerFeed, connect_book_tickers
+from streamer.hub.on_demand import OnDemandStreams
 from streamer.hub.ticks import BookTickerUpdate
 from streamer.hub.trade_hub import BookTickerHub
 
@@ -60,14 +61,15 @@ class Clock:
 @asynccontextmanager
 async def playing(
     *, linger_s: float = 100, poll_interval_s: float = 100
-) -> AsyncIterator[tuple[Played, BookTickerHub, BookTickers]]:
+) -> AsyncIterator[tuple[Played, BookTickerHub, OnDemandStreams[BookTickerFeed]]]:
     played, fan = Played(), BookTickerHub(linger_s=linger_s)
     async with serve(played.serve, "127.0.0.1", 0, close_timeout=0.1) as server:
         address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         settings = load_settings(binance_ws_url=address, binance_um_ws_url=address)
-        quotes = BookTickers(
+        quotes = OnDemandStreams(
             fan,
             lambda market, names: connect_book_tickers(settings, market, fan, names),
+            name="book_tickers",
             poll_interval_s=poll_interval_s,
         )
         running = asyncio.create_task(quotes.run())

@@ -7,9 +7,10 @@ from decimal import Decimal
 
 import pytest
 
+from include.store.trades.liquidations import Liquidation
 from streamer.hub import ticks as module
-from streamer.hub.ticks import BookTickerUpdate, MissedTrades, TradeTick
-from streamer.hub.trade_hub import BookTickerHub, FullError, TradeHub
+from streamer.hub.ticks import BookTickerUpdate, MissedLiquidations, MissedTrades, TradeTick
+from streamer.hub.trade_hub import BookTickerHub, FullError, LiquidationHub, TradeHub
 
 
 def trade(number: int, symbol: str = "BTCUSDT") -> TradeTick:
@@ -148,3 +149,25 @@ async def test_book_ticker_of_a_dropped_symbol_is_forgotten() -> None:
             assert [one.symbol for one in late.drain().ticks] == ["ETHUSDT"]
             hub.publish(book_ticker(3))  # streamed again
             assert late.drain().ticks == [book_ticker(3)]
+
+
+def liquidation(second: int) -> Liquidation:
+    amounts = [Decimal(1)] * 5
+    at_us = second * 1_000_000
+    return Liquidation("BTCUSDT.P", at_us, at_us, at_us, "SELL", "LIMIT", "IOC", *amounts, "FILLED")
+
+
+async def test_liquidations_missed_by_a_slow_reader_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_LIQUIDATIONS_WAITING", 2)
+    hub = LiquidationHub(linger_s=0)
+    with hub.subscribe(["BTCUSDT.P"]) as subscription:
+        for second in range(1, 5):
+            hub.publish(liquidation(second))
+        found = subscription.drain()
+        assert found.ticks == [liquidation(3), liquidation(4)]
+        assert found.missed == [MissedLiquidations("BTCUSDT.P", 1_000_000, 2_000_000, 2)]
+        hub.report_missed(MissedLiquidations("BTCUSDT.P", 5, 6, 1))
+        hub.report_missed(MissedLiquidations("BTCUSDT.P", 7, 9, None))
+        assert subscription.drain().missed == [MissedLiquidations("BTCUSDT.P", 5, 9, None)]
