@@ -19,7 +19,6 @@ from airflow.sdk import (
 )
 
 from dags.support.notifiers import RunFailed, TaskFailed
-from include.counts import counted
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -117,6 +116,7 @@ def refuse_long_plan(tasks: int) -> None:
     """
     from airflow.configuration import conf
 
+    from include.counts import counted
     from include.errors import PermanentError
 
     limit = conf.getint("core", "max_map_length")

@@ -376,13 +376,18 @@ def test_registry_stores_what_the_exchange_lists(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
     counts = sync_instruments(settings=settings)
-    assert counts.listed == {"spot": 4, "um": 1}
+    assert counts.listed == {"spot": 4, "um": 1, "cm": 6}
     rows = connection.execute(
-        "SELECT symbol, quote_volume_is_exact FROM market.instruments ORDER BY 1"
+        "SELECT symbol, quote_volume_is_exact FROM market.instruments WHERE market <> 'cm'"
     ).fetchall()
     assert dict(rows) == {
         "BIFIUSDT": True, "BTCUSDT": True, "COSUSDT": True, "ETHBTC": False, "ETHUSDT.P": True,
     }  # fmt: skip
+    inverse = connection.execute(
+        "SELECT bool_or(quote_volume_is_exact), bool_and(contract_size > 0)"
+        " FROM market.instruments WHERE market = 'cm'"
+    ).fetchone()
+    assert inverse == (False, True)
 
 
 def test_blocked_region_is_named_in_the_error(through_host: Settings, host: FaultyHost) -> None:
