@@ -20,7 +20,7 @@ from include.config import Settings
 from include.domain.candles import Candle
 from include.domain.instruments import exchange_symbol_of, market_of
 from include.domain.timeframes import from_us, to_us
-from include.jobs import exchange, instruments
+from include.jobs import exchange, instruments, piece_loading
 from include.jobs.klines import backfill, dump_files, dump_loading, minutes, planning
 from include.jobs.klines import repair as repair_job
 from include.store.ledgers.gaps import open_gap
@@ -44,7 +44,8 @@ Afflict = Callable[..., list[str]]
 
 LOGGING = (
     app, connection, connection_feed, feed, repair, startup, watchdog, writer,
-    backfill, dump_files, dump_loading, exchange, instruments, minutes, planning, repair_job,
+    backfill, dump_files, dump_loading, exchange, instruments, minutes, piece_loading,
+    planning, repair_job,
 )  # fmt: skip
 VALUES = (
     "open", "high", "low", "close", "volume", "quote_volume", "trade_count", "taker_buy_volume",

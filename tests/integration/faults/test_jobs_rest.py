@@ -301,7 +301,7 @@ def test_instruments_are_synchronised_despite_rest_faults(
     add_faults: Afflict,
 ) -> None:
     (identity,) = add_faults({"endpoints": "exchangeInfo", **fault})
-    assert sync_instruments(settings=settings).listed == {"spot": 3, "um": 1}
+    assert sync_instruments(settings=settings).listed == {"spot": 3, "um": 1, "cm": 6}
     assert hits(exchange, identity) == fault["times"]
 
 

@@ -128,7 +128,7 @@ def test_reason_never_quotes_the_first_line_of_a_file(raw_settings: Settings) ->
     inbox.mkdir(parents=True, exist_ok=True)
     (inbox / "ABC-1m-2025-01-01.csv").write_text(f"{SECRET}\n")
     [file] = find_files(inbox, unchanged_for_s=0)
-    with pytest.raises(RejectedInputError, match="the first line, with 1 fields") as refused:
+    with pytest.raises(RejectedInputError, match="the first line, with 1 field,") as refused:
         load_file(settings=raw_settings, file=file)
     assert SECRET not in str(refused.value)
 

@@ -207,7 +207,7 @@ def test_refused_symbol_is_named_after_all_others_are_reconciled(
     with pytest.raises(PermanentError, match="1 of 2 days: COSUSDT 2026-11-18"):
         reconcile_group(settings=through_host, group=group)
     assert _verdicts(connection) == [("2026-11-18", "differs")]
-    with pytest.raises(PermanentError, match="1 of 1 groups"):
+    with pytest.raises(PermanentError, match="1 of 1 group of days"):
         report(settings=through_host, groups=[group], results=[])
 
 

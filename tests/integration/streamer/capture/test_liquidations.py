@@ -84,6 +84,7 @@ def assert_covered(spans: list[tuple[datetime, datetime]], gaps: list[Values]) -
         assert any(start < after and before < end for _, start, end in gaps), (before, after, gaps)
 
 
+@pytest.mark.long
 async def test_captured_liquidations_equal_those_of_the_exchange(
     database_url: str, rows_of: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -21,12 +21,13 @@ from include.store.trades.captured import (
     book_ticker_line,
     write_raw,
 )
-from streamer.capture.intake.rows import DATASETS, Intake
+from streamer.capture.intake.rows import Intake
 from streamer.capture.repair.missing_ids import NOT_RUNNING
 from streamer.capture.repair.resumption import CaptureResumption
 from streamer.capture.spool.losses import Losses
 from streamer.capture.spool.spool import Spool
 
+DATASETS = ("agg_trades", "trades", "book_tickers")
 NOW_US = 1_763_716_800_000_000
 LAST_US = NOW_US - 9 * DAY_US
 """Long before the look-back."""
