@@ -45,6 +45,9 @@ MAX_FILES = 200
 
 MAX_NAME_BYTES = 200
 """Longest name; a number and the suffix of the reason are added to it."""
+MAX_PLACE_BYTES = 1_000
+"""Longest path in the inbox. Linux opens paths of 4,096 bytes at most; one that is longer made each
+run fail for all files."""
 
 _SHOWN_BYTES = 100
 _MAX_NAMESAKES = 10_000
@@ -133,9 +136,16 @@ def _refused_for_name(inbox: Path, path: Path) -> bool:
     except UnicodeEncodeError:
         problem = "its name is not UTF-8"
     else:
-        if size <= MAX_NAME_BYTES:
+        place_size = len(path.relative_to(inbox).as_posix().encode())
+        if size > MAX_NAME_BYTES:
+            problem = f"its name has {size} bytes, {MAX_NAME_BYTES} at most are possible"
+        elif place_size > MAX_PLACE_BYTES:
+            problem = (
+                f"its path in the inbox has {place_size} bytes, {MAX_PLACE_BYTES} at most are "
+                "possible: use fewer folders"
+            )
+        else:
             return False
-        problem = f"its name has {size} bytes, {MAX_NAME_BYTES} at most are possible"
     shown = path.name.encode("utf-8", "backslashreplace")[:_SHOWN_BYTES].decode(errors="ignore")
     target = inbox / FAILED / f"{shown}-{uuid4().hex[:8]}"
     target.parent.mkdir(exist_ok=True)

@@ -76,6 +76,22 @@ def test_name_that_tasks_cannot_use_is_refused_once_and_others_load(
     assert len(list((tmp_path / "failed").iterdir())) == 2
 
 
+def test_deeper_folders_than_linux_opens_are_refused_and_others_load(tmp_path: Path) -> None:
+    drop(tmp_path, "ABC-1m-2025-01-01.csv")
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(30):  # 6,000 bytes, made from within, as a path of this length cannot be opened
+        os.mkdir("d" * 200, dir_fd=here)
+        deeper = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(os.open("ABC-1m-2025-01-02.csv", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
+    (why,) = (tmp_path / "failed").glob("*.reason.txt")
+    assert "its path in the inbox has 1004 bytes, 1000 at most" in why.read_text()
+    assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
+
+
 def test_file_below_a_folder_with_the_name_of_a_failed_file_is_set_aside(tmp_path: Path) -> None:
     drop(tmp_path, "failed/x.csv")
     path = drop(tmp_path, "x.csv/y.csv")
