@@ -88,7 +88,7 @@ def test_deeper_folders_than_linux_opens_are_refused_and_others_load(tmp_path: P
     os.close(here)
     assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
     (why,) = (tmp_path / "failed").glob("*.reason.txt")
-    assert "its path in the inbox has 1004 bytes, 1000 at most" in why.read_text()
+    assert "its path in the inbox has 1,004 bytes, 1000 at most" in why.read_text()
     assert unchanged(tmp_path) == ["ABC-1m-2025-01-01.csv"]
 
 
