@@ -142,8 +142,8 @@ def _refused_for_name(inbox: Path, path: Path) -> bool:
             problem = f"its name has {size} bytes, {MAX_NAME_BYTES} at most are possible"
         elif place_size > MAX_PLACE_BYTES:
             problem = (
-                f"its path in the inbox has {counted(place_size, 'byte')}, {MAX_PLACE_BYTES} at most "
-                "are possible: use fewer folders"
+                f"its path in the inbox has {counted(place_size, 'byte')}, {MAX_PLACE_BYTES} at "
+                "most are possible: use fewer folders"
             )
         else:
             return False
