@@ -182,22 +182,10 @@ def bounded_span_of(start: str, end: str, *, now_us: int) -> tuple[int, int]:
 
 
 def _load(settings: Settings, todo: BackfillPlan, workers: int, errors: Console) -> BackfillSummary:
-    from cli.terminal.progress import rows_progress
+    from cli.terminal.progress import pieces_progress
     from include.jobs.klines.backfill import load_pieces
-    from include.jobs.piece_loading import BackfillProgress
 
-    with rows_progress(errors) as progress:
-        task = progress.add_task("backfill", total=None, rows=0)
-
-        def on_progress(so_far: BackfillProgress) -> None:
-            progress.update(
-                task,
-                total=so_far.total_minutes,
-                completed=so_far.done_minutes,
-                rows=so_far.rows,
-                description=so_far.label,
-            )
-
+    with pieces_progress(errors) as on_progress:
         return load_pieces(settings=settings, plan=todo, workers=workers, on_progress=on_progress)
 
 

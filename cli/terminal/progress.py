@@ -20,6 +20,7 @@ from rich.table import Column
 from rich.text import Text
 
 from include.counts import counted
+from include.jobs.piece_loading import BackfillProgress
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,24 @@ def rows_progress(console: Console) -> Progress:
         TimeElapsedColumn(),
         console=console,
     )
+
+
+@contextmanager
+def pieces_progress(console: Console) -> Generator[Callable[[BackfillProgress], None], None, None]:
+    """One bar for pieces that are loaded concurrently; yields the callback for each piece."""
+    with rows_progress(console) as progress:
+        task = progress.add_task("backfill", total=None, rows=0)
+
+        def on_progress(so_far: BackfillProgress) -> None:
+            progress.update(
+                task,
+                total=so_far.total_minutes,
+                completed=so_far.done_minutes,
+                rows=so_far.rows,
+                description=so_far.label,
+            )
+
+        yield on_progress
 
 
 @contextmanager

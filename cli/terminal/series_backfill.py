@@ -88,22 +88,10 @@ def show_series_plan(plan: SeriesPlan) -> None:
 
 
 def _load(settings: Settings, todo: SeriesPlan, workers: int, errors: Console) -> SeriesSummary:
-    from cli.terminal.progress import rows_progress
+    from cli.terminal.progress import pieces_progress
     from include.jobs.derivatives.backfill import load_series_pieces
-    from include.jobs.piece_loading import BackfillProgress
 
-    with rows_progress(errors) as progress:
-        task = progress.add_task("backfill", total=None, rows=0)
-
-        def on_progress(so_far: BackfillProgress) -> None:
-            progress.update(
-                task,
-                total=so_far.total_minutes,
-                completed=so_far.done_minutes,
-                rows=so_far.rows,
-                description=so_far.label,
-            )
-
+    with pieces_progress(errors) as on_progress:
         return load_series_pieces(
             settings=settings, plan=todo, workers=workers, on_progress=on_progress
         )
