@@ -406,10 +406,9 @@ class _Run:
         found += closed_too_early(self._witness.closed_too_early, true, ended)
         if "failover" not in self._outcome.strikes:
             found += lost_between_memory_and_table(url, true, self._delivered)
-        if not self._scenario.is_basic:  # on a busy machine its clock of 300 times is too coarse
-            found += repaired_too_early(
-                self._streamer.logged("repair_postponed"), self._exchange.clock.time_at
-            )
+        found += repaired_too_early(
+            self._streamer.logged("repair_postponed"), self._exchange.clock.time_at
+        )
         if found:
             raise AssertionError(f"{len(found)} promises were broken:\n{shortened(found)}")
 
